@@ -1,0 +1,5 @@
+"""Lets `python -m iotistica` be the command."""
+
+from iotistica.cli import main
+
+main()

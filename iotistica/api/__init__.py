@@ -1,0 +1,1 @@
+"""HTTP in front of storage; the only Litestar and the only jose."""

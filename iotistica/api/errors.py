@@ -1,0 +1,45 @@
+"""One table from our errors to HTTP answers, as RFC 9457 problems with an `error` for older clients."""
+
+from typing import Any, Final
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from loguru import logger
+
+from iotistica import errors
+
+STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
+    errors.Invalid: (400, "Bad request"),
+    errors.Unauthorized: (401, "Not logged in"),
+    errors.Forbidden: (403, "Not allowed"),
+    errors.NotFound: (404, "Not found"),
+    errors.Conflict: (409, "Conflict"),
+    errors.Unavailable: (503, "Not available now"),
+    errors.Full: (503, "Not available now"),
+}
+TITLES: Final = {400: "Bad request", 401: "Not logged in", 404: "Not found", 405: "Method not allowed"}
+
+
+def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, object]]:
+    """The problem document of any error."""
+    status, title = STATUS.get(type(exc), (500, "Internal error"))
+    detail, extra = str(exc), {}
+    if isinstance(exc, HTTPException):
+        status, title, detail = exc.status_code, TITLES.get(exc.status_code, "Request refused"), exc.detail
+        if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
+            extra = {"errors": [{"path": e.get("key", ""), "message": e.get("message", "")} for e in exc.extra]}
+    elif isinstance(exc, errors.Invalid) and exc.path:
+        extra = {"errors": [{"path": exc.path, "message": detail}]}
+    if status == 500:
+        logger.opt(exception=exc).error("request failed")
+        detail = "an error of ours; the log has it"
+    headers = {503: {"Retry-After": "2"}, 401: {"WWW-Authenticate": "Bearer"}}.get(status, {})
+    problem = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+        **extra,
+    }
+    return Response(problem, status_code=status, media_type="application/problem+json", headers=headers)

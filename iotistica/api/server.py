@@ -1,0 +1,65 @@
+"""Runs an ASGI application on uvicorn, as a task group that ends on an event."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+from litestar import Litestar
+from loguru import logger
+
+from iotistica.errors import CannotStart
+
+GRACE: Final = 5  # seconds for requests in flight
+CONNECTIONS: Final = 2000
+BACKLOG: Final = 1024
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are the supervisor's
+
+
+async def serve(app: Litestar, stop: asyncio.Event, *, host: str, port: int, setting: str) -> None:
+    """Serve until `stop`; raises `CannotStart` when the address is taken. `setting` names what to change."""
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
+    )
+    server = _Server(config)
+    with _bound(host, port, setting) as listener:
+        logger.bind(address=f"{host}:{port}").info("HTTP is open")
+        ending = asyncio.create_task(_end(server, stop), name="http stop")
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            ending.cancel()
+
+
+async def _end(server: Any, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+def _bound(host: str, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as exc:
+        listener.close()
+        raise CannotStart(
+            f"cannot listen on {host}:{port} ({exc.strerror}); set {setting} to another port"
+        ) from exc
+    listener.setblocking(False)
+    return listener

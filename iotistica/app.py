@@ -1,0 +1,204 @@
+"""The composition root: which roles there are, and how their parts are put together."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from iotistica import instruments, supervise
+from iotistica.api import app as http
+from iotistica.api import server
+from iotistica.background import retention
+from iotistica.domain.accounts import derive, service_password
+from iotistica.embedded import mosquitto
+from iotistica.embedded.accounts import Accounts
+from iotistica.embedded.servers import Servers
+from iotistica.errors import CannotStart
+from iotistica.ingest.catalogue import Catalogue
+from iotistica.ingest.worker import Worker
+from iotistica.mqtt import probe
+from iotistica.mqtt.intake import Intake
+from iotistica.settings import Settings
+from iotistica.simulate import demo
+from iotistica.storage import readings
+from iotistica.storage import redis as redis_
+from iotistica.storage.directory import Directory
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.supervise import Group
+
+GROUPS: Final = ("http", "mqtt", "ingest", "background")
+ROLES: Final = {
+    "api": ("http", "mqtt", "background"),
+    "ingest": ("ingest",),
+    "http": ("http",),
+    "mqtt": ("mqtt",),
+    "background": ("background",),
+}
+INGEST_SECONDS: Final = 30.0  # longest statement of a worker
+API_CONNECTIONS: Final = 10
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the groups of one process share."""
+
+    settings: Settings
+    key: bytes
+    api: Database
+    worker: Database
+    redis: Redis
+    directory: Directory
+    servers: Servers | None
+    mqtt_url: str
+
+
+def groups_of(roles: Sequence[str]) -> list[str]:
+    """The groups that these roles stand for; none means all. Raises `CannotStart`."""
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown:
+        raise CannotStart(f"unknown role {unknown[0]!r}; there are {', '.join(ROLES)}")
+    wanted = {group for role in roles for group in ROLES[role]} or set(GROUPS)
+    return [group for group in GROUPS if group in wanted]
+
+
+@asynccontextmanager
+async def _parts(settings: Settings, key: bytes, servers: Servers | None) -> AsyncIterator[Parts]:
+    where = servers or settings
+    redis = redis_.client(where.redis_url)
+    api = Database(where.database_url, size=API_CONNECTIONS, name="api", statement_seconds=settings.query_seconds)
+    worker = Database(
+        where.database_url,
+        size=settings.ingest_workers + 4,
+        name="worker",
+        statement_seconds=INGEST_SECONDS,
+        configure=readings.prepare,
+    )
+    try:
+        await api.open()
+        await worker.open()
+        await redis_.check(redis)
+        yield Parts(
+            settings=settings,
+            key=key,
+            api=api,
+            worker=worker,
+            redis=redis,
+            directory=Directory(worker),
+            servers=servers,
+            mqtt_url=where.mqtt_url,
+        )
+    finally:
+        await redis.aclose()
+        await api.close()
+        await worker.close()
+
+
+async def serve(
+    settings: Settings, roles: Sequence[str], key: bytes, servers: Servers | None, *, with_demo: bool = False
+) -> None:
+    """Run the groups of these roles until a signal; raises `CannotStart`."""
+    instruments.start()
+    groups = groups_of(roles)
+    async with _parts(settings, key, servers) as parts:
+        running: dict[str, Group] = {}
+        for group in groups:
+            running |= BUILDERS[group](parts, groups)
+        if "http" not in groups:
+            running["ops"] = _ops(parts, groups)
+        if servers is not None:
+            running |= _embedded(parts, servers)
+        if with_demo:
+            running["demo"] = await demo.prepare(parts.worker, key, settings, parts.mqtt_url)
+        await supervise.run(running, drain_seconds=settings.drain_seconds)
+
+
+def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
+    settings = parts.settings
+    token_key = derive(parts.key, "access-token")
+
+    async def run(stop: asyncio.Event) -> None:
+        app = http.create(database=parts.api, redis=parts.redis, key=token_key, roles=groups)
+        host, port = settings.listen, settings.http_port
+        await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT")
+
+    return {"http": run}
+
+
+def _ops(parts: Parts, groups: list[str]) -> Group:
+    settings = parts.settings
+
+    async def run(stop: asyncio.Event) -> None:
+        app = http.create_ops(database=parts.api, redis=parts.redis, roles=groups)
+        host, port = settings.listen, settings.ops_port
+        await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_OPS_PORT")
+
+    return run
+
+
+def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
+    if not parts.mqtt_url:
+        raise CannotStart("there is no broker: set IOTISTICA_MQTT_URL")
+    intake = Intake(parts.redis, parts.directory, url=parts.mqtt_url, mark=parts.settings.stream_mark)
+
+    async def run(stop: asyncio.Event) -> None:
+        accounts = None
+        if parts.servers is not None and parts.servers.broker is not None:
+            accounts = [(name, service_password(parts.key, name)) for name in mosquitto.PROBE_USERS]
+        await probe.prove_confined(parts.mqtt_url, accounts)
+        await intake.run(stop)
+
+    return {"mqtt": run}
+
+
+def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
+    catalogue = Catalogue()
+    host = socket.gethostname()
+    return {
+        f"ingest-{number}": Worker(
+            f"{host}-{number}",
+            redis=parts.redis,
+            database=parts.worker,
+            directory=parts.directory,
+            catalogue=catalogue,
+            messages=parts.settings.ingest_batch,
+            retention_days=parts.settings.retention_days,
+        ).run
+        for number in range(parts.settings.ingest_workers)
+    }
+
+
+def _background(parts: Parts, _: list[str]) -> dict[str, Group]:
+    async def run(stop: asyncio.Event) -> None:
+        await retention.run(
+            stop,
+            redis=parts.redis,
+            database=parts.worker,
+            directory=parts.directory,
+            retention_days=parts.settings.retention_days,
+        )
+
+    return {"background": run}
+
+
+def _embedded(parts: Parts, servers: Servers) -> dict[str, Group]:
+    groups: dict[str, Group] = {"servers": servers.watch}
+    if servers.broker is not None and servers.passwords is not None:
+        groups["accounts"] = Accounts(
+            servers.home,
+            servers.passwords,
+            key=parts.key,
+            database=parts.worker,
+            reload=servers.broker.signal,
+        ).run
+    return groups
+
+
+BUILDERS: Final[dict[str, Callable[[Parts, list[str]], dict[str, Group]]]] = {
+    "http": _http,
+    "mqtt": _mqtt,
+    "ingest": _ingest,
+    "background": _background,
+}

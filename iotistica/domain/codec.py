@@ -1,0 +1,77 @@
+"""Decodes payloads: deflate around MessagePack or JSON, told apart by their first bytes."""
+
+import json
+import zlib
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from iotistica.errors import InvalidMessage
+
+PAYLOAD_CAP: Final = 1 << 20  # bytes as sent; what is larger is a dead letter
+INFLATED_CAP: Final = 16 << 20  # bytes after inflation
+
+_DEFLATED: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_MSGPACK: Final = frozenset([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+
+T = TypeVar("T")
+
+
+def unwrap(payload: bytes) -> tuple[bytes, bool]:
+    """The encoded document inside a payload, and whether it is MessagePack.
+
+    Raises `InvalidMessage` for an empty payload, a truncated or foreign deflate stream, a wrapper inside
+    a wrapper, and more than `INFLATED_CAP` bytes.
+    """
+    if payload[:2] in _DEFLATED:
+        payload = _inflate(payload)
+        if payload[:2] in _DEFLATED:
+            raise InvalidMessage("nested_wrapper")
+    if not payload:
+        raise InvalidMessage("empty")
+    return payload, payload[0] in _MSGPACK
+
+
+def _inflate(payload: bytes) -> bytes:
+    inflator = zlib.decompressobj()
+    try:
+        document = inflator.decompress(payload, INFLATED_CAP)
+    except zlib.error as exc:
+        raise InvalidMessage("bad_deflate", str(exc)) from exc
+    if inflator.unconsumed_tail:
+        raise InvalidMessage("too_large", f"more than {INFLATED_CAP} bytes when inflated")
+    if not inflator.eof:
+        raise InvalidMessage("truncated_deflate")
+    return document
+
+
+def decode(document: bytes, is_msgpack: bool, type_: type[T]) -> T:
+    """The document as `type_`; raises `msgspec.ValidationError` if it has another shape.
+
+    Whatever cannot be decoded at all raises `InvalidMessage`.
+    """
+    try:
+        if is_msgpack:
+            return msgspec.msgpack.decode(document, type=type_)
+        return msgspec.json.decode(document, type=type_)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        return msgspec.convert(_lenient(document, is_msgpack, exc), type_)
+
+
+def _lenient(document: bytes, is_msgpack: bool, cause: Exception) -> Any:
+    """JSON as Python writes it: NaN, infinities, numbers of any size, bad UTF-8 as U+FFFD.
+
+    Agents written in other languages send these; one such value must not cost the readings beside it.
+    """
+    if isinstance(cause, RecursionError):
+        raise InvalidMessage("too_deep") from cause
+    if is_msgpack:
+        raise InvalidMessage("bad_msgpack", str(cause)) from cause
+    try:
+        return json.loads(document.decode("utf-8", "replace"))
+    except RecursionError as exc:
+        raise InvalidMessage("too_deep") from exc
+    except ValueError as exc:
+        raise InvalidMessage("bad_json", str(exc)) from exc

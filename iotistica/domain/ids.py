@@ -1,0 +1,70 @@
+"""Ids of tenants and agents, as text and as they appear on topics."""
+
+import binascii
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Final, NewType
+from uuid import UUID
+
+TenantId = NewType("TenantId", str)
+"""12 lower-case hex characters."""
+
+AgentId = NewType("AgentId", UUID)
+
+TENANT_BYTES: Final = 6
+AGENT_BYTES: Final = 16
+_TENANT: Final = re.compile(r"[0-9a-f]{12}")
+_ALPHABET: Final = re.compile(rb"[A-Za-z0-9_-]+")
+
+
+def tenant_id(text: str) -> TenantId:
+    """Check a tenant id; raises ValueError."""
+    if not _TENANT.fullmatch(text):
+        raise ValueError("a tenant id is 12 lower-case hex characters")
+    return TenantId(text)
+
+
+def encode_tenant(tenant: TenantId) -> str:
+    """`a1b2c3d4e5f6` -> `obLD1OX2`."""
+    return _encode(bytes.fromhex(tenant))
+
+
+def encode_agent(agent: UUID) -> str:
+    """`550e8400-e29b-41d4-a716-446655440000` -> `VQ6EAOKbQdSnFkRmVUQAAA`."""
+    return _encode(agent.bytes)
+
+
+def decode_tenant(text: bytes) -> TenantId:
+    """The tenant of a topic segment; raises ValueError for any other length or alphabet."""
+    return TenantId(_decode(text, TENANT_BYTES).hex())
+
+
+def decode_agent(text: bytes) -> AgentId:
+    """The agent of a topic segment; raises ValueError for any other length or alphabet."""
+    return AgentId(UUID(bytes=_decode(text, AGENT_BYTES)))
+
+
+def agent_user(tenant: TenantId, agent: UUID) -> str:
+    """The broker's user name of an agent: what its topics have after `i/`."""
+    return f"{encode_tenant(tenant)}/a/{encode_agent(agent)}"
+
+
+def agent_topic(tenant: TenantId, agent: UUID) -> str:
+    """The root of an agent's topics, without a slash at the end."""
+    return f"i/{agent_user(tenant, agent)}"
+
+
+def _encode(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _decode(text: bytes, size: int) -> bytes:
+    if len(text) != -(-size * 4 // 3) or not _ALPHABET.fullmatch(text):
+        raise ValueError("not an id in base64url without padding")
+    try:
+        raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except binascii.Error as exc:
+        raise ValueError("not base64url") from exc
+    if len(raw) != size or _encode(raw).encode() != text:
+        raise ValueError("not the canonical form of an id")
+    return raw

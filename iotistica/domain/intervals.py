@@ -1,0 +1,51 @@
+"""Time ranges and bucket widths as people write them in a query."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from iotistica.errors import Invalid
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_INTERVAL: Final = re.compile(r"([1-9]\d{0,5})([smhdw])")
+_AGO: Final = re.compile(r"([1-9]\d{0,5})([smhdw])(?:-ago)?")
+LONGEST: Final = timedelta(days=366 * 200)
+
+
+def bucket_seconds(text: str) -> int:
+    """`30s`, `5m`, `1h`, `1d`, `1w` in seconds; raises `Invalid`."""
+    match = _INTERVAL.fullmatch(text)
+    if not match:
+        raise Invalid("an interval is a number and one of s, m, h, d, w, such as 5m", "interval")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def moment(text: str | None, *, now: datetime, default: datetime, path: str) -> datetime:
+    """A time: ISO 8601 (UTC unless it says otherwise), or `6h` or `6h-ago` for that long before now."""
+    if not text:
+        return default
+    if match := _AGO.fullmatch(text):
+        return now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    try:
+        # A plus sign that was not percent-encoded arrives as a space.
+        when = datetime.fromisoformat(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text else text)
+    except ValueError:
+        raise Invalid("a time is ISO 8601, such as 2026-01-31T12:00:00Z, or 6h for six hours ago", path) from None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    try:
+        return when.astimezone(UTC)
+    except OverflowError:
+        raise Invalid("that time is out of range", path) from None
+
+
+def time_range(
+    start: str | None, end: str | None, *, now: datetime, default: timedelta = timedelta(hours=1)
+) -> tuple[datetime, datetime]:
+    """A half-open range; without an end it ends now, without a start it begins `default` before its end."""
+    until = moment(end, now=now, default=now, path="end")
+    since = moment(start, now=now, default=until - default, path="start")
+    if since >= until:
+        raise Invalid("the start must be before the end", "start")
+    if until - since > LONGEST:
+        raise Invalid("the range is too long", "start")
+    return since, until

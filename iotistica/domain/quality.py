@@ -1,0 +1,39 @@
+"""The quality of a reading: good, bad, uncertain, stale or unknown."""
+
+from typing import Any, Final
+
+_WORDS: Final = {
+    "good": "good",
+    "ok": "good",
+    "bad": "bad",
+    "error": "bad",
+    "not_connected": "bad",
+    "uncertain": "uncertain",
+    "stale": "stale",
+    "unknown": "unknown",
+}
+_STATUS: Final = ("good", "uncertain", "bad", "bad")  # by the top two bits of an OPC UA status code
+_EXACT: Final = {**_WORDS, **{word.upper(): quality for word, quality in _WORDS.items()}, "Good": "good"}
+
+
+def quality_of(value: Any) -> str | None:
+    """Map text, booleans and OPC UA status codes (OPC 10000-4, 7.39.1); None if the agent said nothing."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _EXACT.get(value) or _by_text(value)
+    if isinstance(value, bool):
+        return "good" if value else "bad"
+    if isinstance(value, int):
+        return _STATUS[(value & 0xFFFFFFFF) >> 30]
+    return "unknown"
+
+
+def _by_text(text: str) -> str:
+    word = text.strip().lower()
+    for start in ("good", "bad", "uncertain"):  # OPC UA names: GoodClamped, BadSensorFailure
+        if word.startswith(start):
+            return start
+    if word[:24].isdecimal():
+        return _STATUS[(int(word[:24]) & 0xFFFFFFFF) >> 30]
+    return _WORDS.get(word, "unknown")

@@ -1,0 +1,413 @@
+"""Turns decoded envelopes into readings; one bad reading is rejected alone."""
+
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct, field
+
+from iotistica.domain import codec, times
+from iotistica.domain.quality import quality_of
+from iotistica.errors import InvalidMessage
+
+NAME_CAP: Final = 512  # bytes of UTF-8
+LABEL_CAP: Final = 64  # bytes of UTF-8, for units and protocols
+EXTRA_CAP: Final = 8 << 10  # bytes of JSON
+TEXT_CAP: Final = 4 << 10  # characters of a text value
+SKEW: Final = 5_000_000  # us a clock may be ahead before its readings are `uncertain`
+FUTURE: Final = 24 * 3600 * 1_000_000  # us ahead beyond which a reading is rejected
+
+
+class Reading(Struct, gc=False):
+    """One measured value; `time` in us since the epoch. Not frozen: made 100,000 times a second."""
+
+    time: int
+    metric_name: str
+    value: float | None
+    quality: str
+    unit: str | None
+    protocol: str
+    extra: dict[str, Any] | None
+    anomaly_score: float | None
+    anomaly_threshold: float | None
+    device_name: str | None
+    device_uuid: str | None
+    endpoint_uuid: str | None
+    metric: str
+
+
+class Point(Struct, gc=False):
+    """A reading as agents send it; what is not named here is skipped while decoding."""
+
+    timestamp: Any = None
+    time: Any = None
+    metric: Any = None
+    node_name: Any = field(default=None, name="nodeName")
+    name: Any = None
+    value: Any = None
+    unit: Any = None
+    quality: Any = None
+    quality_code: Any = field(default=None, name="qualityCode")
+    protocol: Any = None
+    device_name: Any = field(default=None, name="deviceName")
+    device_name_2: Any = field(default=None, name="device_name")
+    device_uuid: Any = None
+    endpoint_uuid: Any = None
+    error: Any = None
+    anomaly_score: Any = None
+    anomaly_threshold: Any = None
+    baseline_samples: Any = None
+    detection_methods: Any = None
+    trend: Any = None
+    predicted_next: Any = None
+    forecast_confidence: Any = None
+    device_state: Any = None
+
+
+DETECTION: Final = (
+    "baseline_samples",
+    "detection_methods",
+    "trend",
+    "predicted_next",
+    "forecast_confidence",
+    "device_state",
+)
+
+
+class Message(Struct, gc=False):
+    timestamp: Any = None
+    readings: list[Point] | None = None
+
+
+class Envelope(Struct, gc=False):
+    """The two shapes real agents send; everything else goes through `_shapes`."""
+
+    timestamp: Any = None
+    protocol: Any = None
+    messages: list[Message] | None = None
+    readings: list[Point] | None = None
+
+
+class Found(Struct):
+    """What one payload held. found == len(readings) + sum(rejected.values())."""
+
+    readings: list[Reading]
+    rejected: dict[str, int]
+    heartbeats: int = 0
+
+    def reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """What a payload says about all its readings, and the bounds of believable times, in us."""
+
+    protocol: str
+    received: int
+    oldest: int
+
+
+def parse(payload: bytes, *, protocol: str, received: int, retention_us: int) -> Found:
+    """All readings of one payload of an `endpoints/…` topic.
+
+    `protocol` is the topic's, `received` in us since the epoch. Raises `InvalidMessage` if nothing of the
+    payload can be understood.
+    """
+    context = Context(protocol=protocol, received=received, oldest=received - retention_us)
+    found = Found([], {})
+    document, is_msgpack = codec.unwrap(payload)
+    try:
+        envelope = codec.decode(document, is_msgpack, Envelope)
+    except msgspec.ValidationError:
+        envelope = Envelope()
+    if envelope.messages or envelope.readings:
+        context = _with_protocol(context, envelope.protocol)
+        for message in envelope.messages or ():
+            stamp = message.timestamp if message.timestamp is not None else envelope.timestamp
+            _add(found, message.readings or (), stamp, context)
+        _add(found, envelope.readings or (), envelope.timestamp, context)
+        return found
+    known = False
+    for shape in _shapes(codec.decode(document, is_msgpack, object)):
+        known = True
+        if shape.heartbeat:
+            found.heartbeats += 1
+            continue
+        try:
+            point = msgspec.convert(shape.reading, Point)
+        except msgspec.ValidationError:
+            found.reject("not_an_object")
+            continue
+        _add(found, (point,), shape.timestamp, _with_protocol(context, shape.protocol))
+    if not known:
+        raise InvalidMessage("unknown_shape")
+    return found
+
+
+class _Shape(Struct):
+    reading: Any = None
+    timestamp: Any = None
+    protocol: Any = None
+    heartbeat: bool = False
+
+
+def _shapes(root: object, depth: int = 0) -> Iterator[_Shape]:
+    """Every reading of any accepted shape, one by one, so that a bad neighbour costs nothing."""
+    if isinstance(root, list):
+        for item in root:
+            yield _Shape(item)
+        return
+    if not isinstance(root, dict):
+        return
+    stamp, protocol = root.get("timestamp"), root.get("protocol")
+    if isinstance(root.get("p"), list) and isinstance(root.get("v"), int):
+        raise InvalidMessage("compacted", "field names are compacted with a dictionary")
+    if isinstance(root.get("messages"), list) or isinstance(root.get("readings"), list):
+        for message in root.get("messages") or ():
+            if not isinstance(message, dict) or not isinstance(message.get("readings"), list):
+                yield _Shape(message if isinstance(message, dict) and "value" in message else None, stamp, protocol)
+                continue
+            for reading in message["readings"]:
+                yield _Shape(reading, message.get("timestamp", stamp), protocol)
+        for reading in root.get("readings") or ():
+            yield _Shape(reading, stamp, protocol)
+    elif isinstance(root.get("tags"), list):
+        for tag in root["tags"]:
+            named = {"deviceName": root.get("node"), **tag} if isinstance(tag, dict) else tag
+            yield _Shape(named, stamp, protocol)
+    elif isinstance(root.get("data"), (dict, list)) and depth == 0:
+        for shape in _shapes(root["data"], depth + 1):
+            shape.timestamp = stamp if shape.timestamp is None else shape.timestamp
+            shape.protocol = protocol if shape.protocol is None else shape.protocol
+            yield shape
+    elif "endpoint" in root and "state" in root and "stats" in root:
+        yield _Shape(heartbeat=True)
+    elif "value" in root or "error" in root:
+        yield _Shape(root)
+
+
+def _with_protocol(context: Context, protocol: object) -> Context:
+    label = clean_label(protocol)
+    return msgspec.structs.replace(context, protocol=label) if label else context
+
+
+def _add(found: Found, points: Any, stamp: Any, context: Context) -> None:
+    readings = found.readings
+    for point in points:
+        try:
+            readings.append(normalise(point, stamp, context))
+        except InvalidMessage as exc:
+            found.reject(exc.code)
+
+
+def normalise(point: Point, stamp: Any, context: Context) -> Reading:
+    """One reading by the rules of the wire; raises `InvalidMessage` with the reason for its rejection."""
+    if point.timestamp is not None:
+        stamp = point.timestamp
+    elif point.time is not None:
+        stamp = point.time
+    time = context.received if stamp is None else times.parse_us(stamp)
+    if time < context.oldest:
+        raise InvalidMessage("too_old")
+    if time > context.received + FUTURE:
+        raise InvalidMessage("future")
+
+    metric = _name(point.metric or point.node_name or point.name)
+    if not metric:
+        raise InvalidMessage("no_metric")
+    device = _name(point.device_name or point.device_name_2) or None
+    metric_name = f"{device.replace('.', '_')}.{metric}" if device else metric
+    if len(metric_name) > NAME_CAP or len(metric_name.encode()) > NAME_CAP:
+        raise InvalidMessage("name_too_long")
+
+    extra: dict[str, Any] | None = None
+    value = point.value
+    kind = type(value)
+    quality = quality_of(point.quality)
+    if kind is float and math.isfinite(value):
+        number: float | None = value
+    elif kind is bool:
+        number = float(value)
+    elif value is None:
+        number = None
+        if quality is None:
+            quality = "bad" if point.error is not None else "unknown"
+    else:
+        number, extra = _odd_value(value)
+        if extra is not None and "raw" in extra:
+            quality = "bad"
+    if time > context.received + SKEW and quality != "bad":
+        quality = "uncertain"
+
+    if (
+        point.quality_code is not None
+        or point.error is not None
+        or point.anomaly_score is not None
+        or any(getattr(point, key) is not None for key in DETECTION)
+    ):
+        extra = _with_details(extra or {}, point)
+    if extra is not None:
+        extra = _bounded(extra)
+
+    return Reading(
+        time,
+        metric_name,
+        number,
+        quality or "good",
+        clean_label(point.unit),
+        clean_label(point.protocol) or context.protocol,
+        extra,
+        _score(point.anomaly_score),
+        _score(point.anomaly_threshold),
+        device,
+        _uuid(point.device_uuid),
+        _uuid(point.endpoint_uuid),
+        metric,
+    )
+
+
+def _odd_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
+    """What is neither a finite float nor a boolean nor null."""
+    if isinstance(value, (int, float)):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None, {"raw": f"an integer of {len(str(value)) if abs(value) < 10**4000 else 'many'} digits"}
+        return (number, None) if math.isfinite(number) else (None, {"raw": repr(number)})
+    if isinstance(value, str):
+        text = strip_nul(value)
+        try:
+            number = float(text) if len(text) <= 64 and "_" not in text else math.nan
+        except ValueError:
+            return None, {"text": text[:TEXT_CAP]}
+        if math.isfinite(number):
+            return number, None
+        return None, {"raw": text[:64]} if len(text) <= 64 and "_" not in text else {"text": text[:TEXT_CAP]}
+    if isinstance(value, (dict, list)):
+        return None, {"raw": value}
+    raise InvalidMessage("bad_value", type(value).__name__)
+
+
+def _with_details(extra: dict[str, Any], point: Point) -> dict[str, Any]:
+    if point.quality_code is not None:
+        extra["qualityCode"] = point.quality_code
+    if point.error is not None:
+        extra["error"] = point.error
+    for key in DETECTION:
+        if (detail := getattr(point, key)) is not None:
+            extra[key] = detail
+    return extra
+
+
+def _bounded(extra: dict[str, Any]) -> dict[str, Any]:
+    """`extra` as JSON can hold it, within its cap: text without NUL, no infinities, largest parts dropped."""
+    clean = {key: _jsonable(value) for key, value in extra.items()}
+    while clean and len(msgspec.json.encode(clean)) > EXTRA_CAP:
+        largest = max(clean, key=lambda key: len(msgspec.json.encode(clean[key])))
+        del clean[largest]
+        clean["truncated"] = True
+    return clean
+
+
+def _jsonable(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return strip_nul(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else "a number too large"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if depth >= 8:
+        return "too deep"
+    if isinstance(value, list):
+        return [_jsonable(item, depth + 1) for item in value[:1000]]
+    if isinstance(value, dict):
+        return {strip_nul(str(key)): _jsonable(item, depth + 1) for key, item in list(value.items())[:1000]}
+    return strip_nul(str(value))[:TEXT_CAP]
+
+
+def _name(value: Any) -> str:
+    """A metric or device name; empty if there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InvalidMessage("bad_name")
+    text = strip_nul(value if isinstance(value, str) else str(value)).strip()
+    if "\ufffd" in text:
+        raise InvalidMessage("bad_utf8")
+    return text
+
+
+def strip_nul(text: str) -> str:
+    """PostgreSQL's text holds no NUL, nor half a surrogate pair."""
+    if text.isascii():
+        return text.replace("\0", "") if "\0" in text else text
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def clean_label(value: Any) -> str | None:
+    """A unit or protocol of at most 64 bytes, or None."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        value = str(value)[:LABEL_CAP] if isinstance(value, (int, float)) else ""
+    text = strip_nul(value)
+    if len(text) * 4 > LABEL_CAP:
+        text = text.encode()[:LABEL_CAP].decode("utf-8", "ignore")
+    return text or None
+
+
+def _score(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _uuid(value: Any) -> str | None:
+    """A UUID in canonical form; what does not parse is dropped."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return str(UUID(value)) if len(value) <= 45 else None
+    except ValueError:
+        return None
+
+
+def system_metrics(payload: bytes, *, received: int, retention_us: int) -> Found:
+    """The readings of a `metrics` topic: every number in the report, nested names joined by dots."""
+    document, is_msgpack = codec.unwrap(payload)
+    report = codec.decode(document, is_msgpack, object)
+    if not isinstance(report, dict):
+        raise InvalidMessage("unknown_shape")
+    context = Context(protocol="system", received=received, oldest=received - retention_us)
+    found = Found([], {})
+    points = [Point(metric=name, value=value) for name, value in _flatten(report, "", 0)]
+    _add(found, points[:METRICS_CAP], report.get("timestamp"), context)
+    for _ in points[METRICS_CAP:]:
+        found.reject("too_many_metrics")
+    return found
+
+
+METRICS_CAP: Final = 200  # numbers of one system report
+
+
+def _flatten(report: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for key, value in report.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and depth < 4:
+            yield from _flatten(value, f"{name}.", depth + 1)
+        elif isinstance(value, (bool, int, float)) and name not in ("timestamp", "version"):
+            yield name, value
+
+
+def as_datetime(us: int) -> datetime:
+    """Microseconds since the epoch as an aware datetime."""
+    return times.from_us(us)

@@ -1,0 +1,58 @@
+"""Timestamps as agents write them, in us since the epoch."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from iotistica.errors import InvalidMessage
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_US: Final = timedelta(microseconds=1)
+_SCALES: Final = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))  # below this: s, ms, us; else ns
+_LAST: Final = 253_402_300_800_000_000  # us: the year 10000, which datetime cannot hold
+
+
+def parse_us(stamp: Any) -> int:
+    """ISO 8601 text, or a number in s, ms, us or ns told apart by its size; text without a zone is UTC.
+
+    Raises `InvalidMessage("bad_time")`.
+    """
+    if isinstance(stamp, str):
+        return _parse_iso(stamp)
+    if isinstance(stamp, bool) or not isinstance(stamp, (int, float)):
+        raise InvalidMessage("bad_time", type(stamp).__name__)
+    if isinstance(stamp, float) and not math.isfinite(stamp):
+        raise InvalidMessage("bad_time", repr(stamp))
+    size = abs(stamp)
+    scale = next((scale for bound, scale in _SCALES if size < bound), 0)
+    us = round(stamp * scale) if scale else int(stamp) // 1000
+    if not -_LAST < us < _LAST:
+        raise InvalidMessage("bad_time", "out of range")
+    return us
+
+
+@lru_cache(maxsize=4096)  # the readings of one poll share their text
+def _parse_iso(text: str) -> int:
+    try:
+        when = datetime.fromisoformat(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return (when - EPOCH) // _US
+    except (ValueError, OverflowError):
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        raise InvalidMessage("bad_time", text[:40]) from None
+    return parse_us(number)
+
+
+def from_us(us: int) -> datetime:
+    """Microseconds since the epoch as an aware datetime."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def to_us(when: datetime) -> int:
+    """An aware datetime in us since the epoch."""
+    return (when - EPOCH) // _US

@@ -1,0 +1,46 @@
+"""The topics agents publish to, and the stream each belongs to."""
+
+from enum import Enum
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from iotistica.domain.ids import AgentId, TenantId, decode_agent, decode_tenant
+from iotistica.errors import InvalidMessage
+
+
+class Stream(Enum):
+    READINGS = "readings"
+
+
+STREAMS: Final = {b"endpoints": Stream.READINGS, b"metrics": Stream.READINGS}
+
+# A filter is subscribed to once its consumer exists.
+FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics")
+
+
+class Route(NamedTuple):
+    tenant: TenantId
+    agent: AgentId
+    stream: Stream
+    rest: bytes
+
+
+@lru_cache(maxsize=65_536)
+def route(topic: bytes) -> Route:
+    """Where a message belongs, by its topic alone; raises `InvalidMessage`."""
+    parts = topic.split(b"/", 4)
+    if len(parts) != 5 or parts[0] != b"i" or parts[2] != b"a":
+        raise InvalidMessage("bad_topic")
+    try:
+        tenant, agent = decode_tenant(parts[1]), decode_agent(parts[3])
+    except ValueError as exc:
+        raise InvalidMessage("bad_topic", str(exc)) from exc
+    stream = STREAMS.get(parts[4].split(b"/", 1)[0])
+    if stream is None:
+        raise InvalidMessage("bad_topic", "nothing consumes this topic")
+    return Route(tenant, agent, stream, parts[4])
+
+
+def protocol_of(rest: bytes) -> str:
+    """The protocol an `endpoints/…` topic names: its first segment after `endpoints`."""
+    return rest.split(b"/", 2)[1].decode("utf-8", "replace") if b"/" in rest else "unknown"

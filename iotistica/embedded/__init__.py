@@ -1,0 +1,1 @@
+"""Child PostgreSQL, Valkey and Mosquitto for one machine."""

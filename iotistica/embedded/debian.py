@@ -1,0 +1,99 @@
+"""Mosquitto from Debian's packages, unpacked into a folder and never installed.
+
+Installing it would start Debian's own broker on the port gateways use.
+"""
+
+import fcntl
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from iotistica.errors import CannotStart
+
+PACKAGE: Final = "mosquitto"
+HELP: Final = (
+    "there is no Mosquitto: install it (Debian: `apt-get install mosquitto`, then"
+    " `systemctl disable --now mosquitto`), or set IOTISTICA_MQTT_URL to a broker"
+)
+SECONDS: Final = 120
+
+
+def unpack(folder: Path) -> Path:
+    """Download Mosquitto and what it needs beyond this system, and unpack it; returns the program's path."""
+    program = folder / "root" / "usr" / "sbin" / PACKAGE
+    if program.exists():
+        return program
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # two instances may start at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            _fetch(folder)
+    return program
+
+
+def _fetch(folder: Path) -> None:
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise CannotStart(HELP)
+    logger.bind(folder=str(folder)).info("fetching Mosquitto from Debian's packages")
+    apt = _apt(folder)
+    names = _needed(apt)
+    if not names:
+        _run([*apt, "update"], folder)
+        names = _needed(apt)
+    if not names:
+        raise CannotStart(f"apt knows no package {PACKAGE}; {HELP}")
+    debs = folder / "debs"
+    shutil.rmtree(debs, ignore_errors=True)
+    debs.mkdir(parents=True)
+    _run([*apt, "download", *names], debs)
+    temporary = folder / "root.new"
+    shutil.rmtree(temporary, ignore_errors=True)
+    for deb in sorted(debs.glob("*.deb")):
+        _run(["dpkg-deb", "-x", str(deb), str(temporary)], folder)
+    temporary.rename(folder / "root")
+    shutil.rmtree(debs)
+
+
+def library_path(root: Path) -> str:
+    """Where the libraries that were unpacked with the program lie."""
+    folders = sorted({str(file.parent) for base in ("lib", "usr/lib") for file in (root / base).rglob("*.so*")})
+    return ":".join(folders)
+
+
+def _apt(folder: Path) -> list[str]:
+    """apt-get with lists of its own where the system has none, or where we may not write them."""
+    system = Path("/var/lib/apt/lists")
+    if any(system.glob("*_Packages*")):
+        return ["apt-get"]
+    state = folder / "apt"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    options = {"Dir::State::Lists": state / "lists", "Dir::Cache": state / "cache"}
+    # Without this apt would drop to a user that may not reach our folder.
+    return ["apt-get", "-o", "APT::Sandbox::User=", *(f"-o{name}={value}" for name, value in options.items())]
+
+
+def _needed(apt: list[str]) -> list[str]:
+    """The package and those of its dependencies that this system lacks, as apt would install them."""
+    done = subprocess.run(
+        [*apt, "install", "--simulate", "-qq", "-o", "APT::Install-Recommends=0", PACKAGE],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except subprocess.TimeoutExpired as exc:
+        raise CannotStart(f"{command[0]} took longer than {SECONDS} s; {HELP}") from exc
+    if done.returncode:
+        words = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        raise CannotStart(f"`{command[0]} {command[-1]}` failed: {words}; {HELP}")

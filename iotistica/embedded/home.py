@@ -1,0 +1,196 @@
+"""The data folder: who may use it, where the servers live in it, and the key everything derives from."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from loguru import logger
+
+from iotistica.errors import CannotStart
+
+ELSEWHERE: Final = Path("/var/lib/iotistica")
+USERS: Final = ("iotistica", "postgres", "nobody")  # as root, servers run as the first of these there is
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The user that servers run as when we are root."""
+
+    uid: int
+    gid: int
+    name: str
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running instance tells other commands on the same data folder."""
+
+    pid: int
+    database_url: str
+    redis_url: str
+    mqtt_url: str
+    children: dict[str, int]
+
+
+class Home(msgspec.Struct, frozen=True):
+    path: Path
+    servers: Path
+    owner: Owner | None
+
+    def folder(self, name: str) -> Path:
+        """A folder of a server, owned by who runs it."""
+        folder = self.servers / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.give(folder)
+        return folder
+
+    def write(self, path: Path, text: str, mode: int = 0o600) -> None:
+        """Replace a file of a server in one step, so that nobody reads half of it."""
+        temporary = path.with_name(f".{path.name}.new")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+            file.write(text)
+        self.give(temporary)
+        temporary.replace(path)
+
+    def give(self, path: Path) -> None:
+        if self.owner is not None:
+            os.chown(path, self.owner.uid, self.owner.gid)
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold the data folder for the block; raises `CannotStart` if another instance has it.
+
+    The lock dies with the process, so a crash leaves nothing behind.
+    """
+    _make(path)
+    with (path / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise CannotStart(
+                f"{path} is in use by another instance (process {_first_line(path / 'lock') or 'unknown'});"
+                " stop it, or give this one its own IOTISTICA_DATA_DIR"
+            ) from exc
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether an instance runs on this data folder."""
+    try:
+        with (path / "lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def runtime(path: Path) -> Runtime | None:
+    """What the instance on this folder tells, if one runs."""
+    if not is_claimed(path):
+        return None
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode((path / "runtime.json").read_bytes(), type=Runtime)
+    return None
+
+
+def open_home(path: Path) -> Home:
+    """Prepare the folder of the servers; call while it is claimed."""
+    owner = _owner(path / "servers") if os.geteuid() == 0 else None
+    if owner is None or _reaches(owner, path):
+        servers = path / "servers"
+    else:
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+        servers = ELSEWHERE / f"{path.parent.name or 'root'}-{digest}"
+        logger.bind(folder=str(servers), user=owner.name).warning(
+            f"{owner.name} cannot reach {path}: the servers' data goes elsewhere"
+        )
+        ELSEWHERE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (path / "servers").symlink_to(servers)
+    servers.mkdir(mode=0o700, exist_ok=True)
+    home = Home(path, servers, owner)
+    home.give(servers)
+    return home
+
+
+def server_key(path: Path) -> bytes:
+    """The 32 bytes every password and token key derives from; made at the first start."""
+    _make(path)
+    file = path / "server.key"
+    if not file.exists():
+        new = file.with_name(f".server.key.{os.getpid()}")
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_hex(32) + "\n")
+        with contextlib.suppress(FileExistsError):
+            file.hardlink_to(new)  # whole or not at all, and the first of two wins
+        new.unlink()
+    return parse_key(file.read_text().strip(), str(file))
+
+
+def parse_key(text: str, source: str) -> bytes:
+    """64 hex characters; raises `CannotStart`."""
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise CannotStart(f"{source} must hold 64 hex characters; make one with `openssl rand -hex 32`")
+    return key
+
+
+def within_reach(home: Home, folder: Path, name: str) -> Path:
+    """A folder of programs, copied to where the servers' user can reach it if it must be."""
+    if home.owner is None or _reaches(home.owner, folder):
+        return folder
+    copy = ELSEWHERE / "bin" / name
+    if not copy.is_dir():
+        logger.bind(folder=str(copy)).warning(f"{home.owner.name} cannot reach {folder}: copied")
+        temporary = copy.with_name(f"{name}.{os.getpid()}")
+        shutil.copytree(folder, temporary, symlinks=True)
+        temporary.rename(copy)
+    return copy
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise CannotStart(f"cannot make the data folder {path}: {exc.strerror}; set IOTISTICA_DATA_DIR") from exc
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CannotStart(f"cannot write to the data folder {path}; set IOTISTICA_DATA_DIR")
+
+
+def _owner(servers: Path) -> Owner:
+    """Who owns the data already there, else the first of `USERS`."""
+    if servers.exists() and (uid := servers.stat().st_uid) != 0:
+        entry = pwd.getpwuid(uid)
+        return Owner(entry.pw_uid, entry.pw_gid, entry.pw_name)
+    for name in USERS:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Owner(entry.pw_uid, entry.pw_gid, entry.pw_name)
+    raise CannotStart("PostgreSQL does not run as root, and there is none of the users " + ", ".join(USERS))
+
+
+def _reaches(owner: Owner, folder: Path) -> bool:
+    command = ["/usr/bin/test", "-x", str(folder)]
+    return subprocess.run(command, user=owner.uid, group=owner.gid, extra_groups=[], check=False).returncode == 0
+
+
+def _first_line(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text().partition("\n")[0]
+    return ""

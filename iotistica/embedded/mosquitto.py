@@ -1,0 +1,103 @@
+"""A Mosquitto of our own, with every agent confined to its own topics."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from iotistica.embedded import debian
+from iotistica.embedded import home as homes
+from iotistica.embedded.child import Child, accepts
+from iotistica.embedded.home import Home
+from iotistica.errors import CannotStart
+
+SERVICE_USER: Final = "iotistica-intake"
+PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
+"""One that sees all of the probe's topics, and two that are confined as agents are."""
+
+# Two constant pattern lines instead of a block an agent: only the password file changes, and 50,000
+# agents reload in a second. The user name is the client id, so nobody can end another's session.
+ACL: Final = f"""\
+user {SERVICE_USER}
+topic readwrite #
+topic read $SYS/#
+
+user {PROBE_USERS[0]}
+topic readwrite i/probe000/#
+
+pattern read i/%u/#
+pattern write i/%u/#
+"""
+CONFIGURATION: Final = """\
+per_listener_settings false
+listener {port} {listen}
+allow_anonymous false
+password_file {folder}/passwords
+acl_file {folder}/acl
+use_username_as_clientid true
+persistence true
+persistence_location {folder}/
+autosave_interval 30
+max_queued_messages 0
+max_queued_bytes 268435456
+max_inflight_messages 2000
+max_packet_size 2162688
+set_tcp_nodelay true
+connection_messages false
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+"""
+
+
+def prepare(home: Home, *, listen: str, port: int) -> tuple[Child, Path]:
+    """The broker, not yet started, and the file its accounts belong in."""
+    _check_free(listen, port)
+    folder = home.folder("mosquitto")
+    home.write(folder / "mosquitto.conf", CONFIGURATION.format(listen=listen, port=port, folder=folder))
+    home.write(folder / "acl", ACL)
+    program, libraries = _program(home)
+    local = "127.0.0.1" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 compared, not bound
+    child = Child(
+        "mosquitto",
+        [str(program), "-c", str(folder / "mosquitto.conf")],
+        home=home,
+        is_ready=lambda: accepts(local, port),
+        stop_signal=signal.SIGTERM,
+        death_signal=signal.SIGTERM,
+        environment={"LD_LIBRARY_PATH": libraries} if libraries else None,
+    )
+    return child, folder / "passwords"
+
+
+def _program(home: Home) -> tuple[Path, str]:
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    if found := shutil.which("mosquitto", path=path):
+        return Path(found), ""
+    program = debian.unpack(_beside_the_environment(home))
+    root = program.parents[2]
+    reachable = homes.within_reach(home, root, "mosquitto")
+    return reachable / program.relative_to(root), debian.library_path(reachable)
+
+
+def _beside_the_environment(home: Home) -> Path:
+    """Where the program is unpacked: in the virtual environment, like the other servers' programs."""
+    if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK):
+        return Path(sys.prefix) / "mosquitto"
+    return home.servers / "mosquitto-program"
+
+
+def _check_free(listen: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen, port))
+        except OSError as exc:
+            raise CannotStart(
+                f"MQTT cannot listen on {listen}:{port} ({exc.strerror}); set IOTISTICA_MQTT_PORT to another port"
+            ) from exc

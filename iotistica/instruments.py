@@ -1,0 +1,47 @@
+"""Every metric with its unit and its meaning. Added to once a batch, never once a message."""
+
+from typing import Final
+
+from opentelemetry import metrics
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import REGISTRY, generate_latest
+
+_meter: Final = metrics.get_meter("iotistica")
+
+TAKEN: Final = _meter.create_counter(
+    "iotistica_messages_taken", "1", "messages appended to a stream and acknowledged to the broker"
+)
+TAKEN_BYTES: Final = _meter.create_counter("iotistica_messages_taken_bytes", "By", "their payload bytes")
+REFUSED: Final = _meter.create_counter(
+    "iotistica_messages_refused", "1", "messages the intake could not route, by reason"
+)
+PAUSES: Final = _meter.create_counter("iotistica_intake_pauses", "1", "times the intake stopped reading, by reason")
+READINGS: Final = _meter.create_counter(
+    "iotistica_readings", "1", "readings by outcome: stored, duplicate, conflict, rejected"
+)
+SERIES: Final = _meter.create_counter(
+    "iotistica_series",
+    "1",
+    "known series that changed: unit or protocol, or another device under the same name",
+)
+DEAD: Final = _meter.create_counter("iotistica_dead_letters", "1", "messages put aside with their bytes, by reason")
+BATCH_SECONDS: Final = _meter.create_histogram(
+    "iotistica_ingest_batch_seconds",
+    "s",
+    "from reading a batch off the streams to its acknowledgement",
+    explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+)
+RESTARTS: Final = _meter.create_counter("iotistica_group_restarts", "1", "restarts of a task group, by group")
+
+
+def start() -> None:
+    """Install the provider behind the instruments; call once a process."""
+    metrics.set_meter_provider(
+        MeterProvider([PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False)])
+    )
+
+
+def scrape() -> bytes:
+    """Everything in Prometheus text format."""
+    return generate_latest(REGISTRY)

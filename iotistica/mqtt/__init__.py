@@ -1,0 +1,1 @@
+"""From the broker into the streams; the only gmqtt."""

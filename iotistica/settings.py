@@ -1,0 +1,108 @@
+"""Every setting, its default and its meaning; read once, from the environment and a TOML file."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from iotistica.errors import CannotStart
+
+PREFIX = "IOTISTICA_"
+SECRET = frozenset({"admin_password", "secret_key"})
+URLS = frozenset({"database_url", "redis_url", "mqtt_url"})
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The environment variable of a field is its name in capitals after `IOTISTICA_`."""
+
+    database_url: Annotated[str, Meta(description="PostgreSQL 15 to 18; empty: one of our own")] = ""
+    redis_url: Annotated[str, Meta(description="Redis 6.2+ or Valkey; empty starts one of our own")] = ""
+    mqtt_url: Annotated[
+        str, Meta(description="mqtt://user:password@host:port of a broker; empty starts Mosquitto")
+    ] = ""
+    data_dir: Annotated[str, Meta(description="where the servers of our own and the keys live")] = ".iotistica"
+    listen: Annotated[str, Meta(description="address of HTTP and MQTT; gateways need 0.0.0.0")] = "127.0.0.1"
+    public_host: Annotated[str, Meta(description="host agents are told; empty: the listen address")] = ""
+    http_port: Annotated[Port, Meta(description="REST API")] = 3002
+    ops_port: Annotated[Port, Meta(description="health and metrics of a process without the http role")] = 3003
+    mqtt_port: Annotated[Port, Meta(description="port of the Mosquitto of our own")] = 1883
+    admin_email: Annotated[str, Meta(description="first owner of tenant `default`")] = "admin@localhost"
+    admin_password: Annotated[str, Meta(description="its password; empty: generated and printed once")] = ""
+    secret_key: Annotated[
+        str,
+        Meta(description="64 hex characters; empty: `server.key` in the data folder"),
+    ] = ""
+    log_level: Annotated[
+        Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="least level that is logged")
+    ] = "INFO"
+    log_format: Annotated[Literal["text", "json"], Meta(description="text for people, json for collectors")] = (
+        "text"
+    )
+    ingest_workers: Annotated[int, Meta(ge=1, le=32, description="consumers that store readings at a time")] = 2
+    ingest_batch: Annotated[int, Meta(ge=1, le=50_000, description="messages a consumer takes at a time")] = 800
+    stream_mark: Annotated[int, Meta(ge=100, description="entries of one stream at which the intake pauses")] = (
+        100_000
+    )
+    retention_days: Annotated[int, Meta(ge=1, le=36_500, description="age at which readings are dropped")] = 730
+    query_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a query may run")] = 15.0
+    drain_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a stop waits for work in flight")] = (
+        10.0
+    )
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def agents_host(self) -> str:
+        """The host name that agents and people are told."""
+        if self.public_host:
+            return self.public_host
+        return "127.0.0.1" if self.listen in ("0.0.0.0", "::") else self.listen  # noqa: S104 compared, not bound
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read `IOTISTICA_*` over the TOML file of `IOTISTICA_CONFIG`; an unknown name in the file is an error."""
+    values: dict[str, Any] = {}
+    if path := environ.get(PREFIX + "CONFIG"):
+        try:
+            values.update(tomllib.loads(Path(path).read_text()))
+        except (OSError, tomllib.TOMLDecodeError) as exc:
+            raise CannotStart(f"cannot read the configuration {path}: {exc}") from exc
+    known = set(Settings.__struct_fields__)
+    for name, value in environ.items():
+        field = name.removeprefix(PREFIX).lower()
+        if name.startswith(PREFIX) and field in known and value != "":
+            values[field] = value
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as exc:
+        raise CannotStart(f"bad setting: {exc}") from exc
+
+
+def describe(settings: Settings) -> list[tuple[str, str, str]]:
+    """Name, value (secrets masked) and meaning of every setting, in order."""
+    rows = []
+    for field in msgspec.structs.fields(Settings):
+        value = str(getattr(settings, field.name))
+        if value and field.name in SECRET:
+            value = "***"
+        if value and field.name in URLS:
+            value = mask(value)
+        meta = getattr(field.type, "__metadata__", ())
+        meaning = next((m.description for m in meta if isinstance(m, Meta) and m.description), "")
+        rows.append((PREFIX + field.name.upper(), value, meaning))
+    return rows
+
+
+def mask(url: str) -> str:
+    """The URL without its password."""
+    head, at, tail = url.rpartition("@")
+    scheme, sep, credentials = head.partition("://")
+    user = credentials.partition(":")[0]
+    return f"{scheme}{sep}{user}:***@{tail}" if at else url

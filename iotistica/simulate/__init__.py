@@ -1,0 +1,1 @@
+"""A fleet of agents that behave like the real one, with faults."""

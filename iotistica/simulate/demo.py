@@ -1,0 +1,50 @@
+"""The demonstration: a tenant `demo` with a user and 20 agents that publish every second."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from typing import Final
+
+from iotistica.domain.accounts import derive
+from iotistica.errors import Conflict
+from iotistica.settings import Settings
+from iotistica.simulate import fleet
+from iotistica.storage import users
+from iotistica.storage.postgres import Database
+from iotistica.supervise import Group
+
+TENANT: Final = "demo"
+EMAIL: Final = "demo@localhost"
+AGENTS: Final = 20
+
+GUIDE: Final = """
+  Demo: {agents} simulated agents publish every second.
+
+    URL       {base}          (API documentation: {base}/schema)
+    Login     {email}  password: {password}
+
+  Read the latest values of one of them:
+
+    curl -s {base}/api/v1/readings/{agent}/latest -H "Authorization: Bearer $(curl -s {base}/api/v1/auth/login \
+-H 'Content-Type: application/json' -d '{{"email":"{email}","password":"{password}"}}' \
+| python3 -c 'import json,sys; print(json.load(sys.stdin)["accessToken"])')" | python3 -m json.tool
+
+"""
+
+
+async def prepare(database: Database, key: bytes, settings: Settings, url: str) -> Group:
+    """Make what is missing, and return the group that tells about it and runs the agents."""
+    members = await fleet.enlist(database, key, TENANT, AGENTS)
+    password = derive(key, "demo").hex()[:16]
+    with suppress(Conflict):
+        async with database.transaction() as tx:
+            await users.add(tx, members[0].tenant, EMAIL, password, "owner")
+    base = f"http://{settings.agents_host}:{settings.http_port}"
+    guide = GUIDE.format(agents=AGENTS, base=base, email=EMAIL, password=password, agent=members[0].agent)
+
+    async def run(stop: asyncio.Event) -> None:
+        sys.stdout.write(guide)
+        sys.stdout.flush()
+        await fleet.run(fleet.Plan(agents=AGENTS), members, url, stop)
+
+    return run

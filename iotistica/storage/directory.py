@@ -1,0 +1,67 @@
+"""Who exists: tenants and agents, remembered for a few seconds."""
+
+import time
+from collections.abc import Collection
+from typing import Final
+from uuid import UUID
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage import agents, tenants
+from iotistica.storage.postgres import Database
+
+FRESH: Final = 10.0  # seconds an answer is believed
+MISS: Final = 2.0  # seconds an unknown id is not asked for again
+MISSES: Final = 10_000  # unknown ids remembered at most
+AGENTS: Final = 200_000  # known agents remembered at most
+
+
+class Directory:
+    """Answers from memory; asks the database for what it does not know, at most once in `FRESH` each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tenants: frozenset[TenantId] = frozenset()
+        self._tenants_at = -FRESH
+        self._agents: dict[UUID, TenantId] = {}
+        self._agents_at = 0.0
+        self._misses: dict[UUID | TenantId, float] = {}
+
+    async def tenants(self) -> frozenset[TenantId]:
+        """Every enabled tenant."""
+        if time.monotonic() - self._tenants_at >= FRESH:
+            await self._load_tenants()
+        return self._tenants
+
+    async def known(self, asked: Collection[TenantId]) -> frozenset[TenantId]:
+        """Those of these tenants that exist and are enabled; a tenant made just now is found."""
+        found = await self.tenants()
+        if any(self._worth_asking(tenant) for tenant in asked if tenant not in found):
+            await self._load_tenants()
+            found = self._tenants
+            self._miss([tenant for tenant in asked if tenant not in found])
+        return found.intersection(asked)
+
+    async def owners(self, asked: Collection[UUID]) -> dict[UUID, TenantId]:
+        """The tenant of each agent that has one; a snapshot that the caller must not change."""
+        now = time.monotonic()
+        if now - self._agents_at >= FRESH or len(self._agents) > AGENTS:
+            self._agents, self._agents_at = {}, now
+        unknown = [agent for agent in asked if agent not in self._agents and self._worth_asking(agent)]
+        if unknown:
+            async with self._database.transaction() as tx:
+                self._agents.update(await agents.owners(tx, unknown))
+            self._miss([agent for agent in unknown if agent not in self._agents])
+        return self._agents
+
+    async def _load_tenants(self) -> None:
+        async with self._database.transaction() as tx:
+            self._tenants = frozenset(t.tenant_id for t in await tenants.all_tenants(tx) if t.enabled)
+        self._tenants_at = time.monotonic()
+
+    def _worth_asking(self, asked: UUID | TenantId) -> bool:
+        return time.monotonic() - self._misses.get(asked, -MISS) >= MISS
+
+    def _miss(self, missing: Collection[UUID | TenantId]) -> None:
+        if len(self._misses) > MISSES:
+            self._misses.clear()
+        self._misses.update(dict.fromkeys(missing, time.monotonic()))

@@ -1,0 +1,105 @@
+"""Leases: one process at a time does a thing, and a standby takes over."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from loguru import logger
+from redis.asyncio import Redis
+from redis.exceptions import WatchError
+
+from iotistica.errors import Superseded, Unavailable
+from iotistica.storage.redis import translated
+from iotistica.supervise import sleep
+
+TTL: Final = 15_000  # ms
+RENEW: Final = 5.0  # seconds
+RETRY: Final = 1.0  # seconds between tries to get it
+
+
+@asynccontextmanager
+async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[int | None]:
+    """Wait for the lease and keep it for the block; yields its fencing number, or None once `stop` is set.
+
+    If another process takes it over, the block is cancelled and `Superseded` is raised. While Redis is
+    away the block goes on: nobody else can take the lease then either.
+    """
+    key, token = f"lease:{name}", secrets.token_hex(8)
+    fence = await _acquire(redis, key, token, stop)
+    if fence is None:
+        yield None
+        return
+    block = asyncio.current_task()
+    assert block is not None  # noqa: S101 we are in a coroutine
+    lost = False
+
+    async def renew() -> None:
+        nonlocal lost
+        while True:
+            await asyncio.sleep(RENEW)
+            try:
+                mine = await _renew(redis, key, token)
+            except Unavailable:
+                continue
+            if not mine:
+                lost = True
+                block.cancel()
+                return
+
+    renewal = asyncio.create_task(renew(), name=f"renew {key}")
+    try:
+        yield fence
+    except asyncio.CancelledError:
+        if lost:
+            block.uncancel()
+            raise Superseded(f"another process took the lease {name}") from None
+        raise
+    finally:
+        renewal.cancel()
+        if not lost:
+            await _release(redis, key, token)
+
+
+async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> int | None:
+    waiting = False
+    while not stop.is_set():
+        with translated():
+            if await redis.set(key, token, nx=True, px=TTL):
+                return int(await redis.incr(f"{key}:fence"))
+        if not waiting:
+            logger.bind(lease=key).info("stands by")
+            waiting = True
+        await sleep(RETRY, stop)
+    return None
+
+
+async def _renew(redis: Redis, key: str, token: str) -> bool:
+    """Prolong our lease, or take it again if it ran out and nobody has it."""
+    with translated():
+        async with redis.pipeline(transaction=True) as pipe:
+            try:
+                await pipe.watch(key)
+                owner = await pipe.get(key)
+                if owner not in (None, token.encode()):
+                    return False
+                pipe.multi()  # type: ignore[no-untyped-call]
+                pipe.set(key, token, px=TTL)
+                await pipe.execute()
+            except WatchError:
+                return False
+            return True
+
+
+async def _release(redis: Redis, key: str, token: str) -> None:
+    try:
+        with translated():
+            async with redis.pipeline(transaction=True) as pipe:
+                await pipe.watch(key)
+                if await pipe.get(key) == token.encode():
+                    pipe.multi()  # type: ignore[no-untyped-call]
+                    pipe.delete(key)
+                    await pipe.execute()
+    except (Unavailable, WatchError):
+        return  # it runs out by itself

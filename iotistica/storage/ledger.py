@@ -1,0 +1,170 @@
+"""The two ledgers: what was taken in and what became of it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+ENTRIES: Final = """
+INSERT INTO payloads_ledger (tenant_id, entry, processed, dead)
+SELECT * FROM unnest(%(tenants)s::text[], %(entries)s::text[], %(processed)s::int[], %(dead)s::int[])
+ON CONFLICT DO NOTHING
+"""
+
+
+class EntryCount(msgspec.Struct, frozen=True):
+    tenant: TenantId
+    entry: str
+    processed: int
+    dead: int
+
+
+async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
+    """Count what became of the payloads of stream entries; an entry delivered again is not counted again."""
+    rows = sorted(counts, key=lambda c: (c.tenant, c.entry))
+    await tx.execute(
+        ENTRIES,
+        {
+            "tenants": [c.tenant for c in rows],
+            "entries": [c.entry for c in rows],
+            "processed": [c.processed for c in rows],
+            "dead": [c.dead for c in rows],
+        },
+    )
+
+
+REJECT: Final = """
+INSERT INTO rejections (tenant_id, agent_uuid, reason, readings)
+SELECT * FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(reasons)s::text[], %(readings)s::int[])
+"""
+
+
+async def count_rejections(tx: Tx, counts: Mapping[tuple[TenantId, UUID, str], int]) -> None:
+    """Count rejected readings by agent and reason."""
+    await tx.execute(
+        REJECT,
+        {
+            "tenants": [key[0] for key in counts],
+            "agents": [key[1] for key in counts],
+            "reasons": [key[2] for key in counts],
+            "readings": list(counts.values()),
+        },
+    )
+
+
+FOLD_READINGS: Final = """
+WITH old AS (DELETE FROM readings_ledger WHERE at < %(before)s RETURNING *)
+INSERT INTO readings_ledger_totals AS t
+SELECT tenant_id, agent_uuid, sum(found), sum(stored), sum(duplicate), sum(rejected), sum(conflict),
+       min(first_time), max(last_time), max(at)
+FROM old GROUP BY tenant_id, agent_uuid ORDER BY tenant_id, agent_uuid
+ON CONFLICT (tenant_id, agent_uuid) DO UPDATE SET
+    found = t.found + excluded.found, stored = t.stored + excluded.stored,
+    duplicate = t.duplicate + excluded.duplicate, rejected = t.rejected + excluded.rejected,
+    conflict = t.conflict + excluded.conflict,
+    first_time = least(t.first_time, excluded.first_time),
+    last_time = greatest(t.last_time, excluded.last_time), last_at = greatest(t.last_at, excluded.last_at)
+"""
+FOLD_REJECTIONS: Final = """
+WITH old AS (DELETE FROM rejections WHERE at < %(before)s RETURNING *)
+INSERT INTO rejections_totals AS t
+SELECT tenant_id, agent_uuid, reason, sum(readings), max(at)
+FROM old GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+ON CONFLICT (tenant_id, agent_uuid, reason) DO UPDATE SET
+    readings = t.readings + excluded.readings, last_at = greatest(t.last_at, excluded.last_at)
+"""
+# An entry that is still open in its stream may be delivered again, so its row must stay until then.
+FOLD_PAYLOADS: Final = """
+WITH old AS (
+    DELETE FROM payloads_ledger WHERE at < %(before)s AND tenant_id = %(tenant)s
+      AND entry <> ALL(%(open)s::text[]) RETURNING *)
+INSERT INTO payloads_ledger_totals AS t
+SELECT tenant_id, sum(processed), sum(dead) FROM old GROUP BY 1
+ON CONFLICT (tenant_id) DO UPDATE SET processed = t.processed + excluded.processed, dead = t.dead + excluded.dead
+"""
+
+
+async def fold(tx: Tx, *, before: datetime) -> None:
+    """Add the readings ledger's rows of before then to its totals."""
+    await tx.execute(FOLD_READINGS, {"before": before})
+    await tx.execute(FOLD_REJECTIONS, {"before": before})
+
+
+async def fold_payloads(tx: Tx, tenant: TenantId, *, before: datetime, still_open: Sequence[str]) -> None:
+    """Add the payload ledger's rows of before then to its totals, but for entries still open."""
+    await tx.execute(FOLD_PAYLOADS, {"tenant": tenant, "before": before, "open": list(still_open)})
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """Readings of a tenant or an agent: found = stored + duplicate + rejected."""
+
+    found: int
+    stored: int
+    duplicate: int
+    rejected: int
+    conflict: int
+    first_time: datetime | None
+    last_time: datetime | None
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    reason: str
+    readings: int
+
+
+class Payloads(msgspec.Struct, frozen=True):
+    processed: int
+    dead: int
+
+
+READINGS: Final = """
+SELECT coalesce(sum(found), 0)::bigint AS found, coalesce(sum(stored), 0)::bigint AS stored,
+       coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(rejected), 0)::bigint AS rejected,
+       coalesce(sum(conflict), 0)::bigint AS conflict, min(first_time) AS first_time, max(last_time) AS last_time
+FROM (
+    SELECT found, stored, duplicate, rejected, conflict, first_time, last_time FROM readings_ledger
+    WHERE tenant_id = %(tenant)s AND (%(agent)s::uuid IS NULL OR agent_uuid = %(agent)s)
+    UNION ALL
+    SELECT found, stored, duplicate, rejected, conflict, first_time, last_time FROM readings_ledger_totals
+    WHERE tenant_id = %(tenant)s AND (%(agent)s::uuid IS NULL OR agent_uuid = %(agent)s)
+) rows
+"""
+REJECTED: Final = """
+SELECT reason, sum(readings)::bigint AS readings FROM (
+    SELECT reason, readings FROM rejections
+    WHERE tenant_id = %(tenant)s AND (%(agent)s::uuid IS NULL OR agent_uuid = %(agent)s)
+    UNION ALL
+    SELECT reason, readings FROM rejections_totals
+    WHERE tenant_id = %(tenant)s AND (%(agent)s::uuid IS NULL OR agent_uuid = %(agent)s)
+) rows GROUP BY reason ORDER BY reason
+"""
+PAYLOADS: Final = """
+SELECT coalesce(sum(processed), 0)::bigint AS processed, coalesce(sum(dead), 0)::bigint AS dead FROM (
+    SELECT processed, dead FROM payloads_ledger WHERE tenant_id = %(tenant)s
+    UNION ALL
+    SELECT processed, dead FROM payloads_ledger_totals WHERE tenant_id = %(tenant)s
+) rows
+"""
+
+
+async def balance(tx: Tx, tenant: TenantId, agent: UUID | None) -> Balance:
+    """The readings ledger of a tenant, or of one of its agents."""
+    row = await row_as(tx, Balance, READINGS, {"tenant": tenant, "agent": agent})
+    assert row is not None  # noqa: S101 an aggregate has a row
+    return row
+
+
+async def rejected(tx: Tx, tenant: TenantId, agent: UUID | None) -> dict[str, int]:
+    """Rejected readings by reason."""
+    rows = await rows_as(tx, Rejected, REJECTED, {"tenant": tenant, "agent": agent})
+    return {row.reason: row.readings for row in rows}
+
+
+async def payloads(tx: Tx, tenant: TenantId) -> Payloads:
+    """Payloads of a tenant that were processed, and that became dead letters."""
+    return await row_as(tx, Payloads, PAYLOADS, {"tenant": tenant}) or Payloads(0, 0)

@@ -1,0 +1,157 @@
+"""PostgreSQL: a pool, transactions whose errors are ours, rows as structs, migrations."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, LiteralString, TypeVar
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from iotistica.errors import CannotStart, Conflict, Unavailable
+
+Tx = psycopg.AsyncConnection[TupleRow]
+Row = TypeVar("Row")
+
+POOL_WAIT: Final = 10.0  # seconds to wait for a free connection
+IDLE_IN_TRANSACTION: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
+
+_LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+
+class Database:
+    """A bounded pool of connections with one purpose."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int,
+        name: str,
+        statement_seconds: float,
+        configure: Callable[[Tx], Awaitable[None]] | None = None,
+    ) -> None:
+        """`configure` runs once on each new connection, in a transaction of its own."""
+        options = (
+            f"-c statement_timeout={int(statement_seconds * 1000)}"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION} -c timezone=UTC"
+        )
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=POOL_WAIT,
+            open=False,
+            name=name,
+            check=AsyncConnectionPool.check_connection,
+            configure=configure,
+            reconnect_timeout=5.0,
+            kwargs={"autocommit": True, "application_name": f"iotistica {name}", "options": options},
+        )
+
+    async def open(self) -> None:
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=2.0)
+
+    def saturation(self) -> float:
+        """Share of the connections in use, 0 to 1."""
+        stats = self._pool.get_stats()
+        size = stats.get("pool_max", 1)
+        return 1 - stats.get("pool_available", 0) / size if stats.get("pool_size", 0) >= size else 0.0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """A transaction that commits at the end of the block; drivers' errors stop at this line."""
+        try:
+            async with self._pool.connection() as tx, tx.transaction():
+                yield tx
+        except psycopg.errors.UniqueViolation as exc:
+            raise Conflict from exc
+        except _LOST as exc:
+            raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
+
+    async def listen(self, channel: LiteralString, changed: asyncio.Event) -> None:
+        """Set the event at each notification of a channel; ends only by an error or by being cancelled."""
+        try:
+            async with self._pool.connection() as connection:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                try:
+                    changed.set()  # something may have happened before we listened
+                    async for _ in connection.notifies():
+                        changed.set()
+                finally:
+                    await connection.close()  # a listening connection does not go back to the pool
+        except _LOST as exc:
+            raise Unavailable(f"PostgreSQL: {exc}") from exc
+        raise Unavailable("PostgreSQL: the listening connection ended")
+
+
+async def rows_as(
+    tx: Tx, row: type[Row], statement: LiteralString, parameters: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """Run a statement and validate each row as a struct (`class_row` would not)."""
+    async with tx.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(statement, parameters)
+        return msgspec.convert(await cursor.fetchall(), list[row], strict=False)  # type: ignore[valid-type]
+
+
+async def row_as(
+    tx: Tx, row: type[Row], statement: LiteralString, parameters: Mapping[str, Any] | None = None
+) -> Row | None:
+    """The first row, or None."""
+    rows = await rows_as(tx, row, statement, parameters)
+    return rows[0] if rows else None
+
+
+def migrations_folder() -> Path:
+    """The migrations: inside the wheel, or at the root of a checkout."""
+    packaged = Path(__file__).parent.parent / "_alembic"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "alembic"
+
+
+def newest_revision() -> str:
+    """The revision this code needs; migrations are numbered, so it is the last file's."""
+    return max(path.name for path in (migrations_folder() / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def migrate(url: str) -> bool:
+    """Bring the schema up to date; False if it was. Raises `CannotStart` for a newer or unreachable database."""
+    try:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
+            known = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+            found = (
+                connection.execute("SELECT version_num FROM alembic_version").fetchone()
+                if known and known[0]
+                else None
+            )
+            version = connection.info.server_version
+    except psycopg.Error as exc:
+        raise CannotStart(f"cannot reach PostgreSQL: {str(exc).strip()}") from exc
+    if version < 150_000:
+        raise CannotStart(f"PostgreSQL 15 or newer is needed; this is {version // 10_000}")
+    wanted = newest_revision()
+    if found and found[0] == wanted:
+        return False
+    if found and found[0] > wanted:
+        raise CannotStart(f"the database is at revision {found[0]}, newer than this program's {wanted}: update it")
+    _upgrade(url)
+    return True
+
+
+def _upgrade(url: str) -> None:
+    from alembic.config import Config
+
+    from alembic import command  # takes 0.3 s to import, and is seldom needed
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    scheme, _, rest = url.partition("://")
+    dialect = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
+    config.set_main_option("sqlalchemy.url", f"{dialect}://{rest}".replace("%", "%%"))
+    command.upgrade(config, "head")

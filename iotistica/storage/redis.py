@@ -1,0 +1,95 @@
+"""Redis: a client whose errors are ours, and the names of all keys."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from redis import asyncio as driver
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from iotistica.domain.ids import TenantId
+from iotistica.errors import CannotStart, Full, Unavailable
+
+Redis = driver.Redis
+
+CONNECTIONS: Final = 32
+TIMEOUT: Final = 5.0  # seconds for one answer
+
+PLATFORM_DLQ: Final = "platform:dlq"
+
+
+def client(url: str) -> Redis:
+    """A client with a bounded pool; retries are ours, so it makes none."""
+    return Redis.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        socket_timeout=TIMEOUT,
+        socket_connect_timeout=TIMEOUT,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The driver's errors stop at this line."""
+    try:
+        yield
+    except exceptions.OutOfMemoryError as exc:
+        raise Full("Redis is at its memory limit") from exc
+    except exceptions.ExecAbortError as exc:
+        raise Full(f"Redis refused a write: {exc}") from exc
+    except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as exc:
+        raise Unavailable(f"Redis: {exc}") from exc
+    except exceptions.ResponseError as exc:
+        if str(exc).startswith(("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF")):
+            raise Unavailable(f"Redis: {exc}") from exc
+        raise
+
+
+async def ping(redis: Redis) -> None:
+    """Raise `Unavailable` unless Redis answers."""
+    with translated():
+        await redis.ping()
+
+
+async def check(redis: Redis) -> None:
+    """Refuse a server that would lose data; raises `CannotStart`.
+
+    Before 8.4 a default user with fewer rights than `+@all` makes the replay of the append-only file drop
+    what was written inside MULTI, stream acknowledgements included (redis/redis#14541).
+    """
+    with translated():
+        try:
+            user = await redis.execute_command("ACL", "GETUSER", "default")  # type: ignore[no-untyped-call]
+        except exceptions.NoPermissionError:
+            return
+        except exceptions.ResponseError:
+            return
+    facts = user if isinstance(user, dict) else dict(zip(user[::2], user[1::2], strict=False))
+    commands = facts.get(b"commands") or facts.get("commands") or b""
+    text = commands.decode() if isinstance(commands, bytes) else str(commands)
+    if text and "+@all" not in text.split():
+        raise CannotStart(
+            "the Redis user `default` lacks +@all: a restart of Redis would lose data."
+            " Set it to `off ~* &* +@all` (no log-in, all rights)"
+        )
+
+
+def readings_stream(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:agent:devices:ingestion"
+
+
+def dead_letter_stream(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:agent:devices:dlq"
+
+
+def ledger_key(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:ledger"
+
+
+def writers_group(tenant: TenantId) -> str:
+    return f"{{{tenant}}}:device-writers"

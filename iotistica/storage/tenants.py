@@ -1,0 +1,52 @@
+"""Tenants."""
+
+import secrets
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from iotistica.domain.ids import TENANT_BYTES, TenantId
+from iotistica.errors import Conflict
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    tenant_id: TenantId
+    name: str
+    enabled: bool
+    created_at: datetime
+
+
+ADD: Final = """
+INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s)
+ON CONFLICT DO NOTHING RETURNING tenant_id, name, enabled, created_at
+"""
+
+
+async def add(tx: Tx, name: str, tenant: TenantId | None = None) -> Tenant:
+    """Make a tenant, with a new random id unless one is given; raises `Conflict`."""
+    tenant = tenant or TenantId(secrets.token_hex(TENANT_BYTES))
+    row = await row_as(tx, Tenant, ADD, {"tenant": tenant, "name": name})
+    if row is None:
+        raise Conflict(f"a tenant with the id {tenant} or the name {name!r} exists already")
+    return row
+
+
+ALL: Final = "SELECT tenant_id, name, enabled, created_at FROM tenants ORDER BY created_at, tenant_id LIMIT 10000"
+
+
+async def all_tenants(tx: Tx) -> list[Tenant]:
+    """Every tenant, the oldest first."""
+    return await rows_as(tx, Tenant, ALL)
+
+
+FIND: Final = """
+SELECT tenant_id, name, enabled, created_at FROM tenants WHERE name = %(key)s OR tenant_id = %(key)s
+ORDER BY tenant_id = %(key)s DESC LIMIT 1
+"""
+
+
+async def find(tx: Tx, key: str) -> Tenant | None:
+    """The tenant of that id or name."""
+    return await row_as(tx, Tenant, FIND, {"key": key})

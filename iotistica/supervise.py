@@ -1,0 +1,78 @@
+"""Runs task groups side by side, restarts one that crashes, and ends them all in order on a signal."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from loguru import logger
+
+from iotistica.errors import CannotStart, Superseded, Unavailable
+from iotistica.instruments import RESTARTS
+
+Group = Callable[[asyncio.Event], Awaitable[None]]
+"""Works until the event is set, then finishes what is in flight and returns."""
+
+FIRST_WAIT: Final = 0.2  # seconds before the first restart
+LONGEST_WAIT: Final = 3.0  # seconds
+CALM_AFTER: Final = 30.0  # seconds of work after which a crash counts as the first again
+
+
+async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asyncio.Event | None = None) -> None:
+    """Run the groups until a signal, `stop` or a group that cannot start.
+
+    A group that raises `CannotStart` ends them all, and this raises it. Any other error restarts that
+    group alone, with back-off.
+    """
+    stop = stop or asyncio.Event()
+    _own_signals(stop)
+    tasks = {asyncio.create_task(_keep(name, group, stop), name=name) for name, group in groups.items()}
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        _, late = await asyncio.wait(tasks, timeout=drain_seconds)
+        for task in late:
+            logger.bind(group=task.get_name()).warning("did not stop in time; cancelled")
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, CannotStart):
+                raise result
+    finally:
+        stopping.cancel()
+
+
+async def _keep(name: str, group: Group, stop: asyncio.Event) -> None:
+    wait, clock = FIRST_WAIT, asyncio.get_running_loop().time
+    while not stop.is_set():
+        began = clock()
+        try:
+            await group(stop)
+        except CannotStart:
+            raise
+        except (Unavailable, Superseded) as exc:
+            logger.bind(group=name, error=str(exc)).warning("waits and starts again")
+        except Exception:  # noqa: BLE001 the supervisor is where unknown errors end
+            logger.bind(group=name).exception("crashed; starts again")
+        else:
+            if stop.is_set():
+                return
+            logger.bind(group=name).warning("ended by itself; starts again")
+        RESTARTS.add(1, {"group": name})
+        wait = FIRST_WAIT if clock() - began > CALM_AFTER else min(wait * 2, LONGEST_WAIT)
+        await sleep(wait, stop)
+
+
+async def sleep(seconds: float, stop: asyncio.Event) -> None:
+    """Sleep, but no longer than until `stop` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+def _own_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(sign, stop.set)
