@@ -1,6 +1,7 @@
 """The composition root: which roles there are, and how their parts are put together."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from iotistica.mqtt import probe
 from iotistica.mqtt.intake import Intake
 from iotistica.settings import Settings
 from iotistica.simulate import demo
-from iotistica.storage import readings
+from iotistica.storage import lease, readings
 from iotistica.storage import redis as redis_
 from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
@@ -80,6 +81,8 @@ async def _parts(settings: Settings, key: bytes, servers: Servers | None) -> Asy
         await api.open()
         await worker.open()
         await redis_.check(redis)
+        if servers is not None and not settings.redis_url:
+            await lease.forget_all(redis)
         yield Parts(
             settings=settings,
             key=key,
@@ -141,11 +144,21 @@ def _ops(parts: Parts, groups: list[str]) -> Group:
 def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
     if not parts.mqtt_url:
         raise CannotStart("there is no broker: set IOTISTICA_MQTT_URL")
-    intake = Intake(parts.redis, parts.directory, url=parts.mqtt_url, mark=parts.settings.stream_mark)
+    broker = parts.servers.broker if parts.servers is not None else None
+
+    def opened() -> None:
+        if broker is not None:
+            # Saves our session now: a broker killed before its next save would forget it, and take messages
+            # for nobody until we are back.
+            broker.signal(signal.SIGUSR1)
+
+    intake = Intake(
+        parts.redis, parts.directory, url=parts.mqtt_url, mark=parts.settings.stream_mark, opened=opened
+    )
 
     async def run(stop: asyncio.Event) -> None:
         accounts = None
-        if parts.servers is not None and parts.servers.broker is not None:
+        if broker is not None:
             accounts = [(name, service_password(parts.key, name)) for name in mosquitto.PROBE_USERS]
         await probe.prove_confined(parts.mqtt_url, accounts)
         await intake.run(stop)

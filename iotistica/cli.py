@@ -48,7 +48,7 @@ def main() -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except IotisticaError as exc:
-        click.echo(f"iotistica: {exc}", err=True)
+        click.echo("iotistica: " + " ".join(str(exc).split()), err=True)
         sys.exit(1)
 
 
@@ -129,9 +129,13 @@ def migrate(settings: Settings) -> None:
 
 
 @cli.command()
+@click.option("--markdown", is_flag=True, help="Write the page docs/configuration.md instead.")
 @click.pass_obj
-def config(settings: Settings) -> None:
+def config(settings: Settings, markdown: bool) -> None:
     """Show every setting, its value and its meaning."""
+    if markdown:
+        click.echo(settings_.page(), nl=False)
+        return
     for name, value, meaning in settings_.describe(settings):
         click.echo(f"# {meaning}\n{name}={value}\n")
 

@@ -106,3 +106,14 @@ def mask(url: str) -> str:
     scheme, sep, credentials = head.partition("://")
     user = credentials.partition(":")[0]
     return f"{scheme}{sep}{user}:***@{tail}" if at else url
+
+
+def page() -> str:
+    """The settings with their defaults, as a page of the documentation."""
+    rows = "".join(f"| `{n}` | {f'`{v}`' if v else ''} | {meaning} |\n" for n, v, meaning in describe(Settings()))
+    return (
+        "# Configuration\n\nWritten by `iotistica config --markdown`.\n\n"
+        f"Settings are environment variables, or lines of the TOML file that `{PREFIX}CONFIG` names, there in\n"
+        "lower case and without the prefix. `iotistica config` shows those in force.\n\n"
+        f"| variable | default | meaning |\n|---|---|---|\n{rows}"
+    )

@@ -1,23 +1,22 @@
 """Agents: list, and one."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Router, get
-from litestar.params import Parameter
+from litestar import Router, get
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from iotistica.api.auth import tenant_of
-from iotistica.api.tokens import Claims
+from iotistica.api.given import Call, Data
 from iotistica.domain.ids import agent_topic
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage import agents
-from iotistica.storage.postgres import Database
 
 ONLINE: Final = timedelta(minutes=5)  # since it last sent something
 
-Limit = Annotated[int, Parameter(ge=1, le=1000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -38,7 +37,10 @@ class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/", opt={"permission": "read"})
 async def list_agents(
-    request: Request[Any, Claims, Any], database: Database, limit: Limit = 100, cursor: str | None = None
+    request: Call,
+    database: Data,
+    limit: Limit = 100,
+    cursor: FromQuery[str | None] = None,
 ) -> AgentPage:
     """The agents of your tenant, in order of their ids."""
     async with database.transaction() as tx:
@@ -49,7 +51,7 @@ async def list_agents(
 
 
 @get("/{agent:uuid}", opt={"permission": "read"})
-async def get_agent(request: Request[Any, Claims, Any], database: Database, agent: UUID) -> AgentView:
+async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> AgentView:
     """One agent."""
     async with database.transaction() as tx:
         found = await agents.get(tx, tenant_of(request), agent)

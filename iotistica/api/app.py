@@ -67,6 +67,7 @@ def create(*, database: Database, redis: Redis, key: bytes, roles: list[str]) ->
                     js_url=f"{ASSETS}/swagger-ui-bundle.js",
                     standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
                     css_url=f"{ASSETS}/swagger-ui.css",
+                    favicon='<link rel="icon" href="data:,">',  # the default one lies on a CDN
                     path="/",
                 )
             ],

@@ -3,16 +3,17 @@
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Router, get, post
+from litestar import Router, get, post
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.params import JSONBody
 from msgspec import Meta
 
-from iotistica.api.tokens import LIFETIME, Claims, Tokens, now
+from iotistica.api.given import Call, Data, Signer
+from iotistica.api.tokens import LIFETIME, Tokens, now
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Forbidden, Unauthorized
 from iotistica.storage import users
-from iotistica.storage.postgres import Database
 
 ROLES: Final = ("viewer", "operator", "manager", "admin", "owner")
 """Each may do what those before it may."""
@@ -60,13 +61,13 @@ def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHand
     connection.scope["auth"] = claims
 
 
-def tenant_of(request: Request[Any, Claims, Any]) -> TenantId:
+def tenant_of(request: Call) -> TenantId:
     """The tenant of the caller."""
     return TenantId(request.auth.tenant)
 
 
 @post("/login", opt={"permission": PUBLIC}, status_code=200)
-async def login(data: Login, database: Database, tokens: Tokens) -> Session:
+async def login(data: JSONBody[Login], database: Data, tokens: Signer) -> Session:
     """Exchange e-mail and password for an access token."""
     async with database.transaction() as tx:
         user_id, digest = await users.credentials(tx, data.email or data.username)
@@ -81,7 +82,7 @@ async def login(data: Login, database: Database, tokens: Tokens) -> Session:
 
 
 @get("/me", opt={"permission": "read"})
-async def me(request: Request[Any, Claims, Any], database: Database) -> UserView:
+async def me(request: Call, database: Data) -> UserView:
     """Who is logged in."""
     async with database.transaction() as tx:
         user = await users.get(tx, request.auth.sub)

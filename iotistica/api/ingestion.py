@@ -2,18 +2,16 @@
 
 import time
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Router, get
+from litestar import Router, get
+from litestar.params import FromQuery
 
 from iotistica.api.auth import tenant_of
-from iotistica.api.tokens import Claims
+from iotistica.api.given import Call, Data, Streams
 from iotistica.errors import NotFound
 from iotistica.storage import agents, ledger, streams
-from iotistica.storage.postgres import Database
-from iotistica.storage.redis import Redis
 
 
 class PayloadsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -46,7 +44,10 @@ class LedgerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @get("/ledger", opt={"permission": "read"})
 async def get_ledger(
-    request: Request[Any, Claims, Any], database: Database, redis: Redis, agent: UUID | None = None
+    request: Call,
+    database: Data,
+    redis: Streams,
+    agent: FromQuery[UUID | None] = None,
 ) -> LedgerView:
     """What was taken in and what became of it, of your tenant or one of its agents."""
     tenant = tenant_of(request)

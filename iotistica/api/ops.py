@@ -9,6 +9,7 @@ from litestar import MediaType, Response, get
 
 from iotistica import __version__, instruments
 from iotistica.api.auth import PUBLIC
+from iotistica.api.given import Data, Roles, Streams
 from iotistica.errors import IotisticaError
 from iotistica.storage import streams, tenants
 from iotistica.storage.postgres import Database
@@ -39,13 +40,13 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @get("/health", opt={"permission": PUBLIC}, tags=["ops"])
-async def health(database: Database, redis: Redis, roles: list[str]) -> Health:
+async def health(database: Data, redis: Streams, roles: Roles) -> Health:
     """The state of the database, of Redis and of the streams between them; always 200 while we run."""
     return await _look(database, redis, roles)
 
 
 @get("/ready", opt={"permission": PUBLIC}, tags=["ops"])
-async def ready(database: Database, redis: Redis, roles: list[str]) -> Response[Health]:
+async def ready(database: Data, redis: Streams, roles: Roles) -> Response[Health]:
     """200 when this process can do its work, else 503."""
     state = await _look(database, redis, roles)
     return Response(state, status_code=200 if state.status == "healthy" else 503)

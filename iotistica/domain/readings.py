@@ -1,15 +1,13 @@
-"""Turns decoded envelopes into readings; one bad reading is rejected alone."""
+"""One reading: what the wire says of it, and what it becomes by the rules."""
 
 import math
-from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct, field
 
-from iotistica.domain import codec, times
+from iotistica.domain import times
 from iotistica.domain.quality import quality_of
 from iotistica.errors import InvalidMessage
 
@@ -77,130 +75,12 @@ DETECTION: Final = (
 )
 
 
-class Message(Struct, gc=False):
-    timestamp: Any = None
-    readings: list[Point] | None = None
-
-
-class Envelope(Struct, gc=False):
-    """The two shapes real agents send; everything else goes through `_shapes`."""
-
-    timestamp: Any = None
-    protocol: Any = None
-    messages: list[Message] | None = None
-    readings: list[Point] | None = None
-
-
-class Found(Struct):
-    """What one payload held. found == len(readings) + sum(rejected.values())."""
-
-    readings: list[Reading]
-    rejected: dict[str, int]
-    heartbeats: int = 0
-
-    def reject(self, reason: str) -> None:
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
-
-
 class Context(Struct, frozen=True, kw_only=True):
     """What a payload says about all its readings, and the bounds of believable times, in us."""
 
     protocol: str
     received: int
     oldest: int
-
-
-def parse(payload: bytes, *, protocol: str, received: int, retention_us: int) -> Found:
-    """All readings of one payload of an `endpoints/…` topic.
-
-    `protocol` is the topic's, `received` in us since the epoch. Raises `InvalidMessage` if nothing of the
-    payload can be understood.
-    """
-    context = Context(protocol=protocol, received=received, oldest=received - retention_us)
-    found = Found([], {})
-    document, is_msgpack = codec.unwrap(payload)
-    try:
-        envelope = codec.decode(document, is_msgpack, Envelope)
-    except msgspec.ValidationError:
-        envelope = Envelope()
-    if envelope.messages or envelope.readings:
-        context = _with_protocol(context, envelope.protocol)
-        for message in envelope.messages or ():
-            stamp = message.timestamp if message.timestamp is not None else envelope.timestamp
-            _add(found, message.readings or (), stamp, context)
-        _add(found, envelope.readings or (), envelope.timestamp, context)
-        return found
-    known = False
-    for shape in _shapes(codec.decode(document, is_msgpack, object)):
-        known = True
-        if shape.heartbeat:
-            found.heartbeats += 1
-            continue
-        try:
-            point = msgspec.convert(shape.reading, Point)
-        except msgspec.ValidationError:
-            found.reject("not_an_object")
-            continue
-        _add(found, (point,), shape.timestamp, _with_protocol(context, shape.protocol))
-    if not known:
-        raise InvalidMessage("unknown_shape")
-    return found
-
-
-class _Shape(Struct):
-    reading: Any = None
-    timestamp: Any = None
-    protocol: Any = None
-    heartbeat: bool = False
-
-
-def _shapes(root: object, depth: int = 0) -> Iterator[_Shape]:
-    """Every reading of any accepted shape, one by one, so that a bad neighbour costs nothing."""
-    if isinstance(root, list):
-        for item in root:
-            yield _Shape(item)
-        return
-    if not isinstance(root, dict):
-        return
-    stamp, protocol = root.get("timestamp"), root.get("protocol")
-    if isinstance(root.get("p"), list) and isinstance(root.get("v"), int):
-        raise InvalidMessage("compacted", "field names are compacted with a dictionary")
-    if isinstance(root.get("messages"), list) or isinstance(root.get("readings"), list):
-        for message in root.get("messages") or ():
-            if not isinstance(message, dict) or not isinstance(message.get("readings"), list):
-                yield _Shape(message if isinstance(message, dict) and "value" in message else None, stamp, protocol)
-                continue
-            for reading in message["readings"]:
-                yield _Shape(reading, message.get("timestamp", stamp), protocol)
-        for reading in root.get("readings") or ():
-            yield _Shape(reading, stamp, protocol)
-    elif isinstance(root.get("tags"), list):
-        for tag in root["tags"]:
-            named = {"deviceName": root.get("node"), **tag} if isinstance(tag, dict) else tag
-            yield _Shape(named, stamp, protocol)
-    elif isinstance(root.get("data"), (dict, list)) and depth == 0:
-        for shape in _shapes(root["data"], depth + 1):
-            shape.timestamp = stamp if shape.timestamp is None else shape.timestamp
-            shape.protocol = protocol if shape.protocol is None else shape.protocol
-            yield shape
-    elif "endpoint" in root and "state" in root and "stats" in root:
-        yield _Shape(heartbeat=True)
-    elif "value" in root or "error" in root:
-        yield _Shape(root)
-
-
-def _with_protocol(context: Context, protocol: object) -> Context:
-    label = clean_label(protocol)
-    return msgspec.structs.replace(context, protocol=label) if label else context
-
-
-def _add(found: Found, points: Any, stamp: Any, context: Context) -> None:
-    readings = found.readings
-    for point in points:
-        try:
-            readings.append(normalise(point, stamp, context))
-        except InvalidMessage as exc:
-            found.reject(exc.code)
 
 
 def normalise(point: Point, stamp: Any, context: Context) -> Reading:
@@ -324,9 +204,9 @@ def _jsonable(value: Any, depth: int = 0) -> Any:
     if depth >= 8:
         return "too deep"
     if isinstance(value, list):
-        return [_jsonable(item, depth + 1) for item in value[:1000]]
+        return [_jsonable(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {strip_nul(str(key)): _jsonable(item, depth + 1) for key, item in list(value.items())[:1000]}
+        return {strip_nul(str(key)): _jsonable(item, depth + 1) for key, item in list(value.items())}
     return strip_nul(str(value))[:TEXT_CAP]
 
 
@@ -379,35 +259,3 @@ def _uuid(value: Any) -> str | None:
         return str(UUID(value)) if len(value) <= 45 else None
     except ValueError:
         return None
-
-
-def system_metrics(payload: bytes, *, received: int, retention_us: int) -> Found:
-    """The readings of a `metrics` topic: every number in the report, nested names joined by dots."""
-    document, is_msgpack = codec.unwrap(payload)
-    report = codec.decode(document, is_msgpack, object)
-    if not isinstance(report, dict):
-        raise InvalidMessage("unknown_shape")
-    context = Context(protocol="system", received=received, oldest=received - retention_us)
-    found = Found([], {})
-    points = [Point(metric=name, value=value) for name, value in _flatten(report, "", 0)]
-    _add(found, points[:METRICS_CAP], report.get("timestamp"), context)
-    for _ in points[METRICS_CAP:]:
-        found.reject("too_many_metrics")
-    return found
-
-
-METRICS_CAP: Final = 200  # numbers of one system report
-
-
-def _flatten(report: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    for key, value in report.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and depth < 4:
-            yield from _flatten(value, f"{name}.", depth + 1)
-        elif isinstance(value, (bool, int, float)) and name not in ("timestamp", "version"):
-            yield name, value
-
-
-def as_datetime(us: int) -> datetime:
-    """Microseconds since the epoch as an aware datetime."""
-    return times.from_us(us)

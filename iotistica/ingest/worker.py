@@ -9,10 +9,10 @@ from uuid import UUID
 
 from loguru import logger
 
-from iotistica.domain import readings as rules
-from iotistica.domain import topics
+from iotistica.domain import envelopes, topics
+from iotistica.domain.envelopes import Found
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Found, Reading
+from iotistica.domain.readings import Reading
 from iotistica.domain.topics import Route
 from iotistica.errors import InvalidMessage
 from iotistica.ingest.catalogue import Catalogue
@@ -28,7 +28,7 @@ from iotistica.storage.streams import DeadLetter, Entry
 from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB
-IDLE: Final = 0.02  # seconds between looks at empty streams
+IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
 IDLE_A_TENANT: Final = 0.0002  # seconds more for each tenant
 TAKE_OVER_EVERY: Final = 15.0  # seconds between looks for entries a dead consumer left
 DAY_US: Final = 86_400_000_000
@@ -98,7 +98,7 @@ class Worker:
         self._days.clear()  # what a crash was about may be a partition that went away
         while entries := await self._left_open():
             await self._store(entries)
-        looked = time.monotonic()
+        looked, idle = time.monotonic(), IDLE[0]
         while True:
             if entries:
                 await self._store(entries)
@@ -112,8 +112,11 @@ class Worker:
                     continue
             count = max(1, self._count // max(len(tenants), 1))
             entries = await streams.read(self._redis, tenants, self._name, count=count)
-            if not entries:
-                await sleep(IDLE + IDLE_A_TENANT * len(tenants), stop)
+            if entries:
+                idle = IDLE[0]
+            else:
+                await sleep(idle + IDLE_A_TENANT * len(tenants), stop)
+                idle = min(idle * 1.5, IDLE[1])
 
     async def _left_open(self) -> list[Entry]:
         """What this consumer had read and not finished when it last stopped."""
@@ -148,9 +151,9 @@ class Worker:
         owners = await self._directory.owners(asked)
         for entry in entries:
             letters = []
-            for topic, payload in entry.messages:
+            for number, (topic, payload) in enumerate(entry.messages):
                 try:
-                    self._decode_one(batch, entry, topic, payload, owners)
+                    self._decode_one(batch, entry, number, owners)
                 except InvalidMessage as exc:
                     letters.append(DeadLetter(topic, payload, entry.received, exc.code, str(exc)))
             if letters:
@@ -160,19 +163,17 @@ class Worker:
             await asyncio.sleep(0)  # a large batch must not hold up the loop
         return batch
 
-    def _decode_one(
-        self, batch: Batch, entry: Entry, topic: bytes, payload: bytes, owners: Mapping[UUID, TenantId]
-    ) -> None:
+    def _decode_one(self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]) -> None:
+        topic, payload = entry.messages[number]
+        received = entry.received + number  # as the intake stamped them
         route = topics.route(topic)
         if owners.get(route.agent) != entry.tenant:
             raise InvalidMessage("unknown_agent")
         if route.rest == b"metrics":
-            found = rules.system_metrics(payload, received=entry.received, retention_us=self._retention_us)
+            found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
         else:
             protocol = topics.protocol_of(route.rest)
-            found = rules.parse(
-                payload, protocol=protocol, received=entry.received, retention_us=self._retention_us
-            )
+            found = envelopes.parse(payload, protocol=protocol, received=received, retention_us=self._retention_us)
         batch.add(entry.tenant, route.agent, found)
 
 

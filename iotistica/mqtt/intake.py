@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from loguru import logger
@@ -14,7 +14,8 @@ from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.ids import TenantId
 from iotistica.errors import InvalidMessage, Unavailable
 from iotistica.instruments import PAUSES, REFUSED, TAKEN, TAKEN_BYTES
-from iotistica.mqtt.client import Batch, Client, Raw, connect
+from iotistica.mqtt.client import Batch, Client, connect
+from iotistica.mqtt.protocol import Raw
 from iotistica.storage import lease, streams
 from iotistica.storage.directory import Directory
 from iotistica.storage.redis import Redis
@@ -35,11 +36,16 @@ class Sorted:
 class Intake:
     """Takes messages from the broker for as long as this process holds the lease."""
 
-    def __init__(self, redis: Redis, directory: Directory, *, url: str, mark: int) -> None:
+    def __init__(
+        self, redis: Redis, directory: Directory, *, url: str, mark: int, opened: Callable[[], None]
+    ) -> None:
+        """`opened` is called when the session and its subscriptions are in place at the broker."""
         self._redis = redis
         self._directory = directory
         self._url = url
         self._mark = mark
+        self._opened = opened
+        self._last = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """One lease and one connection; whatever ends them is raised, and the supervisor comes back."""
@@ -48,6 +54,7 @@ class Intake:
                 return
             async with connect(self._url, keep_session=True) as client:
                 await client.subscribe(topics.FILTERS)
+                self._opened()
                 logger.bind(fence=fence).info("intake is open")
                 async for batch in client.batches(stop):
                     if not await self._take(batch, client, stop):
@@ -55,7 +62,7 @@ class Intake:
 
     async def _take(self, batch: Batch, client: Client, stop: asyncio.Event) -> bool:
         """Append a batch and acknowledge it; False if we must go before it was appended."""
-        received = time.time_ns() // 1000
+        received = self._stamp(len(batch.messages))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.1, max=2),
@@ -69,6 +76,15 @@ class Intake:
         batch.ack()
         _count(sorted_.streams)
         return True
+
+    def _stamp(self, messages: int) -> int:
+        """The receive time of a batch, in us; its messages follow a us apart, so that none shares its time.
+
+        A reading that carries no time gets this one, and two of the same metric must not be taken for one.
+        """
+        received = max(time.time_ns() // 1000, self._last + 1)
+        self._last = received + messages
+        return received
 
     async def _sort(self, messages: list[Raw], received: int) -> Sorted:
         result = Sorted()

@@ -14,6 +14,7 @@ from iotistica.errors import Superseded, Unavailable
 from iotistica.storage.redis import translated
 from iotistica.supervise import sleep
 
+NAMES: Final = ("intake", "control", "background")
 TTL: Final = 15_000  # ms
 RENEW: Final = 5.0  # seconds
 RETRY: Final = 1.0  # seconds between tries to get it
@@ -60,6 +61,12 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
         renewal.cancel()
         if not lost:
             await _release(redis, key, token)
+
+
+async def forget_all(redis: Redis) -> None:
+    """End every lease; for the start of a Redis that only we use, where their holders are gone."""
+    with translated():
+        await redis.delete(*(f"lease:{name}" for name in NAMES))
 
 
 async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> int | None:

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from iotistica.errors import CannotStart, Conflict, Unavailable
+from iotistica.errors import CannotStart, Conflict, Invalid, Unavailable
 
 Tx = psycopg.AsyncConnection[TupleRow]
 Row = TypeVar("Row")
@@ -73,6 +73,8 @@ class Database:
                 yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
+        except psycopg.DataError as exc:
+            raise Invalid(f"PostgreSQL cannot hold this: {str(exc).strip()}") from exc
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
 

@@ -32,7 +32,7 @@ _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
 
 class Entry(NamedTuple):
-    """One entry as a consumer gets it; `received` in us since the epoch."""
+    """One entry as a consumer gets it; `received` of its first message in us since the epoch."""
 
     tenant: TenantId
     id: bytes
@@ -65,8 +65,10 @@ async def append(redis: Redis, batches: Mapping[TenantId, Sequence[Message]], *,
         async with redis.pipeline(transaction=True) as pipe:
             for tenant, messages in batches.items():
                 key, ledger = readings_stream(tenant), ledger_key(tenant)
+                at = received
                 for chunk in _chunks(messages):
-                    pipe.execute_command("XADD", key, "*", "n", len(chunk), "t", received, "m", _encode(chunk))
+                    pipe.execute_command("XADD", key, "*", "n", len(chunk), "t", at, "m", _encode(chunk))
+                    at += len(chunk)
                 pipe.execute_command("HINCRBY", ledger, "taken", len(messages))
                 pipe.execute_command("HINCRBY", ledger, "waiting", len(messages))
             await pipe.execute()
@@ -76,10 +78,10 @@ def _chunks(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
     size = sum(len(payload) for _, payload in messages)
     if size <= ENTRY_BYTES and len(messages) <= ENTRY_MESSAGES:
         return (messages,)
-    chunks: list[list[Message]] = []
-    size = ENTRY_BYTES
+    chunks: list[list[Message]] = [[]]
+    size = 0
     for message in messages:
-        if size + len(message[1]) > ENTRY_BYTES or len(chunks[-1]) == ENTRY_MESSAGES:
+        if chunks[-1] and (size + len(message[1]) > ENTRY_BYTES or len(chunks[-1]) == ENTRY_MESSAGES):
             chunks.append([])
             size = 0
         chunks[-1].append(message)

@@ -1,0 +1,1 @@
+"""`iotistica serve` as a process, used as agents and operators use it."""

@@ -1,0 +1,151 @@
+"""The REST API as a dashboard uses it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from tests.mqtt311 import Client311
+from tests.serving import ADMIN, Served, until
+
+START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+
+
+@pytest.fixture(scope="module")
+def agent(server: Served) -> dict[str, str]:
+    """An agent with an hour of a value a minute: 0, 1, … 59, the last of them bad."""
+    server.add_tenant("rest")
+    made = server.add_agent("rest")
+    readings = [
+        {
+            "metric": "m",
+            "value": n,
+            "timestamp": (START + timedelta(minutes=n)).isoformat(),
+            "quality": "BAD" if n == 59 else "GOOD",
+        }
+        for n in range(60)
+    ]
+    with Client311(server.mqtt_port, made["username"], made["password"]) as device:
+        device.publish(f"{made['topic']}/endpoints/modbus", json.dumps({"readings": readings}).encode())
+    client = server.login("rest")
+    until(lambda: client.get("/ingestion/ledger").json()["readings"]["stored"] == 60)
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(server: Served, agent: dict[str, str]) -> httpx.Client:
+    return server.login("rest")
+
+
+def query(client: httpx.Client, agent: dict[str, str], **parameters: object) -> httpx.Response:
+    defaults = {"metric": "m", "start": START.isoformat(), "end": (START + timedelta(hours=1)).isoformat()}
+    return client.get(f"/readings/{agent['uuid']}/timeseries", params=defaults | parameters)  # type: ignore[arg-type]
+
+
+def test_raw_readings_page_by_time(client: httpx.Client, agent: dict[str, str]) -> None:
+    """A cut answer names the start of the next."""
+    values, start = [], START.isoformat()
+    while start:
+        answer = query(client, agent, start=start, limit=25).json()
+        values += [row["value"] for row in answer["readings"]]
+        start = answer.get("next")
+    assert values == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("agg", "values"),
+    [
+        ("avg", [14.5, 44.0]),
+        ("min", [0, 30]),
+        ("max", [29, 58]),
+        ("sum", [435, 1276]),
+        ("count", [30, 30]),
+        ("first", [0, 30]),
+        ("last", [29, 58]),
+    ],
+)
+def test_buckets_leave_bad_values_out_and_count_them(
+    client: httpx.Client, agent: dict[str, str], agg: str, values: list[float]
+) -> None:
+    """Only good and uncertain values enter an aggregate."""
+    answer = query(client, agent, interval="30m", agg=agg).json()
+    assert [row["value"] for row in answer["readings"]] == values
+    assert [row["count"] for row in answer["readings"]] == [30, 30]
+    assert (answer["source"], answer["interval"], answer["agg"]) == ("raw", "30m", agg)
+
+
+def test_summary_and_agents(client: httpx.Client, agent: dict[str, str]) -> None:
+    """What an operator sees first."""
+    (metric,) = client.get(f"/readings/{agent['uuid']}/summary").json()["metrics"]
+    assert (metric["total_readings"], metric["min"], metric["max"]) == (60, 0, 58)
+    (listed,) = client.get("/agents").json()["agents"]
+    assert (listed["uuid"], listed["online"]) == (agent["uuid"], True)
+    assert client.get(f"/agents/{agent['uuid']}").json()["topic"] == listed["topic"]
+    assert client.get("/auth/me").json()["role"] == "viewer"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "path"),
+    [
+        ({"start": "yesterday"}, "start"),
+        ({"end": "2020-01-01"}, "start"),
+        ({"interval": "5 minutes"}, "interval"),
+        ({"interval": "1s", "start": "30d"}, "interval"),
+        ({"agg": "median"}, "agg"),
+        ({"limit": 0}, "limit"),
+        ({"metric": ""}, "metric"),
+        ({"metric": "m" * 600}, "metric"),
+    ],
+)
+def test_a_bad_query_is_answered_with_its_path(
+    client: httpx.Client, agent: dict[str, str], parameters: dict[str, object], path: str
+) -> None:
+    """A problem document that names the field, for people and for older clients."""
+    answer = query(client, agent, **parameters)
+    problem = answer.json()
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["errors"][0]["path"] == path
+    assert problem["error"] == problem["detail"]
+
+
+@pytest.mark.parametrize("metric", ["' OR 1=1 --", "100%", "%(tenant)s", "a\0b", "ü"])
+def test_odd_metric_names_are_only_names(client: httpx.Client, agent: dict[str, str], metric: str) -> None:
+    """Quotes and percent signs reach no statement as such."""
+    answer = query(client, agent, metric=metric)
+    assert (answer.status_code, answer.json().get("count", 0)) in ((200, 0), (400, 0))
+
+
+def test_the_door_is_closed(server: Served) -> None:
+    """No token, a wrong one or a wrong password: 401, alike for a user that exists and one that does not."""
+    base = f"http://127.0.0.1:{server.http_port}/api/v1"
+    for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Basic eDp5"}):
+        answer = httpx.get(f"{base}/agents", headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    answers = [
+        httpx.post(f"{base}/auth/login", json={"email": email, "password": "wrong"})
+        for email in (ADMIN[0], "nobody@example.com")
+    ]
+    assert [a.status_code for a in answers] == [401, 401]
+    assert answers[0].content == answers[1].content
+    assert httpx.post(f"{base}/auth/login", json={"email": 1}).status_code == 400
+    assert httpx.post(f"{base}/auth/login", content=b"{").status_code == 400
+    assert httpx.get(f"{base}/nothing").status_code == 404
+
+
+def test_health_metrics_and_the_pages_of_the_api_work_offline(server: Served) -> None:
+    """Everything the documentation's page loads comes from here."""
+    base = f"http://127.0.0.1:{server.http_port}"
+    health = httpx.get(f"{base}/health").json()
+    assert (health["status"], health["database"]["ok"], health["redis"]["ok"]) == ("healthy", True, True)
+    assert httpx.get(f"{base}/").json()["documentation"] == "/schema"
+    assert "iotistica_readings_total" in httpx.get(f"{base}/metrics").text
+    page = httpx.get(f"{base}/schema/", follow_redirects=True).text
+    assert "http://" not in page.replace(base, "")
+    assert "https://" not in page
+    for asset in ("swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-ui.css"):
+        assert f"/schema/assets/{asset}" in page
+        assert len(httpx.get(f"{base}/schema/assets/{asset}").content) > 10_000
+    paths = httpx.get(f"{base}/schema/openapi.json").json()["paths"]
+    assert "/api/v1/readings/{agent}/timeseries" in paths

@@ -1,0 +1,119 @@
+"""Streams and leases on a real Valkey."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iotistica.domain.ids import TenantId
+from iotistica.errors import CannotStart, Full, Superseded
+from iotistica.storage import lease, streams
+from iotistica.storage import redis as redis_
+from iotistica.storage.redis import Redis
+from iotistica.storage.streams import ENTRY_BYTES, DeadLetter, _chunks
+
+
+def new_tenant() -> TenantId:
+    return TenantId(uuid4().hex[:12])
+
+
+MARK = 1_000_000
+
+
+async def test_what_is_appended_is_read_once_and_gone_when_finished(redis: Redis) -> None:
+    """Bytes, order and receive time survive; the ledger's waiting goes back to nothing."""
+    one, two = new_tenant(), new_tenant()
+    batches = {one: [(b"t/%d" % n, bytes([n])) for n in range(3)], two: [(b"u", b"\xff\0")]}
+    await streams.append(redis, batches, received=123, mark=MARK)
+    entries = await streams.read(redis, [one, two], "c", count=10)
+    entries += await streams.read(redis, [one, two], "c", count=10)  # the first read made the groups
+    assert {(e.tenant, e.received, tuple(e.messages)) for e in entries} == {
+        (tenant, 123, tuple(messages)) for tenant, messages in batches.items()
+    }
+    assert await streams.read(redis, [one, two], "c", count=10) == []
+    assert [e.id for e in await streams.read(redis, [one], "c", count=10, own=True)] == [entries[0].id]
+    assert await streams.open_ids(redis, one) == [entries[0].id.decode()]
+    letter = DeadLetter(b"t/1", b"\1", 123, "bad_json", "why")
+    await streams.finish(redis, entries, {one: [letter]})
+    state = await streams.state(redis, one, now=0.0)
+    assert (state.taken, state.waiting, state.entries, state.dead) == (3, 0, 0, 1)
+    assert await streams.open_ids(redis, one) == []
+
+
+async def test_a_full_stream_takes_nothing_from_any_tenant(redis: Redis) -> None:
+    """At its mark the whole batch waits, so that order is kept."""
+    one, two = new_tenant(), new_tenant()
+    for _ in range(2):
+        await streams.append(redis, {one: [(b"t", b"x")]}, received=1, mark=2)
+    with pytest.raises(Full):
+        await streams.append(redis, {two: [(b"t", b"x")], one: [(b"t", b"x")]}, received=1, mark=2)
+    assert (await streams.state(redis, one, now=0.0)).taken == 2
+    assert (await streams.state(redis, two, now=0.0)).taken == 0
+
+
+async def test_entries_of_a_dead_consumer_are_taken_over(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a consumer read and never finished goes to another, after a while."""
+    tenant = new_tenant()
+    await streams.make_groups(redis, [tenant])
+    await streams.append(redis, {tenant: [(b"t", b"x")]}, received=1, mark=MARK)
+    (entry,) = await streams.read(redis, [tenant], "dead", count=1)
+    assert await streams.take_over(redis, [tenant], "alive", count=1) == []
+    monkeypatch.setattr(streams, "STALE", 0)
+    (taken,) = await streams.take_over(redis, [tenant], "alive", count=1)
+    assert taken == entry
+
+
+@given(st.lists(st.integers(0, ENTRY_BYTES * 2), max_size=40))
+@settings(suppress_health_check=[HealthCheck.large_base_example, HealthCheck.too_slow], max_examples=50)
+def test_entries_are_bounded(sizes: list[int]) -> None:
+    """No entry is larger than its cap unless one message alone is, and none is lost or moved."""
+    messages = [(b"t", b"\0" * size) for size in sizes]
+    chunks = list(_chunks(messages)) if messages else []
+    assert [message for chunk in chunks for message in chunk] == messages
+    for chunk in chunks:
+        assert sum(len(payload) for _, payload in chunk) <= ENTRY_BYTES or len(chunk) == 1
+
+
+async def test_one_at_a_time_holds_a_lease_and_fences_rise(redis: Redis) -> None:
+    """A standby waits until the holder lets go; its number is higher."""
+    name, stop = f"test-{uuid4()}", asyncio.Event()
+    async with lease.held(redis, name, stop) as first:
+        waiting = asyncio.create_task(_hold(redis, name, stop))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    second = await asyncio.wait_for(waiting, 5)
+    assert first is not None
+    assert second is not None
+    assert second > first
+    stop.set()
+    async with lease.held(redis, name, stop) as third:
+        assert third is None
+
+
+async def _hold(redis: Redis, name: str, stop: asyncio.Event) -> int | None:
+    async with lease.held(redis, name, stop) as fence:
+        return fence
+
+
+async def test_a_holder_that_was_superseded_is_told(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its work is cancelled, and the other's lease is left alone."""
+    monkeypatch.setattr(lease, "RENEW", 0.02)
+    name = f"test-{uuid4()}"
+    with pytest.raises(Superseded):
+        async with lease.held(redis, name, asyncio.Event()):
+            await redis.set(f"lease:{name}", "another")
+            await asyncio.sleep(5)
+    assert await redis.get(f"lease:{name}") == b"another"
+
+
+async def test_a_redis_that_would_lose_data_is_refused(redis: Redis) -> None:
+    """A default user with fewer rights makes the replay of its file drop transactions."""
+    await redis_.check(redis)
+    await redis.execute_command("ACL", "SETUSER", "default", "-@all", "+ping")
+    try:
+        with pytest.raises(CannotStart, match=r"lacks \+@all"):
+            await redis_.check(redis)
+    finally:
+        await redis.execute_command("ACL", "SETUSER", "default", "+@all")

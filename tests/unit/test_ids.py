@@ -1,0 +1,57 @@
+"""Ids as text and as they appear on topics."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotistica.domain import ids, topics
+from iotistica.domain.ids import TenantId
+from iotistica.errors import InvalidMessage
+
+
+def test_the_documented_examples() -> None:
+    """The public agent encodes these ids so."""
+    assert ids.encode_tenant(TenantId("a1b2c3d4e5f6")) == "obLD1OX2"
+    assert ids.encode_agent(UUID("550e8400-e29b-41d4-a716-446655440000")) == "VQ6EAOKbQdSnFkRmVUQAAA"
+
+
+@given(st.binary(min_size=6, max_size=6), st.uuids())
+def test_ids_survive_the_topic(tenant: bytes, agent: UUID) -> None:
+    """What is encoded is decoded to the same, and routes to the same."""
+    name = TenantId(tenant.hex())
+    assert ids.decode_tenant(ids.encode_tenant(name).encode()) == name
+    route = topics.route(f"{ids.agent_topic(name, agent)}/endpoints/modbus/tcp".encode())
+    assert (route.tenant, route.agent, route.rest) == (name, agent, b"endpoints/modbus/tcp")
+    assert topics.protocol_of(route.rest) == "modbus"
+
+
+@given(st.binary(max_size=40))
+def test_no_other_text_is_taken_for_an_id(text: bytes) -> None:
+    """Either it is refused, or it is the one way to write that id."""
+    for decode, encode in ((ids.decode_tenant, ids.encode_tenant), (ids.decode_agent, ids.encode_agent)):
+        try:
+            found = decode(text)
+        except ValueError:
+            continue
+        assert encode(found).encode() == text  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        b"",
+        b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA",
+        b"i/obLD1OX2/b/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
+        b"i/obLD1OX/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
+        b"i/obLD1OX=/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
+        b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAB/endpoints/x",  # bits beyond the id
+        b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA/unheard/of",
+        b"i/\xff\xfe/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
+    ],
+)
+def test_a_topic_that_names_nobody_is_refused(topic: bytes) -> None:
+    """It is never guessed whose it is."""
+    with pytest.raises(InvalidMessage, match="bad_topic"):
+        topics.route(topic)

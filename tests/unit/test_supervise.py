@@ -1,0 +1,65 @@
+"""Groups run side by side, and a crash stays where it was."""
+
+import asyncio
+
+import pytest
+
+from iotistica import supervise
+from iotistica.errors import CannotStart, Unavailable
+
+
+async def test_a_group_that_crashes_starts_again_and_leaves_the_others_alone() -> None:
+    """Any error of one group restarts that group."""
+    stop, starts, calm = asyncio.Event(), 0, 0
+
+    async def crashing(stop: asyncio.Event) -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise ValueError("broken")
+        if starts == 2:
+            raise Unavailable
+        stop.set()
+
+    async def steady(stop: asyncio.Event) -> None:
+        nonlocal calm
+        calm += 1
+        await stop.wait()
+
+    await supervise.run({"crashing": crashing, "steady": steady}, drain_seconds=5, stop=stop)
+    assert (starts, calm) == (3, 1)
+
+
+async def test_a_group_that_cannot_start_ends_all() -> None:
+    """The others are drained, and the reason is raised."""
+    drained = False
+
+    async def hopeless(_: asyncio.Event) -> None:
+        raise CannotStart("no such thing")
+
+    async def steady(stop: asyncio.Event) -> None:
+        nonlocal drained
+        await stop.wait()
+        drained = True
+
+    with pytest.raises(CannotStart, match="no such thing"):
+        await supervise.run({"hopeless": hopeless, "steady": steady}, drain_seconds=5)
+    assert drained
+
+
+async def test_a_group_that_does_not_stop_is_cancelled() -> None:
+    """A stop takes a bounded time."""
+    stop = asyncio.Event()
+    cancelled = False
+
+    async def deaf(_: asyncio.Event) -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+    await supervise.run({"deaf": deaf}, drain_seconds=0.05, stop=stop)
+    assert cancelled
