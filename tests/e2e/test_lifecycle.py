@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,12 +17,19 @@ from iotistica.app import ROLES
 from iotistica.embedded import mosquitto
 from iotistica.embedded.child import accepts
 from iotistica.embedded.home import Home
-from tests.conftest import Stack
+from tests.conftest import Stack, new_stack
 from tests.mqtt311 import Client311
 from tests.serving import Served, data_folder, free_port, served, until
 
 READING = json.dumps({"metric": "temperature", "value": 21.5}).encode()
 COMBINATIONS = [c for size in range(1, len(ROLES) + 1) for c in itertools.combinations(ROLES, size)]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Servers of this file's own, so that no session or lease of another is inherited."""
+    with new_stack() as running:
+        yield running
 
 
 def alive(pid: int) -> bool:
@@ -60,7 +68,7 @@ def stores_a_reading(server: Served, agent: dict[str, str], client: httpx.Client
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
+def folder() -> Iterator[Path]:
     with data_folder() as path:
         yield path
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -18,6 +18,13 @@ from iotistica.mqtt.protocol import PAUSE_BYTES
 from tests.conftest import Stack, new_stack
 
 SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Servers of this file's own, so that no session or lease of another is inherited."""
+    with new_stack() as running:
+        yield running
 
 
 async def take(client: Client, count: int, *, ack: bool = True) -> list[bytes]:
