@@ -21,7 +21,7 @@ from iotistica.storage import agents, tenants
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
-RETRY: Final = 2.0  # seconds before an agent connects again
+RETRY: Final = 0.5  # seconds before an agent connects again
 CONNECTING: Final = 50  # agents that connect at a time
 
 
