@@ -158,7 +158,8 @@ def within_reach(home: Home, folder: Path, name: str) -> Path:
     copy = ELSEWHERE / "bin" / name
     if not copy.is_dir():
         logger.bind(folder=str(copy)).warning(f"{home.owner.name} cannot reach {folder}: copied")
-        temporary = copy.with_name(f"{name}.{os.getpid()}")
+        copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
         shutil.copytree(folder, temporary, symlinks=True)
         temporary.rename(copy)
     return copy

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -131,6 +132,28 @@ def test_a_killed_server_is_started_again_and_the_flow_goes_on(server: Served, v
     stores_a_reading(server, agent, client)
     if victim != "postgres":  # whose pool comes back without any group noticing, if nothing was in flight
         assert metric(server, "iotistica_group_restarts") > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs its servers as another user")
+def test_a_folder_that_the_servers_user_cannot_reach_is_left_to_root() -> None:
+    """Their data goes to /var/lib/iotistica, the log says so, and the next start finds it there."""
+    with data_folder() as outer:
+        outer.chmod(0o700)
+        folder = outer / "data"
+        folder.mkdir()
+        elsewhere = None
+        try:
+            for times in (1, 2):
+                server = Served(folder).start().ready()
+                elsewhere = (folder / "servers").resolve()
+                assert str(elsewhere).startswith("/var/lib/iotistica/")
+                assert server.text().count("the servers' data goes elsewhere") >= times
+                assert len(server.command("tenants", "list").stdout.splitlines()) == times
+                server.add_tenant(f"tenant {times}")
+                assert server.stop() == 0
+        finally:
+            if elsewhere is not None:
+                shutil.rmtree(elsewhere, ignore_errors=True)
 
 
 def test_a_second_instance_on_the_same_folder_refuses(server: Served) -> None:
