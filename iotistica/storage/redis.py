@@ -22,15 +22,17 @@ PLATFORM_DLQ: Final = "platform:dlq"
 
 def client(url: str) -> Redis:
     """A client with a bounded pool; retries are ours, so it makes none."""
-    return Redis.from_url(
+    pool = driver.BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
+        timeout=TIMEOUT,
         socket_timeout=TIMEOUT,
         socket_connect_timeout=TIMEOUT,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )
+    return Redis.from_pool(pool)
 
 
 @contextmanager
