@@ -1,5 +1,5 @@
 """Lets `python -m iotistica` be the command."""
 
-from iotistica.cli import main
+from iotistica.cli.main import main
 
 main()

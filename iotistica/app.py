@@ -1,6 +1,8 @@
 """The composition root: which roles there are, and how their parts are put together."""
 
 import asyncio
+import os
+import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -168,7 +170,10 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
 
 def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
     catalogue = Catalogue()
-    host = socket.gethostname()
+    # With a Redis that only we use the name lasts, so that what a crash left open is read again at once.
+    # Elsewhere two processes must not share one; what they leave is taken over after a minute.
+    alone = parts.servers is not None and not parts.settings.redis_url
+    host = "worker" if alone else f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     return {
         f"ingest-{number}": Worker(
             f"{host}-{number}",

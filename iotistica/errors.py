@@ -25,6 +25,10 @@ class Unavailable(IotisticaError):
     """A service this needs is away; wait and try again."""
 
 
+class Refused(Unavailable):
+    """A service answered, and does not want us now; wait and try again."""
+
+
 class Full(Unavailable):
     """A stream is at its mark; wait until its consumers have caught up."""
 

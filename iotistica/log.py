@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import msgspec
@@ -42,12 +43,12 @@ def _text_line(record: Any) -> str:
 def _json_line(message: Any) -> None:
     record = message.record
     line = {
+        **record["extra"],
         "time": record["time"].isoformat(),
         "level": record["level"].name,
         "event": record["message"],
         "logger": record["name"],
-        **record["extra"],
     }
     if record["exception"] is not None:
-        line["exception"] = repr(record["exception"].value)
+        line["exception"] = "".join(traceback.format_exception(record["exception"].value))
     sys.stderr.write(msgspec.json.encode(line, enc_hook=str).decode() + "\n")

@@ -59,11 +59,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.data_dir).expanduser().absolute()
 
     @property
+    def local_host(self) -> str:
+        """Where this machine reaches what listens on `listen`."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 looked up, not bound
+
+    @property
     def agents_host(self) -> str:
         """The host name that agents and people are told."""
-        if self.public_host:
-            return self.public_host
-        return "127.0.0.1" if self.listen in ("0.0.0.0", "::") else self.listen  # noqa: S104 compared, not bound
+        return self.public_host or self.local_host
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -82,7 +85,16 @@ def load(environ: Mapping[str, str]) -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as exc:
-        raise CannotStart(f"bad setting: {exc}") from exc
+        what, _, field = str(exc).partition(" - at `$.")
+        name = PREFIX + field.rstrip("`").upper() if field else "in the file"
+        raise CannotStart(f"bad setting {name}: {what}; `iotistica config` tells what is expected") from exc
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that mean nothing to us; probably misspelt."""
+    known = {PREFIX + field.upper() for field in Settings.__struct_fields__}
+    known |= {PREFIX + "CONFIG", PREFIX + "USER_PASSWORD"}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from iotistica.instruments import RESTARTS
 Group = Callable[[asyncio.Event], Awaitable[None]]
 """Works until the event is set, then finishes what is in flight and returns."""
 
-FIRST_WAIT: Final = 0.2  # seconds before the first restart
+FIRST_WAIT: Final = 0.4  # seconds before the first restart
 LONGEST_WAIT: Final = 3.0  # seconds
 CALM_AFTER: Final = 30.0  # seconds of work after which a crash counts as the first again
 
@@ -48,19 +48,30 @@ async def _keep(name: str, group: Group, stop: asyncio.Event) -> None:
         began = clock()
         try:
             await group(stop)
-        except CannotStart:
-            raise
-        except (Unavailable, Superseded) as exc:
-            logger.bind(group=name, error=str(exc)).warning("waits and starts again")
-        except Exception:  # noqa: BLE001 the supervisor is where unknown errors end
-            logger.bind(group=name).exception("crashed; starts again")
+        except Exception as exc:
+            cause = _cause(exc)
+            if isinstance(cause, CannotStart):
+                raise cause from exc
+            if isinstance(cause, (Unavailable, Superseded)):
+                logger.bind(group=name, error=str(cause)).warning("waits and starts again")
+            else:
+                logger.bind(group=name).exception("crashed; starts again")
         else:
             if stop.is_set():
                 return
             logger.bind(group=name).warning("ended by itself; starts again")
         RESTARTS.add(1, {"group": name})
-        wait = FIRST_WAIT if clock() - began > CALM_AFTER else min(wait * 2, LONGEST_WAIT)
+        if clock() - began > CALM_AFTER:
+            wait = FIRST_WAIT
         await sleep(wait, stop)
+        wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _cause(exc: BaseException) -> BaseException:
+    """The one error inside a task group's."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
 
 
 async def sleep(seconds: float, stop: asyncio.Event) -> None:

@@ -134,7 +134,7 @@ class Served:
         """What `agents add` prints: uuid, host, username, password, topic."""
         done = self.command("agents", "add", "--tenant", tenant, *(("--uuid", uuid) if uuid else ()))
         assert done.returncode == 0, done.stderr
-        return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+        return dict(line.split(maxsplit=1) for line in done.stdout.partition("\n\n")[0].splitlines())
 
     def login(self, tenant: str | None = None) -> httpx.Client:
         """A client logged in as a viewer of that tenant, or as the first owner."""

@@ -1,5 +1,6 @@
 """The Litestar applications: the whole API, and the few routes of a process without it."""
 
+from pathlib import Path
 from typing import Final
 
 from litestar import Litestar, Router, get
@@ -9,13 +10,15 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.static_files import create_static_files_router
+from litestar.params import FromPath
+from litestar.response import File
 from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
 from iotistica.api import agents, auth, errors, ingestion, ops, readings
 from iotistica.api.auth import PUBLIC, guard
 from iotistica.api.tokens import Tokens
+from iotistica.errors import NotFound
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
@@ -36,6 +39,26 @@ async def service() -> dict[str, str]:
     }
 
 
+FILES: Final = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui-standalone-preset.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+}
+
+
+@get(f"{ASSETS}/{{name:str}}", opt={"permission": PUBLIC}, include_in_schema=False, sync_to_thread=True)
+def asset(name: FromPath[str]) -> File:
+    """What the page of the API is made of; from here, so that it works offline."""
+    if name not in FILES:
+        raise NotFound
+    return File(
+        Path(swagger_ui.static_path) / name,
+        media_type=FILES[name],
+        content_disposition_type="inline",
+        filename=name,
+    )
+
+
 def create(*, database: Database, redis: Redis, key: bytes, roles: list[str]) -> Litestar:
     """The whole API; `key` signs access tokens."""
     tokens = Tokens(key)
@@ -44,20 +67,15 @@ def create(*, database: Database, redis: Redis, key: bytes, roles: list[str]) ->
         route_handlers=[auth.router, agents.router, readings.router, ingestion.router],
         guards=[guard],
     )
-    assets = create_static_files_router(
-        path=ASSETS,
-        directories=[swagger_ui.static_path],
-        opt={"permission": PUBLIC},
-        include_in_schema=False,
-    )
     return Litestar(
-        route_handlers=[service, *ops.handlers, api, assets],
+        route_handlers=[service, *ops.handlers, api, asset],
         dependencies={**_dependencies(database, redis, roles), "tokens": _given(tokens)},
         exception_handlers={Exception: errors.answer},
         openapi_config=OpenAPIConfig(
             title="Iotistica",
             version=__version__,
             path="/schema",
+            use_handler_docstrings=True,
             components=Components(
                 security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
             ),

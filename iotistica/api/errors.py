@@ -24,7 +24,9 @@ def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, obje
     """The problem document of any error."""
     status, title = STATUS.get(type(exc), (500, "Internal error"))
     detail, extra = str(exc), {}
-    if isinstance(exc, HTTPException):
+    if isinstance(exc, (RecursionError, UnicodeDecodeError)):
+        status, title, detail = 400, "Bad request", "the body is nested too deep, or is no UTF-8"
+    elif isinstance(exc, HTTPException):
         status, title, detail = exc.status_code, TITLES.get(exc.status_code, "Request refused"), exc.detail
         if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
             extra = {"errors": [{"path": e.get("key", ""), "message": e.get("message", "")} for e in exc.extra]}

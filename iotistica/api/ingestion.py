@@ -36,7 +36,7 @@ class ReadingsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_time: datetime | None
 
 
-class LedgerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LedgerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     readings: ReadingsView
     payloads: PayloadsView | None = None
     agent_uuid: UUID | None = None
@@ -69,7 +69,7 @@ async def get_ledger(
     )
     if agent is not None:
         return LedgerView(readings=readings, agent_uuid=agent)
-    stream = await streams.state(redis, tenant, now=time.time())
+    (stream,) = await streams.states(redis, [tenant], now=time.time())
     view = PayloadsView(
         taken_in=stream.taken,
         processed=payloads.processed,

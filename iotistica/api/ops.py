@@ -15,6 +15,7 @@ from iotistica.storage import streams, tenants
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, ping
 
+LAGGING = 60.0  # seconds a message waits before this is no longer healthy
 PATIENCE = 2.0  # seconds for each part to answer
 
 
@@ -47,7 +48,7 @@ async def health(database: Data, redis: Streams, roles: Roles) -> Health:
 
 @get("/ready", opt={"permission": PUBLIC}, tags=["ops"])
 async def ready(database: Data, redis: Streams, roles: Roles) -> Response[Health]:
-    """200 when this process can do its work, else 503."""
+    """200 when the database and Redis answer and no message waits for long, else 503."""
     state = await _look(database, redis, roles)
     return Response(state, status_code=200 if state.status == "healthy" else 503)
 
@@ -55,7 +56,7 @@ async def ready(database: Data, redis: Streams, roles: Roles) -> Response[Health
 @get("/metrics", opt={"permission": PUBLIC}, tags=["ops"], media_type=MediaType.TEXT)
 async def metrics() -> Response[bytes]:
     """Everything counted, in Prometheus text format."""
-    return Response(instruments.scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(instruments.scrape(), media_type="text/plain; version=0.0.4")
 
 
 async def _look(database: Database, redis: Redis, roles: list[str]) -> Health:
@@ -63,7 +64,7 @@ async def _look(database: Database, redis: Redis, roles: list[str]) -> Health:
     lag = None
     if postgres.ok and streams_.ok:
         lag = await _within(_lag(database, redis))
-    ok = postgres.ok and streams_.ok
+    ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
     return Health(
         status="healthy" if ok else "degraded",
         version=__version__,
@@ -91,7 +92,7 @@ async def _redis(redis: Redis) -> Part:
 async def _lag(database: Database, redis: Redis) -> Lag:
     async with database.transaction() as tx:
         known = await tenants.all_tenants(tx)
-    states = [await streams.state(redis, tenant.tenant_id, now=time.time()) for tenant in known[:1000]]
+    states = await streams.states(redis, [tenant.tenant_id for tenant in known], now=time.time())
     return Lag(
         waiting_messages=sum(state.waiting for state in states),
         oldest_seconds=round(max((state.oldest_seconds for state in states), default=0.0), 3),

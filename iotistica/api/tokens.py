@@ -12,6 +12,7 @@ from iotistica.errors import CannotStart, Unauthorized
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "iotistica"
 AUDIENCE: Final = "iotistica-api"
+LONGEST: Final = 4096  # characters of a token
 LIFETIME: Final = timedelta(minutes=15)
 # jose accepts a token that lacks these unless told otherwise.
 _REQUIRED: Final = {f"require_{claim}": True for claim in ("exp", "iat", "aud", "iss", "sub")}
@@ -43,12 +44,14 @@ class Tokens:
 
     def check(self, token: str) -> Claims:
         """The claims of a valid token; raises `Unauthorized`."""
+        if len(token) > LONGEST:
+            raise Unauthorized("the access token is too long")
         try:
             claims = jwt.decode(
                 token, self._key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options=_REQUIRED
             )
             return msgspec.convert(claims, Claims)
-        except (JWTError, msgspec.ValidationError) as exc:
+        except (JWTError, msgspec.ValidationError, RecursionError, ValueError, TypeError, AttributeError) as exc:
             raise Unauthorized("the access token is not valid: log in again") from exc
 
 

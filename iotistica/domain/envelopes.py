@@ -1,5 +1,6 @@
 """Envelopes: every shape in which agents send readings; one bad reading is rejected alone."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -7,9 +8,11 @@ import msgspec
 from msgspec import Struct
 
 from iotistica.domain import codec
-from iotistica.domain.readings import Context, Point, Reading, clean_label, normalise
+from iotistica.domain.readings import NAME_CAP, Context, Point, Reading, clean_label, normalise
 from iotistica.errors import InvalidMessage
 
+READINGS_CAP: Final = 20_000  # of one payload
+LISTS: Final = ("messages", "readings", "tags", "data")  # may be empty
 METRICS_CAP: Final = 200  # numbers of one system report
 
 
@@ -51,16 +54,20 @@ def parse(payload: bytes, *, protocol: str, received: int, retention_us: int) ->
         envelope = codec.decode(document, is_msgpack, Envelope)
     except msgspec.ValidationError:
         envelope = Envelope()
-    if envelope.messages or envelope.readings:
+    messages = envelope.messages or []
+    if (messages or envelope.readings) and all(message.readings is not None for message in messages):
+        lists = [(message.readings or [], message.timestamp) for message in messages]
+        lists.append((envelope.readings or [], None))
+        _check_size(sum(len(points) for points, _ in lists))
         context = _with_protocol(context, envelope.protocol)
-        for message in envelope.messages or ():
-            stamp = message.timestamp if message.timestamp is not None else envelope.timestamp
-            _add(found, message.readings or (), stamp, context)
-        _add(found, envelope.readings or (), envelope.timestamp, context)
+        for points, stamp in lists:
+            _add(found, points, envelope.timestamp if stamp is None else stamp, context)
         return found
-    known = False
-    for shape in _shapes(codec.decode(document, is_msgpack, object)):
+    root = codec.decode(document, is_msgpack, object)
+    known = root == [] or (isinstance(root, dict) and any(root.get(key) == [] for key in LISTS))
+    for count, shape in enumerate(_shapes(root)):
         known = True
+        _check_size(count + 1)
         if shape.heartbeat:
             found.heartbeats += 1
             continue
@@ -122,6 +129,11 @@ def _items(root: dict[Any, Any], key: str) -> list[Any]:
     return items if isinstance(items, list) else []
 
 
+def _check_size(readings: int) -> None:
+    if readings > READINGS_CAP:
+        raise InvalidMessage("too_many_readings", f"more than {READINGS_CAP}")
+
+
 def _with_protocol(context: Context, protocol: object) -> Context:
     label = clean_label(protocol)
     return msgspec.structs.replace(context, protocol=label) if label else context
@@ -144,17 +156,19 @@ def system_metrics(payload: bytes, *, received: int, retention_us: int) -> Found
         raise InvalidMessage("unknown_shape")
     context = Context(protocol="system", received=received, oldest=received - retention_us)
     found = Found([], {})
-    points = [Point(metric=name, value=value) for name, value in _flatten(report, "", 0)]
-    _add(found, points[:METRICS_CAP], report.get("timestamp"), context)
-    for _ in points[METRICS_CAP:]:
-        found.reject("too_many_metrics")
+    numbers = _numbers(report, "", 0)
+    points = [Point(metric=name, value=value) for name, value in itertools.islice(numbers, METRICS_CAP)]
+    _add(found, points, report.get("timestamp"), context)
+    if beyond := sum(1 for _ in numbers):
+        found.rejected["too_many_metrics"] = beyond
     return found
 
 
-def _flatten(report: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _numbers(report: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, value in report.items():
-        name = f"{prefix}{key}"
+        # A name that is too long is cut so that it stays too long: it is rejected, and costs little.
+        name = f"{prefix}{key if isinstance(key, str) else str(key)[:NAME_CAP]}"[: NAME_CAP + 1]
         if isinstance(value, dict) and depth < 4:
-            yield from _flatten(value, f"{name}.", depth + 1)
+            yield from _numbers(value, f"{name}.", depth + 1)
         elif isinstance(value, (bool, int, float)) and name not in ("timestamp", "version"):
             yield name, value

@@ -26,12 +26,12 @@ def tenant_id(text: str) -> TenantId:
 
 def encode_tenant(tenant: TenantId) -> str:
     """`a1b2c3d4e5f6` -> `obLD1OX2`."""
-    return _encode(bytes.fromhex(tenant))
+    return base64url(bytes.fromhex(tenant))
 
 
 def encode_agent(agent: UUID) -> str:
     """`550e8400-e29b-41d4-a716-446655440000` -> `VQ6EAOKbQdSnFkRmVUQAAA`."""
-    return _encode(agent.bytes)
+    return base64url(agent.bytes)
 
 
 def decode_tenant(text: bytes) -> TenantId:
@@ -54,7 +54,8 @@ def agent_topic(tenant: TenantId, agent: UUID) -> str:
     return f"i/{agent_user(tenant, agent)}"
 
 
-def _encode(raw: bytes) -> str:
+def base64url(raw: bytes) -> str:
+    """RFC 4648 section 5, without padding."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
@@ -65,6 +66,6 @@ def _decode(text: bytes, size: int) -> bytes:
         raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     except binascii.Error as exc:
         raise ValueError("not base64url") from exc
-    if len(raw) != size or _encode(raw).encode() != text:
+    if len(raw) != size or base64url(raw).encode() != text:
         raise ValueError("not the canonical form of an id")
     return raw

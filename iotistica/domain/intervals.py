@@ -9,6 +9,8 @@ from iotistica.errors import Invalid
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _INTERVAL: Final = re.compile(r"([1-9]\d{0,5})([smhdw])")
 _AGO: Final = re.compile(r"([1-9]\d{0,5})([smhdw])(?:-ago)?")
+EARLIEST: Final = 1900  # years
+LATEST: Final = 2500
 LONGEST: Final = timedelta(days=366 * 200)
 
 
@@ -24,18 +26,19 @@ def moment(text: str | None, *, now: datetime, default: datetime, path: str) -> 
     """A time: ISO 8601 (UTC unless it says otherwise), or `6h` or `6h-ago` for that long before now."""
     if not text:
         return default
-    if match := _AGO.fullmatch(text):
-        return now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
     try:
+        if match := _AGO.fullmatch(text):
+            return now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
         # A plus sign that was not percent-encoded arrives as a space.
         when = datetime.fromisoformat(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text else text)
+    except OverflowError:
+        raise Invalid("that time is out of range", path) from None
     except ValueError:
         raise Invalid("a time is ISO 8601, such as 2026-01-31T12:00:00Z, or 6h for six hours ago", path) from None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    try:
-        return when.astimezone(UTC)
-    except OverflowError:
-        raise Invalid("that time is out of range", path) from None
+    if not EARLIEST <= when.year <= LATEST:
+        raise Invalid("that time is out of range", path)
+    return when.astimezone(UTC)
 
 
 def time_range(

@@ -30,7 +30,7 @@ def quality_of(value: Any) -> str | None:
 
 
 def _by_text(text: str) -> str:
-    word = text.strip().lower()
+    word = text[:64].strip().lower()
     for start in ("good", "bad", "uncertain"):  # OPC UA names: GoodClamped, BadSensorFailure
         if word.startswith(start):
             return start

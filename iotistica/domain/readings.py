@@ -158,14 +158,14 @@ def _odd_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
             return None, {"raw": f"an integer of {len(str(value)) if abs(value) < 10**4000 else 'many'} digits"}
         return (number, None) if math.isfinite(number) else (None, {"raw": repr(number)})
     if isinstance(value, str):
-        text = strip_nul(value)
+        text = strip_nul(value[:TEXT_CAP])
         try:
             number = float(text) if len(text) <= 64 and "_" not in text else math.nan
         except ValueError:
-            return None, {"text": text[:TEXT_CAP]}
+            return None, {"text": text}
         if math.isfinite(number):
             return number, None
-        return None, {"raw": text[:64]} if len(text) <= 64 and "_" not in text else {"text": text[:TEXT_CAP]}
+        return None, {"raw": text[:64]} if len(text) <= 64 and "_" not in text else {"text": text}
     if isinstance(value, (dict, list)):
         return None, {"raw": value}
     raise InvalidMessage("bad_value", type(value).__name__)
@@ -216,7 +216,9 @@ def _name(value: Any) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise InvalidMessage("bad_name")
-    text = strip_nul(value if isinstance(value, str) else str(value)).strip()
+    if isinstance(value, str) and len(value) > NAME_CAP:  # before anything walks over it
+        raise InvalidMessage("name_too_long")
+    text = strip_nul(value if isinstance(value, str) else str(value)[: NAME_CAP + 1]).strip()
     if "\ufffd" in text:
         raise InvalidMessage("bad_utf8")
     return text
@@ -235,7 +237,7 @@ def clean_label(value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         value = str(value)[:LABEL_CAP] if isinstance(value, (int, float)) else ""
-    text = strip_nul(value)
+    text = strip_nul(value[:LABEL_CAP])
     if len(text) * 4 > LABEL_CAP:
         text = text.encode()[:LABEL_CAP].decode("utf-8", "ignore")
     return text or None

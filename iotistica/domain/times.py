@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from iotistica.errors import InvalidMessage
 
+LONGEST: Final = 64  # characters of a time
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 _SCALES: Final = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))  # below this: s, ms, us; else ns
@@ -19,6 +20,8 @@ def parse_us(stamp: Any) -> int:
     Raises `InvalidMessage("bad_time")`.
     """
     if isinstance(stamp, str):
+        if len(stamp) > LONGEST:
+            raise InvalidMessage("bad_time", "too long")
         return _parse_iso(stamp)
     if isinstance(stamp, bool) or not isinstance(stamp, (int, float)):
         raise InvalidMessage("bad_time", type(stamp).__name__)
@@ -46,13 +49,3 @@ def _parse_iso(text: str) -> int:
     except ValueError:
         raise InvalidMessage("bad_time", text[:40]) from None
     return parse_us(number)
-
-
-def from_us(us: int) -> datetime:
-    """Microseconds since the epoch as an aware datetime."""
-    return EPOCH + timedelta(microseconds=us)
-
-
-def to_us(when: datetime) -> int:
-    """An aware datetime in us since the epoch."""
-    return (when - EPOCH) // _US

@@ -1,18 +1,13 @@
-"""The topics agents publish to, and the stream each belongs to."""
+"""The topics agents publish to, and whose each is."""
 
-from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from iotistica.domain.ids import AgentId, TenantId, decode_agent, decode_tenant
 from iotistica.errors import InvalidMessage
 
-
-class Stream(Enum):
-    READINGS = "readings"
-
-
-STREAMS: Final = {b"endpoints": Stream.READINGS, b"metrics": Stream.READINGS}
+CONSUMED: Final = (b"endpoints", b"metrics")
+LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
 FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics")
@@ -21,13 +16,18 @@ FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics")
 class Route(NamedTuple):
     tenant: TenantId
     agent: AgentId
-    stream: Stream
     rest: bytes
 
 
-@lru_cache(maxsize=65_536)
 def route(topic: bytes) -> Route:
     """Where a message belongs, by its topic alone; raises `InvalidMessage`."""
+    if len(topic) > LONGEST:
+        raise InvalidMessage("bad_topic", f"longer than {LONGEST} bytes")
+    return _route(topic)
+
+
+@lru_cache(maxsize=65_536)
+def _route(topic: bytes) -> Route:
     parts = topic.split(b"/", 4)
     if len(parts) != 5 or parts[0] != b"i" or parts[2] != b"a":
         raise InvalidMessage("bad_topic")
@@ -35,10 +35,9 @@ def route(topic: bytes) -> Route:
         tenant, agent = decode_tenant(parts[1]), decode_agent(parts[3])
     except ValueError as exc:
         raise InvalidMessage("bad_topic", str(exc)) from exc
-    stream = STREAMS.get(parts[4].split(b"/", 1)[0])
-    if stream is None:
+    if parts[4].split(b"/", 1)[0] not in CONSUMED:
         raise InvalidMessage("bad_topic", "nothing consumes this topic")
-    return Route(tenant, agent, stream, parts[4])
+    return Route(tenant, agent, parts[4])
 
 
 def protocol_of(rest: bytes) -> str:

@@ -64,7 +64,7 @@ class Child:
                 cwd=self._home.servers,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C in a terminal is for us, not for our children
-                preexec_fn=_dies_with_us(self._death_signal),  # noqa: PLW1509 no threads of ours hold locks here
+                preexec_fn=dies_with_us(self._death_signal),  # noqa: PLW1509 no threads of ours hold locks here
                 user=owner.uid if owner else None,
                 group=owner.gid if owner else None,
                 extra_groups=[] if owner else None,
@@ -113,7 +113,8 @@ class Child:
         return "it left no log"
 
 
-def _dies_with_us(sign: signal.Signals) -> Callable[[], None] | None:
+def dies_with_us(sign: signal.Signals) -> Callable[[], None] | None:
+    """Have the kernel send a child this signal when we die without a word; for `preexec_fn`."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -38,17 +38,13 @@ def _fetch(folder: Path) -> None:
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise CannotStart(HELP)
     logger.bind(folder=str(folder)).info("fetching Mosquitto from Debian's packages")
-    apt = _apt(folder)
-    names = _needed(apt)
-    if not names:
-        _run([*apt, "update"], folder)
-        names = _needed(apt)
-    if not names:
-        raise CannotStart(f"apt knows no package {PACKAGE}; {HELP}")
     debs = folder / "debs"
-    shutil.rmtree(debs, ignore_errors=True)
-    debs.mkdir(parents=True)
-    _run([*apt, "download", *names], debs)
+    try:
+        _download(["apt-get"], debs)
+    except CannotStart:  # the system's lists are missing, or too old; ours need no rights
+        apt = _own_apt(folder)
+        _run([*apt, "update"], folder)
+        _download(apt, debs)
     temporary = folder / "root.new"
     shutil.rmtree(temporary, ignore_errors=True)
     for deb in sorted(debs.glob("*.deb")):
@@ -57,17 +53,23 @@ def _fetch(folder: Path) -> None:
     shutil.rmtree(debs)
 
 
+def _download(apt: list[str], debs: Path) -> None:
+    names = _needed(apt, debs)
+    if not names:
+        raise CannotStart(f"apt knows no package {PACKAGE}; {HELP}")
+    shutil.rmtree(debs, ignore_errors=True)
+    debs.mkdir(parents=True)
+    _run([*apt, "download", *names], debs)
+
+
 def library_path(root: Path) -> str:
     """Where the libraries that were unpacked with the program lie."""
     folders = sorted({str(file.parent) for base in ("lib", "usr/lib") for file in (root / base).rglob("*.so*")})
     return ":".join(folders)
 
 
-def _apt(folder: Path) -> list[str]:
-    """apt-get with lists of its own where the system has none, or where we may not write them."""
-    system = Path("/var/lib/apt/lists")
-    if any(system.glob("*_Packages*")):
-        return ["apt-get"]
+def _own_apt(folder: Path) -> list[str]:
+    """apt-get with package lists of its own."""
     state = folder / "apt"
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
@@ -76,19 +78,14 @@ def _apt(folder: Path) -> list[str]:
     return ["apt-get", "-o", "APT::Sandbox::User=", *(f"-o{name}={value}" for name, value in options.items())]
 
 
-def _needed(apt: list[str]) -> list[str]:
+def _needed(apt: list[str], folder: Path) -> list[str]:
     """The package and those of its dependencies that this system lacks, as apt would install them."""
-    done = subprocess.run(
-        [*apt, "install", "--simulate", "-qq", "-o", "APT::Install-Recommends=0", PACKAGE],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
-    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Inst ")]
+    plan = _run([*apt, "install", "--simulate", "-qq", "-o", "APT::Install-Recommends=0", PACKAGE], folder)
+    return [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
+    """Run a program in a folder; what it printed."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=SECONDS)
@@ -97,3 +94,4 @@ def _run(command: list[str], folder: Path) -> None:
     if done.returncode:
         words = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         raise CannotStart(f"`{command[0]} {command[-1]}` failed: {words}; {HELP}")
+    return done.stdout

@@ -8,6 +8,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -72,13 +73,16 @@ def claimed(path: Path) -> Iterator[None]:
     """
     _make(path)
     with (path / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        for patience in (0.05,) * 10 + (0.0,):  # another command may be looking for an instant
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(patience)
+        else:
             raise CannotStart(
                 f"{path} is in use by another instance (process {_first_line(path / 'lock') or 'unknown'});"
                 " stop it, or give this one its own IOTISTICA_DATA_DIR"
-            ) from exc
+            )
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

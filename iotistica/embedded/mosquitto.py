@@ -54,14 +54,13 @@ log_type notice
 """
 
 
-def prepare(home: Home, *, listen: str, port: int) -> tuple[Child, Path]:
+def prepare(home: Home, *, listen: str, port: int, local: str) -> tuple[Child, Path]:
     """The broker, not yet started, and the file its accounts belong in."""
     _check_free(listen, port)
     folder = home.folder("mosquitto")
     home.write(folder / "mosquitto.conf", CONFIGURATION.format(listen=listen, port=port, folder=folder))
     home.write(folder / "acl", ACL)
     program, libraries = _program(home)
-    local = "127.0.0.1" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 compared, not bound
     child = Child(
         "mosquitto",
         [str(program), "-c", str(folder / "mosquitto.conf")],

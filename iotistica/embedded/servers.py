@@ -17,7 +17,6 @@ from iotistica.embedded import mosquitto, postgres, valkey
 from iotistica.embedded.accounts import first_lines
 from iotistica.embedded.child import Child, end_leftovers
 from iotistica.embedded.home import Home, Runtime
-from iotistica.errors import CannotStart
 from iotistica.settings import Settings
 from iotistica.supervise import sleep
 
@@ -49,12 +48,13 @@ class Servers:
             self.children.append(child)
         if not self.mqtt_url and broker:
             listen, port = self._settings.listen, self._settings.mqtt_port
-            self.broker, self.passwords = mosquitto.prepare(self.home, listen=listen, port=port)
+            self.broker, self.passwords = mosquitto.prepare(
+                self.home, listen=listen, port=port, local=self._settings.local_host
+            )
             self.children.append(self.broker)
             self.home.write(self.passwords, first_lines(self._key, self.passwords))
             password = service_password(self._key, mosquitto.SERVICE_USER)
-            host = "127.0.0.1" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 compared, not bound
-            self.mqtt_url = f"mqtt://{mosquitto.SERVICE_USER}:{password}@{host}:{port}"
+            self.mqtt_url = f"mqtt://{mosquitto.SERVICE_USER}:{password}@{self._settings.local_host}:{port}"
         for child in self.children:
             child.start()
         for child in self.children:
@@ -87,8 +87,6 @@ class Servers:
                 wait = WATCH if time.monotonic() - started > 30 else min(wait * 2, SLOWEST_RESTART)
                 started = time.monotonic()
                 child.start()  # from this thread: the kernel ends a child with the thread that started it
-                with contextlib.suppress(CannotStart):
-                    await asyncio.to_thread(child.await_ready)
                 self.tell()
                 await sleep(wait, stop)
             for child in self.children:

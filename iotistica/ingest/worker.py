@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from typing import Final
@@ -12,26 +13,29 @@ from loguru import logger
 from iotistica.domain import envelopes, topics
 from iotistica.domain.envelopes import Found
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Reading
+from iotistica.domain.readings import Reading, clean_label
 from iotistica.domain.topics import Route
-from iotistica.errors import InvalidMessage
+from iotistica.errors import Conflict, InvalidMessage
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
 from iotistica.storage import ledger, partitions, streams
 from iotistica.storage import readings as table
+from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
 from iotistica.storage.postgres import Database
 from iotistica.storage.readings import Count
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import DeadLetter, Entry
+from iotistica.storage.streams import Entry, EntryKey
 from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB
+ROWS: Final = 40_000  # readings in one transaction, unless one entry alone has more
+ENTRY_ROWS: Final = 50_000  # readings of one entry; what is beyond is put aside
 IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
-IDLE_A_TENANT: Final = 0.0002  # seconds more for each tenant
+BREATH: Final = 0.01  # seconds of decoding after which others get their turn
+TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
 TAKE_OVER_EVERY: Final = 15.0  # seconds between looks for entries a dead consumer left
-DAY_US: Final = 86_400_000_000
 
 
 class Batch:
@@ -41,8 +45,10 @@ class Batch:
         self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
         self.counts: dict[UUID, Count] = {}
         self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
-        self.dead: dict[TenantId, list[DeadLetter]] = {}
+        self.dead: dict[EntryKey, list[DeadLetter]] = {}
         self.entries: list[EntryCount] = []
+        self.size = 0  # entries, those committed before included
+        self.found = 0  # readings, duplicates included
         self.conflicts = 0  # the same key with another value, inside the batch
 
     def add(self, tenant: TenantId, agent: UUID, found: Found) -> None:
@@ -52,6 +58,7 @@ class Batch:
             count = self.counts[agent] = Count(tenant)
             self.rows[agent] = {}
         count.found += len(found.readings)
+        self.found += len(found.readings)
         rows = self.rows[agent]
         for reading in found.readings:
             first = rows.setdefault((reading.metric_name, reading.time), reading)
@@ -65,8 +72,8 @@ class Batch:
 
     def days(self) -> set[date]:
         """The days that need a partition."""
-        times = {reading.time // DAY_US for rows in self.rows.values() for reading in rows.values()}
-        return {partitions.day_of(day * DAY_US) for day in times}
+        times = {reading.time // partitions.DAY_US for rows in self.rows.values() for reading in rows.values()}
+        return {partitions.day_of(day * partitions.DAY_US) for day in times}
 
 
 class Worker:
@@ -90,80 +97,118 @@ class Worker:
         self._catalogue = catalogue
         self._messages = messages
         self._count = 1
-        self._retention_us = retention_days * DAY_US
+        self._turn = 0
+        self._bad: Counter[str] = Counter()
+        self._told = -TELL_EVERY
+        self._retention_us = retention_days * partitions.DAY_US
         self._days: set[date] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Store what comes, until `stop`; the batch in hand is finished first."""
         self._days.clear()  # what a crash was about may be a partition that went away
-        while entries := await self._left_open():
-            await self._store(entries)
+        while entries := await self._read(own=True):
+            await self._store(entries, again=True)
         looked, idle = time.monotonic(), IDLE[0]
-        while True:
-            if entries:
-                await self._store(entries)
-            if stop.is_set():
-                return
-            tenants = sorted(await self._directory.tenants())
+        while not stop.is_set():
             if time.monotonic() - looked > TAKE_OVER_EVERY:
                 looked = time.monotonic()
-                entries = await streams.take_over(self._redis, tenants, self._name, count=self._count)
-                if entries:
-                    continue
-            count = max(1, self._count // max(len(tenants), 1))
-            entries = await streams.read(self._redis, tenants, self._name, count=count)
-            if entries:
+                tenants = sorted(await self._directory.tenants())
+                taken = await streams.take_over(self._redis, tenants, self._name, count=1)
+                await self._store(taken, again=True)
+            if entries := await self._read():
                 idle = IDLE[0]
+                await self._store(entries)
             else:
-                await sleep(idle + IDLE_A_TENANT * len(tenants), stop)
+                await sleep(idle, stop)
                 idle = min(idle * 1.5, IDLE[1])
 
-    async def _left_open(self) -> list[Entry]:
-        """What this consumer had read and not finished when it last stopped."""
-        tenants = sorted(await self._directory.tenants())
-        return await streams.read(self._redis, tenants, self._name, count=self._count, own=True)
+    async def _read(self, *, own: bool = False) -> list[Entry]:
+        """The next entries, or those that this consumer had read and not finished when it last stopped.
 
-    async def _store(self, entries: list[Entry]) -> None:
-        """Decode, store in one transaction, then acknowledge."""
-        began = time.monotonic()
-        batch = await self._decode(entries)
+        At most `MOST_ENTRIES`, of as many tenants; another time of others.
+        """
+        tenants = sorted(await self._directory.tenants())
+        if len(tenants) > MOST_ENTRIES and not own:
+            self._turn = (self._turn + MOST_ENTRIES) % len(tenants)
+            tenants = (tenants + tenants)[self._turn : self._turn + MOST_ENTRIES]
+        count = max(1, self._count // max(len(tenants), 1))
+        return await streams.read(self._redis, tenants, self._name, count=count, own=own)
+
+    async def _store(self, entries: list[Entry], *, again: bool = False) -> None:
+        """Store entries, in as many transactions as their readings call for; `again` if some may be stored."""
+        messages = sum(len(entry.messages) for entry in entries)
+        self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
+        while entries:
+            began = time.monotonic()
+            committed = await self._committed(entries) if again else set()
+            batch = await self._decode(entries, committed)
+            try:
+                stored = await self._commit(batch)
+            except Conflict:  # another consumer took an entry over and stored it meanwhile
+                again = True
+                continue
+            done, entries = entries[: batch.size], entries[batch.size :]
+            await streams.finish(self._redis, done, batch.dead)
+            self._report(batch, stored, time.monotonic() - began)
+
+    async def _committed(self, entries: list[Entry]) -> set[EntryKey]:
+        async with self._database.transaction() as tx:
+            return await ledger.committed(tx, [entry.key for entry in entries])
+
+    async def _commit(self, batch: Batch) -> table.Stored:
+        """Everything a batch says, in one transaction."""
         days = batch.days() - self._days
         if days:
             await partitions.make(self._database, days)
             self._days |= days
         rows = {agent: found.values() for agent, found in batch.rows.items()}
         async with self._database.transaction() as tx:
+            await ledger.count_entries(tx, batch.entries)
             tenants = {agent: count.tenant for agent, count in batch.counts.items()}
             learned = await self._catalogue.write(tx, rows, tenants)
             stored = await table.store(tx, rows, batch.counts)
             if batch.rejections:
                 await ledger.count_rejections(tx, batch.rejections)
-            await ledger.count_entries(tx, batch.entries)
         self._catalogue.learn(learned)
-        await streams.finish(self._redis, entries, batch.dead)
-        messages = sum(len(entry.messages) for entry in entries)
-        self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
-        _report(batch, stored, time.monotonic() - began)
+        return stored
 
-    async def _decode(self, entries: list[Entry]) -> Batch:
-        batch = Batch()
+    async def _decode(self, entries: list[Entry], committed: set[EntryKey]) -> Batch:
+        """The first of these entries, up to `ROWS` readings but at least one entry.
+
+        Of one whose content is committed only the dead letters are wanted: they may not be put aside yet.
+        """
+        batch, breathed = Batch(), time.monotonic()
         asked = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
         owners = await self._directory.owners(asked)
         for entry in entries:
+            if batch.found >= ROWS:
+                break
+            stored_before = entry.key in committed
+            own = Batch() if stored_before else batch
+            limit = own.found + ENTRY_ROWS
             letters = []
             for number, (topic, payload) in enumerate(entry.messages):
                 try:
-                    self._decode_one(batch, entry, number, owners)
+                    self._decode_one(own, entry, number, owners, limit)
                 except InvalidMessage as exc:
-                    letters.append(DeadLetter(topic, payload, entry.received, exc.code, str(exc)))
+                    letters.append(DeadLetter(topic, payload, entry.received + number, exc.code, str(exc)))
+                except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
+                    logger.opt(exception=True).error("a message could not be decoded")
+                    letters.append(DeadLetter(topic, payload, entry.received + number, "internal_error", ""))
+                if time.monotonic() - breathed > BREATH:
+                    await asyncio.sleep(0)
+                    breathed = time.monotonic()
             if letters:
-                batch.dead.setdefault(entry.tenant, []).extend(letters)
-            total = len(entry.messages)
-            batch.entries.append(EntryCount(entry.tenant, entry.id.decode(), total - len(letters), len(letters)))
-            await asyncio.sleep(0)  # a large batch must not hold up the loop
+                batch.dead[entry.key] = letters
+            if not stored_before:
+                processed = len(entry.messages) - len(letters)
+                batch.entries.append(EntryCount(*entry.key, processed, len(letters)))
+            batch.size += 1
         return batch
 
-    def _decode_one(self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]) -> None:
+    def _decode_one(
+        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId], limit: int
+    ) -> None:
         topic, payload = entry.messages[number]
         received = entry.received + number  # as the intake stamped them
         route = topics.route(topic)
@@ -172,9 +217,28 @@ class Worker:
         if route.rest == b"metrics":
             found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
         else:
-            protocol = topics.protocol_of(route.rest)
+            protocol = clean_label(topics.protocol_of(route.rest)) or "unknown"
             found = envelopes.parse(payload, protocol=protocol, received=received, retention_us=self._retention_us)
+        if batch.found + len(found.readings) > limit:
+            raise InvalidMessage("too_many_readings", "in one batch of messages")
         batch.add(entry.tenant, route.agent, found)
+
+    def _report(self, batch: Batch, stored: table.Stored, seconds: float) -> None:
+        READINGS.add(stored.stored, {"outcome": "stored"})
+        READINGS.add(stored.duplicate, {"outcome": "duplicate"})
+        READINGS.add(stored.conflict + batch.conflicts, {"outcome": "conflict"})
+        READINGS.add(sum(batch.rejections.values()), {"outcome": "rejected"})
+        BATCH_SECONDS.record(seconds)
+        dead = Counter(letter.reason for letters in batch.dead.values() for letter in letters)
+        for reason, count in dead.items():
+            DEAD.add(count, {"reason": reason})
+        self._bad.update(dead)
+        for (_, _, reason), count in batch.rejections.items():
+            self._bad[reason] += count
+        if self._bad and time.monotonic() - self._told > TELL_EVERY:
+            logger.bind(**self._bad).warning("bad input set aside")
+            self._told = time.monotonic()
+            self._bad.clear()
 
 
 def _route(topic: bytes) -> Route | None:
@@ -182,21 +246,3 @@ def _route(topic: bytes) -> Route | None:
         return topics.route(topic)
     except InvalidMessage:
         return None
-
-
-def _report(batch: Batch, stored: table.Stored, seconds: float) -> None:
-    READINGS.add(stored.stored, {"outcome": "stored"})
-    READINGS.add(stored.duplicate, {"outcome": "duplicate"})
-    READINGS.add(stored.conflict + batch.conflicts, {"outcome": "conflict"})
-    READINGS.add(sum(batch.rejections.values()), {"outcome": "rejected"})
-    BATCH_SECONDS.record(seconds)
-    dead: dict[str, int] = {}
-    for letter in (letter for letters in batch.dead.values() for letter in letters):
-        dead[letter.reason] = dead.get(letter.reason, 0) + 1
-    for reason, count in dead.items():
-        DEAD.add(count, {"reason": reason})
-    if dead or batch.rejections:
-        rejected = {reason: 0 for _, _, reason in batch.rejections}
-        for (_, _, reason), count in batch.rejections.items():
-            rejected[reason] += count
-        logger.bind(dead=dead, rejected=rejected).warning("bad input set aside")

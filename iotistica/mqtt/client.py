@@ -18,7 +18,7 @@ import gmqtt
 from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.handler import MQTTConnectError
 
-from iotistica.errors import CannotStart, Superseded, Unavailable
+from iotistica.errors import CannotStart, Refused, Superseded, Unavailable
 from iotistica.mqtt.protocol import Protocol, Raw, publish_packet
 
 KEEPALIVE: Final = 30  # seconds
@@ -68,6 +68,12 @@ class _Client(gmqtt.Client):  # type: ignore[misc]
 
     def connection(self) -> Any:
         return self._connection
+
+    def abort(self) -> None:
+        """Leave nothing of a connection that was not made."""
+        if self._connection is not None:
+            self._connection._transport.abort()
+            self._connection._keep_connection_callback.cancel()
 
 
 class Client:
@@ -188,10 +194,12 @@ async def connect(
                 keepalive=keepalive,
             )
     except MQTTConnectError as exc:
+        raw.abort()
         if exc._code in _BAD_CREDENTIALS:
             raise CannotStart(f"the broker refuses {parts.username!r}: {exc}") from exc
-        raise Unavailable(f"the broker refused the connection: {exc}") from exc
+        raise Refused(f"the broker refused the connection: {exc}") from exc
     except (OSError, TimeoutError) as exc:
+        raw.abort()
         raise Unavailable(f"cannot reach the broker at {parts.hostname}:{parts.port}: {exc}") from exc
     client = Client(raw)
     try:

@@ -16,12 +16,13 @@ from iotistica.errors import InvalidMessage, Unavailable
 from iotistica.instruments import PAUSES, REFUSED, TAKEN, TAKEN_BYTES
 from iotistica.mqtt.client import Batch, Client, connect
 from iotistica.mqtt.protocol import Raw
-from iotistica.storage import lease, streams
+from iotistica.storage import dead_letters, lease, streams
+from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import DeadLetter, Message
+from iotistica.storage.streams import Message
 
-HEAD: Final = 4096  # bytes kept of a payload that is too large
+MEMORY_EVERY: Final = 0.5  # seconds between looks at the memory of Redis
 
 
 class Sorted:
@@ -46,6 +47,7 @@ class Intake:
         self._mark = mark
         self._opened = opened
         self._last = 0
+        self._looked = -MEMORY_EVERY
 
     async def run(self, stop: asyncio.Event) -> None:
         """One lease and one connection; whatever ends them is raised, and the supervisor comes back."""
@@ -57,11 +59,10 @@ class Intake:
                 self._opened()
                 logger.bind(fence=fence).info("intake is open")
                 async for batch in client.batches(stop):
-                    if not await self._take(batch, client, stop):
-                        return
+                    await self._take(batch, client, stop)
 
-    async def _take(self, batch: Batch, client: Client, stop: asyncio.Event) -> bool:
-        """Append a batch and acknowledge it; False if we must go before it was appended."""
+    async def _take(self, batch: Batch, client: Client, stop: asyncio.Event) -> None:
+        """Append a batch and acknowledge it; raises `Unavailable` if we must go before it was appended."""
         received = self._stamp(len(batch.messages))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
@@ -75,7 +76,6 @@ class Intake:
                 await self._append(sorted_, received)
         batch.ack()
         _count(sorted_.streams)
-        return True
 
     def _stamp(self, messages: int) -> int:
         """The receive time of a batch, in us; its messages follow a us apart, so that none shares its time.
@@ -92,11 +92,11 @@ class Intake:
             try:
                 tenant = topics.route(topic).tenant
             except InvalidMessage as exc:
-                result.unknown.append(DeadLetter(topic[:HEAD], payload[:PAYLOAD_CAP], received, exc.code, str(exc)))
+                result.unknown.append(DeadLetter(topic[: dead_letters.HEAD], payload, received, exc.code, str(exc)))
                 continue
             if len(payload) > PAYLOAD_CAP:
                 digest = f"{len(payload)} bytes, sha256 {hashlib.sha256(payload).hexdigest()}"
-                letter = DeadLetter(topic, payload[:HEAD], received, "too_large", digest)
+                letter = DeadLetter(topic, payload[: dead_letters.HEAD], received, "too_large", digest)
                 result.too_large.setdefault(tenant, []).append(letter)
             else:
                 result.streams.setdefault(tenant, []).append((topic, payload))
@@ -113,12 +113,15 @@ class Intake:
 
     async def _append(self, sorted_: Sorted, received: int) -> None:
         if sorted_.streams:
+            if time.monotonic() - self._looked > MEMORY_EVERY:
+                await streams.check_memory(self._redis)
+                self._looked = time.monotonic()
             await streams.append(self._redis, sorted_.streams, received=received, mark=self._mark)
         for tenant, letters in sorted_.too_large.items():
-            await streams.dead_letter(self._redis, tenant, letters)
+            await dead_letters.keep(self._redis, tenant, letters)
             REFUSED.add(len(letters), {"reason": "too_large"})
         if sorted_.unknown:
-            await streams.dead_letter_unknown(self._redis, sorted_.unknown)
+            await dead_letters.keep_unknown(self._redis, sorted_.unknown)
             for letter in sorted_.unknown:
                 REFUSED.add(1, {"reason": letter.reason})
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from loguru import logger
 
-from iotistica.errors import CannotStart, Unavailable
+from iotistica.errors import CannotStart, Refused, Unavailable
 from iotistica.mqtt.client import Client, connect
 
 SECONDS: Final = 5.0  # for a message that must arrive
@@ -51,12 +51,8 @@ async def _lets_in(url: str) -> bool:
     try:
         async with connect(url):
             return True
-    except CannotStart:
+    except (CannotStart, Refused):
         return False
-    except Unavailable as exc:
-        if "refused" in str(exc):
-            return False
-        raise
 
 
 async def _publish(url: str, topic: str, payload: bytes) -> None:

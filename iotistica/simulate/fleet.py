@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote, urlsplit
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
@@ -111,9 +111,10 @@ async def _live(
     connecting: asyncio.Semaphore,
 ) -> None:
     """One agent: what was not acknowledged when its connection is lost, it sends again."""
-    address = urlsplit(url).netloc.rpartition("@")[2]
+    broker = urlsplit(url)
+    address = broker.netloc.rpartition("@")[2]
     user = quote(agent_user(member.tenant, member.agent), safe="")
-    own_url = f"mqtt://{user}:{quote(member.password, safe='')}@{address}"
+    own_url = f"{broker.scheme}://{user}:{quote(member.password, safe='')}@{address}"
     source = envelope.Agent(
         member.agent, series=plan.series, readings=plan.readings, full=plan.full, seed=plan.seed
     )
@@ -175,8 +176,3 @@ async def _publish(
         due += plan.every
         await sleep(max(due - time.monotonic(), 0), stop)
     return left
-
-
-def agent_ids(members: Sequence[Member]) -> list[UUID]:
-    """The ids of these agents."""
-    return [member.agent for member in members]

@@ -36,7 +36,7 @@ async def add(tx: Tx, tenant: TenantId, agent: AgentId, name: str, *, key: bytes
     """Make an agent with its broker account; raises `Conflict` if the uuid is taken, by any tenant."""
     row = await row_as(tx, Agent, ADD, {"tenant": tenant, "agent": agent, "name": name})
     if row is None:
-        raise Conflict(f"the agent {agent} exists already")
+        raise Conflict(f"there is an agent {agent} already; `iotistica agents show` prints how it connects")
     username = agent_user(tenant, agent)
     line = password_line(username, mqtt_password(key, agent, 1), secrets.token_bytes(SALT_BYTES))
     await tx.execute(ADD_ACCOUNT, {"username": username, "tenant": tenant, "agent": agent, "line": line})

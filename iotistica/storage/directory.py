@@ -42,16 +42,19 @@ class Directory:
         return found.intersection(asked)
 
     async def owners(self, asked: Collection[UUID]) -> dict[UUID, TenantId]:
-        """The tenant of each agent that has one; a snapshot that the caller must not change."""
+        """The tenant of each of these agents that has one."""
         now = time.monotonic()
         if now - self._agents_at >= FRESH or len(self._agents) > AGENTS:
             self._agents, self._agents_at = {}, now
-        unknown = [agent for agent in asked if agent not in self._agents and self._worth_asking(agent)]
+        found = {agent: self._agents[agent] for agent in asked if agent in self._agents}
+        unknown = [agent for agent in asked if agent not in found and self._worth_asking(agent)]
         if unknown:
             async with self._database.transaction() as tx:
-                self._agents.update(await agents.owners(tx, unknown))
-            self._miss([agent for agent in unknown if agent not in self._agents])
-        return self._agents
+                loaded = await agents.owners(tx, unknown)
+            self._agents.update(loaded)  # which another caller may have replaced meanwhile
+            self._miss([agent for agent in unknown if agent not in loaded])
+            found |= loaded
+        return found
 
     async def _load_tenants(self) -> None:
         async with self._database.transaction() as tx:

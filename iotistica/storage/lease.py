@@ -8,13 +8,13 @@ from typing import Final
 
 from loguru import logger
 from redis.asyncio import Redis
-from redis.exceptions import WatchError
+from redis.exceptions import RedisError, WatchError
 
 from iotistica.errors import Superseded, Unavailable
 from iotistica.storage.redis import translated
 from iotistica.supervise import sleep
 
-NAMES: Final = ("intake", "control", "background")
+NAMES: Final = ("intake", "background")
 TTL: Final = 15_000  # ms
 RENEW: Final = 5.0  # seconds
 RETRY: Final = 1.0  # seconds between tries to get it
@@ -25,7 +25,8 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
     """Wait for the lease and keep it for the block; yields its fencing number, or None once `stop` is set.
 
     If another process takes it over, the block is cancelled and `Superseded` is raised. While Redis is
-    away the block goes on: nobody else can take the lease then either.
+    away the block goes on; where only we are cut off from it, another may come, and the broker lets only one
+    of two have the session.
     """
     key, token = f"lease:{name}", secrets.token_hex(8)
     fence = await _acquire(redis, key, token, stop)
@@ -42,7 +43,7 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
             await asyncio.sleep(RENEW)
             try:
                 mine = await _renew(redis, key, token)
-            except Unavailable:
+            except (Unavailable, RedisError):
                 continue
             if not mine:
                 lost = True

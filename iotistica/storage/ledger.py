@@ -13,7 +13,10 @@ from iotistica.storage.postgres import Tx, row_as, rows_as
 ENTRIES: Final = """
 INSERT INTO payloads_ledger (tenant_id, entry, processed, dead)
 SELECT * FROM unnest(%(tenants)s::text[], %(entries)s::text[], %(processed)s::int[], %(dead)s::int[])
-ON CONFLICT DO NOTHING
+"""
+COMMITTED: Final = """
+SELECT tenant_id, entry FROM payloads_ledger
+JOIN unnest(%(tenants)s::text[], %(entries)s::text[]) AS n (tenant_id, entry) USING (tenant_id, entry)
 """
 
 
@@ -25,7 +28,11 @@ class EntryCount(msgspec.Struct, frozen=True):
 
 
 async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
-    """Count what became of the payloads of stream entries; an entry delivered again is not counted again."""
+    """Count what became of the payloads of stream entries.
+
+    Raises `Conflict`, and so stores nothing, if one of them was committed before: each entry is stored once,
+    however often it is delivered.
+    """
     rows = sorted(counts, key=lambda c: (c.tenant, c.entry))
     await tx.execute(
         ENTRIES,
@@ -36,6 +43,14 @@ async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
             "dead": [c.dead for c in rows],
         },
     )
+
+
+async def committed(tx: Tx, entries: Sequence[tuple[TenantId, str]]) -> set[tuple[TenantId, str]]:
+    """Those of these entries whose content is stored already."""
+    cursor = await tx.execute(
+        COMMITTED, {"tenants": [tenant for tenant, _ in entries], "entries": [entry for _, entry in entries]}
+    )
+    return {(TenantId(tenant), entry) for tenant, entry in await cursor.fetchall()}
 
 
 REJECT: Final = """

@@ -11,6 +11,7 @@ from iotistica.storage.postgres import Database, Tx
 
 AHEAD: Final = 3  # days made before they are needed
 EPOCH_DAY: Final = date(1970, 1, 1)
+LOCK: Final = 0x10716  # any constant that nothing else takes an advisory lock on
 DAY_US: Final = 86_400_000_000
 
 EXISTING: Final = """
@@ -49,9 +50,6 @@ async def make(database: Database, days: Iterable[date]) -> None:
                     name, start, end
                 )
             )
-
-
-LOCK: Final = 0x10716
 
 
 async def drop_before(database: Database, day: date) -> list[date]:

@@ -73,8 +73,11 @@ class Database:
                 yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
-        except psycopg.DataError as exc:
-            raise Invalid(f"PostgreSQL cannot hold this: {str(exc).strip()}") from exc
+        except (psycopg.DataError, psycopg.IntegrityError) as exc:
+            # The message alone: its details may show a password's hash.
+            raise Invalid(f"the database refuses this: {exc.diag.message_primary or 'bad data'}") from exc
+        except psycopg.errors.QueryCanceled as exc:
+            raise Unavailable("the query took too long: ask for a shorter range") from exc
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
 

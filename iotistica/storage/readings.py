@@ -109,7 +109,7 @@ _DOUBLE: Final[Callable[..., bytes]] = struct.Struct(">id").pack
 _NO_DETAILS: Final = _NULL * 3
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=20_000)
 def _name(metric_name: str) -> bytes:
     return _text(metric_name)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from loguru import logger
 from redis import asyncio as driver
 from redis import exceptions
 from redis.asyncio.retry import Retry
@@ -71,6 +72,7 @@ async def check(redis: Redis) -> None:
             return
         except exceptions.ResponseError:
             return
+    await _warn_of_settings(redis)
     facts = user if isinstance(user, dict) else dict(zip(user[::2], user[1::2], strict=False))
     commands = facts.get(b"commands") or facts.get("commands") or b""
     text = commands.decode() if isinstance(commands, bytes) else str(commands)
@@ -79,6 +81,20 @@ async def check(redis: Redis) -> None:
             "the Redis user `default` lacks +@all: a restart of Redis would lose data."
             " Set it to `off ~* &* +@all` (no log-in, all rights)"
         )
+
+
+WANTED: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+
+
+async def _warn_of_settings(redis: Redis) -> None:
+    try:
+        with translated():
+            found = await redis.config_get(*WANTED)
+    except exceptions.ResponseError:
+        return  # not ours to ask
+    for name, value in WANTED.items():
+        if found.get(name, value) != value:
+            logger.bind(setting=name, wanted=value).warning("Redis may lose what it acknowledged")
 
 
 def readings_stream(tenant: TenantId) -> str:

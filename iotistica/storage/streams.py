@@ -9,8 +9,9 @@ from redis.exceptions import ResponseError
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full
+from iotistica.storage import dead_letters
+from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.redis import (
-    PLATFORM_DLQ,
     dead_letter_stream,
     ledger_key,
     readings_stream,
@@ -23,8 +24,8 @@ Message = tuple[bytes, bytes]
 
 ENTRY_BYTES: Final = 512 << 10  # of payload in one entry, unless one message alone is larger
 ENTRY_MESSAGES: Final = 1000
-UNKNOWN_KEPT: Final = 10_000  # messages for no tenant we know; the oldest go first
 OPEN: Final = 100_000  # entries in work at most: 64 a consumer
+MEMORY_MARK: Final = 0.8  # share of Redis's memory beyond which nothing is appended
 STALE: Final = 60_000  # ms without an acknowledgement after which another consumer takes an entry over
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -39,15 +40,13 @@ class Entry(NamedTuple):
     received: int
     messages: list[Message]
 
+    @property
+    def key(self) -> "EntryKey":
+        return self.tenant, self.id.decode()
 
-class DeadLetter(NamedTuple):
-    """A message that cannot be processed, with the reason and its bytes."""
 
-    topic: bytes
-    payload: bytes
-    received: int
-    reason: str
-    detail: str
+EntryKey = tuple[TenantId, str]
+"""What tells an entry from every other."""
 
 
 async def append(redis: Redis, batches: Mapping[TenantId, Sequence[Message]], *, received: int, mark: int) -> None:
@@ -72,6 +71,14 @@ async def append(redis: Redis, batches: Mapping[TenantId, Sequence[Message]], *,
                 pipe.execute_command("HINCRBY", ledger, "taken", len(messages))
                 pipe.execute_command("HINCRBY", ledger, "waiting", len(messages))
             await pipe.execute()
+
+
+async def check_memory(redis: Redis) -> None:
+    """Raise `Full` when Redis has used `MEMORY_MARK` of its memory; the rest is for acknowledgements."""
+    with translated():
+        memory = await redis.info("memory")
+    if 0 < memory["maxmemory"] * MEMORY_MARK < memory["used_memory"]:
+        raise Full("Redis is near its memory limit")
 
 
 def _chunks(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
@@ -174,56 +181,71 @@ async def _read(
     return entries
 
 
-async def finish(redis: Redis, entries: Sequence[Entry], dead: Mapping[TenantId, Sequence[DeadLetter]]) -> None:
+# An entry is finished once: whoever comes second, because an answer was lost or another consumer took the
+# entry over, finds it acknowledged and changes nothing, neither the count of what waits nor the dead letters.
+# Beyond its byte cap a tenant's dead letters keep only the heads of payloads, beyond its cap of letters only a
+# count: one sender of garbage must not fill the memory that everybody's readings pass through.
+FINISH: Final = (
+    """
+local ledger, finished = KEYS[3], 0
+local i = 2
+while i <= #ARGV do
+    local id, messages, letters = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    i = i + 3
+    local open = redis.call('XACK', KEYS[1], ARGV[1], id) == 1
+    if open then
+        redis.call('XDEL', KEYS[1], id)
+        redis.call('HINCRBY', ledger, 'waiting', -messages)
+        finished = finished + 1
+    end
+    for _ = 1, letters do
+        local topic, payload, received, reason, detail = unpack(ARGV, i, i + 4)
+        i = i + 5
+        if open then
+            local bytes = tonumber(redis.call('HGET', ledger, 'dead_bytes') or '0')
+            if bytes + #payload > {bytes} then
+                detail = 'only the head of ' .. #payload .. ' bytes is kept: too many dead letters. ' .. detail
+                payload = string.sub(payload, 1, {head})
+            end
+            if redis.call('XLEN', KEYS[2]) < {letters} then
+                redis.call('XADD', KEYS[2], '*', 'stream', KEYS[1], 'topic', topic, 'payload', payload,
+                    'received', received, 'reason', reason, 'detail', detail, 'attempts', 1)
+                redis.call('HINCRBY', ledger, 'dead_bytes', #payload)
+            else
+                redis.call('HINCRBY', ledger, 'dead_unkept', 1)
+            end
+        end
+    end
+end
+return finished
+""".replace("{bytes}", str(dead_letters.BYTES))
+    .replace("{head}", str(dead_letters.HEAD))
+    .replace("{letters}", str(dead_letters.LETTERS))
+)
+
+
+async def finish(redis: Redis, entries: Sequence[Entry], dead: Mapping[EntryKey, Sequence[DeadLetter]]) -> None:
     """Acknowledge and remove entries whose content is committed, and put their dead letters aside.
 
-    One transaction a tenant, so that a message is never both open and a dead letter. When it fails the
-    caller must not call again with the same entries, since its answer alone may have been lost: what is
-    still open comes back by `read(own=True)`.
+    Atomic for each tenant, and may be called again when its answer was lost.
     """
     by_tenant: dict[TenantId, list[Entry]] = {}
     for entry in entries:
         by_tenant.setdefault(entry.tenant, []).append(entry)
     with translated():
         for tenant, own in by_tenant.items():
-            key, group = readings_stream(tenant), writers_group(tenant)
-            ids = [entry.id for entry in own]
-            async with redis.pipeline(transaction=True) as pipe:
-                for letter in dead.get(tenant, ()):
-                    pipe.execute_command("XADD", dead_letter_stream(tenant), "*", *_letter(key, letter))
-                pipe.execute_command("XACK", key, group, *ids)
-                pipe.execute_command("XDEL", key, *ids)
-                pipe.execute_command("HINCRBY", ledger_key(tenant), "waiting", -sum(len(e.messages) for e in own))
-                await pipe.execute()
+            arguments: list[Any] = [writers_group(tenant)]
+            for entry in own:
+                letters = dead.get(entry.key, ())
+                arguments += [entry.id, len(entry.messages), len(letters)]
+                for letter in letters:
+                    arguments += _letter(letter)
+            keys = [readings_stream(tenant), dead_letter_stream(tenant), ledger_key(tenant)]
+            await redis.eval(FINISH, len(keys), *keys, *arguments)
 
 
-def _letter(origin: str, letter: DeadLetter) -> tuple[Any, ...]:
-    return (
-        *("stream", origin, "topic", letter.topic, "payload", letter.payload, "received", letter.received),
-        *("reason", letter.reason, "detail", letter.detail[:500], "attempts", 1),
-    )
-
-
-async def dead_letter_unknown(redis: Redis, letters: Sequence[DeadLetter]) -> None:
-    """Keep messages of no tenant we know in one bounded stream of the platform."""
-    with translated():
-        async with redis.pipeline(transaction=False) as pipe:
-            for letter in letters:
-                pipe.execute_command(
-                    "XADD", PLATFORM_DLQ, "MAXLEN", "~", UNKNOWN_KEPT, "*", *_letter("intake", letter)
-                )
-            await pipe.execute()
-
-
-async def dead_letter(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter]) -> None:
-    """Put messages aside that never reach a stream, counted as taken in and as dead."""
-    with translated():
-        async with redis.pipeline(transaction=True) as pipe:
-            for letter in letters:
-                pipe.execute_command("XADD", dead_letter_stream(tenant), "*", *_letter("intake", letter))
-            pipe.execute_command("HINCRBY", ledger_key(tenant), "taken", len(letters))
-            pipe.execute_command("HINCRBY", ledger_key(tenant), "refused", len(letters))
-            await pipe.execute()
+def _letter(letter: DeadLetter) -> tuple[Any, ...]:
+    return (letter.topic, letter.payload, letter.received, letter.reason, letter.detail[:500])
 
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,16 +259,20 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float
 
 
-async def state(redis: Redis, tenant: TenantId, *, now: float) -> StreamState:
-    """What is in a tenant's stream; `now` in seconds since the epoch."""
-    key = readings_stream(tenant)
+async def states(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> list[StreamState]:
+    """What is in these tenants' streams; `now` in seconds since the epoch."""
     with translated():
         async with redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(ledger_key(tenant))
-            pipe.xlen(key)
-            pipe.xlen(dead_letter_stream(tenant))
-            pipe.execute_command("XRANGE", key, "-", "+", "COUNT", 1)
-            ledger, entries, dead, first = await pipe.execute()
+            for tenant in tenants:
+                pipe.hgetall(ledger_key(tenant))
+                pipe.xlen(readings_stream(tenant))
+                pipe.xlen(dead_letter_stream(tenant))
+                pipe.execute_command("XRANGE", readings_stream(tenant), "-", "+", "COUNT", 1)
+            replies = await pipe.execute()
+    return [_state(*replies[at : at + 4], now=now) for at in range(0, len(replies), 4)]
+
+
+def _state(ledger: dict[bytes, bytes], entries: int, dead: int, first: list[Any], *, now: float) -> StreamState:
     counts = {name.decode(): int(value) for name, value in ledger.items()}
     oldest = now - int(first[0][0].split(b"-")[0]) / 1000 if first else 0.0
     return StreamState(

@@ -29,7 +29,9 @@ async def add(tx: Tx, name: str, tenant: TenantId | None = None) -> Tenant:
     tenant = tenant or TenantId(secrets.token_hex(TENANT_BYTES))
     row = await row_as(tx, Tenant, ADD, {"tenant": tenant, "name": name})
     if row is None:
-        raise Conflict(f"a tenant with the id {tenant} or the name {name!r} exists already")
+        raise Conflict(
+            f"there is a tenant {name!r} already, or one of that id; `iotistica tenants list` shows them"
+        )
     return row
 
 

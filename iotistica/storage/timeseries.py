@@ -67,11 +67,13 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
 
 # Only good and uncertain values enter an aggregate; `count` counts every reading.
 _USABLE: Final = "FILTER (WHERE r.value IS NOT NULL AND r.quality IN ('good', 'uncertain'))"
+# Beyond this a sum may overflow, which would cost the answer for every other series too.
+_SUMMABLE: Final = _USABLE.replace("WHERE", "WHERE abs(r.value) < 1e290 AND")
 AGGREGATES: Final = {
-    "avg": f"avg(r.value) {_USABLE}",
+    "avg": f"avg(r.value) {_SUMMABLE}",
     "min": f"min(r.value) {_USABLE}",
     "max": f"max(r.value) {_USABLE}",
-    "sum": f"sum(r.value) {_USABLE}",
+    "sum": f"sum(r.value) {_SUMMABLE}",
     "count": "count(*)::float8",
     "first": f"(array_agg(r.value ORDER BY r.time) {_USABLE})[1]",
     "last": f"(array_agg(r.value ORDER BY r.time DESC) {_USABLE})[1]",
@@ -129,7 +131,7 @@ CROSS JOIN LATERAL (
     ORDER BY r.time DESC LIMIT 1
 ) r
 WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
-  AND s.metric_name > %(after)s AND s.metric_name <> ALL(%(known)s::text[])
+  AND s.metric_name <> ALL(%(known)s::text[])
   AND (%(only)s::text[] IS NULL OR s.metric_name = ANY(%(only)s::text[]))
 ORDER BY s.metric_name LIMIT %(limit)s
 """
@@ -154,7 +156,7 @@ async def latest(
     found: dict[str, Value] = {}
     for start, end in windows:
         parameters = {"tenant": tenant, "agent": agent, "start": start, "end": end, "limit": limit}
-        parameters |= {"known": list(found), "only": list(only) if only is not None else None, "after": ""}
+        parameters |= {"known": list(found), "only": list(only) if only is not None else None}
         for value in await rows_as(tx, Value, LATEST, parameters):
             found[value.metric_name] = value
         if len(found) >= limit or len(found) == await _series(tx, tenant, agent, only):
@@ -174,7 +176,9 @@ class _Count(msgspec.Struct):
 
 
 async def _series(tx: Tx, tenant: TenantId, agent: UUID, only: Sequence[str] | None) -> int:
-    row = await row_as(tx, _Count, SERIES, {"tenant": tenant, "agent": agent, "only": list(only) if only else None})
+    row = await row_as(
+        tx, _Count, SERIES, {"tenant": tenant, "agent": agent, "only": list(only) if only is not None else None}
+    )
     return row.count if row else 0
 
 
@@ -193,7 +197,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 SUMMARY: Final = f"""
 SELECT s.metric_name, s.protocol, s.unit, count(*) AS total_readings, min(r.time) AS first_reading_time,
        max(r.time) AS last_reading_time, min(r.value) {_USABLE} AS min, max(r.value) {_USABLE} AS max,
-       avg(r.value) {_USABLE} AS avg
+       avg(r.value) {_SUMMABLE} AS avg
 FROM agents a JOIN series s USING (agent_uuid) JOIN readings r USING (agent_uuid, metric_name)
 WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.time >= %(start)s AND r.time < %(end)s
 GROUP BY s.agent_uuid, s.metric_name ORDER BY s.metric_name LIMIT %(limit)s

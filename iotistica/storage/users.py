@@ -47,7 +47,10 @@ async def add(tx: Tx, tenant: TenantId, email: str, password: str, role: str) ->
     return row
 
 
-BY_EMAIL: Final = "SELECT user_id, password_hash FROM users WHERE lower(email) = lower(%(email)s)"
+BY_EMAIL: Final = """
+SELECT user_id, password_hash FROM users JOIN tenants USING (tenant_id)
+WHERE lower(email) = lower(%(email)s) AND enabled
+"""
 
 
 async def credentials(tx: Tx, email: str) -> tuple[UUID | None, str]:

@@ -119,6 +119,19 @@ def test_a_crash_leaves_nothing_that_blocks_the_next_start() -> None:
             assert again.stop() == 0
 
 
+def test_an_interrupted_first_start_is_begun_again() -> None:
+    """Killed while the database is being made, the next start makes it."""
+    with data_folder() as folder:
+        server = Served(folder).start()
+        until(
+            lambda: (folder / "servers" / "postgres.new" / "PG_VERSION").exists(), what="the database in the making"
+        )
+        server.kill()
+        assert not (folder / "servers" / "postgres").exists()
+        again = Served(folder).start().ready()
+        assert again.stop() == 0
+
+
 @pytest.mark.parametrize("victim", ["postgres", "redis", "mosquitto"])
 def test_a_killed_server_is_started_again_and_the_flow_goes_on(server: Served, victim: str) -> None:
     """Whatever group that costs its connection starts again, and the next reading is stored."""

@@ -1,5 +1,6 @@
 """The REST API as a dashboard uses it."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -90,6 +91,9 @@ def test_summary_and_agents(client: httpx.Client, agent: dict[str, str]) -> None
     [
         ({"start": "yesterday"}, "start"),
         ({"end": "2020-01-01"}, "start"),
+        ({"start": "999999w"}, "start"),
+        ({"end": "0001-01-01T00:30"}, "end"),
+        ({"end": "9999-12-31T23:59:59-12:00"}, "end"),
         ({"interval": "5 minutes"}, "interval"),
         ({"interval": "1s", "start": "30d"}, "interval"),
         ({"agg": "median"}, "agg"),
@@ -149,3 +153,46 @@ def test_health_metrics_and_the_pages_of_the_api_work_offline(server: Served) ->
         assert len(httpx.get(f"{base}/schema/assets/{asset}").content) > 10_000
     paths = httpx.get(f"{base}/schema/openapi.json").json()["paths"]
     assert "/api/v1/readings/{agent}/timeseries" in paths
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"email":' + b"[" * 100_000, b'{"email":"a","password":"\xff"}', b"\xff\xfe", b"", b"null"],
+)
+def test_a_broken_body_is_the_callers_fault(server: Served, body: bytes) -> None:
+    """However it is broken, the answer is a problem and no 500."""
+    url = f"http://127.0.0.1:{server.http_port}/api/v1/auth/login"
+    answer = httpx.post(url, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["status"] == 400
+
+
+@pytest.mark.parametrize("name", ["%00", "a" * 300, "..%2f..%2f__init__.py", "index.html"])
+def test_only_the_pages_own_files_are_served(server: Served, name: str) -> None:
+    """No other name reaches the disk."""
+    assert httpx.get(f"http://127.0.0.1:{server.http_port}/schema/assets/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("head", ["[" * 20_000, '{"alg":"HS256"}', "{}", "null"])
+def test_a_broken_token_is_refused(server: Served, head: str) -> None:
+    """Whatever stands in it."""
+    token = base64.urlsafe_b64encode(head.encode()).rstrip(b"=").decode() + ".e30.AA"
+    url = f"http://127.0.0.1:{server.http_port}/api/v1/agents"
+    assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 401
+
+
+def test_values_too_large_to_sum_cost_no_answer(server: Served) -> None:
+    """They are shown, and left out of sums and averages."""
+    tenant = server.add_tenant("overflow")
+    made, client = server.add_agent(tenant), server.login(tenant)
+    points = [
+        {"metric": "m", "value": 1.7e308, "timestamp": (START + timedelta(seconds=n)).isoformat()} for n in (0, 1)
+    ]
+    points.append({"metric": "m", "value": 3, "timestamp": (START + timedelta(seconds=2)).isoformat()})
+    with Client311(server.mqtt_port, made["username"], made["password"]) as device:
+        device.publish(f"{made['topic']}/endpoints/{'p' * 100}", json.dumps({"readings": points}).encode())
+    until(lambda: client.get("/ingestion/ledger").json()["readings"]["stored"] == 3)
+    (row,) = client.get(f"/readings/{made['uuid']}/summary").json()["metrics"]
+    assert (row["max"], row["avg"], row["protocol"]) == (1.7e308, 3, "p" * 64)
+    (bucket,) = query(client, made, interval="1h", agg="sum").json()["readings"]
+    assert bucket["value"] == 3

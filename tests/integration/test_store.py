@@ -10,7 +10,7 @@ import pytest
 from iotistica.domain.envelopes import Found
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.readings import Reading
-from iotistica.errors import IotisticaError
+from iotistica.errors import Conflict, IotisticaError
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.storage import agents, ledger, partitions, readings
 from iotistica.storage.ledger import EntryCount
@@ -113,10 +113,11 @@ async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -
 async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agent: AgentId) -> None:
     """The ledger's rows become totals; what it says stays the same, and an entry counts once."""
     entry = [EntryCount(tenant, "1-1", 3, 1)]
+    async with database.transaction() as tx:
+        await ledger.count_entries(tx, entry)
     for _ in range(3):
         await store(database, tenant, {agent: [reading(time=NOW)]})
         async with database.transaction() as tx:
-            await ledger.count_entries(tx, entry)
             await ledger.count_rejections(tx, {(tenant, agent, "too_old"): 2})
     async with database.transaction() as tx:
         before = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
@@ -127,7 +128,11 @@ async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agen
             await ledger.fold_payloads(tx, tenant, before=later, still_open=["1-1"])
     async with database.transaction() as tx:
         assert (await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)) == before
-        await ledger.count_entries(tx, entry)  # delivered again: it was still open
+        assert await ledger.committed(tx, [(tenant, "1-1"), (tenant, "1-2")]) == {(tenant, "1-1")}
+    with pytest.raises(Conflict):
+        async with database.transaction() as tx:
+            await ledger.count_entries(tx, entry)  # delivered again: it was still open
+    async with database.transaction() as tx:
         await ledger.fold_payloads(tx, tenant, before=later, still_open=[])
         assert (await ledger.payloads(tx, tenant)) == before[1]
         assert await ledger.rejected(tx, tenant, agent) == {"too_old": 6}

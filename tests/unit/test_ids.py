@@ -48,6 +48,7 @@ def test_no_other_text_is_taken_for_an_id(text: bytes) -> None:
         b"i/obLD1OX=/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
         b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAB/endpoints/x",  # bits beyond the id
         b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA/unheard/of",
+        b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/" + b"x" * 600,
         b"i/\xff\xfe/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
     ],
 )

@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import UTC, datetime
+import zlib
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from iotistica.domain.readings import Reading
 from iotistica.errors import InvalidMessage
 from iotistica.storage.readings import _pack_rows
 
-RECEIVED = times.to_us(datetime(2026, 6, 1, tzinfo=UTC))
+RECEIVED = times.parse_us("2026-06-01T00:00:00Z")
 YEAR = 365 * 86_400_000_000
 
 
@@ -221,3 +221,45 @@ def test_system_metrics() -> None:
     found = envelopes.system_metrics(json.dumps(report).encode(), received=RECEIVED, retention_us=YEAR)
     assert {r.metric_name: r.value for r in found.readings} == {"cpu_usage": 12.5, "memory.used": 3, "memory.ok": 1}
     assert {r.protocol for r in found.readings} == {"system"}
+
+
+def deflated(document: bytes) -> bytes:
+    return zlib.compress(document, 9)
+
+
+def test_a_message_without_readings_is_not_passed_over() -> None:
+    """Beside others or alone, it is taken as a reading itself, or rejected; an empty list is no damage."""
+    bare = {"metric": "t", "value": 1}
+    assert len(parse({"messages": [bare]}).readings) == 1
+    assert len(parse({"messages": [bare, {"readings": [bare]}]}).readings) == 2
+    assert parse({"messages": [{"x": 1}]}).rejected == {"not_an_object": 1}
+    for empty in ({"readings": []}, {"messages": []}, [], {"messages": [{"readings": []}]}):
+        assert parse(empty) == Found([], {})
+
+
+def test_a_few_bytes_cannot_ask_for_endless_work() -> None:
+    """What inflates to many readings, or to names and times of megabytes, is refused before it is walked over."""
+    long = b"\xdb" + (8 << 20).to_bytes(4, "big") + b"a" * (8 << 20)
+    tags = b"\x82\xa4node" + long + b"\xa4tags\xdd" + (19_000).to_bytes(4, "big") + b"\x81\xa4name\x01" * 19_000
+    assert parse(deflated(tags)).rejected == {"name_too_long": 19_000}
+    many = b"\x81\xa8readings\xdd" + (2_000_000).to_bytes(4, "big") + b"\x81\xa4name\x01" * 2_000_000
+    with pytest.raises(InvalidMessage, match="too_many_readings"):
+        parse(deflated(many))
+    listed = b"\xdd" + (1_000_000).to_bytes(4, "big") + b"\x81\xa4name\x01" * 1_000_000
+    with pytest.raises(InvalidMessage, match="too_many_readings"):
+        parse(deflated(listed))
+    times_ = {"timestamp": "1" * (8 << 20) + "x", "readings": [{"metric": "m", "value": 1}] * 19_000}
+    assert parse(deflated(json.dumps(times_).encode())).rejected == {"bad_time": 19_000}
+    for field in ("unit", "protocol", "quality", "value", "device_uuid", "qualityCode"):
+        kept = one(**{field: "\u00fc" * 500_000})
+        assert len(json.dumps([kept.unit, kept.protocol, kept.quality, kept.extra])) < 40_000
+
+
+def test_a_report_of_system_metrics_is_bounded() -> None:
+    """A long key above thousands of numbers is not multiplied with them."""
+    inner = (
+        b"\xdf" + (5000).to_bytes(4, "big") + b"".join(b"\xce" + i.to_bytes(4, "big") + b"\1" for i in range(5000))
+    )
+    payload = deflated(b"\x81\xdb" + (1 << 20).to_bytes(4, "big") + b"a" * (1 << 20) + inner)
+    found = envelopes.system_metrics(payload, received=RECEIVED, retention_us=YEAR)
+    assert (found.readings, found.rejected) == ([], {"name_too_long": 200, "too_many_metrics": 4800})

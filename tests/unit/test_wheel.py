@@ -16,5 +16,5 @@ def test_the_wheel_carries_the_migrations(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for path in [ROOT / "alembic" / "env.py", *(ROOT / "alembic" / "versions").glob("*.py")]:
         assert f"iotistica/_alembic/{path.relative_to(ROOT / 'alembic')}" in names
-    assert "iotistica/cli.py" in names
+    assert "iotistica/cli/main.py" in names
     assert not any(name.startswith(("tests/", "bench/")) for name in names)

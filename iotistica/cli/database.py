@@ -1,0 +1,77 @@
+"""How a command reaches the database: the configured, the running instance's, or one started for it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import uvloop
+
+from iotistica.domain.ids import TenantId
+from iotistica.embedded import home, servers
+from iotistica.errors import NotFound
+from iotistica.settings import Settings
+from iotistica.storage import postgres
+from iotistica.storage import tenants as tenants_
+from iotistica.storage.postgres import Database, Tx
+
+T = TypeVar("T")
+
+
+def key_of(settings: Settings) -> bytes:
+    """The key of `IOTISTICA_SECRET_KEY`, or of the data folder."""
+    if settings.secret_key:
+        return home.parse_key(settings.secret_key, "IOTISTICA_SECRET_KEY")
+    return home.server_key(settings.data_path)
+
+
+async def tenant_named(tx: Tx, name: str) -> TenantId:
+    """The tenant of that name or id; raises `NotFound`."""
+    found = await tenants_.find(tx, name)
+    if found is None:
+        hint = (
+            "the first `iotistica serve` makes it" if name == "default" else "`iotistica tenants list` shows them"
+        )
+        raise NotFound(f"there is no tenant {name!r}; {hint}")
+    return found.tenant_id
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    """A small pool for the block."""
+    database = Database(url, size=2, name="cli", statement_seconds=30)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@contextlib.contextmanager
+def database_url(settings: Settings) -> Iterator[str]:
+    """The configured database, that of the running instance, or one started for this command alone."""
+    if settings.database_url:
+        yield settings.database_url
+    elif found := home.runtime(settings.data_path):
+        yield found.database_url
+    else:
+        with servers.running(settings, key_of(settings), broker=False) as embedded:
+            yield embedded.database_url
+
+
+def in_database(settings: Settings, work: Callable[[Tx], Awaitable[T]]) -> T:
+    """What `work` returns, once its transaction is committed."""
+
+    async def inside(url: str) -> T:
+        async with opened(url) as database, database.transaction() as tx:
+            return await work(tx)
+
+    with database_url(settings) as url:
+        postgres.migrate(url)
+        return run(inside(url))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

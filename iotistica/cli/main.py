@@ -1,0 +1,154 @@
+"""The commands that run something; the only reader of the environment."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from iotistica import __version__, log
+from iotistica import settings as settings_
+from iotistica.cli import records
+from iotistica.cli.database import database_url, key_of, opened, run
+from iotistica.embedded import home, servers
+from iotistica.errors import CannotStart, Conflict, IotisticaError
+from iotistica.settings import Settings
+from iotistica.storage import postgres
+from iotistica.storage import tenants as tenants_
+from iotistica.storage import users as users_
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """A home in the cloud for edge agents."""
+    context.obj = settings_.load(os.environ)
+    log.configure(context.obj.log_level, context.obj.log_format)
+    for name in settings_.unknown(os.environ):
+        click.echo(f"iotistica: {name} is no setting; `iotistica config` lists them", err=True)
+
+
+for command in (records.tenants, records.users, records.agents):
+    cli.add_command(command)
+
+
+@cli.command()
+@click.option("--roles", default="", help="Some of api, ingest, http, mqtt, background; all unless given.")
+@click.option("--demo", is_flag=True, help="Also run 20 simulated agents in a tenant `demo`.")
+@click.pass_obj
+def serve(settings: Settings, roles: str, demo: bool) -> None:
+    """Start everything that no URL names, and serve until a signal."""
+    from iotistica import app  # the other commands need not wait for Litestar
+
+    wanted = [role.strip() for role in roles.split(",") if role.strip()]
+    app.groups_of(wanted)
+    key = key_of(settings)
+    with _servers(settings, key) as embedded:
+        url = embedded.database_url if embedded else settings.database_url
+        postgres.migrate(url)
+        run(_first_start(url, settings))
+        run(app.serve(settings, wanted, key, embedded, with_demo=demo))
+
+
+@contextlib.contextmanager
+def _servers(settings: Settings, key: bytes) -> Iterator[servers.Servers | None]:
+    if settings.database_url and settings.redis_url and settings.mqtt_url:
+        yield None
+        return
+    with servers.running(settings, key) as embedded:
+        yield embedded
+
+
+@cli.command()
+@click.option("--agents", "count", default=20, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--tenant", default="demo", show_default=True, help="Made if it is missing.")
+@click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds between messages.")
+@click.option("--messages", default=0, type=click.IntRange(0), help="Of each agent, then end; 0 goes on.")
+@click.option("--readings", default=10, show_default=True, type=click.IntRange(1, 1000), help="In a message.")
+@click.option("--series", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of each agent.")
+@click.option("--encoding", default="json", show_default=True,
+              type=click.Choice(["json", "msgpack", "deflate", "both", "mix"]))  # fmt: skip
+@click.option("--full", is_flag=True, help="Readings of 1 kB, as the real agent sends them.")
+@click.option("--duplicates", default=0.0, type=click.FloatRange(0, 1), help="Share of messages sent twice.")
+@click.option("--bad", default=0.0, type=click.FloatRange(0, 1), help="Share of readings that must be rejected.")
+@click.option("--skew", default=0.0, help="Seconds the agents' clocks are ahead.")
+@click.option("--seed", default=1, show_default=True)
+@click.pass_obj
+def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed: int, **options: Any) -> None:
+    """Run agents that publish as real ones do, against the instance on this data folder."""
+    from iotistica.simulate import fleet
+
+    plan = fleet.Plan(agents=count, messages=messages, seed=seed, **options)
+    url = settings.mqtt_url
+    if not url and (found := home.runtime(settings.data_path)):
+        url = found.mqtt_url
+    if not url:
+        raise CannotStart("nothing runs on this data folder; start `iotistica serve`, or set IOTISTICA_MQTT_URL")
+
+    async def work(where: str) -> None:
+        async with opened(where) as database:
+            members = await fleet.enlist(database, key_of(settings), tenant, plan.agents)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, stop.set)
+        report = await fleet.run(plan, members, url, stop)
+        click.echo(report.text())
+
+    with database_url(settings) as where:
+        run(work(where))
+
+
+@cli.command()
+@click.pass_obj
+def migrate(settings: Settings) -> None:
+    """Bring the database's schema up to date."""
+    with database_url(settings) as url:
+        changed = postgres.migrate(url)
+        click.echo(f"the schema is at revision {postgres.newest_revision()}{'' if changed else ' already'}")
+
+
+@cli.command()
+@click.option("--markdown", is_flag=True, help="Write the page docs/configuration.md instead.")
+@click.pass_obj
+def config(settings: Settings, markdown: bool) -> None:
+    """Show every setting, its value and its meaning."""
+    if markdown:
+        click.echo(settings_.page(), nl=False)
+        return
+    for name, value, meaning in settings_.describe(settings):
+        click.echo(f"# {meaning}\n{name}={value}\n")
+
+
+async def _first_start(url: str, settings: Settings) -> None:
+    """Make the tenant `default` and its owner, where they are missing."""
+    password = settings.admin_password or secrets.token_urlsafe(12)
+    async with opened(url) as database:
+        with contextlib.suppress(Conflict):  # another process may start for the first time beside us
+            async with database.transaction() as tx:
+                tenant = await tenants_.find(tx, "default") or await tenants_.add(tx, "default")
+                if await users_.any_of(tx, tenant.tenant_id) is not None:
+                    return
+                await users_.add(tx, tenant.tenant_id, settings.admin_email, password, "owner")
+            if not settings.admin_password:
+                click.echo(f"\n  First owner: {settings.admin_email}  password: {password}  (shown only now)\n")
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is one line and a code that is not 0."""
+    try:
+        cli(prog_name="iotistica", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except IotisticaError as exc:
+        click.echo("iotistica: " + " ".join(str(exc).split()), err=True)
+        sys.exit(1)

@@ -1,0 +1,155 @@
+"""A worker between a real Valkey and a real PostgreSQL, interrupted where it hurts."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from iotistica.domain.ids import AgentId, TenantId, agent_topic
+from iotistica.errors import Full, Unavailable
+from iotistica.ingest.catalogue import Catalogue
+from iotistica.ingest.worker import Worker
+from iotistica.storage import dead_letters, ledger, streams
+from iotistica.storage import redis as redis_
+from iotistica.storage.dead_letters import DeadLetter
+from iotistica.storage.directory import Directory
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+
+READINGS = 3
+
+
+@pytest.fixture
+def make(redis: Redis, database: Database) -> Any:
+    def worker(name: str) -> Worker:
+        return Worker(
+            name,
+            redis=redis,
+            database=database,
+            directory=Directory(database),
+            catalogue=Catalogue(),
+            messages=100,
+            retention_days=30,
+        )
+
+    return worker
+
+
+async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int) -> None:
+    """Entries of one good message and one that cannot be understood."""
+    topic = f"{agent_topic(tenant, agent)}/endpoints/x".encode()
+    now = int(datetime.now(UTC).timestamp() * 1e6)
+    start = datetime.now(UTC) - timedelta(hours=1)
+    for number in range(entries):
+        when = (start + timedelta(seconds=number)).isoformat()
+        points = [{"metric": f"m{n}", "value": n, "timestamp": when} for n in range(READINGS)]
+        payload = json.dumps({"readings": [*points, 17]}).encode()
+        await streams.append(redis, {tenant: [(topic, payload), (topic, b"{bad")]}, received=now, mark=10_000)
+
+
+async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: AgentId, entries: int) -> bool:
+    async with database.transaction() as tx:
+        readings, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+    (stream,) = await streams.states(redis, [tenant], now=0.0)
+    counted = (readings.found, readings.stored, readings.duplicate, readings.rejected)
+    wanted = ((READINGS + 1) * entries, READINGS * entries, 0, entries)
+    taken = (stream.taken, stream.waiting, stream.entries, stream.dead, payloads.processed, payloads.dead)
+    return (counted, taken) == (wanted, (2 * entries, 0, 0, entries, entries, entries))
+
+
+async def until_balanced(worker: Worker, *facts: Any) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    try:
+        async with asyncio.timeout(20):
+            while not await balanced(*facts):
+                assert not running.done(), running
+                await asyncio.sleep(0.05)
+    finally:
+        stop.set()
+        await running
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_what_is_committed_but_not_finished_is_counted_once(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    agent: AgentId,
+    make: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
+) -> None:
+    """Redis goes away right after the commit, before it finishes the entries or before its answer arrives."""
+    await fill(redis, tenant, agent, 5)
+    finish = streams.finish
+
+    async def cut(*arguments: Any) -> None:
+        if after:
+            await finish(*arguments)
+        raise Unavailable("cut")
+
+    monkeypatch.setattr(streams, "finish", cut)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(20):
+                await make("one").run(asyncio.Event())
+    monkeypatch.setattr(streams, "finish", finish)
+    await until_balanced(make("one"), redis, database, tenant, agent, 5)
+
+
+async def test_an_entry_that_two_consumers_have_is_stored_once(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow consumer's entries are taken over; when it wakes up it finds them stored and changes nothing."""
+    await streams.make_groups(redis, [tenant])
+    await fill(redis, tenant, agent, 4)
+    slow = make("slow")
+    entries = await streams.read(redis, [tenant], "slow", count=10)
+    assert len(entries) == 4
+    monkeypatch.setattr(streams, "STALE", 0)
+    monkeypatch.setattr("iotistica.ingest.worker.TAKE_OVER_EVERY", 0)
+    await until_balanced(make("quick"), redis, database, tenant, agent, 4)
+    await slow._store(entries)
+    assert await balanced(redis, database, tenant, agent, 4)
+
+
+async def test_a_fault_of_ours_costs_one_message(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raises the unexpected is a dead letter, and the worker goes on."""
+    await fill(redis, tenant, agent, 2)
+    monkeypatch.setattr("iotistica.domain.codec._lenient", lambda *_: 1 / 0)
+    await until_balanced(make("one"), redis, database, tenant, agent, 2)
+    letters = await redis.xrange(redis_.dead_letter_stream(tenant))
+    assert {fields[b"reason"] for _, fields in letters} == {b"internal_error"}
+
+
+async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) -> None:
+    """Beyond its caps a tenant's dead letters keep heads, then only a count; and near the limit nothing is taken."""
+    await streams.make_groups(redis, [tenant])
+    payload = b"x" * 5000
+
+    async def one_more() -> None:
+        await streams.append(redis, {tenant: [(b"t", payload)]}, received=1, mark=10_000)
+        (entry,) = await streams.read(redis, [tenant], "c", count=1)
+        await streams.finish(redis, [entry], {entry.key: [DeadLetter(b"t", payload, 1, "bad_json", "why")]})
+
+    await one_more()
+    await redis.hset(redis_.ledger_key(tenant), "dead_bytes", dead_letters.BYTES)
+    await one_more()
+    letters = [fields for _, fields in await redis.xrange(redis_.dead_letter_stream(tenant))]
+    assert [len(letter[b"payload"]) for letter in letters] == [5000, dead_letters.HEAD]
+    assert letters[1][b"detail"].startswith(b"only the head of 5000 bytes is kept")
+
+    used = (await redis.info("memory"))["used_memory"]
+    await streams.check_memory(redis)
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", int(used / streams.MEMORY_MARK) - 100_000)
+    try:
+        with pytest.raises(Full):
+            await streams.check_memory(redis)
+    finally:
+        await redis.config_set("maxmemory", limit)
