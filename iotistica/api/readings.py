@@ -29,8 +29,8 @@ Time = Annotated[str | None, QueryParameter(max_length=64)]
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
 
 
-class Timeseries(msgspec.Struct, frozen=True, kw_only=True):
-    """Single readings, the oldest first."""
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked, and the source that served it."""
 
     agent_uuid: UUID
     metric: str
@@ -38,20 +38,19 @@ class Timeseries(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime
     source: str
     count: int
+
+
+class Timeseries(Answer, frozen=True, kw_only=True):
+    """Single readings, the oldest first."""
+
     readings: list[Value]
     next: datetime | None
     """Give it as `start` for the rest, when the answer was cut at `limit`."""
 
 
-class Buckets(msgspec.Struct, frozen=True, kw_only=True):
+class Buckets(Answer, frozen=True, kw_only=True):
     """One value an interval, the oldest first."""
 
-    agent_uuid: UUID
-    metric: str
-    start: datetime
-    end: datetime
-    source: str
-    count: int
     readings: list[Bucket]
     interval: str
     agg: str
