@@ -1,10 +1,10 @@
 """Runs many simulated agents against a broker and reports what was acknowledged, and how soon."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -22,6 +22,7 @@ from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
 RETRY: Final = 0.5  # seconds before an agent connects again
+LATENCIES: Final = 1_000_000  # kept at most
 CONNECTING: Final = 50  # agents that connect at a time
 
 
@@ -57,6 +58,13 @@ class Report(msgspec.Struct, kw_only=True):
     latencies: list[float] = []
     seconds: float = 0.0
 
+    def acknowledge(self, seconds: float) -> None:
+        """Count an acknowledgement; of the latencies the newest are kept."""
+        self.acknowledged += 1
+        self.latencies.append(seconds)
+        if len(self.latencies) > LATENCIES:
+            del self.latencies[: LATENCIES // 2]
+
     def text(self) -> str:
         """One line a fact."""
         ranked = sorted(self.latencies) or [0.0]
@@ -84,7 +92,7 @@ async def enlist(database: Database, key: bytes, tenant: str, count: int) -> lis
         known = await agents.owners(tx, [member.agent for member in members])
         for number, member in enumerate(members):
             if member.agent not in known:
-                with suppress(Conflict):
+                with contextlib.suppress(Conflict):
                     await agents.add(tx, owner, member.agent, f"simulated-{number + 1:03}", key=key)
     return members
 
@@ -96,83 +104,70 @@ async def run(plan: Plan, members: Sequence[Member], url: str, stop: asyncio.Eve
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for number, member in enumerate(members):
-            group.create_task(_live(plan, member, number, url, stop, report, connecting), name=f"agent {number}")
+            agent = _Agent(plan, member, url, report)
+            delay = plan.every * number / max(plan.agents, 1)
+            group.create_task(agent.live(delay, connecting, stop), name=f"agent {number}")
     report.seconds = time.monotonic() - began
     return report
 
 
-async def _live(
-    plan: Plan,
-    member: Member,
-    number: int,
-    url: str,
-    stop: asyncio.Event,
-    report: Report,
-    connecting: asyncio.Semaphore,
-) -> None:
+class _Agent:
     """One agent: what was not acknowledged when its connection is lost, it sends again."""
-    broker = urlsplit(url)
-    address = broker.netloc.rpartition("@")[2]
-    user = quote(agent_user(member.tenant, member.agent), safe="")
-    own_url = f"{broker.scheme}://{user}:{quote(member.password, safe='')}@{address}"
-    source = envelope.Agent(
-        member.agent, series=plan.series, readings=plan.readings, full=plan.full, seed=plan.seed
-    )
-    chance = random.Random(f"{member.agent} faults {plan.seed}")  # noqa: S311 a simulation
-    topic = f"{agent_topic(member.tenant, member.agent)}/endpoints/modbus"
-    left = plan.messages or None
-    unsent: list[bytes] = []
-    await sleep(plan.every * number / max(plan.agents, 1), stop)
-    while not stop.is_set() and (left is None or left > 0 or unsent):
-        try:
-            await connecting.acquire()
-            try:
-                context = connect(own_url)
-                client = await context.__aenter__()
-            finally:
-                connecting.release()
-            try:
-                left = await _publish(plan, client, source, topic, chance, unsent, left, stop, report)
-            finally:
-                await context.__aexit__(None, None, None)
-        except CannotStart:
-            await sleep(RETRY, stop)  # the broker may not have read our account yet
-        except Unavailable:
-            report.lost_connections += 1
-            await sleep(RETRY, stop)
 
+    def __init__(self, plan: Plan, member: Member, url: str, report: Report) -> None:
+        broker = urlsplit(url)
+        user = quote(agent_user(member.tenant, member.agent), safe="")
+        address = broker.netloc.rpartition("@")[2]
+        self._url = f"{broker.scheme}://{user}:{quote(member.password, safe='')}@{address}"
+        self._topic = f"{agent_topic(member.tenant, member.agent)}/endpoints/modbus"
+        self._source = envelope.Agent(
+            member.agent, series=plan.series, readings=plan.readings, full=plan.full, seed=plan.seed
+        )
+        self._chance = random.Random(f"{member.agent} faults {plan.seed}")  # noqa: S311 a simulation
+        self._plan = plan
+        self._report = report
+        self._made = 0
+        self._unsent: list[bytes] = []
 
-async def _publish(
-    plan: Plan,
-    client: Client,
-    source: envelope.Agent,
-    topic: str,
-    chance: random.Random,
-    unsent: list[bytes],
-    left: int | None,
-    stop: asyncio.Event,
-    report: Report,
-) -> int | None:
-    due = time.monotonic()
-    while not stop.is_set() and (unsent or left is None or left > 0):
-        if not unsent:
-            now = datetime.now(UTC) + timedelta(seconds=plan.skew)
-            encoding = chance.choice(envelope.ENCODINGS) if plan.encoding == "mix" else plan.encoding
-            unsent.append(envelope.encode(source.message(now, bad=plan.bad), encoding))
-            report.readings += plan.readings
-            if chance.random() < plan.duplicates:
-                unsent.append(unsent[0])
-            left = None if left is None else left - 1
-        while unsent:
-            began = time.monotonic()
-            acked = await client.publish(topic, unsent[0])
-            report.published += 1
-            await acked
-            report.acknowledged += 1
-            report.latencies.append(time.monotonic() - began)
-            unsent.pop(0)
-        if len(report.latencies) > 1_000_000:
-            del report.latencies[:500_000]
-        due += plan.every
-        await sleep(max(due - time.monotonic(), 0), stop)
-    return left
+    async def live(self, delay: float, connecting: asyncio.Semaphore, stop: asyncio.Event) -> None:
+        """Publish all messages, over as many connections as that takes."""
+        await sleep(delay, stop)
+        while not stop.is_set() and not self._is_done():
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    async with connecting:
+                        client = await stack.enter_async_context(connect(self._url))
+                    await self._publish(client, stop)
+            except CannotStart:
+                await sleep(RETRY, stop)  # the broker may not have read our account yet
+            except Unavailable:
+                self._report.lost_connections += 1
+                await sleep(RETRY, stop)
+
+    def _is_done(self) -> bool:
+        return not self._unsent and 0 < self._plan.messages <= self._made
+
+    async def _publish(self, client: Client, stop: asyncio.Event) -> None:
+        due = time.monotonic()
+        while not stop.is_set() and not self._is_done():
+            if not self._unsent:
+                self._make()
+            while self._unsent:
+                began = time.monotonic()
+                acked = await client.publish(self._topic, self._unsent[0])
+                self._report.published += 1
+                await acked
+                self._report.acknowledge(time.monotonic() - began)
+                self._unsent.pop(0)
+            due += self._plan.every
+            await sleep(max(due - time.monotonic(), 0), stop)
+
+    def _make(self) -> None:
+        plan = self._plan
+        now = datetime.now(UTC) + timedelta(seconds=plan.skew)
+        encoding = self._chance.choice(envelope.ENCODINGS) if plan.encoding == "mix" else plan.encoding
+        self._unsent.append(envelope.encode(self._source.message(now, bad=plan.bad), encoding))
+        if self._chance.random() < plan.duplicates:
+            self._unsent.append(self._unsent[0])
+        self._made += 1
+        self._report.readings += plan.readings
