@@ -6,9 +6,11 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.domain.ids import TenantId
+from iotistica.errors import Unavailable
 from iotistica.storage import agents, tenants
 from iotistica.storage.postgres import Database
 
+PATIENCE: Final = 1.0  # seconds to wait for the database when what is known will do
 FRESH: Final = 10.0  # seconds an answer is believed
 MISS: Final = 2.0  # seconds an unknown id is not asked for again
 MISSES: Final = 10_000  # unknown ids remembered at most
@@ -27,9 +29,14 @@ class Directory:
         self._misses: dict[UUID | TenantId, float] = {}
 
     async def tenants(self) -> frozenset[TenantId]:
-        """Every enabled tenant."""
+        """Every enabled tenant; while the database is away, those known before."""
         if time.monotonic() - self._tenants_at >= FRESH:
-            await self._load_tenants()
+            try:
+                await self._load_tenants()
+            except Unavailable:
+                if not self._tenants:
+                    raise
+                self._tenants_at = time.monotonic()  # the intake must not wait for the database each time
         return self._tenants
 
     async def known(self, asked: Collection[TenantId]) -> frozenset[TenantId]:
@@ -57,7 +64,7 @@ class Directory:
         return found
 
     async def _load_tenants(self) -> None:
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(patience=PATIENCE) as tx:
             self._tenants = frozenset(t.tenant_id for t in await tenants.all_tenants(tx) if t.enabled)
         self._tenants_at = time.monotonic()
 

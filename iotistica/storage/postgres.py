@@ -66,10 +66,13 @@ class Database:
         return 1 - stats.get("pool_available", 0) / size if stats.get("pool_size", 0) >= size else 0.0
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Tx]:
-        """A transaction that commits at the end of the block; drivers' errors stop at this line."""
+    async def transaction(self, *, patience: float = POOL_WAIT) -> AsyncIterator[Tx]:
+        """A transaction that commits at the end of the block; drivers' errors stop at this line.
+
+        Waits `patience` seconds for a connection.
+        """
         try:
-            async with self._pool.connection() as tx, tx.transaction():
+            async with self._pool.connection(timeout=patience) as tx, tx.transaction():
                 yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc

@@ -10,9 +10,10 @@ import pytest
 from iotistica.domain.envelopes import Found
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.readings import Reading
-from iotistica.errors import Conflict, IotisticaError
+from iotistica.errors import Conflict, IotisticaError, Unavailable
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.storage import agents, ledger, partitions, readings
+from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
 from iotistica.storage.postgres import Database
 from iotistica.storage.readings import Count, Stored
@@ -174,3 +175,20 @@ async def test_lost_connections_are_unavailable(database: Database) -> None:
     with pytest.raises(IotisticaError):
         async with database.transaction() as tx:
             await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+async def test_the_intake_knows_its_tenants_while_the_database_is_away(
+    database: Database, tenant: TenantId, agent: AgentId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known is believed; who is not known is waited for, not turned away."""
+    directory = Directory(database)
+    assert await directory.known([tenant]) == {tenant}
+    assert await directory.owners([agent, uuid4()]) == {agent: tenant}
+    away = Database("postgresql://127.0.0.1:1/none", size=1, name="away", statement_seconds=1)
+    await away.open()
+    monkeypatch.setattr(directory, "_database", away)
+    monkeypatch.setattr("iotistica.storage.directory.FRESH", 0)
+    assert await directory.known([tenant]) == {tenant}
+    with pytest.raises(Unavailable):
+        await directory.known([TenantId("0123456789ab")])
+    await away.close()
