@@ -96,14 +96,16 @@ def upgrade() -> None:
         PRIMARY KEY (tenant_id, agent_uuid, reason)
     );
 
-    -- One row a stream entry: an entry that is delivered twice is counted once.
+    -- A row for the messages of a stream entry from `first` on that one transaction stored, as many as it counts:
+    -- what is delivered twice is stored and counted once.
     CREATE TABLE payloads_ledger (
         tenant_id text NOT NULL,
         entry     text NOT NULL,
+        first     integer NOT NULL,
         at        timestamptz NOT NULL DEFAULT now(),
         processed integer NOT NULL,
         dead      integer NOT NULL,
-        PRIMARY KEY (tenant_id, entry)
+        PRIMARY KEY (tenant_id, entry, first)
     );
 
     CREATE TABLE payloads_ledger_totals (

@@ -1,7 +1,6 @@
 """Renders the broker's accounts into Mosquitto's password file, and tells it to read them."""
 
 import asyncio
-import secrets
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.accounts import SALT_BYTES, password_line, service_password
+from iotistica.domain.accounts import SALT_BYTES, derive, password_line, service_password
 from iotistica.embedded.home import Home
 from iotistica.embedded.mosquitto import PROBE_USERS, SERVICE_USER
 from iotistica.storage import agents
@@ -24,7 +23,7 @@ CHANNEL: Final = "broker_accounts"
 def own_lines(key: bytes) -> str:
     """The accounts of the platform itself, with which the broker first starts."""
     return "".join(
-        password_line(name, service_password(key, name), secrets.token_bytes(SALT_BYTES)) + "\n"
+        password_line(name, service_password(key, name), derive(key, "salt", name)[:SALT_BYTES]) + "\n"
         for name in (SERVICE_USER, *PROBE_USERS)
     )
 
@@ -53,7 +52,7 @@ class Accounts:
         self._own = own_lines(key)
         self._database = database
         self._reload = reload
-        self._written = ""
+        self._written = path.read_text()  # what the broker has read
 
     async def run(self, stop: asyncio.Event) -> None:
         """Render at once, at each notification and every `EVERY` seconds."""

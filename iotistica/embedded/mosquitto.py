@@ -14,7 +14,9 @@ from iotistica.embedded.child import Child, accepts
 from iotistica.embedded.home import Home
 from iotistica.errors import CannotStart
 
-SERVICE_USER: Final = "iotistica-intake"
+# The intake's account. Its name makes the pattern `%u/#` mean every topic of agents: at a reload Mosquitto 2.0
+# forgets the `user` lines of sessions that are not connected, and what is published then would pass them by.
+SERVICE_USER: Final = "i"
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
 """One that sees all of the probe's topics, and two that are confined as agents are."""
 
@@ -22,12 +24,12 @@ PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
 # agents reload in a second. The user name is the client id, so nobody can end another's session.
 ACL: Final = f"""\
 user {SERVICE_USER}
-topic readwrite #
 topic read $SYS/#
 
 user {PROBE_USERS[0]}
 topic readwrite i/probe000/#
 
+pattern readwrite %u/#
 pattern read i/%u/#
 pattern write i/%u/#
 """

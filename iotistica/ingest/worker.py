@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from loguru import logger
@@ -30,12 +30,22 @@ from iotistica.storage.streams import Entry, EntryKey
 from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB
-ROWS: Final = 40_000  # readings in one transaction, unless one entry alone has more
-ENTRY_ROWS: Final = 50_000  # readings of one entry; what is beyond is put aside
+ROWS: Final = 40_000  # readings in one transaction, and those of one message more
 IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
 BREATH: Final = 0.01  # seconds of decoding after which others get their turn
 TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
 TAKE_OVER_EVERY: Final = 15.0  # seconds between looks for entries a dead consumer left
+
+
+class Progress(NamedTuple):
+    """How far an entry is: messages stored before, messages seen now, and the dead letters among these."""
+
+    stored: int
+    seen: int
+    letters: list[DeadLetter]
+
+
+NEW: Final = Progress(0, 0, [])
 
 
 class Batch:
@@ -45,9 +55,9 @@ class Batch:
         self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
         self.counts: dict[UUID, Count] = {}
         self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
-        self.dead: dict[EntryKey, list[DeadLetter]] = {}
+        self.dead: Counter[str] = Counter()  # dead letters by reason
+        self.progress: dict[EntryKey, Progress] = {}
         self.entries: list[EntryCount] = []
-        self.size = 0  # entries, those committed before included
         self.found = 0  # readings, duplicates included
         self.conflicts = 0  # the same key with another value, inside the batch
 
@@ -138,22 +148,26 @@ class Worker:
         """Store entries, in as many transactions as their readings call for; `again` if some may be stored."""
         messages = sum(len(entry.messages) for entry in entries)
         self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
+        progress = await self._committed(entries) if again else {}
         while entries:
             began = time.monotonic()
-            committed = await self._committed(entries) if again else set()
-            batch = await self._decode(entries, committed)
+            batch = await self._decode(entries, progress)
             try:
                 stored = await self._commit(batch)
             except Conflict:  # another consumer took an entry over and stored it meanwhile
-                again = True
+                progress = await self._committed(entries)
                 continue
-            done, entries = entries[: batch.size], entries[batch.size :]
-            await streams.finish(self._redis, done, batch.dead)
+            progress |= batch.progress
+            done = [entry for entry in entries if progress.get(entry.key, NEW).seen == len(entry.messages)]
+            entries = entries[len(done) :]
+            if done:
+                await streams.finish(self._redis, done, {entry.key: progress[entry.key].letters for entry in done})
             self._report(batch, stored, time.monotonic() - began)
 
-    async def _committed(self, entries: list[Entry]) -> set[EntryKey]:
+    async def _committed(self, entries: list[Entry]) -> dict[EntryKey, Progress]:
         async with self._database.transaction() as tx:
-            return await ledger.committed(tx, [entry.key for entry in entries])
+            found = await ledger.committed(tx, [entry.key for entry in entries])
+        return {key: Progress(messages, 0, []) for key, messages in found.items()}
 
     async def _commit(self, batch: Batch) -> table.Stored:
         """Everything a batch says, in one transaction."""
@@ -172,56 +186,57 @@ class Worker:
         self._catalogue.learn(learned)
         return stored
 
-    async def _decode(self, entries: list[Entry], committed: set[EntryKey]) -> Batch:
-        """The first of these entries, up to `ROWS` readings but at least one entry.
-
-        Of one whose content is committed only the dead letters are wanted: they may not be put aside yet.
-        """
+    async def _decode(self, entries: list[Entry], progress: Mapping[EntryKey, Progress]) -> Batch:
+        """The next messages of these entries, in order, until they hold `ROWS` readings."""
         batch, breathed = Batch(), time.monotonic()
         asked = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
         owners = await self._directory.owners(asked)
         for entry in entries:
-            if batch.found >= ROWS:
-                break
-            stored_before = entry.key in committed
-            own = Batch() if stored_before else batch
-            limit = own.found + ENTRY_ROWS
-            letters = []
-            for number, (topic, payload) in enumerate(entry.messages):
-                try:
-                    self._decode_one(own, entry, number, owners, limit)
-                except InvalidMessage as exc:
-                    letters.append(DeadLetter(topic, payload, entry.received + number, exc.code, str(exc)))
-                except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
-                    logger.opt(exception=True).error("a message could not be decoded")
-                    letters.append(DeadLetter(topic, payload, entry.received + number, "internal_error", ""))
+            stored, seen, letters = progress.get(entry.key, NEW)
+            letters, dead_before, first = list(letters), 0, max(stored, seen)
+            while seen < len(entry.messages) and batch.found < ROWS:
+                # Of what is stored already only the dead letters are wanted: they may not be put aside yet.
+                letter = self._decode_one(batch if seen >= stored else Batch(), entry, seen, owners)
+                if letter is not None:
+                    letters.append(letter)
+                    dead_before += seen < first
+                seen += 1
                 if time.monotonic() - breathed > BREATH:
                     await asyncio.sleep(0)
                     breathed = time.monotonic()
-            if letters:
-                batch.dead[entry.key] = letters
-            if not stored_before:
-                processed = len(entry.messages) - len(letters)
-                batch.entries.append(EntryCount(*entry.key, processed, len(letters)))
-            batch.size += 1
+            if seen > first:
+                dead = len(letters) - len(progress.get(entry.key, NEW).letters) - dead_before
+                batch.entries.append(EntryCount(*entry.key, first, seen - first - dead, dead))
+                batch.dead.update(letter.reason for letter in letters[len(letters) - dead :])
+            batch.progress[entry.key] = Progress(stored, seen, letters)
+            if batch.found >= ROWS:
+                break
         return batch
 
     def _decode_one(
-        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId], limit: int
-    ) -> None:
+        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]
+    ) -> DeadLetter | None:
+        """Add the readings of one message; returns it as a dead letter if it cannot be understood."""
         topic, payload = entry.messages[number]
         received = entry.received + number  # as the intake stamped them
-        route = topics.route(topic)
-        if owners.get(route.agent) != entry.tenant:
-            raise InvalidMessage("unknown_agent")
-        if route.rest == b"metrics":
-            found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
-        else:
-            protocol = clean_label(topics.protocol_of(route.rest)) or "unknown"
-            found = envelopes.parse(payload, protocol=protocol, received=received, retention_us=self._retention_us)
-        if batch.found + len(found.readings) > limit:
-            raise InvalidMessage("too_many_readings", "in one batch of messages")
+        try:
+            route = topics.route(topic)
+            if owners.get(route.agent) != entry.tenant:
+                return DeadLetter(topic, payload, received, "unknown_agent", "")
+            if route.rest == b"metrics":
+                found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
+            else:
+                protocol = clean_label(topics.protocol_of(route.rest)) or "unknown"
+                found = envelopes.parse(
+                    payload, protocol=protocol, received=received, retention_us=self._retention_us
+                )
+        except InvalidMessage as exc:
+            return DeadLetter(topic, payload, received, exc.code, str(exc))
+        except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
+            logger.opt(exception=True).error("a message could not be decoded")
+            return DeadLetter(topic, payload, received, "internal_error", "")
         batch.add(entry.tenant, route.agent, found)
+        return None
 
     def _report(self, batch: Batch, stored: table.Stored, seconds: float) -> None:
         READINGS.add(stored.stored, {"outcome": "stored"})
@@ -229,10 +244,9 @@ class Worker:
         READINGS.add(stored.conflict + batch.conflicts, {"outcome": "conflict"})
         READINGS.add(sum(batch.rejections.values()), {"outcome": "rejected"})
         BATCH_SECONDS.record(seconds)
-        dead = Counter(letter.reason for letters in batch.dead.values() for letter in letters)
-        for reason, count in dead.items():
+        for reason, count in batch.dead.items():
             DEAD.add(count, {"reason": reason})
-        self._bad.update(dead)
+        self._bad.update(batch.dead)
         for (_, _, reason), count in batch.rejections.items():
             self._bad[reason] += count
         if self._bad and time.monotonic() - self._told > TELL_EVERY:

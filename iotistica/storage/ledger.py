@@ -11,18 +11,23 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
 ENTRIES: Final = """
-INSERT INTO payloads_ledger (tenant_id, entry, processed, dead)
-SELECT * FROM unnest(%(tenants)s::text[], %(entries)s::text[], %(processed)s::int[], %(dead)s::int[])
+INSERT INTO payloads_ledger (tenant_id, entry, first, processed, dead)
+SELECT * FROM unnest(%(tenants)s::text[], %(entries)s::text[], %(firsts)s::int[], %(processed)s::int[],
+                     %(dead)s::int[])
 """
 COMMITTED: Final = """
-SELECT tenant_id, entry FROM payloads_ledger
+SELECT tenant_id, entry, sum(processed + dead)::int FROM payloads_ledger
 JOIN unnest(%(tenants)s::text[], %(entries)s::text[]) AS n (tenant_id, entry) USING (tenant_id, entry)
+GROUP BY tenant_id, entry
 """
 
 
 class EntryCount(msgspec.Struct, frozen=True):
+    """What became of the messages of an entry from the one numbered `first` on."""
+
     tenant: TenantId
     entry: str
+    first: int
     processed: int
     dead: int
 
@@ -30,8 +35,8 @@ class EntryCount(msgspec.Struct, frozen=True):
 async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
     """Count what became of the payloads of stream entries.
 
-    Raises `Conflict`, and so stores nothing, if one of them was committed before: each entry is stored once,
-    however often it is delivered.
+    Raises `Conflict`, and so stores nothing, if messages from the same one on were committed before: each is
+    stored once, however often its entry is delivered.
     """
     rows = sorted(counts, key=lambda c: (c.tenant, c.entry))
     await tx.execute(
@@ -39,18 +44,19 @@ async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
         {
             "tenants": [c.tenant for c in rows],
             "entries": [c.entry for c in rows],
+            "firsts": [c.first for c in rows],
             "processed": [c.processed for c in rows],
             "dead": [c.dead for c in rows],
         },
     )
 
 
-async def committed(tx: Tx, entries: Sequence[tuple[TenantId, str]]) -> set[tuple[TenantId, str]]:
-    """Those of these entries whose content is stored already."""
+async def committed(tx: Tx, entries: Sequence[tuple[TenantId, str]]) -> dict[tuple[TenantId, str], int]:
+    """How many messages of each of these entries, from its first on, are stored already."""
     cursor = await tx.execute(
         COMMITTED, {"tenants": [tenant for tenant, _ in entries], "entries": [entry for _, entry in entries]}
     )
-    return {(TenantId(tenant), entry) for tenant, entry in await cursor.fetchall()}
+    return {(TenantId(tenant), entry): messages for tenant, entry, messages in await cursor.fetchall()}
 
 
 REJECT: Final = """

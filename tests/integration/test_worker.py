@@ -11,7 +11,7 @@ from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Full, Unavailable
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.worker import Worker
-from iotistica.storage import dead_letters, ledger, streams
+from iotistica.storage import dead_letters, ledger, readings, streams
 from iotistica.storage import redis as redis_
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
@@ -37,26 +37,29 @@ def make(redis: Redis, database: Database) -> Any:
     return worker
 
 
-async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int) -> None:
-    """Entries of one good message and one that cannot be understood."""
+async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int, together: int = 1) -> None:
+    """Entries of `together` times one good message and one that cannot be understood."""
     topic = f"{agent_topic(tenant, agent)}/endpoints/x".encode()
     now = int(datetime.now(UTC).timestamp() * 1e6)
     start = datetime.now(UTC) - timedelta(hours=1)
     for number in range(entries):
-        when = (start + timedelta(seconds=number)).isoformat()
-        points = [{"metric": f"m{n}", "value": n, "timestamp": when} for n in range(READINGS)]
-        payload = json.dumps({"readings": [*points, 17]}).encode()
-        await streams.append(redis, {tenant: [(topic, payload), (topic, b"{bad")]}, received=now, mark=10_000)
+        messages = []
+        for part in range(together):
+            when = (start + timedelta(seconds=number * together + part)).isoformat()
+            points = [{"metric": f"m{n}", "value": n, "timestamp": when} for n in range(READINGS)]
+            messages += [(topic, json.dumps({"readings": [*points, 17]}).encode()), (topic, b"{bad")]
+        await streams.append(redis, {tenant: messages}, received=now, mark=10_000)
 
 
-async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: AgentId, entries: int) -> bool:
+async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: AgentId, pairs: int) -> bool:
+    """Whether so many good and as many bad messages are in both ledgers, once each."""
     async with database.transaction() as tx:
         readings, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
     (stream,) = await streams.states(redis, [tenant], now=0.0)
     counted = (readings.found, readings.stored, readings.duplicate, readings.rejected)
-    wanted = ((READINGS + 1) * entries, READINGS * entries, 0, entries)
+    wanted = ((READINGS + 1) * pairs, READINGS * pairs, 0, pairs)
     taken = (stream.taken, stream.waiting, stream.entries, stream.dead, payloads.processed, payloads.dead)
-    return (counted, taken) == (wanted, (2 * entries, 0, 0, entries, entries, entries))
+    return (counted, taken) == (wanted, (2 * pairs, 0, 0, pairs, pairs, pairs))
 
 
 async def until_balanced(worker: Worker, *facts: Any) -> None:
@@ -114,6 +117,30 @@ async def test_an_entry_that_two_consumers_have_is_stored_once(
     await until_balanced(make("quick"), redis, database, tenant, agent, 4)
     await slow._store(entries)
     assert await balanced(redis, database, tenant, agent, 4)
+
+
+async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is put aside for its size, and an interruption between two parts repeats neither."""
+    monkeypatch.setattr("iotistica.ingest.worker.ROWS", 4)
+    await fill(redis, tenant, agent, 2, together=9)
+    store, calls = readings.store, 0
+
+    async def cut(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 4 == 0:
+            raise Unavailable("cut")
+        return await store(*arguments)
+
+    monkeypatch.setattr(readings, "store", cut)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(20):
+                await make("one").run(asyncio.Event())
+    monkeypatch.setattr(readings, "store", store)
+    await until_balanced(make("one"), redis, database, tenant, agent, 18)
 
 
 async def test_a_fault_of_ours_costs_one_message(
