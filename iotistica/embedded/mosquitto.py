@@ -15,7 +15,8 @@ from iotistica.embedded.home import Home
 from iotistica.errors import CannotStart
 
 # The intake's account. Its name makes the pattern `%u/#` mean every topic of agents: at a reload Mosquitto 2.0
-# forgets the `user` lines of sessions that are not connected, and what is published then would pass them by.
+# forgets the `user` lines of sessions that came back from disk and are not connected yet, and what is
+# published then would pass them by.
 SERVICE_USER: Final = "i"
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
 """One that sees all of the probe's topics, and two that are confined as agents are."""
