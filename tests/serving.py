@@ -81,7 +81,7 @@ class Served:
         return self
 
     def ready(self, port: int | None = None, seconds: float = 30.0) -> "Served":
-        """Wait until it says it is ready, and until its intake and its accounts are where they belong."""
+        """Wait until it says it is ready."""
         url = f"http://127.0.0.1:{port or self.http_port}/ready"
 
         def asks() -> bool:

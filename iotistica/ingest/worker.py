@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -116,15 +116,12 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Store what comes, until `stop`; the batch in hand is finished first."""
         self._days.clear()  # what a crash was about may be a partition that went away
-        while entries := await self._read(own=True):
-            await self._store(entries, again=True)
+        await self._catch_up(streams.read_own)
         looked, idle = time.monotonic(), IDLE[0]
         while not stop.is_set():
             if time.monotonic() - looked > TAKE_OVER_EVERY:
+                await self._catch_up(streams.take_over)
                 looked = time.monotonic()
-                tenants = sorted(await self._directory.tenants())
-                taken = await streams.take_over(self._redis, tenants, self._name, count=1)
-                await self._store(taken, again=True)
             if entries := await self._read():
                 idle = IDLE[0]
                 await self._store(entries)
@@ -132,17 +129,22 @@ class Worker:
                 await sleep(idle, stop)
                 idle = min(idle * 1.5, IDLE[1])
 
-    async def _read(self, *, own: bool = False) -> list[Entry]:
-        """The next entries, or those that this consumer had read and not finished when it last stopped.
-
-        At most `MOST_ENTRIES`, of as many tenants; another time of others.
-        """
+    async def _catch_up(self, left: Callable[..., Awaitable[list[Entry]]]) -> None:
+        """Store all that was left: by this consumer when it last stopped, or by one that is gone."""
         tenants = sorted(await self._directory.tenants())
-        if len(tenants) > MOST_ENTRIES and not own:
+        for at in range(0, len(tenants), MOST_ENTRIES):
+            some = tenants[at : at + MOST_ENTRIES]
+            while entries := await left(self._redis, some, self._name, count=MOST_ENTRIES // len(some)):
+                await self._store(entries, again=True)
+
+    async def _read(self) -> list[Entry]:
+        """The next entries: at most `MOST_ENTRIES`, of as many tenants; another time of others."""
+        tenants = sorted(await self._directory.tenants())
+        if len(tenants) > MOST_ENTRIES:
             self._turn = (self._turn + MOST_ENTRIES) % len(tenants)
             tenants = (tenants + tenants)[self._turn : self._turn + MOST_ENTRIES]
         count = max(1, self._count // max(len(tenants), 1))
-        return await streams.read(self._redis, tenants, self._name, count=count, own=own)
+        return await streams.read(self._redis, tenants, self._name, count=count)
 
     async def _store(self, entries: list[Entry], *, again: bool = False) -> None:
         """Store entries, in as many transactions as their readings call for; `again` if some may be stored."""

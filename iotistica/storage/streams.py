@@ -107,52 +107,33 @@ async def make_groups(redis: Redis, tenants: Iterable[TenantId]) -> None:
                     raise
 
 
-async def read(
-    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, own: bool = False
+async def read(redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int) -> list[Entry]:
+    """New entries of these tenants, at most `count` of each."""
+    return await _read_group(redis, tenants, consumer, count, ">")
+
+
+async def read_own(redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int) -> list[Entry]:
+    """Entries that this consumer has read and not finished."""
+    return await _read_group(redis, tenants, consumer, count, "0")
+
+
+async def _read_group(
+    redis: Redis, tenants: Sequence[TenantId], consumer: str, count: int, after: str
 ) -> list[Entry]:
-    """New entries of these tenants, at most `count` of each; `own` reads what this consumer left open."""
-    return await _read(
-        redis,
-        tenants,
-        [
-            (
-                "XREADGROUP",
-                "GROUP",
-                writers_group(tenant),
-                consumer,
-                "COUNT",
-                count,
-                "STREAMS",
-                key,
-                "0" if own else ">",
-            )
-            for tenant in tenants
-            for key in [readings_stream(tenant)]
-        ],
-        lambda reply: reply[0][1] if reply else (),
-    )
+    commands = [
+        ("XREADGROUP", "GROUP", writers_group(t), consumer, "COUNT", count, "STREAMS", readings_stream(t), after)
+        for t in tenants
+    ]
+    return await _read(redis, tenants, commands, lambda reply: reply[0][1] if reply else ())
 
 
 async def take_over(redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int) -> list[Entry]:
     """Entries that a consumer took and has not acknowledged for `STALE`."""
-    return await _read(
-        redis,
-        tenants,
-        [
-            (
-                "XAUTOCLAIM",
-                readings_stream(tenant),
-                writers_group(tenant),
-                consumer,
-                STALE,
-                "0-0",
-                "COUNT",
-                count,
-            )
-            for tenant in tenants
-        ],
-        lambda reply: reply[1],
-    )
+    commands = [
+        ("XAUTOCLAIM", readings_stream(t), writers_group(t), consumer, STALE, "0-0", "COUNT", count)
+        for t in tenants
+    ]
+    return await _read(redis, tenants, commands, lambda reply: reply[1])
 
 
 async def _read(

@@ -34,7 +34,7 @@ async def test_what_is_appended_is_read_once_and_gone_when_finished(redis: Redis
         (tenant, 123, tuple(messages)) for tenant, messages in batches.items()
     }
     assert await streams.read(redis, [one, two], "c", count=10) == []
-    assert [e.id for e in await streams.read(redis, [one], "c", count=10, own=True)] == [entries[0].id]
+    assert [e.id for e in await streams.read_own(redis, [one], "c", count=10)] == [entries[0].id]
     assert await streams.open_ids(redis, one) == [entries[0].id.decode()]
     letter = DeadLetter(b"t/1", b"\1", 123, "bad_json", "why")
     for _ in range(2):  # the second time, as after a lost answer, changes nothing

@@ -75,6 +75,14 @@ async def until_balanced(worker: Worker, *facts: Any) -> None:
         await running
 
 
+async def interrupted(make: Any, *, times: int) -> None:
+    """Start a worker so often; each is ended by a dependency that goes away."""
+    for _ in range(times):
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(20):
+                await make("one").run(asyncio.Event())
+
+
 @pytest.mark.parametrize("after", [False, True])
 async def test_what_is_committed_but_not_finished_is_counted_once(
     redis: Redis,
@@ -95,10 +103,7 @@ async def test_what_is_committed_but_not_finished_is_counted_once(
         raise Unavailable("cut")
 
     monkeypatch.setattr(streams, "finish", cut)
-    for _ in range(3):
-        with pytest.raises(Unavailable):
-            async with asyncio.timeout(20):
-                await make("one").run(asyncio.Event())
+    await interrupted(make, times=3)
     monkeypatch.setattr(streams, "finish", finish)
     await until_balanced(make("one"), redis, database, tenant, agent, 5)
 
@@ -119,6 +124,18 @@ async def test_an_entry_that_two_consumers_have_is_stored_once(
     assert await balanced(redis, database, tenant, agent, 4)
 
 
+async def test_all_that_a_dead_consumer_left_is_taken_over_at_once(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries it had, one look is enough."""
+    await streams.make_groups(redis, [tenant])
+    await fill(redis, tenant, agent, 150)
+    assert len(await streams.read(redis, [tenant], "dead", count=200)) == 150
+    monkeypatch.setattr(streams, "STALE", 0)
+    await make("alive")._catch_up(streams.take_over)
+    assert await balanced(redis, database, tenant, agent, 150)
+
+
 async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,10 +152,7 @@ async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
         return await store(*arguments)
 
     monkeypatch.setattr(readings, "store", cut)
-    for _ in range(3):
-        with pytest.raises(Unavailable):
-            async with asyncio.timeout(20):
-                await make("one").run(asyncio.Event())
+    await interrupted(make, times=3)
     monkeypatch.setattr(readings, "store", store)
     await until_balanced(make("one"), redis, database, tenant, agent, 18)
 
