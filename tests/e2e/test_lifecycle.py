@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from iotistica.app import ROLES
@@ -130,6 +131,17 @@ def test_an_interrupted_first_start_is_begun_again() -> None:
         assert not (folder / "servers" / "postgres").exists()
         again = Served(folder).start().ready()
         assert again.stop() == 0
+
+
+def test_what_an_operator_sets_in_postgresql_outlasts_a_restart(folder: Path) -> None:
+    """Our settings are in force, and ALTER SYSTEM overrules them at the next start too."""
+    for shown in ("256MB", "64MB"):
+        server = Served(folder).start().ready()
+        with psycopg.connect(server.runtime().database_url, autocommit=True) as connection:
+            assert connection.execute("SHOW shared_buffers").fetchone() == (shown,)
+            assert connection.execute("SHOW max_locks_per_transaction").fetchone() == ("256",)
+            connection.execute("ALTER SYSTEM SET shared_buffers = '64MB'")
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("victim", ["postgres", "redis", "mosquitto"])
