@@ -137,7 +137,12 @@ async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
     runtime, metrics = server.runtime(), f"http://127.0.0.1:{server.http_port}/metrics"
     key = home.server_key(server.folder)
     database = Database(
-        runtime.database_url, size=2, name="bench", statement_seconds=60, configure=readings.prepare
+        runtime.database_url,
+        size=2,
+        name="bench",
+        role="iotistica_worker",
+        statement_seconds=60,
+        configure=readings.prepare,
     )
     await database.open()
     try:

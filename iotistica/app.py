@@ -14,8 +14,9 @@ import msgspec
 from iotistica import instruments, supervise
 from iotistica.api import app as http
 from iotistica.api import server
+from iotistica.api.given import Site
 from iotistica.background import retention
-from iotistica.domain.accounts import derive, service_password
+from iotistica.domain.accounts import SERVICE_USER, service_password
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
 from iotistica.embedded.servers import Servers
@@ -43,6 +44,7 @@ ROLES: Final = {
 }
 INGEST_SECONDS: Final = 30.0  # longest statement of a worker
 API_CONNECTIONS: Final = 10
+WORKER_CONNECTIONS: Final = 8  # beside the ingest's: timed work, who is who, the renderer that listens
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +73,18 @@ def groups_of(roles: Sequence[str]) -> list[str]:
 async def _parts(settings: Settings, key: bytes, servers: Servers | None) -> AsyncIterator[Parts]:
     where = servers or settings
     redis = redis_.client(where.redis_url)
-    api = Database(where.database_url, size=API_CONNECTIONS, name="api", statement_seconds=settings.query_seconds)
+    api = Database(
+        where.database_url,
+        size=API_CONNECTIONS,
+        name="api",
+        role="iotistica_api",
+        statement_seconds=settings.query_seconds,
+    )
     worker = Database(
         where.database_url,
-        size=settings.ingest_workers + 4,
+        size=settings.ingest_workers + WORKER_CONNECTIONS,
         name="worker",
+        role="iotistica_worker",
         statement_seconds=INGEST_SECONDS,
         configure=readings.prepare,
     )
@@ -93,7 +102,7 @@ async def _parts(settings: Settings, key: bytes, servers: Servers | None) -> Asy
             redis=redis,
             directory=Directory(worker),
             servers=servers,
-            mqtt_url=where.mqtt_url,
+            mqtt_url=_with_account(where.mqtt_url, key),
         )
     finally:
         await redis.aclose()
@@ -112,31 +121,44 @@ async def serve(
         for group in groups:
             running |= BUILDERS[group](parts, groups)
         if "http" not in groups:
-            running["ops"] = _ops(parts, groups)
+            running["ops"] = _ops(settings, parts.worker, parts.redis, groups)
         if servers is not None:
-            running |= _embedded(parts, servers)
+            running |= _embedded(servers, key, parts.worker)
         if with_demo:
             running["demo"] = await demo.prepare(parts.worker, key, settings, parts.mqtt_url)
         await supervise.run(running, drain_seconds=settings.drain_seconds)
 
 
+async def broker(settings: Settings, key: bytes, servers: Servers) -> None:
+    """Run the broker and give it its accounts until a signal; for its own container, without Redis."""
+    instruments.start()
+    database = Database(
+        settings.database_url, size=4, name="broker", role="iotistica_worker", statement_seconds=INGEST_SECONDS
+    )
+    await database.open()
+    try:
+        running = {"ops": _ops(settings, database, None, ["broker"]), **_embedded(servers, key, database)}
+        await supervise.run(running, drain_seconds=settings.drain_seconds)
+    finally:
+        await database.close()
+
+
 def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
     settings = parts.settings
-    token_key = derive(parts.key, "access-token")
+    site = Site(settings=settings, key=parts.key, broker=settings.agents_broker())
 
     async def run(stop: asyncio.Event) -> None:
-        app = http.create(database=parts.api, redis=parts.redis, key=token_key, roles=groups)
+        app = http.create(database=parts.api, lookups=parts.worker, redis=parts.redis, site=site, roles=groups)
         host, port = settings.listen, settings.http_port
-        await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT")
+        proxies = settings.trusted_proxies
+        await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
 
     return {"http": run}
 
 
-def _ops(parts: Parts, groups: list[str]) -> Group:
-    settings = parts.settings
-
+def _ops(settings: Settings, lookups: Database, redis: Redis | None, groups: list[str]) -> Group:
     async def run(stop: asyncio.Event) -> None:
-        app = http.create_ops(database=parts.api, redis=parts.redis, roles=groups)
+        app = http.create_ops(lookups=lookups, redis=redis, roles=groups)
         host, port = settings.listen, settings.ops_port
         await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_OPS_PORT")
 
@@ -159,10 +181,8 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
     )
 
     async def run(stop: asyncio.Event) -> None:
-        accounts = None
-        if broker is not None:
-            accounts = [(name, service_password(parts.key, name)) for name in mosquitto.PROBE_USERS]
-        await probe.prove_confined(parts.mqtt_url, accounts)
+        accounts = [(name, service_password(parts.key, name)) for name in mosquitto.PROBE_USERS]
+        await probe.prove_confined(parts.mqtt_url, accounts, ours=broker is not None)
         await intake.run(stop)
 
     return {"mqtt": run}
@@ -201,17 +221,20 @@ def _background(parts: Parts, _: list[str]) -> dict[str, Group]:
     return {"background": run}
 
 
-def _embedded(parts: Parts, servers: Servers) -> dict[str, Group]:
+def _embedded(servers: Servers, key: bytes, database: Database) -> dict[str, Group]:
     groups: dict[str, Group] = {"servers": servers.watch}
-    if servers.broker is not None and servers.passwords is not None:
-        groups["accounts"] = Accounts(
-            servers.home,
-            servers.passwords,
-            key=parts.key,
-            database=parts.worker,
-            reload=servers.broker.signal,
-        ).run
+    if servers.broker is not None and servers.files is not None:
+        reload = servers.broker.signal
+        groups["accounts"] = Accounts(servers.home, servers.files, key=key, database=database, reload=reload).run
     return groups
+
+
+def _with_account(url: str, key: bytes) -> str:
+    """The broker's URL; one that names no account gets the intake's, whose password derives from the key."""
+    scheme, sep, rest = url.partition("://")
+    if not url or "@" in rest:
+        return url
+    return f"{scheme}{sep}{SERVICE_USER}:{service_password(key, SERVICE_USER)}@{rest}"
 
 
 BUILDERS: Final[dict[str, Callable[[Parts, list[str]], dict[str, Group]]]] = {

@@ -61,5 +61,13 @@ class NotFound(IotisticaError):
     """There is nothing here by that name."""
 
 
+class TooMany(IotisticaError):
+    """Too often; wait `seconds` and try again."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = max(seconds, 1.0)
+
+
 class Conflict(IotisticaError):
     """Something with that name exists already, or it has changed meanwhile."""

@@ -32,6 +32,12 @@ BATCH_SECONDS: Final = _meter.create_histogram(
     "from reading a batch off the streams to its acknowledgement",
     explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
 )
+RENDER_SECONDS: Final = _meter.create_histogram(
+    "iotistica_broker_render_seconds",
+    "s",
+    "from reading the broker's accounts to telling it to reload",
+    explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
+)
 RESTARTS: Final = _meter.create_counter("iotistica_group_restarts", "1", "restarts of a task group, by group")
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from iotistica.domain.connections import Broker, broker
 from iotistica.errors import CannotStart
 
 PREFIX = "IOTISTICA_"
-SECRET = frozenset({"admin_password", "secret_key"})
+SECRET = frozenset({"admin_password", "secret_key", "broker_secret"})
 URLS = frozenset({"database_url", "redis_url", "mqtt_url"})
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -37,6 +38,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(description="64 hex characters; empty: `server.key` in the data folder"),
     ] = ""
+    site_url: Annotated[
+        str, Meta(description="URL of the dashboard, for links that are handed on; empty: host and HTTP port")
+    ] = ""
+    agents_mqtt_url: Annotated[
+        str, Meta(description="broker that agents are told, such as mqtts://host:8883; empty: host and MQTT port")
+    ] = ""
+    agents_ca_file: Annotated[
+        str, Meta(description="PEM of who signed the broker's certificate, told to agents; empty: a public one")
+    ] = ""
+    token_key_file: Annotated[
+        str,
+        Meta(description="PEM with an RSA key: tokens become RS256, with JWKS; further keys are only checked by"),
+    ] = ""
+    broker_secret: Annotated[
+        str, Meta(description="secret of a broker that asks /mosquitto-auth/*; empty: it is closed")
+    ] = ""
+    trusted_proxies: Annotated[
+        str, Meta(description="addresses of proxies whose X-Forwarded-For is believed, by commas")
+    ] = ""
+    registration_tenant: Annotated[
+        str, Meta(description="tenant whose viewer anybody may become; empty: by invitation only")
+    ] = ""
+    login_limit: Annotated[int, Meta(ge=1, description="log-ins a minute from one address")] = 10
+    session_days: Annotated[int, Meta(ge=1, le=365, description="how long a log-in can be refreshed")] = 30
+    key_grace_hours: Annotated[
+        float, Meta(ge=0, le=720, description="how long an agent's old key is good after a rotation")
+    ] = 168.0
     log_level: Annotated[
         Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="least level that is logged")
     ] = "INFO"
@@ -67,6 +95,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def agents_host(self) -> str:
         """The host name that agents and people are told."""
         return self.public_host or self.local_host
+
+    @property
+    def site(self) -> str:
+        """The URL that people are told."""
+        return self.site_url.rstrip("/") or f"http://{self.agents_host}:{self.http_port}"
+
+    def agents_broker(self) -> Broker:
+        """The broker that agents are told; raises `CannotStart`."""
+        url = self.agents_mqtt_url or f"mqtt://{self.agents_host}:{self.mqtt_port}"
+        try:
+            ca = Path(self.agents_ca_file).read_text() if self.agents_ca_file else None
+            return broker(url, ca)
+        except (OSError, UnicodeDecodeError) as exc:
+            raise CannotStart(f"cannot read IOTISTICA_AGENTS_CA_FILE: {exc}") from exc
+        except ValueError as exc:
+            raise CannotStart(f"bad setting IOTISTICA_AGENTS_MQTT_URL: {exc}") from exc
 
 
 def load(environ: Mapping[str, str]) -> Settings:

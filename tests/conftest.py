@@ -16,6 +16,7 @@ from iotistica.embedded.accounts import Accounts
 from iotistica.settings import Settings
 from iotistica.storage import agents, postgres, readings, tenants
 from iotistica.storage import redis as redis_
+from iotistica.storage.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.serving import Served, data_folder, free_port, served
@@ -59,13 +60,13 @@ class Stack:
         asyncio.run(self._render())
 
     async def _render(self) -> None:
-        assert self.servers.passwords is not None
+        assert self.servers.files is not None
         assert self.servers.broker is not None
-        database = Database(self.database_url, size=1, name="render", statement_seconds=10)
+        database = Database(self.database_url, size=1, name="render", role="iotistica_worker", statement_seconds=10)
         await database.open()
         reload = self.servers.broker.signal
         await Accounts(
-            self.servers.home, self.servers.passwords, key=self.key, database=database, reload=reload
+            self.servers.home, self.servers.files, key=self.key, database=database, reload=reload
         ).render()
         await database.close()
 
@@ -91,7 +92,14 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 async def database(stack: Stack) -> AsyncIterator[Database]:
     """A pool like the workers'."""
-    database = Database(stack.database_url, size=6, name="test", statement_seconds=30, configure=readings.prepare)
+    database = Database(
+        stack.database_url,
+        size=6,
+        name="test",
+        role="iotistica_worker",
+        statement_seconds=30,
+        configure=readings.prepare,
+    )
     await database.open()
     yield database
     await database.close()
@@ -109,7 +117,7 @@ async def redis(stack: Stack) -> AsyncIterator[Redis]:
 async def tenant(database: Database) -> TenantId:
     """A new tenant."""
     async with database.transaction() as tx:
-        return (await tenants.add(tx, f"tenant {uuid4()}")).tenant_id
+        return (await tenants.add(tx, f"tenant {uuid4()}", by=PLATFORM)).tenant_id
 
 
 @pytest.fixture
@@ -117,5 +125,5 @@ async def agent(database: Database, tenant: TenantId, stack: Stack) -> AgentId:
     """A new agent of the tenant."""
     new = AgentId(uuid4())
     async with database.transaction() as tx:
-        await agents.add(tx, tenant, new, "an agent", key=stack.key)
+        await agents.add(tx, tenant, new, "an agent", key=stack.key, by=PLATFORM)
     return new

@@ -1,22 +1,26 @@
-"""Agents: list, and one."""
+"""Agents: listed, made, renamed."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid4
 
 import msgspec
-from litestar import Router, get
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar import Router, get, patch, post
+from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, UnsetType
 
-from iotistica.api.auth import tenant_of
-from iotistica.api.given import Call, Data
-from iotistica.domain.ids import agent_topic
+from iotistica.api.given import Call, Data, Here
+from iotistica.api.guard import actor_of, tenant_of
+from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
+from iotistica.domain import connections
+from iotistica.domain.accounts import mqtt_password
+from iotistica.domain.connections import Mqtt
+from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage import agents
+from iotistica.storage import agents, fleets
+from iotistica.storage.postgres import Tx
 
 ONLINE: Final = timedelta(minutes=5)  # since it last sent something
-
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -26,6 +30,30 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_seen: datetime | None
     created_at: datetime
     topic: str
+    state: str
+    kind: str | None
+    fleet_uuid: UUID | None
+    agent_version: str | None
+    os_version: str | None
+    replaced_by: UUID | None
+
+
+class NewAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: Name
+    uuid: UUID | None = None
+    fleet_uuid: UUID | None = None
+
+
+class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is absent stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    fleet_uuid: UUID | UnsetType | None = UNSET
+
+
+class MadeAgent(msgspec.Struct, frozen=True, kw_only=True):
+    agent: AgentView
+    mqtt: Mqtt
 
 
 class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,36 +63,67 @@ class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
     """Give it as `cursor` for the page after this one."""
 
 
-@get("/", opt={"permission": "read"})
+@get("/", opt={"permission": "agents.read"})
 async def list_agents(
     request: Call,
     database: Data,
     limit: Limit = 100,
-    cursor: FromQuery[str | None] = None,
+    cursor: Cursor = None,
 ) -> AgentPage:
     """The agents of your tenant, in order of their ids."""
-    async with database.transaction() as tx:
-        found = await agents.page(tx, tenant_of(request), after=_after(cursor), limit=limit + 1)
+    async with database.transaction(tenant_of(request)) as tx:
+        found = await agents.page(tx, tenant_of(request), after=after_uuid(cursor), limit=limit + 1)
     views = [_view(agent) for agent in found[:limit]]
     more = str(views[-1].uuid) if len(found) > limit else None
     return AgentPage(agents=views, count=len(views), next=more)
 
 
-@get("/{agent:uuid}", opt={"permission": "read"})
+@get("/{agent:uuid}", opt={"permission": "agents.read"})
 async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> AgentView:
     """One agent."""
-    async with database.transaction() as tx:
+    async with database.transaction(tenant_of(request)) as tx:
         found = await agents.get(tx, tenant_of(request), agent)
     if found is None:
         raise NotFound
     return _view(found)
 
 
-def _after(cursor: str | None) -> UUID | None:
-    try:
-        return UUID(cursor) if cursor else None
-    except ValueError:
-        raise Invalid("not a cursor of this list", "cursor") from None
+@post("/", opt={"permission": "agents.write"}, status_code=201)
+async def add_agent(request: Call, data: JSONBody[NewAgent], database: Data, site: Here) -> MadeAgent:
+    """Make an agent that connects with what this answers; agents that register themselves need no such call."""
+    tenant, agent = tenant_of(request), AgentId(data.uuid or uuid4())
+    async with database.transaction(tenant) as tx:
+        await _check_fleet(tx, tenant, data.fleet_uuid)
+        made = await agents.add(
+            tx, tenant, agent, data.name, key=site.key, by=actor_of(request), fleet=data.fleet_uuid
+        )
+    password = mqtt_password(site.key, agent, 1)
+    return MadeAgent(agent=_view(made), mqtt=connections.mqtt(site.broker, tenant, agent, password))
+
+
+@patch("/{agent:uuid}", opt={"permission": "agents.write"})
+async def change_agent(
+    request: Call, data: JSONBody[AgentChange], database: Data, agent: FromPath[UUID]
+) -> AgentView:
+    """Give an agent another name or fleet."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        old = await agents.get(tx, tenant, agent)
+        if old is None:
+            raise NotFound
+        name = old.name if data.name is UNSET else data.name
+        fleet = old.fleet_uuid if data.fleet_uuid is UNSET else data.fleet_uuid
+        await _check_fleet(tx, tenant, fleet)
+        await agents.update(tx, tenant, old, name=name, fleet=fleet, by=actor_of(request))
+        new = await agents.get(tx, tenant, agent)
+    if new is None:
+        raise NotFound
+    return _view(new)
+
+
+async def _check_fleet(tx: Tx, tenant: TenantId, fleet: UUID | None) -> None:
+    if fleet is not None and await fleets.find(tx, tenant, str(fleet)) is None:
+        raise Invalid("there is no such fleet", "fleetUuid")
 
 
 def _view(agent: agents.Agent) -> AgentView:
@@ -76,7 +135,13 @@ def _view(agent: agents.Agent) -> AgentView:
         last_seen=seen,
         created_at=agent.created_at,
         topic=agent_topic(agent.tenant_id, agent.agent_uuid),
+        state=agent.state,
+        kind=agent.kind,
+        fleet_uuid=agent.fleet_uuid,
+        agent_version=agent.agent_version,
+        os_version=agent.os_version,
+        replaced_by=agent.replaced_by,
     )
 
 
-router = Router("/agents", route_handlers=[list_agents, get_agent], tags=["agents"])
+router = Router("/agents", route_handlers=[list_agents, get_agent, add_agent, change_agent], tags=["agents"])

@@ -5,7 +5,6 @@ from typing import Final
 
 from litestar import Litestar, Router, get
 from litestar.config.cors import CORSConfig
-from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
@@ -15,10 +14,33 @@ from litestar.response import File
 from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
-from iotistica.api import agents, auth, errors, ingestion, ops, readings
-from iotistica.api.auth import PUBLIC, guard
+from iotistica.api import (
+    agents,
+    api_keys,
+    audit,
+    auth,
+    broker,
+    errors,
+    fleets,
+    identities,
+    ingestion,
+    invitations,
+    mqtt_users,
+    ops,
+    passwords,
+    provisioning,
+    provisioning_keys,
+    readings,
+    users,
+)
+from iotistica.api.given import Signer, Site
+from iotistica.api.guard import Guard
+from iotistica.api.principals import Doorman
 from iotistica.api.tokens import Tokens
+from iotistica.domain.accounts import derive
+from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import NotFound
+from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
@@ -37,6 +59,12 @@ async def service() -> dict[str, str]:
         "documentation": "/schema",
         "health": "/health",
     }
+
+
+@get("/.well-known/jwks.json", opt={"permission": PUBLIC}, tags=["auth"])
+async def jwks(tokens: Signer) -> dict[str, list[dict[str, str]]]:
+    """The public keys that access tokens are checked by."""
+    return {"keys": tokens.jwks}
 
 
 FILES: Final = {
@@ -59,27 +87,37 @@ def asset(name: FromPath[str]) -> File:
     )
 
 
-def create(*, database: Database, redis: Redis, key: bytes, roles: list[str]) -> Litestar:
-    """The whole API; `key` signs access tokens."""
-    tokens = Tokens(key)
+def create(*, database: Database, lookups: Database, redis: Redis, site: Site, roles: list[str]) -> Litestar:
+    """The whole API; `database` sees one tenant at a time, `lookups` all."""
+    tokens = Tokens(derive(site.key, "access-token"), site.settings.token_key_file)
+    limits = Limits(redis)
+    guard = Guard(Doorman(lookups, tokens, site.key), limits, site.settings.broker_secret)
     api = Router(
         "/api/v1",
-        route_handlers=[auth.router, agents.router, readings.router, ingestion.router],
-        guards=[guard],
+        route_handlers=[
+            *(auth.router, passwords.router, invitations.router, users.router, api_keys.router),
+            *(provisioning.router, provisioning_keys.router, provisioning_keys.alias, identities.router),
+            *(agents.router, fleets.router, readings.router, ingestion.router, mqtt_users.router, audit.router),
+        ],
     )
+    given = {"database": database, "tokens": tokens, "limits": limits, "site": site}
     return Litestar(
-        route_handlers=[service, *ops.handlers, api, asset],
-        dependencies={**_dependencies(database, redis, roles), "tokens": _given(tokens)},
+        route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
+        guards=[guard],
+        dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, **given),
         exception_handlers={Exception: errors.answer},
         openapi_config=OpenAPIConfig(
             title="Iotistica",
             version=__version__,
-            path="/schema",
+            openapi_router=Router("/schema", route_handlers=[], opt={"permission": PUBLIC}),
             use_handler_docstrings=True,
             components=Components(
-                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+                security_schemes={
+                    "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+                    "agent": SecurityScheme(type="apiKey", name="X-Device-API-Key", security_scheme_in="header"),
+                }
             ),
-            security=[{"bearer": []}],
+            security=[{"bearer": []}, {"agent": []}],
             render_plugins=[
                 SwaggerRenderPlugin(
                     js_url=f"{ASSETS}/swagger-ui-bundle.js",
@@ -93,23 +131,22 @@ def create(*, database: Database, redis: Redis, key: bytes, roles: list[str]) ->
         cors_config=CORSConfig(allow_origins=[]),
         request_max_body_size=BODY_CAP,
         logging_config=None,
-        state=State({"tokens": tokens}),
     )
 
 
-def create_ops(*, database: Database, redis: Redis, roles: list[str]) -> Litestar:
+def create_ops(*, lookups: Database, redis: Redis | None, roles: list[str]) -> Litestar:
     """Health, readiness and metrics alone."""
     return Litestar(
         route_handlers=[*ops.handlers],
-        dependencies=_dependencies(database, redis, roles),
+        dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles),
         exception_handlers={Exception: errors.answer},
         openapi_config=None,
         logging_config=None,
     )
 
 
-def _dependencies(database: Database, redis: Redis, roles: list[str]) -> dict[str, Provide]:
-    return {"database": _given(database), "redis": _given(redis), "roles": _given(roles)}
+def _dependencies(**given: object) -> dict[str, Provide]:
+    return {name: _given(value) for name, value in given.items()}
 
 
 def _given(value: object) -> Provide:

@@ -1,98 +1,209 @@
-"""Log-in, and the guard that every other route stands behind."""
+"""Log-in, and the sessions that follow from it."""
 
-from typing import Annotated, Any, Final
+import secrets
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+from uuid import UUID, uuid4
 
 import msgspec
-from litestar import Router, get, post
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
-from litestar.params import JSONBody
+from litestar import Router, delete, get, post
+from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.given import Call, Data, Signer
+from iotistica.api.given import Call, Data, Here, Limiter, Lookups, Signer, Site
+from iotistica.api.guard import actor_of, address_of, anybody, tenant_of
+from iotistica.api.inputs import Password
+from iotistica.api.passwords import WRONG, Done, checked
 from iotistica.api.tokens import LIFETIME, Tokens, now
+from iotistica.domain import credentials
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Forbidden, Unauthorized
-from iotistica.storage import users
+from iotistica.domain.permissions import PUBLIC
+from iotistica.errors import NotFound, Unauthorized
+from iotistica.storage import sessions, users
+from iotistica.storage.audit import Actor
+from iotistica.storage.limits import Limit
+from iotistica.storage.postgres import Tx
 
-ROLES: Final = ("viewer", "operator", "manager", "admin", "owner")
-"""Each may do what those before it may."""
+Secret = Annotated[str, Meta(min_length=1, max_length=credentials.LONGEST)]
 
-PERMISSIONS: Final = {"read": "viewer"}
-"""The least role for a permission; every route names one in its `opt`."""
-
-PUBLIC: Final = "public"
+USER_AGENT: Final = 200  # characters kept of what a browser calls itself
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    password: Annotated[str, Meta(max_length=1024)]
+    password: Password
     email: Annotated[str, Meta(max_length=254)] = ""
     username: Annotated[str, Meta(max_length=254)] = ""
+
+
+class Refresh(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    refresh_token: Secret
+
+
+class Logout(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    refresh_token: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
+    all: bool = False
+    """Every session of yours, not this one alone."""
 
 
 class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
     email: str
+    username: str | None
+    full_name: str | None
     role: str
+    active: bool
     tenant_id: str
+    created_at: datetime
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     access_token: str
+    refresh_token: str
     expires_in: int
+    """Seconds that the access token is good for."""
     user: UserView
 
 
-def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Check the bearer token and its role's permission; leaves the claims in `request.auth`."""
-    permission = handler.opt.get("permission")
-    if permission == PUBLIC:
-        return
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Unauthorized(
-            "send the header `Authorization: Bearer <accessToken>`; POST /api/v1/auth/login gives one"
-        )
-    tokens: Tokens = connection.app.state.tokens
-    claims = tokens.check(token.strip())
-    least = PERMISSIONS.get(permission or "")
-    if least is None or claims.role not in ROLES or ROLES.index(claims.role) < ROLES.index(least):
-        raise Forbidden
-    connection.scope["auth"] = claims
+class SessionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: UUID
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+    address: str | None
+    user_agent: str | None
+    is_this: bool
 
 
-def tenant_of(request: Call) -> TenantId:
-    """The tenant of the caller."""
-    return TenantId(request.auth.tenant)
+class Sessions(msgspec.Struct, frozen=True, kw_only=True):
+    sessions: list[SessionView]
 
 
 @post("/login", opt={"permission": PUBLIC}, status_code=200)
-async def login(data: JSONBody[Login], database: Data, tokens: Signer) -> Session:
-    """Exchange e-mail and password for an access token."""
-    async with database.transaction() as tx:
-        user_id, digest = await users.credentials(tx, data.email or data.username)
-    if not await users.password_matches(digest, data.password) or user_id is None:
-        raise Unauthorized("wrong e-mail or password")
-    async with database.transaction() as tx:
-        user = await users.get(tx, user_id)
+async def login(
+    request: Call, data: JSONBody[Login], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+) -> Session:
+    """Exchange e-mail or user name and password for an access token and a refresh token."""
+    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    found = await checked(lookups, site.key, data.email or data.username, data.password, anybody(request))
+    async with lookups.transaction() as tx:
+        return await open_session(tx, request, site, tokens, found.tenant_id, found.user_id)
+
+
+async def open_session(
+    tx: Tx, request: Call, site: Site, tokens: Tokens, tenant: TenantId, user_id: UUID
+) -> Session:
+    """A new session of a user, with its two tokens."""
+    user = await users.get(tx, tenant, user_id)
     if user is None:
-        raise Unauthorized("wrong e-mail or password")
-    token = tokens.issue(user=user.user_id, tenant=user.tenant_id, role=user.role, now=now())
-    return Session(access_token=token, expires_in=int(LIFETIME.total_seconds()), user=_view(user))
+        raise Unauthorized(WRONG)
+    session = uuid4()
+    refresh = credentials.session_token(session, secrets.token_bytes(credentials.ENTROPY))
+    await sessions.open_session(
+        tx,
+        tenant,
+        user_id,
+        session,
+        credentials.digest(site.key, refresh),
+        expires=now() + timedelta(days=site.settings.session_days),
+        by=Actor(kind="user", id=str(user_id), name=user.email, address=address_of(request)),
+        user_agent=request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None,
+    )
+    return _session(tokens, user, session, refresh)
 
 
-@get("/me", opt={"permission": "read"})
+@post("/refresh", opt={"permission": PUBLIC}, status_code=200)
+async def refresh(request: Call, data: JSONBody[Refresh], lookups: Lookups, tokens: Signer, site: Here) -> Session:
+    """Exchange a refresh token for a new pair, once: one that comes a second time ends its session."""
+    session = credentials.session_of(data.refresh_token)
+    if session is None:
+        raise Unauthorized("this is no refresh token")
+    new = credentials.session_token(session, secrets.token_bytes(credentials.ENTROPY))
+    old_digest, new_digest = (credentials.digest(site.key, text) for text in (data.refresh_token, new))
+    async with lookups.transaction() as tx:
+        member = await sessions.rotate(tx, session, old=old_digest, new=new_digest, address=address_of(request))
+        if member is not None:
+            user = await users.get(tx, member.tenant_id, member.user_id)
+            assert user is not None  # noqa: S101 its session refers to it
+            return _session(tokens, user, session, new)
+        await sessions.end_reused(tx, session, by=anybody(request))
+    raise Unauthorized("this refresh token was used before, or its session has ended: log in again")
+
+
+@post("/logout", opt={"permission": "self"}, status_code=200)
+async def logout(request: Call, database: Data, data: JSONBody[Logout | None] = None) -> Done:
+    """End this session, or every session of yours."""
+    who, tenant = request.auth, tenant_of(request)
+    only = None if data and data.all else who.session
+    async with database.transaction(tenant) as tx:
+        count = await sessions.end(tx, tenant, who.id, by=actor_of(request), only=only)
+    return Done(message=f"logged out of {count} session{'s' * (count != 1)}")
+
+
+@get("/sessions", opt={"permission": "self"})
+async def list_sessions(request: Call, database: Data) -> Sessions:
+    """Where you are logged in."""
+    who, tenant = request.auth, tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await sessions.of_user(tx, tenant, who.id)
+    views = [
+        SessionView(
+            id=s.session_id,
+            created_at=s.created_at,
+            used_at=s.used_at,
+            expires_at=s.expires_at,
+            address=s.address,
+            user_agent=s.user_agent,
+            is_this=s.session_id == who.session,
+        )
+        for s in found
+    ]
+    return Sessions(sessions=views)
+
+
+@delete("/sessions/{session:uuid}", opt={"permission": "self"}, status_code=204)
+async def end_session(request: Call, database: Data, session: FromPath[UUID]) -> None:
+    """Log out of one session of yours."""
+    who, tenant = request.auth, tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        if not await sessions.end(tx, tenant, who.id, by=actor_of(request), only=session):
+            raise NotFound
+
+
+@get("/me", opt={"permission": "self"})
 async def me(request: Call, database: Data) -> UserView:
     """Who is logged in."""
-    async with database.transaction() as tx:
-        user = await users.get(tx, request.auth.sub)
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        user = await users.get(tx, tenant, request.auth.id)
     if user is None:
         raise Unauthorized
-    return _view(user)
+    return view(user)
 
 
-def _view(user: users.User) -> UserView:
-    return UserView(id=str(user.user_id), email=user.email, role=user.role, tenant_id=user.tenant_id)
+def view(user: users.User) -> UserView:
+    """A user as the API shows it."""
+    return UserView(
+        id=str(user.user_id),
+        email=user.email,
+        username=user.username,
+        full_name=user.full_name,
+        role=user.role,
+        active=user.active,
+        tenant_id=user.tenant_id,
+        created_at=user.created_at,
+    )
 
 
-router = Router("/auth", route_handlers=[login, me], tags=["auth"])
+def _session(tokens: Tokens, user: users.User, session: UUID, refresh_token: str) -> Session:
+    access = tokens.issue(user=user.user_id, session=session, now=now())
+    seconds = int(LIFETIME.total_seconds())
+    return Session(access_token=access, refresh_token=refresh_token, expires_in=seconds, user=view(user))
+
+
+router = Router(
+    "/auth",
+    route_handlers=[
+        *(login, refresh, logout, me, list_sessions, end_session),
+    ],
+    tags=["auth"],
+)

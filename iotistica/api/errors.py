@@ -1,5 +1,6 @@
 """One table from our errors to HTTP answers, as RFC 9457 problems with an `error` for older clients."""
 
+import math
 from typing import Any, Final
 
 from litestar import Request, Response
@@ -14,6 +15,7 @@ STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.Forbidden: (403, "Not allowed"),
     errors.NotFound: (404, "Not found"),
     errors.Conflict: (409, "Conflict"),
+    errors.TooMany: (429, "Too many requests"),
     errors.Unavailable: (503, "Not available now"),
     errors.Full: (503, "Not available now"),
 }
@@ -36,6 +38,8 @@ def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, obje
         logger.opt(exception=exc).error("request failed")
         detail = "an error of ours; the log has it"
     headers = {503: {"Retry-After": "2"}, 401: {"WWW-Authenticate": "Bearer"}}.get(status, {})
+    if isinstance(exc, errors.TooMany):
+        headers = {"Retry-After": str(math.ceil(exc.seconds))}
     problem = {
         "type": "about:blank",
         "title": title,

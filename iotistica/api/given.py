@@ -2,17 +2,39 @@
 
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.di import NamedDependency
 
-from iotistica.api.tokens import Claims, Tokens
+from iotistica.api.principals import Principal
+from iotistica.api.tokens import Tokens
+from iotistica.domain.connections import Broker
+from iotistica.settings import Settings
+from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-Call = Request[Any, Claims, Any]
-"""A request with the claims of who makes it."""
+Call = Request[Any, Principal, Any]
+"""A request with who makes it."""
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same for every request."""
+
+    settings: Settings
+    key: bytes
+    """The server's key, which secrets are derived and digested with."""
+    broker: Broker
+    """Where agents are sent."""
+
 
 Data = NamedDependency[Database]
+"""The tenant's rows alone, in a transaction that names it."""
+Lookups = NamedDependency[Database]
+"""Every tenant's rows, for what finds a tenant; named `lookups`."""
 Streams = NamedDependency[Redis]
+MaybeStreams = NamedDependency[Redis | None]
 Signer = NamedDependency[Tokens]
+Limiter = NamedDependency[Limits]
+Here = NamedDependency[Site]
 Roles = NamedDependency[list[str]]

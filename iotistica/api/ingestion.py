@@ -8,8 +8,8 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromQuery
 
-from iotistica.api.auth import tenant_of
 from iotistica.api.given import Call, Data, Streams
+from iotistica.api.guard import tenant_of
 from iotistica.errors import NotFound
 from iotistica.storage import agents, ledger, streams
 
@@ -42,7 +42,7 @@ class LedgerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     agent_uuid: UUID | None = None
 
 
-@get("/ledger", opt={"permission": "read"})
+@get("/ledger", opt={"permission": "ingestion.read"})
 async def get_ledger(
     request: Call,
     database: Data,
@@ -51,7 +51,7 @@ async def get_ledger(
 ) -> LedgerView:
     """What was taken in and what became of it, of your tenant or one of its agents."""
     tenant = tenant_of(request)
-    async with database.transaction() as tx:
+    async with database.transaction(tenant) as tx:
         if agent is not None and await agents.get(tx, tenant, agent) is None:
             raise NotFound
         balance = await ledger.balance(tx, tenant, agent)

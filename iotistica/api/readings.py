@@ -8,8 +8,8 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from iotistica.api.auth import tenant_of
 from iotistica.api.given import Call, Data
+from iotistica.api.guard import tenant_of
 from iotistica.domain import intervals
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage import agents
@@ -56,7 +56,7 @@ class Buckets(Answer, frozen=True, kw_only=True):
     agg: str
 
 
-@get("/{agent:uuid}/timeseries", opt={"permission": "read"})
+@get("/{agent:uuid}/timeseries", opt={"permission": "readings.read"})
 async def timeseries(
     request: Call,
     database: Data,
@@ -71,7 +71,7 @@ async def timeseries(
     """Readings of one series, the oldest first; with `interval`, their aggregate in each bucket."""
     since, until = intervals.time_range(start, end, now=datetime.now(UTC))
     tenant = tenant_of(request)
-    async with database.transaction() as tx:
+    async with database.transaction(tenant) as tx:
         await _own(tx, request, agent)
         if interval is not None:
             seconds = _bucket_seconds(interval, since, until)
@@ -115,7 +115,7 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     readings: list[Value]
 
 
-@get("/{agent:uuid}/latest", opt={"permission": "read"})
+@get("/{agent:uuid}/latest", opt={"permission": "readings.read"})
 async def latest(
     request: Call,
     database: Data,
@@ -127,7 +127,7 @@ async def latest(
     only = [name for name in metrics.split(",") if name] if metrics else None
     now = datetime.now(UTC)
     edges = [now, *(now - window for window in WINDOWS), datetime(1971, 1, 1, tzinfo=UTC)]
-    async with database.transaction() as tx:
+    async with database.transaction(tenant_of(request)) as tx:
         await _own(tx, request, agent)
         windows = [(edges[i + 1], edges[i]) for i in range(len(edges) - 1)]
         rows = await table.latest(tx, tenant_of(request), agent, windows=windows, only=only, limit=limit)
@@ -142,7 +142,7 @@ class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
     metrics: list[Summary]
 
 
-@get("/{agent:uuid}/summary", opt={"permission": "read"})
+@get("/{agent:uuid}/summary", opt={"permission": "readings.read"})
 async def summary(
     request: Call,
     database: Data,
@@ -153,7 +153,7 @@ async def summary(
 ) -> SummaryView:
     """Per series the number of readings, the first, the last and the range; of the last day unless asked."""
     since, until = intervals.time_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
-    async with database.transaction() as tx:
+    async with database.transaction(tenant_of(request)) as tx:
         await _own(tx, request, agent)
         rows = await table.summary(tx, tenant_of(request), agent, start=since, end=until, limit=limit)
     return SummaryView(agent_uuid=agent, start=since, end=until, total_metrics=len(rows), metrics=rows)

@@ -23,13 +23,20 @@ class _Server(uvicorn.Server):
         yield  # signals are the supervisor's
 
 
-async def serve(app: Litestar, stop: asyncio.Event, *, host: str, port: int, setting: str) -> None:
-    """Serve until `stop`; raises `CannotStart` when the address is taken. `setting` names what to change."""
+async def serve(
+    app: Litestar, stop: asyncio.Event, *, host: str, port: int, setting: str, proxies: str = ""
+) -> None:
+    """Serve until `stop`; raises `CannotStart` when the address is taken. `setting` names what to change.
+
+    `proxies`, by commas, are those whose word for a caller's address is taken.
+    """
     config = uvicorn.Config(
         app,
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies or None,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
         server_header=False,

@@ -13,7 +13,7 @@ from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import postgres
 from iotistica.storage import tenants as tenants_
-from iotistica.storage.postgres import Database, Tx
+from iotistica.storage.postgres import Database, Role, Tx
 
 T = TypeVar("T")
 
@@ -37,9 +37,9 @@ async def tenant_named(tx: Tx, name: str) -> TenantId:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    """A small pool for the block."""
-    database = Database(url, size=2, name="cli", statement_seconds=30)
+async def opened(url: str, role: Role | None = "iotistica_worker") -> AsyncIterator[Database]:
+    """A small pool for the block; `role` None is the tables' owner."""
+    database = Database(url, size=2, name="cli", role=role, statement_seconds=30)
     await database.open()
     try:
         yield database
@@ -55,8 +55,20 @@ def database_url(settings: Settings) -> Iterator[str]:
     elif found := home.runtime(settings.data_path):
         yield found.database_url
     else:
-        with servers.running(settings, key_of(settings), broker=False) as embedded:
+        with servers.running(settings, key_of(settings), ("postgres", "redis")) as embedded:
             yield embedded.database_url
+
+
+@contextlib.contextmanager
+def redis_url(settings: Settings) -> Iterator[str]:
+    """The configured Redis, that of the running instance, or one started for this command alone."""
+    if settings.redis_url:
+        yield settings.redis_url
+    elif found := home.runtime(settings.data_path):
+        yield found.redis_url
+    else:
+        with servers.running(settings, key_of(settings), ("redis",)) as embedded:
+            yield embedded.redis_url
 
 
 def in_database(settings: Settings, work: Callable[[Tx], Awaitable[T]]) -> T:

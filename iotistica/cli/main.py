@@ -13,7 +13,7 @@ import click
 
 from iotistica import __version__, log
 from iotistica import settings as settings_
-from iotistica.cli import records
+from iotistica.cli import agents, keys, tenants, users
 from iotistica.cli.database import database_url, key_of, opened, run
 from iotistica.embedded import home, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
@@ -21,6 +21,7 @@ from iotistica.settings import Settings
 from iotistica.storage import postgres
 from iotistica.storage import tenants as tenants_
 from iotistica.storage import users as users_
+from iotistica.storage.audit import PLATFORM
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,7 +35,7 @@ def cli(context: click.Context) -> None:
         click.echo(f"iotistica: {name} is no setting; `iotistica config` lists them", err=True)
 
 
-for command in (records.tenants, records.users, records.agents):
+for command in (tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys):
     cli.add_command(command)
 
 
@@ -54,6 +55,23 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         postgres.migrate(url)
         run(_first_start(url, settings))
         run(app.serve(settings, wanted, key, embedded, with_demo=demo))
+
+
+@cli.command()
+@click.pass_obj
+def broker(settings: Settings) -> None:
+    """Run Mosquitto alone and give it its accounts, in a container of its own beside the database."""
+    from iotistica import app
+
+    if not settings.database_url:
+        raise CannotStart("set IOTISTICA_DATABASE_URL: the broker's accounts are in PostgreSQL")
+    if not settings.secret_key:
+        raise CannotStart("set IOTISTICA_SECRET_KEY to that of the other processes: passwords derive from it")
+    with servers.running(settings, key_of(settings), ("broker",)) as embedded:
+        if embedded.broker is None:
+            raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
+        postgres.migrate(settings.database_url)
+        run(app.broker(settings, key_of(settings), embedded))
 
 
 @contextlib.contextmanager
@@ -132,10 +150,11 @@ async def _first_start(url: str, settings: Settings) -> None:
     async with opened(url) as database:
         with contextlib.suppress(Conflict):  # another process may start for the first time beside us
             async with database.transaction() as tx:
-                tenant = await tenants_.find(tx, "default") or await tenants_.add(tx, "default")
+                tenant = await tenants_.find(tx, "default") or await tenants_.add(tx, "default", by=PLATFORM)
                 if await users_.any_of(tx, tenant.tenant_id) is not None:
                     return
-                await users_.add(tx, tenant.tenant_id, settings.admin_email, password, "owner")
+                digest = await users_.hashed(password)
+                await users_.add(tx, tenant.tenant_id, settings.admin_email, digest, "owner", by=PLATFORM)
             if not settings.admin_password:
                 click.echo(f"\n  First owner: {settings.admin_email}  password: {password}  (shown only now)\n")
 

@@ -1,8 +1,9 @@
 """Broker accounts: derived passwords and Mosquitto's password lines."""
 
+import binascii
 import hashlib
 import hmac
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Final
 from uuid import UUID
 
@@ -12,6 +13,11 @@ from iotistica.domain.ids import base64url
 # verifies each connected client again at a reload.
 ITERATIONS: Final = 1
 SALT_BYTES: Final = 12
+
+# The intake's account. Its name makes the pattern `%u/#` mean every topic of agents: at a reload Mosquitto 2.0
+# forgets the `user` lines of sessions that came back from disk and are not connected yet, and what is
+# published then would pass them by.
+SERVICE_USER: Final = "i"
 
 
 def derive(key: bytes, *purpose: str) -> bytes:
@@ -33,3 +39,14 @@ def password_line(username: str, password: str, salt: bytes) -> str:
     """A line of Mosquitto's password file; `salt` of `SALT_BYTES`."""
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
     return f"{username}:$7${ITERATIONS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
+
+
+def password_fits(line: str, password: str) -> bool:
+    """Whether it is the password of a line, found in the same time whatever it is."""
+    try:
+        _, kind, iterations, salt, digest = line.rpartition(":")[2].split("$")
+        wanted = b64decode(digest)
+        got = hashlib.pbkdf2_hmac("sha512", password.encode("utf-8", "replace"), b64decode(salt), int(iterations))
+    except (ValueError, binascii.Error):
+        return False
+    return kind == "7" and hmac.compare_digest(wanted, got)

@@ -49,6 +49,11 @@ def agent_user(tenant: TenantId, agent: UUID) -> str:
     return f"{encode_tenant(tenant)}/a/{encode_agent(agent)}"
 
 
+def tenant_user(tenant: TenantId, name: str) -> str:
+    """The broker's user name of a tenant's own user."""
+    return f"{encode_tenant(tenant)}/u/{name}"
+
+
 def agent_topic(tenant: TenantId, agent: UUID) -> str:
     """The root of an agent's topics, without a slash at the end."""
     return f"i/{agent_user(tenant, agent)}"

@@ -2,22 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.accounts import SALT_BYTES, derive, password_line, service_password
+from iotistica.domain.accounts import SALT_BYTES, SERVICE_USER, derive, password_line, service_password
+from iotistica.domain.ids import encode_tenant
 from iotistica.embedded.home import Home
-from iotistica.embedded.mosquitto import PROBE_USERS, SERVICE_USER
-from iotistica.storage import agents
+from iotistica.embedded.mosquitto import ACL, PROBE_USERS, Files
+from iotistica.instruments import RENDER_SECONDS
+from iotistica.storage import broker_accounts
+from iotistica.storage.broker_accounts import Account
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
 EVERY: Final = 30.0  # seconds, should a notification be missed
 SPACING: Final = 0.2  # seconds between reloads at least
-CHANNEL: Final = "broker_accounts"
 
 
 def own_lines(key: bytes) -> str:
@@ -35,30 +38,43 @@ def first_lines(key: bytes, path: Path) -> str:
     return own_lines(key) + "".join(line for line in old if line.partition(":")[0] not in ours)
 
 
+def acl(users: Sequence[Account]) -> str:
+    """The access file: the constant lines, and a block a user of the tenants' own."""
+    blocks = [ACL]
+    for user in users:
+        assert user.tenant_id is not None  # noqa: S101 an account of a tenant
+        root = f"i/{encode_tenant(user.tenant_id)}/"
+        rules = "".join(f"topic {rule.access} {root}{rule.topic}\n" for rule in user.rules or ())
+        blocks.append(f"\nuser {user.username}\n{rules}")
+    return "".join(blocks)
+
+
 class Accounts:
-    """The password file, and the broker that reads it."""
+    """The password and access files, and the broker that reads them."""
 
     def __init__(
         self,
         home: Home,
-        path: Path,
+        files: Files,
         *,
         key: bytes,
         database: Database,
         reload: Callable[[signal.Signals], None],
     ) -> None:
         self._home = home
-        self._path = path
         self._own = own_lines(key)
         self._database = database
         self._reload = reload
-        self._written = path.read_text()  # what the broker has read
+        self._written = {path: path.read_text() for path in (files.passwords, files.acl)}  # as the broker read them
+        self._files = files
 
     async def run(self, stop: asyncio.Event) -> None:
         """Render at once, at each notification and every `EVERY` seconds."""
         changed = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            listening = group.create_task(self._database.listen(CHANNEL, changed), name="listen accounts")
+            listening = group.create_task(
+                self._database.listen(broker_accounts.CHANNEL, changed), name="listen accounts"
+            )
             while not stop.is_set():
                 await self.render()
                 await sleep(SPACING, stop)
@@ -67,16 +83,27 @@ class Accounts:
             listening.cancel()
 
     async def render(self) -> None:
-        """Write the file and reload, if anything changed."""
+        """Write the files and reload, if anything changed."""
+        began = time.monotonic()
         async with self._database.transaction() as tx:
-            lines = await agents.broker_lines(tx)
-        text = self._own + "".join(line + "\n" for line in lines)
-        if text == self._written:
+            lines = await broker_accounts.lines(tx)
+            users = await broker_accounts.with_rules(tx)
+        wanted = {
+            self._files.passwords: self._own + "".join(line + "\n" for line in lines),
+            self._files.acl: acl(users),
+        }
+        changed = {path: text for path, text in wanted.items() if text != self._written[path]}
+        if not changed:
             return
-        await asyncio.to_thread(self._home.write, self._path, text)
+        for path, text in changed.items():
+            await asyncio.to_thread(self._home.write, path, text)
         self._reload(signal.SIGHUP)
-        self._written = text
-        logger.bind(accounts=len(lines)).info("broker accounts written")
+        self._written = wanted
+        seconds = time.monotonic() - began
+        RENDER_SECONDS.record(seconds)
+        logger.bind(accounts=len(lines), ms=round(seconds * 1000)).info("broker accounts written")
+        async with self._database.transaction() as tx:
+            await broker_accounts.rendered(tx, accounts=len(lines), seconds=seconds)
 
 
 async def _first(changed: asyncio.Event, stop: asyncio.Event) -> None:

@@ -8,21 +8,21 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from iotistica.domain.accounts import SERVICE_USER
 from iotistica.embedded import debian
 from iotistica.embedded import home as homes
 from iotistica.embedded.child import Child, accepts
 from iotistica.embedded.home import Home
 from iotistica.errors import CannotStart
 
-# The intake's account. Its name makes the pattern `%u/#` mean every topic of agents: at a reload Mosquitto 2.0
-# forgets the `user` lines of sessions that came back from disk and are not connected yet, and what is
-# published then would pass them by.
-SERVICE_USER: Final = "i"
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
 """One that sees all of the probe's topics, and two that are confined as agents are."""
 
 # Two constant pattern lines instead of a block an agent: only the password file changes, and 50,000
-# agents reload in a second. The user name is the client id, so nobody can end another's session.
+# agents reload in a second. Blocks are for the few users of the tenants' own, after the last line. The user
+# name is the client id, so nobody can end another's session.
 ACL: Final = f"""\
 user {SERVICE_USER}
 topic read $SYS/#
@@ -33,6 +33,7 @@ topic readwrite i/probe000/#
 pattern readwrite %u/#
 pattern read i/%u/#
 pattern write i/%u/#
+# users of the tenants' own
 """
 CONFIGURATION: Final = """\
 per_listener_settings false
@@ -57,12 +58,21 @@ log_type notice
 """
 
 
-def prepare(home: Home, *, listen: str, port: int, local: str) -> tuple[Child, Path]:
-    """The broker, not yet started, and the file its accounts belong in."""
+class Files(msgspec.Struct, frozen=True):
+    """What the broker reads again at a SIGHUP."""
+
+    passwords: Path
+    acl: Path
+
+
+def prepare(home: Home, *, listen: str, port: int, local: str) -> tuple[Child, Files]:
+    """The broker, not yet started, and the files its accounts belong in."""
     _check_free(listen, port)
     folder = home.folder("mosquitto")
     home.write(folder / "mosquitto.conf", CONFIGURATION.format(listen=listen, port=port, folder=folder))
-    home.write(folder / "acl", ACL)
+    acl = folder / "acl"
+    known = acl.read_text().partition(ACL.splitlines()[-1] + "\n")[2] if acl.exists() else ""
+    home.write(acl, ACL + known)  # the users known last time, until the database can be asked
     program, libraries = _program(home)
     child = Child(
         "mosquitto",
@@ -73,7 +83,7 @@ def prepare(home: Home, *, listen: str, port: int, local: str) -> tuple[Child, P
         death_signal=signal.SIGTERM,
         environment={"LD_LIBRARY_PATH": libraries} if libraries else None,
     )
-    return child, folder / "passwords"
+    return child, Files(folder / "passwords", acl)
 
 
 def _program(home: Home) -> tuple[Path, str]:

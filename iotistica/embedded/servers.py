@@ -4,24 +4,25 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import msgspec
 from loguru import logger
 
-from iotistica.domain.accounts import derive, service_password
+from iotistica.domain.accounts import SERVICE_USER, derive, service_password
 from iotistica.embedded import home as homes
 from iotistica.embedded import mosquitto, postgres, valkey
 from iotistica.embedded.accounts import first_lines
 from iotistica.embedded.child import Child, end_leftovers
 from iotistica.embedded.home import Home, Runtime
+from iotistica.embedded.mosquitto import Files
 from iotistica.settings import Settings
 from iotistica.supervise import sleep
 
 WATCH: Final = 0.2  # seconds between looks at the children
 SLOWEST_RESTART: Final = 3.0  # seconds
+ALL: Final = ("postgres", "redis", "broker")
 
 
 class Servers:
@@ -32,29 +33,29 @@ class Servers:
         self.database_url = settings.database_url
         self.redis_url = settings.redis_url
         self.mqtt_url = settings.mqtt_url
-        self.passwords: Path | None = None
+        self.files: Files | None = None
         self.broker: Child | None = None
         self.children: list[Child] = []
         self._key = key
         self._settings = settings
 
-    def start(self, *, broker: bool) -> None:
-        """Start what is missing, all at once, and wait until everything answers."""
-        if not self.database_url:
+    def start(self, wanted: Collection[str]) -> None:
+        """Start what is wanted and no URL names, all at once, and wait until everything answers."""
+        if not self.database_url and "postgres" in wanted:
             child, self.database_url = postgres.prepare(self.home, derive(self._key, "postgres").hex())
             self.children.append(child)
-        if not self.redis_url:
+        if not self.redis_url and "redis" in wanted:
             child, self.redis_url = valkey.prepare(self.home, derive(self._key, "redis").hex())
             self.children.append(child)
-        if not self.mqtt_url and broker:
+        if not self.mqtt_url and "broker" in wanted:
             listen, port = self._settings.listen, self._settings.mqtt_port
-            self.broker, self.passwords = mosquitto.prepare(
+            self.broker, self.files = mosquitto.prepare(
                 self.home, listen=listen, port=port, local=self._settings.local_host
             )
             self.children.append(self.broker)
-            self.home.write(self.passwords, first_lines(self._key, self.passwords))
-            password = service_password(self._key, mosquitto.SERVICE_USER)
-            self.mqtt_url = f"mqtt://{mosquitto.SERVICE_USER}:{password}@{self._settings.local_host}:{port}"
+            self.home.write(self.files.passwords, first_lines(self._key, self.files.passwords))
+            password = service_password(self._key, SERVICE_USER)
+            self.mqtt_url = f"mqtt://{SERVICE_USER}:{password}@{self._settings.local_host}:{port}"
         for child in self.children:
             child.start()
         for child in self.children:
@@ -100,8 +101,8 @@ class Servers:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, key: bytes, *, broker: bool = True) -> Iterator[Servers]:
-    """The servers of the data folder for the block; raises `CannotStart`."""
+def running(settings: Settings, key: bytes, wanted: Collection[str] = ALL) -> Iterator[Servers]:
+    """The servers of the data folder for the block, those of them that no URL names; raises `CannotStart`."""
     path = settings.data_path
     with homes.claimed(path):
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -109,7 +110,7 @@ def running(settings: Settings, key: bytes, *, broker: bool = True) -> Iterator[
             end_leftovers(before.children, str(homes.open_home(path).servers))
         servers = Servers(homes.open_home(path), settings, key)
         try:
-            servers.start(broker=broker)
+            servers.start(wanted)
             yield servers
         finally:
             servers.stop()

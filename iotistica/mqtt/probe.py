@@ -18,15 +18,15 @@ Account = tuple[str, str]
 """User name and password."""
 
 
-async def prove_confined(url: str, accounts: Sequence[Account] | None) -> None:
+async def prove_confined(url: str, accounts: Sequence[Account], *, ours: bool) -> None:
     """Raise `CannotStart` if anybody may connect, or if an agent reaches another's topics.
 
     `accounts` are three of the broker's: one that sees the topics of the other two, which are confined as
-    agents are. Without them, of a broker that is not ours, only the first can be proved.
+    agents are. A broker that is not `ours` may lack them; then only the first can be proved.
     """
     if await _lets_in(_as(url, None)):
         raise CannotStart("the broker lets clients in without a password; set `allow_anonymous false`")
-    if accounts is None:
+    if not ours and not await _lets_in(_as(url, accounts[0])):
         logger.warning("the broker is not ours: that agents are confined to their topics is taken on trust")
         return
     witness, one, two = accounts

@@ -10,6 +10,7 @@ from iotistica.errors import Conflict
 from iotistica.settings import Settings
 from iotistica.simulate import fleet
 from iotistica.storage import users
+from iotistica.storage.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.supervise import Group
 
@@ -38,7 +39,7 @@ async def prepare(database: Database, key: bytes, settings: Settings, url: str) 
     password = derive(key, "demo").hex()[:16]
     with suppress(Conflict):
         async with database.transaction() as tx:
-            await users.add(tx, members[0].tenant, EMAIL, password, "owner")
+            await users.add(tx, members[0].tenant, EMAIL, await users.hashed(password), "owner", by=PLATFORM)
     base = f"http://{settings.agents_host}:{settings.http_port}"
     guide = GUIDE.format(agents=AGENTS, base=base, email=EMAIL, password=password, agent=members[0].agent)
 

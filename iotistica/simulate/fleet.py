@@ -18,6 +18,7 @@ from iotistica.errors import CannotStart, Conflict, Unavailable
 from iotistica.mqtt.client import Client, connect
 from iotistica.simulate import envelope
 from iotistica.storage import agents, tenants
+from iotistica.storage.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
@@ -82,7 +83,7 @@ class Report(msgspec.Struct, kw_only=True):
 async def enlist(database: Database, key: bytes, tenant: str, count: int) -> list[Member]:
     """Make the tenant and its agents where they are missing; their ids are the same each time."""
     async with database.transaction() as tx:
-        found = await tenants.find(tx, tenant) or await tenants.add(tx, tenant)
+        found = await tenants.find(tx, tenant) or await tenants.add(tx, tenant, by=PLATFORM)
     owner = found.tenant_id
     members = []
     for number in range(count):
@@ -93,7 +94,7 @@ async def enlist(database: Database, key: bytes, tenant: str, count: int) -> lis
         for number, member in enumerate(members):
             if member.agent not in known:
                 with contextlib.suppress(Conflict):
-                    await agents.add(tx, owner, member.agent, f"simulated-{number + 1:03}", key=key)
+                    await agents.add(tx, owner, member.agent, f"simulated-{number + 1:03}", key=key, by=PLATFORM)
     return members
 
 

@@ -1,16 +1,16 @@
-"""Agents and the broker accounts that come with them."""
+"""Agents: who they are, and when they were last seen."""
 
-import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.accounts import SALT_BYTES, mqtt_password, password_line
-from iotistica.domain.ids import AgentId, TenantId, agent_user
-from iotistica.errors import Conflict
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.errors import Conflict, NotFound
+from iotistica.storage import audit, broker_accounts, quotas
+from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
 
@@ -18,28 +18,60 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: AgentId
     tenant_id: TenantId
     name: str
+    state: str
+    kind: str | None
+    fleet_uuid: UUID | None
+    agent_version: str | None
+    os_version: str | None
+    replaced_by: UUID | None
     created_at: datetime
     last_seen: datetime | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """What the audit shows."""
+        return {"name": self.name, "state": self.state, "kind": self.kind, "fleet": self.fleet_uuid}
 
-ADD: Final = """
-INSERT INTO agents (agent_uuid, tenant_id, name) VALUES (%(agent)s, %(tenant)s, %(name)s)
-ON CONFLICT DO NOTHING RETURNING agent_uuid, tenant_id, name, created_at
+
+_COLUMNS: Final = """agent_uuid, a.tenant_id, a.name, a.state, a.kind, a.fleet_uuid, a.agent_version, a.os_version,
+a.replaced_by, a.created_at"""
+
+ADD: Final = f"""
+INSERT INTO agents AS a (agent_uuid, tenant_id, name, fleet_uuid)
+VALUES (%(agent)s, %(tenant)s, %(name)s, %(fleet)s)
+ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
 """
-ADD_ACCOUNT: Final = """
-INSERT INTO broker_accounts (username, tenant_id, agent_uuid, line)
-VALUES (%(username)s, %(tenant)s, %(agent)s, %(line)s)
-"""
 
 
-async def add(tx: Tx, tenant: TenantId, agent: AgentId, name: str, *, key: bytes) -> Agent:
-    """Make an agent with its broker account; raises `Conflict` if the uuid is taken, by any tenant."""
-    row = await row_as(tx, Agent, ADD, {"tenant": tenant, "agent": agent, "name": name})
+async def add(
+    tx: Tx, tenant: TenantId, agent: AgentId, name: str, *, key: bytes, by: Actor, fleet: UUID | None = None
+) -> Agent:
+    """Make an agent that connects with what it is told by hand; its password derives from the server's `key`.
+
+    Raises `Conflict` if the uuid is taken, by any tenant, or the tenant's quota is reached.
+    """
+    await quotas.check_agents(tx, tenant)
+    row = await row_as(tx, Agent, ADD, {"tenant": tenant, "agent": agent, "name": name, "fleet": fleet})
     if row is None:
         raise Conflict(f"there is an agent {agent} already; `iotistica agents show` prints how it connects")
-    username = agent_user(tenant, agent)
-    line = password_line(username, mqtt_password(key, agent, 1), secrets.token_bytes(SALT_BYTES))
-    await tx.execute(ADD_ACCOUNT, {"username": username, "tenant": tenant, "agent": agent, "line": line})
+    await broker_accounts.add_agent(tx, tenant, agent, key=key, enabled=True)
+    await audit.record(tx, tenant, by, "agent.added", ("agent", agent), after=row.facts())
+    return row
+
+
+UPDATE: Final = f"""
+UPDATE agents a SET name = %(name)s, fleet_uuid = %(fleet)s
+WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s RETURNING {_COLUMNS}
+"""
+
+
+async def update(tx: Tx, tenant: TenantId, old: Agent, *, name: str, fleet: UUID | None, by: Actor) -> Agent:
+    """Give an agent another name or fleet; raises `NotFound`."""
+    row = await row_as(tx, Agent, UPDATE, {"tenant": tenant, "agent": old.agent_uuid, "name": name, "fleet": fleet})
+    if row is None:
+        raise NotFound
+    await audit.record(
+        tx, tenant, by, "agent.changed", ("agent", old.agent_uuid), before=old.facts(), after=row.facts()
+    )
     return row
 
 
@@ -54,7 +86,7 @@ LEFT JOIN (
 ) seen USING (agent_uuid)
 """
 PAGE: Final = (
-    "SELECT agent_uuid, a.tenant_id, a.name, a.created_at, seen.last_seen FROM agents a"
+    f"SELECT {_COLUMNS}, seen.last_seen FROM agents a"
     + _SEEN
     + """WHERE a.tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR agent_uuid > %(after)s)
 ORDER BY agent_uuid LIMIT %(limit)s"""
@@ -67,7 +99,7 @@ async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> l
 
 
 GET: Final = (
-    "SELECT agent_uuid, a.tenant_id, a.name, a.created_at, seen.last_seen FROM agents a"
+    f"SELECT {_COLUMNS}, seen.last_seen FROM agents a"
     + _SEEN
     + "WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
 )
@@ -88,15 +120,3 @@ async def owners(tx: Tx, agents: Sequence[UUID]) -> dict[UUID, TenantId]:
     """The enabled tenant of each of these agents; those nobody has are left out."""
     cursor = await tx.execute(OWNERS, {"agents": list(agents)})
     return {agent: TenantId(tenant) for agent, tenant in await cursor.fetchall()}
-
-
-LINES: Final = """
-SELECT line FROM broker_accounts b LEFT JOIN tenants t USING (tenant_id)
-WHERE b.enabled AND t.enabled IS NOT FALSE ORDER BY username
-"""
-
-
-async def broker_lines(tx: Tx) -> list[str]:
-    """The password lines of every account that may connect."""
-    cursor = await tx.execute(LINES)
-    return [line for (line,) in await cursor.fetchall()]

@@ -1,7 +1,7 @@
 """Who exists: tenants and agents, remembered for a few seconds."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Unavailable
 from iotistica.storage import agents, tenants
 from iotistica.storage.postgres import Database
+from iotistica.storage.tenants import Tenant
 
 PATIENCE: Final = 1.0  # seconds to wait for the database when what is known will do
 FRESH: Final = 10.0  # seconds an answer is believed
@@ -22,13 +23,13 @@ class Directory:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tenants: frozenset[TenantId] = frozenset()
+        self._tenants: dict[TenantId, Tenant] = {}
         self._tenants_at = -FRESH
         self._agents: dict[UUID, TenantId] = {}
         self._agents_at = 0.0
         self._misses: dict[UUID | TenantId, float] = {}
 
-    async def tenants(self) -> frozenset[TenantId]:
+    async def tenants(self) -> Mapping[TenantId, Tenant]:
         """Every enabled tenant; while the database is away, those known before."""
         if time.monotonic() - self._tenants_at >= FRESH:
             try:
@@ -46,7 +47,7 @@ class Directory:
             await self._load_tenants()
             found = self._tenants
             self._miss([tenant for tenant in asked if tenant not in found])
-        return found.intersection(asked)
+        return frozenset(tenant for tenant in asked if tenant in found)
 
     async def owners(self, asked: Collection[UUID]) -> dict[UUID, TenantId]:
         """The tenant of each of these agents that has one."""
@@ -65,7 +66,7 @@ class Directory:
 
     async def _load_tenants(self) -> None:
         async with self._database.transaction(patience=PATIENCE) as tx:
-            self._tenants = frozenset(t.tenant_id for t in await tenants.all_tenants(tx) if t.enabled)
+            self._tenants = {t.tenant_id: t for t in await tenants.all_tenants(tx) if t.enabled}
         self._tenants_at = time.monotonic()
 
     def _worth_asking(self, asked: UUID | TenantId) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, Literal, LiteralString, TypeVar
 
 import msgspec
 import psycopg
@@ -12,13 +12,19 @@ from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Conflict, Invalid, Unavailable
 
 Tx = psycopg.AsyncConnection[TupleRow]
 Row = TypeVar("Row")
 
+Role = Literal["iotistica_api", "iotistica_worker"]
+"""Neither owns a table. `api` sees the tenant its transaction names and nothing else, `worker` every tenant."""
+
 POOL_WAIT: Final = 10.0  # seconds to wait for a free connection
 IDLE_IN_TRANSACTION: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
+
+SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
 
 _LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
@@ -32,14 +38,17 @@ class Database:
         *,
         size: int,
         name: str,
+        role: Role | None,
         statement_seconds: float,
         configure: Callable[[Tx], Awaitable[None]] | None = None,
     ) -> None:
-        """`configure` runs once on each new connection, in a transaction of its own."""
+        """`configure` runs once on each new connection, in a transaction of its own; `role` None is the owner."""
         options = (
             f"-c statement_timeout={int(statement_seconds * 1000)}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION} -c timezone=UTC"
         )
+        if role is not None:
+            options += f" -c role={role}"
         self._pool = AsyncConnectionPool(
             url,
             min_size=1,
@@ -66,13 +75,18 @@ class Database:
         return 1 - stats.get("pool_available", 0) / size if stats.get("pool_size", 0) >= size else 0.0
 
     @asynccontextmanager
-    async def transaction(self, *, patience: float = POOL_WAIT) -> AsyncIterator[Tx]:
+    async def transaction(
+        self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT
+    ) -> AsyncIterator[Tx]:
         """A transaction that commits at the end of the block; drivers' errors stop at this line.
 
-        Waits `patience` seconds for a connection.
+        The role `api` sees the rows of `tenant` alone, and none without. The tenant is the transaction's, never the
+        connection's, which others use after us. Waits `patience` seconds for a connection.
         """
         try:
             async with self._pool.connection(timeout=patience) as tx, tx.transaction():
+                if tenant is not None:
+                    await tx.execute(SET_TENANT, {"tenant": tenant})
                 yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc

@@ -109,5 +109,10 @@ def ledger_key(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:ledger"
 
 
+def limit_key(tenant: str | None, name: str, subject: str, minute: int) -> str:
+    scope = f"tenant:{{{tenant}}}:" if tenant else ""
+    return f"{scope}limit:{name}:{subject}:{minute}"
+
+
 def writers_group(tenant: TenantId) -> str:
     return f"{{{tenant}}}:device-writers"

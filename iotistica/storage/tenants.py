@@ -8,6 +8,8 @@ import msgspec
 
 from iotistica.domain.ids import TENANT_BYTES, TenantId
 from iotistica.errors import Conflict
+from iotistica.storage import audit
+from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
 
@@ -16,15 +18,19 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     enabled: bool
     created_at: datetime
+    quota_agents: int | None
+    quota_series: int | None
+    quota_readings_minute: int | None
 
 
-ADD: Final = """
-INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s)
-ON CONFLICT DO NOTHING RETURNING tenant_id, name, enabled, created_at
+_COLUMNS: Final = "tenant_id, name, enabled, created_at, quota_agents, quota_series, quota_readings_minute"
+
+ADD: Final = f"""
+INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s) ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
 """
 
 
-async def add(tx: Tx, name: str, tenant: TenantId | None = None) -> Tenant:
+async def add(tx: Tx, name: str, tenant: TenantId | None = None, *, by: Actor) -> Tenant:
     """Make a tenant, with a new random id unless one is given; raises `Conflict`."""
     tenant = tenant or TenantId(secrets.token_hex(TENANT_BYTES))
     row = await row_as(tx, Tenant, ADD, {"tenant": tenant, "name": name})
@@ -32,10 +38,11 @@ async def add(tx: Tx, name: str, tenant: TenantId | None = None) -> Tenant:
         raise Conflict(
             f"there is a tenant {name!r} already, or one of that id; `iotistica tenants list` shows them"
         )
+    await audit.record(tx, tenant, by, "tenant.added", ("tenant", tenant), after={"name": name})
     return row
 
 
-ALL: Final = "SELECT tenant_id, name, enabled, created_at FROM tenants ORDER BY created_at, tenant_id LIMIT 10000"
+ALL: Final = f"SELECT {_COLUMNS} FROM tenants ORDER BY created_at, tenant_id LIMIT 10000"
 
 
 async def all_tenants(tx: Tx) -> list[Tenant]:
@@ -43,8 +50,8 @@ async def all_tenants(tx: Tx) -> list[Tenant]:
     return await rows_as(tx, Tenant, ALL)
 
 
-FIND: Final = """
-SELECT tenant_id, name, enabled, created_at FROM tenants WHERE name = %(key)s OR tenant_id = %(key)s
+FIND: Final = f"""
+SELECT {_COLUMNS} FROM tenants WHERE name = %(key)s OR tenant_id = %(key)s
 ORDER BY tenant_id = %(key)s DESC LIMIT 1
 """
 
@@ -52,3 +59,13 @@ ORDER BY tenant_id = %(key)s DESC LIMIT 1
 async def find(tx: Tx, key: str) -> Tenant | None:
     """The tenant of that id or name."""
     return await row_as(tx, Tenant, FIND, {"key": key})
+
+
+ENABLE: Final = "UPDATE tenants SET enabled = %(enabled)s WHERE tenant_id = %(tenant)s"
+
+
+async def enable(tx: Tx, tenant: TenantId, *, enabled: bool, by: Actor) -> None:
+    """Let a tenant in, or lock out all its users, keys and agents; nothing of it is removed."""
+    await tx.execute(ENABLE, {"tenant": tenant, "enabled": enabled})
+    action = "tenant.enabled" if enabled else "tenant.disabled"
+    await audit.record(tx, tenant, by, action, ("tenant", tenant))

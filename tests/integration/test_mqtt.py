@@ -146,7 +146,7 @@ async def test_a_confined_broker_passes_the_probe_and_an_open_one_does_not() -> 
     with new_stack() as stack:
         assert stack.servers.broker is not None
         accounts = [(name, service_password(stack.key, name)) for name in mosquitto.PROBE_USERS]
-        await probe.prove_confined(stack.mqtt_url, accounts)
+        await probe.prove_confined(stack.mqtt_url, accounts, ours=True)
         rules = stack.servers.home.servers / "mosquitto" / "acl"
         good = rules.read_text()
         for change, message in (
@@ -158,7 +158,7 @@ async def test_a_confined_broker_passes_the_probe_and_an_open_one_does_not() -> 
             stack.servers.broker.signal(signal.SIGHUP)
             await asyncio.sleep(0.2)
             with pytest.raises(CannotStart, match=message):
-                await probe.prove_confined(stack.mqtt_url, accounts)
+                await probe.prove_confined(stack.mqtt_url, accounts, ours=True)
 
 
 async def test_a_lost_connection_is_noticed(stack: Stack) -> None:

@@ -5,6 +5,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from iotistica.domain.envelopes import Found
@@ -13,6 +14,7 @@ from iotistica.domain.readings import Reading
 from iotistica.errors import Conflict, IotisticaError, Unavailable
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.storage import agents, ledger, partitions, readings
+from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
 from iotistica.storage.postgres import Database
@@ -83,7 +85,7 @@ async def test_workers_with_the_same_rows_never_deadlock(
     owners = [AgentId(uuid4()) for _ in range(10)]
     async with database.transaction() as tx:
         for owner in owners:
-            await agents.add(tx, tenant, owner, "an agent", key=stack.key)
+            await agents.add(tx, tenant, owner, "an agent", key=stack.key, by=PLATFORM)
     await partitions.make(database, {partitions.day_of(NOW)})
     rows = [(owner, reading(f"m{n}", NOW + n)) for owner in owners for n in range(100)]
 
@@ -170,11 +172,14 @@ async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId
     assert (batch.counts[agent].found, batch.counts[agent].rejected, batch.conflicts) == (4, 1, 1)
 
 
-async def test_lost_connections_are_unavailable(database: Database) -> None:
+async def test_lost_connections_are_unavailable(database: Database, stack: Stack) -> None:
     """A terminated backend is something to wait for, not a crash."""
     with pytest.raises(IotisticaError):
         async with database.transaction() as tx:
-            await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+            (pid,) = await (await tx.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
+            with psycopg.connect(stack.database_url) as owner:
+                owner.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            await tx.execute("SELECT 1")
 
 
 async def test_the_intake_knows_its_tenants_while_the_database_is_away(
@@ -184,7 +189,7 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
     directory = Directory(database)
     assert await directory.known([tenant]) == {tenant}
     assert await directory.owners([agent, uuid4()]) == {agent: tenant}
-    away = Database("postgresql://127.0.0.1:1/none", size=1, name="away", statement_seconds=1)
+    away = Database("postgresql://127.0.0.1:1/none", size=1, name="away", role=None, statement_seconds=1)
     await away.open()
     monkeypatch.setattr(directory, "_database", away)
     monkeypatch.setattr("iotistica.storage.directory.FRESH", 0)

@@ -1,0 +1,117 @@
+"""The guard that every route stands behind: who it is, whether it may, and how often."""
+
+import hmac
+import time
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from iotistica.api.given import Call
+from iotistica.api.principals import Doorman, Principal
+from iotistica.domain.ids import TenantId
+from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, may
+from iotistica.errors import Forbidden, NotFound, TooMany, Unauthorized
+from iotistica.storage.audit import Actor
+from iotistica.storage.limits import Limit, Limits
+
+USER: Final = Limit("user", 1000)
+RARE: Final = Limit("administration", 100)
+AGENTS: Final = Limit("agent", 10_000)
+WRONG: Final = Limit("wrong", 300)
+"""Wrong credentials from one address, a minute."""
+
+ADDRESSES: Final = 10_000  # that showed too many, remembered
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+class Guard:
+    """Callable for Litestar's `guards`; leaves the principal in `request.auth`."""
+
+    def __init__(self, doorman: Doorman, limits: Limits, broker_secret: str) -> None:
+        self._doorman = doorman
+        self._limits = limits
+        self._broker_secret = broker_secret
+        self._barred: dict[str, float] = {}
+
+    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+        permission = handler.opt.get("permission", "")
+        if permission == PUBLIC:
+            return
+        if permission == BROKER:
+            self._check_broker(connection)
+            return
+        principal = await self._identify(connection)
+        connection.scope["auth"] = principal
+        if principal.kind == "agent":
+            _check_agent(principal, permission, connection, handler)
+            await self._limits.hit(AGENTS, str(principal.id), tenant=principal.tenant)
+            return
+        rule = PERMISSIONS.get(permission)
+        if permission == AGENT or rule is None:
+            raise Forbidden("this route is the agent's own")
+        if principal.kind == "key" and not rule.keys:
+            raise Forbidden("an API key may not do this: log in as a user")
+        if not may(permission, principal.role, principal.scopes):
+            raise Forbidden(
+                f"this needs the role {rule.least}" + (f" and the scope {permission}" * (principal.kind == "key"))
+            )
+        await self._limits.hit(RARE if rule.rare else USER, str(principal.id), tenant=principal.tenant)
+
+    async def _identify(self, connection: Connection) -> Principal:
+        address = address_of(connection)
+        left = self._barred.get(address, 0.0) - time.monotonic()
+        if left > 0:
+            raise TooMany("too many wrong credentials from your address", seconds=left)
+        try:
+            return await self._doorman.identify(connection.headers, address)
+        except Unauthorized:
+            try:
+                await self._limits.hit(WRONG, address)
+            except TooMany as exc:
+                if len(self._barred) >= ADDRESSES:
+                    self._barred.clear()
+                self._barred[address] = time.monotonic() + exc.seconds
+                raise
+            raise
+
+    def _check_broker(self, connection: Connection) -> None:
+        """The secret comes as a bearer token, or in the query: some brokers can send no header."""
+        bearer = connection.headers.get("authorization", "").removeprefix("Bearer ")
+        given = bearer or connection.query_params.get("secret", "")
+        if not self._broker_secret:
+            raise NotFound
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), self._broker_secret.encode()):
+            raise Unauthorized("the broker's secret is missing or wrong; see IOTISTICA_BROKER_SECRET")
+
+
+def _check_agent(principal: Principal, permission: str, connection: Connection, handler: BaseRouteHandler) -> None:
+    rule = PERMISSIONS.get(permission)
+    if permission != AGENT and (rule is None or not rule.agents):
+        raise Forbidden("an agent may not do this")
+    if connection.path_params.get("agent", principal.id) != principal.id:
+        raise NotFound  # whether there is such an agent is none of its business
+    if not principal.is_proven and not handler.opt.get("unproven"):
+        raise Forbidden("this agent has not proved its key yet: POST /api/v1/device/{uuid}/key-exchange")
+
+
+def tenant_of(request: Call) -> TenantId:
+    """The tenant of the caller."""
+    return request.auth.tenant
+
+
+def actor_of(request: Call) -> Actor:
+    """The caller, as the audit names it."""
+    who = request.auth
+    return Actor(kind=who.kind, id=str(who.id), name=who.name, address=address_of(request))
+
+
+def anybody(request: Call) -> Actor:
+    """A caller that is not logged in, as the audit names it."""
+    return Actor(kind="anybody", address=address_of(request))
+
+
+def address_of(connection: Any) -> str:
+    """The caller's address; a proxy's word for it is taken only where `IOTISTICA_TRUSTED_PROXIES` says so."""
+    return connection.client.host if connection.client else "unknown"

@@ -1,0 +1,124 @@
+"""Passwords: checked at log-in, changed, and reset by a link."""
+
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Router, post
+from litestar.params import JSONBody
+from msgspec import Meta
+
+from iotistica.api.given import Call, Data, Here, Limiter, Lookups
+from iotistica.api.guard import actor_of, address_of, anybody, tenant_of
+from iotistica.api.inputs import Password
+from iotistica.domain import credentials, passwords
+from iotistica.domain.permissions import PUBLIC
+from iotistica.errors import Invalid, TooMany, Unauthorized
+from iotistica.storage import audit, links, login_failures, sessions, users
+from iotistica.storage.audit import Actor
+from iotistica.storage.limits import Limit
+from iotistica.storage.postgres import Database
+
+WRONG: Final = "wrong e-mail, user name or password"
+
+
+class PasswordChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    current_password: Password
+    new_password: Password
+
+
+class Reset(msgspec.Struct, frozen=True, kw_only=True):
+    """An address to ask for a link; or the link's token, and the new password."""
+
+    email: Annotated[str, Meta(max_length=254)] = ""
+    token: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
+    password: Password = ""
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    message: str
+
+
+async def checked(lookups: Database, key: bytes, login: str, password: str, by: Actor) -> users.Login:
+    """Whose name and password these are; raises `Unauthorized`, or `TooMany` after many wrong ones.
+
+    A failure is counted before the password is looked at, so that guesses made at once are all counted.
+    """
+    async with lookups.transaction() as tx:
+        found = await users.credentials(tx, login)
+        name = credentials.digest(key, str(found.user_id) if found else login.lower())
+        failures, ago = await login_failures.count(tx, name)
+        wait = passwords.lock_seconds(failures) - ago
+        if wait > 0:
+            raise TooMany("too many wrong passwords; wait and try again", seconds=wait)
+        failures = await login_failures.add(tx, name)
+    if await users.password_matches(found.password_hash if found else users.UNKNOWN, password) and found:
+        async with lookups.transaction() as tx:
+            await login_failures.clear(tx, name)
+        return found
+    if found and failures >= passwords.FREE:
+        async with lookups.transaction() as tx:
+            facts = {"failures": failures, "seconds": passwords.lock_seconds(failures)}
+            await audit.record(tx, found.tenant_id, by, "login.locked", ("user", found.user_id), after=facts)
+    raise Unauthorized(WRONG)
+
+
+@post("/change-password", opt={"permission": "self"}, status_code=200)
+async def change_password(
+    request: Call, data: JSONBody[PasswordChange], database: Data, lookups: Lookups, limits: Limiter, site: Here
+) -> Done:
+    """Set another password of your own; your other sessions end."""
+    who, tenant = request.auth, tenant_of(request)
+    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    check_password(data.new_password, who.name, path="newPassword")
+    await _checked_own(lookups, site.key, request, data.current_password)
+    digest = await users.hashed(data.new_password)
+    async with database.transaction(tenant) as tx:
+        await users.set_password(tx, tenant, who.id, digest, by=actor_of(request))
+        ended = await sessions.end(tx, tenant, who.id, by=actor_of(request), but=who.session)
+    return Done(message=f"the password is changed; {ended} other session{'s' * (ended != 1)} ended")
+
+
+async def _checked_own(lookups: Database, key: bytes, request: Call, password: str) -> None:
+    try:
+        found = await checked(lookups, key, request.auth.name, password, actor_of(request))
+    except Unauthorized:
+        found = None
+    if found is None or found.user_id != request.auth.id:
+        raise Invalid("this is not your current password", "currentPassword")
+
+
+@post("/password/reset", opt={"permission": PUBLIC}, status_code=202)
+async def reset_password(
+    request: Call, data: JSONBody[Reset], lookups: Lookups, limits: Limiter, site: Here
+) -> Done:
+    """Set a password with the token of a link; or, by an address, ask the administrators for such a link.
+
+    The answer to an address is the same whether or not somebody has it.
+    """
+    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    if not data.token:
+        async with lookups.transaction() as tx:
+            if data.email and (found := await users.credentials(tx, data.email)):
+                subject = ("user", found.user_id)
+                await audit.record(tx, found.tenant_id, anybody(request), "user.reset_asked", subject)
+        return Done(message="if somebody has this address, the administrators see the request in the audit")
+    check_password(data.password, path="password")
+    digest = await users.hashed(data.password)
+    async with lookups.transaction() as tx:
+        link = await links.use(tx, "password", credentials.digest(site.key, data.token))
+        if link is None or link.user_id is None:
+            raise Unauthorized("this link is unknown, used or has expired: ask for another")
+        by = Actor(kind="user", id=str(link.user_id), name=link.email, address=address_of(request))
+        await users.set_password(tx, link.tenant_id, link.user_id, digest, by=by)
+        await sessions.end(tx, link.tenant_id, link.user_id, by=by)
+        await login_failures.clear(tx, credentials.digest(site.key, str(link.user_id)))
+    return Done(message="the password is changed: log in with it")
+
+
+def check_password(password: str, *about: str, path: str) -> None:
+    """Raise `Invalid` for a password that is not taken."""
+    if problem := passwords.fault(password, *about):
+        raise Invalid(problem, path)
+
+
+router = Router("/auth", route_handlers=[change_password, reset_password], tags=["auth"])

@@ -1,0 +1,25 @@
+"""Types of what people type."""
+
+import click
+
+from iotistica.domain.permissions import ROLES
+
+
+class Text(click.ParamType[str]):
+    """Text of 1 to `longest` characters that print."""
+
+    name = "text"
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.strip() or len(value) > self._longest or not value.isprintable():
+            self.fail(f"needs 1 to {self._longest} characters that print", param, ctx)
+        return value
+
+
+TENANT = click.option("--tenant", default="default", show_default=True, help="Its name or id.")
+ROLE = click.option(
+    "--role", default="viewer", show_default=True, type=click.Choice(list(ROLES)), help="What the user may do."
+)

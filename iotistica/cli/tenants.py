@@ -1,0 +1,174 @@
+"""The commands about tenants."""
+
+import os
+from pathlib import Path
+
+import click
+
+from iotistica.cli.database import database_url, in_database, opened, redis_url, run, tenant_named
+from iotistica.cli.inputs import Text
+from iotistica.domain.ids import TenantId, tenant_id
+from iotistica.errors import Conflict, Invalid
+from iotistica.settings import Settings
+from iotistica.storage import exports, postgres, quotas
+from iotistica.storage import redis as redis_
+from iotistica.storage import tenants as tenants_
+from iotistica.storage.audit import COMMAND
+from iotistica.storage.postgres import Tx
+from iotistica.storage.quotas import Quotas
+
+
+@click.group()
+def tenants() -> None:
+    """Customers, each with its own agents and users."""
+
+
+@tenants.command("add")
+@click.argument("name", type=Text(100))
+@click.option("--id", "id_", help="12 lower-case hex characters; random unless given.")
+@click.pass_obj
+def add(settings: Settings, name: str, id_: str | None) -> None:
+    """Make a tenant; prints its id."""
+    try:
+        wanted = tenant_id(id_) if id_ is not None else None
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--id") from exc
+
+    async def work(tx: Tx) -> str:
+        return (await tenants_.add(tx, name, wanted, by=COMMAND)).tenant_id
+
+    click.echo(in_database(settings, work))
+
+
+@tenants.command("list")
+@click.pass_obj
+def list_(settings: Settings) -> None:
+    """List the tenants with their quotas."""
+
+    async def work(tx: Tx) -> list[str]:
+        found = await tenants_.all_tenants(tx)
+        return [f"{t.tenant_id}  {'enabled ' if t.enabled else 'disabled'}  {t.name}{_quotas(t)}" for t in found]
+
+    click.echo("\n".join(in_database(settings, work)))
+
+
+def _quotas(tenant: tenants_.Tenant) -> str:
+    bounds = {
+        "agents": tenant.quota_agents,
+        "series": tenant.quota_series,
+        "readings/min": tenant.quota_readings_minute,
+    }
+    shown = ", ".join(f"{most} {what}" for what, most in bounds.items() if most is not None)
+    return f"  (at most {shown})" if shown else ""
+
+
+@tenants.command("disable")
+@click.argument("name")
+@click.pass_obj
+def disable(settings: Settings, name: str) -> None:
+    """Lock out all users, keys and agents of a tenant; nothing is removed."""
+    _enable(settings, name, enabled=False)
+
+
+@tenants.command("enable")
+@click.argument("name")
+@click.pass_obj
+def enable(settings: Settings, name: str) -> None:
+    """Let a tenant in again."""
+    _enable(settings, name, enabled=True)
+
+
+def _enable(settings: Settings, name: str, *, enabled: bool) -> None:
+    async def work(tx: Tx) -> None:
+        await tenants_.enable(tx, await tenant_named(tx, name), enabled=enabled, by=COMMAND)
+
+    in_database(settings, work)
+    click.echo(f"{name} is {'enabled' if enabled else 'disabled'}")
+
+
+@tenants.command("quotas")
+@click.argument("name")
+@click.option("--agents", type=click.IntRange(0), help="Agents that are not retired.")
+@click.option("--series", type=click.IntRange(0), help="Stored series.")
+@click.option("--readings-minute", type=click.IntRange(0), help="Readings taken in a minute.")
+@click.option("--none", "none", is_flag=True, help="Lift those that are not given.")
+@click.pass_obj
+def set_quotas(
+    settings: Settings, name: str, agents: int | None, series: int | None, readings_minute: int | None, none: bool
+) -> None:
+    """Set what a tenant may have at most; shows it when nothing is given."""
+
+    async def work(tx: Tx) -> Quotas:
+        tenant = await tenant_named(tx, name)
+        old = Quotas() if none else await quotas.get(tx, tenant)
+        new = Quotas(
+            agents=old.agents if agents is None else agents,
+            series=old.series if series is None else series,
+            readings_minute=old.readings_minute if readings_minute is None else readings_minute,
+        )
+        if none or new != old:
+            await quotas.put(tx, tenant, new, by=COMMAND)
+        return new
+
+    shown = in_database(settings, work)
+    for what, most in shown.facts().items():
+        click.echo(f"{what:16} {'unbounded' if most is None else most}")
+
+
+@tenants.command("export")
+@click.argument("name")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.pass_obj
+def export(settings: Settings, name: str, folder: Path) -> None:
+    """Write everything stored of a tenant to CSV files in a new FOLDER; without secrets."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise Invalid(f"{folder} is not empty: name a new folder")
+
+    async def find(tx: Tx) -> TenantId:
+        return await tenant_named(tx, name)
+
+    async def write(url: str, tenant: TenantId) -> None:
+        async with opened(url) as database, database.transaction() as tx:
+            await exports.write(tx, tenant, folder, lambda table, size: click.echo(f"{size:>14,}  {table}.csv"))
+
+    tenant = in_database(settings, find)
+    os.umask(0o077)
+    with database_url(settings) as url:
+        run(write(url, tenant))
+
+
+@tenants.command("delete")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(settings: Settings, name: str, yes: bool) -> None:
+    """Remove a disabled tenant with everything that is stored of it, for ever."""
+
+    async def find(tx: Tx) -> tenants_.Tenant:
+        await tenant_named(tx, name)
+        found = await tenants_.find(tx, name)
+        assert found is not None  # noqa: S101 it was found a line ago
+        return found
+
+    found = in_database(settings, find)
+    if found.enabled:
+        raise Conflict(f"{found.name} is enabled: `iotistica tenants disable {found.name}` first")
+    if not yes:
+        click.confirm(
+            f"Remove {found.name} ({found.tenant_id}) with its agents and readings, for ever?", abort=True
+        )
+
+    async def remove(url: str, redis: str) -> int:
+        async with opened(url, role=None) as database, database.transaction() as tx:
+            await exports.remove(tx, found.tenant_id)
+        client = redis_.client(redis)
+        try:
+            return await exports.remove_keys(client, found.tenant_id)
+        finally:
+            await client.aclose()
+
+    with database_url(settings) as url, redis_url(settings) as redis:
+        postgres.migrate(url)
+        run(remove(url, redis))
+    click.echo(f"{found.name} is removed")

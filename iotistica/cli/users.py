@@ -1,0 +1,83 @@
+"""The commands about users."""
+
+import secrets
+
+import click
+
+from iotistica.cli.database import in_database, tenant_named
+from iotistica.cli.inputs import ROLE, TENANT, Text
+from iotistica.domain import passwords
+from iotistica.errors import Invalid, NotFound
+from iotistica.settings import Settings
+from iotistica.storage import sessions
+from iotistica.storage import users as users_
+from iotistica.storage.audit import COMMAND
+from iotistica.storage.postgres import Tx
+
+PASSWORD = click.option("--password", envvar="IOTISTICA_USER_PASSWORD", help="Generated and printed unless given.")
+
+
+@click.group()
+def users() -> None:
+    """Operators."""
+
+
+@users.command("add")
+@click.argument("email", type=Text(254))
+@TENANT
+@ROLE
+@click.option("--username", type=Text(64), help="Another name to log in by.")
+@PASSWORD
+@click.pass_obj
+def add(settings: Settings, email: str, tenant: str, role: str, username: str | None, password: str | None) -> None:
+    """Make a user of a tenant."""
+    secret = _checked(password, email)
+
+    async def work(tx: Tx) -> str:
+        owner, digest = await tenant_named(tx, tenant), await users_.hashed(secret)
+        user = await users_.add(tx, owner, email, digest, role, by=COMMAND, username=username)
+        return f"{user.email}  {user.role}" + ("" if password else f"  password {secret}")
+
+    click.echo(in_database(settings, work))
+
+
+@users.command("list")
+@TENANT
+@click.pass_obj
+def list_(settings: Settings, tenant: str) -> None:
+    """List a tenant's users."""
+
+    async def work(tx: Tx) -> list[str]:
+        found = await users_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
+        return [f"{u.role:8}  {'active  ' if u.active else 'inactive'}  {u.email}" for u in found]
+
+    click.echo("\n".join(in_database(settings, work)))
+
+
+@users.command("password")
+@click.argument("email", type=Text(254))
+@TENANT
+@PASSWORD
+@click.pass_obj
+def password_(settings: Settings, email: str, tenant: str, password: str | None) -> None:
+    """Set a user's password; every session of theirs ends."""
+    secret = _checked(password, email)
+
+    async def work(tx: Tx) -> str:
+        owner = await tenant_named(tx, tenant)
+        user = await users_.by_email(tx, owner, email)
+        if user is None:
+            raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list` shows them")
+        await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=COMMAND)
+        await sessions.end(tx, owner, user.user_id, by=COMMAND)
+        return f"{user.email}  the password is changed" + ("" if password else f"  password {secret}")
+
+    click.echo(in_database(settings, work))
+
+
+def _checked(password: str | None, email: str) -> str:
+    if password is None:
+        return secrets.token_urlsafe(12)
+    if problem := passwords.fault(password, email):
+        raise Invalid(problem)
+    return password

@@ -1,0 +1,99 @@
+"""Everything that is stored of a tenant: written out as CSV files, or removed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from psycopg import sql
+from redis.asyncio import Redis
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx
+from iotistica.storage.redis import translated
+
+# What is secret stays: hashes, digests and password lines would be of use to nobody but a thief.
+TABLES: Final = {
+    "tenant": "SELECT * FROM tenants WHERE tenant_id = {tenant}",
+    "users": "SELECT user_id, email, username, full_name, role, active, created_at FROM users"
+    " WHERE tenant_id = {tenant} ORDER BY user_id",
+    "api_keys": "SELECT key_id, name, hint, role, scopes, created_at, expires_at, last_used_at, revoked_at"
+    " FROM api_keys WHERE tenant_id = {tenant} ORDER BY key_id",
+    "provisioning_keys": "SELECT key_id, fleet_uuid, hint, description, max_uses, uses, created_at, expires_at,"
+    " last_used_at, revoked_at FROM provisioning_keys WHERE tenant_id = {tenant} ORDER BY key_id",
+    "fleets": "SELECT * FROM fleets WHERE tenant_id = {tenant} ORDER BY fleet_uuid",
+    "agents": "SELECT * FROM agents WHERE tenant_id = {tenant} ORDER BY agent_uuid",
+    "mqtt_users": "SELECT name, username, rules, enabled, created_at FROM broker_accounts"
+    " WHERE tenant_id = {tenant} AND name IS NOT NULL ORDER BY name",
+    "series": "SELECT * FROM series WHERE tenant_id = {tenant} ORDER BY agent_uuid, metric_name",
+    "readings": "SELECT r.* FROM agents a JOIN readings r USING (agent_uuid) WHERE a.tenant_id = {tenant}",
+    "ledger": "SELECT * FROM readings_ledger_totals WHERE tenant_id = {tenant} ORDER BY agent_uuid",
+    "rejections": "SELECT * FROM rejections_totals WHERE tenant_id = {tenant} ORDER BY agent_uuid, reason",
+    "audit_events": "SELECT * FROM audit_events WHERE tenant_id = {tenant} ORDER BY id",
+}
+UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"
+SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+
+async def write(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int], None]) -> None:
+    """Write a CSV file a table, all of one moment; `told` hears each table's name and bytes.
+
+    Call at the beginning of a transaction.
+    """
+    await tx.execute(SNAPSHOT)
+    await tx.execute(UNBOUNDED)
+    for name, select in TABLES.items():
+        query = sql.SQL("COPY (" + select + ") TO STDOUT (FORMAT csv, HEADER)").format(tenant=sql.Literal(tenant))
+        written = 0
+        with (folder / f"{name}.csv").open("wb") as file:
+            async with tx.cursor() as cursor, cursor.copy(query) as rows:
+                async for part in rows:
+                    written += file.write(part)
+        told(name, written)
+
+
+# In an order in which nothing points at what is gone.
+REMOVE: Final = (
+    "DELETE FROM readings r USING agents a WHERE a.agent_uuid = r.agent_uuid AND a.tenant_id = %(tenant)s",
+    *(
+        f"DELETE FROM {table} WHERE tenant_id = %(tenant)s"
+        for table in (
+            "series",
+            "readings_ledger",
+            "readings_ledger_totals",
+            "rejections",
+            "rejections_totals",
+            "payloads_ledger",
+            "payloads_ledger_totals",
+            "broker_accounts",
+            "agent_challenges",
+            "agent_keys",
+            "agents",
+            "provisioning_keys",
+            "fleets",
+            "api_keys",
+            "links",
+            "sessions",
+            "users",
+            "audit_events",
+            "tenants",
+        )
+    ),
+)
+MAY_REMOVE: Final = "SET LOCAL iotistica.deletes_tenant = 'yes'"
+
+
+async def remove(tx: Tx, tenant: TenantId) -> None:
+    """Remove a tenant with everything that is its own, the audit included; for the tables' owner."""
+    await tx.execute(UNBOUNDED)
+    await tx.execute(MAY_REMOVE)
+    for statement in REMOVE:
+        await tx.execute(statement, {"tenant": tenant})
+
+
+async def remove_keys(redis: Redis, tenant: TenantId) -> int:
+    """Remove what Redis holds of a tenant; returns how many keys."""
+    removed = 0
+    with translated():
+        async for key in redis.scan_iter(match=f"tenant:{{{tenant}}}:*", count=1000):
+            removed += await redis.delete(key)
+    return removed
