@@ -30,6 +30,7 @@ from iotistica.simulate import demo
 from iotistica.storage import lease, readings
 from iotistica.storage import redis as redis_
 from iotistica.storage.directory import Directory
+from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group
@@ -189,7 +190,7 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
 
 
 def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
-    catalogue = Catalogue()
+    catalogue, limits = Catalogue(), Limits(parts.redis)
     # With a Redis that only we use the name lasts, so that what a crash left open is read again at once.
     # Elsewhere two processes must not share one; what they leave is taken over after a minute.
     alone = parts.servers is not None and not parts.settings.redis_url
@@ -201,6 +202,7 @@ def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
             database=parts.worker,
             directory=parts.directory,
             catalogue=catalogue,
+            limits=limits,
             messages=parts.settings.ingest_batch,
             retention_days=parts.settings.retention_days,
         ).run

@@ -137,12 +137,12 @@ class Served:
         assert done.returncode == 0, done.stderr
         return dict(line.split(maxsplit=1) for line in done.stdout.partition("\n\n")[0].splitlines())
 
-    def login(self, tenant: str | None = None) -> httpx.Client:
-        """A client logged in as a viewer of that tenant, or as the first owner."""
+    def login(self, tenant: str | None = None, role: str = "viewer") -> httpx.Client:
+        """A client logged in with a role in that tenant, or as the first owner."""
         email, password = ADMIN
         if tenant is not None:
-            email, password = f"viewer-{tenant}@example.com", "a-viewer-for-tests"
-            self.command("users", "add", email, "--tenant", tenant, "--password", password)
+            email, password = f"{role}-{tenant}@example.com", "a-password-in-tests"
+            self.command("users", "add", email, "--tenant", tenant, "--password", password, "--role", role)
         base = f"http://127.0.0.1:{self.http_port}"
         answer = httpx.post(f"{base}/api/v1/auth/login", json={"email": email, "password": password})
         assert answer.status_code == 200, answer.text

@@ -1,7 +1,7 @@
 """The audit, read."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Router, get
@@ -13,10 +13,23 @@ from iotistica.api.inputs import Limit
 from iotistica.domain import intervals
 from iotistica.errors import Invalid
 from iotistica.storage import audit
-from iotistica.storage.audit import Event
 
 Filter = Annotated[str | None, QueryParameter(max_length=200)]
 Time = Annotated[str | None, QueryParameter(max_length=64)]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: int
+    at: datetime
+    actor_kind: str
+    actor_id: str | None
+    actor_name: str | None
+    address: str | None
+    action: str
+    subject_kind: str
+    subject_id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +70,9 @@ async def list_events(
             since=since,
             until=until,
         )
+    events = [Event(**msgspec.structs.asdict(event)) for event in found[:limit]]
     more = str(found[limit - 1].id) if len(found) > limit else None
-    return Events(events=found[:limit], count=len(found[:limit]), next=more)
+    return Events(events=events, count=len(events), next=more)
 
 
 router = Router("/audit", route_handlers=[list_events], tags=["audit"])

@@ -1,5 +1,6 @@
 """Fleets: agents that belong together."""
 
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -11,11 +12,16 @@ from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
 from iotistica.errors import NotFound
 from iotistica.storage import fleets
-from iotistica.storage.fleets import Fleet
 
 
 class NewFleet(msgspec.Struct, frozen=True, kw_only=True):
     name: Name
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    fleet_uuid: UUID
+    name: str
+    created_at: datetime
 
 
 class Fleets(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +37,7 @@ async def list_fleets(request: Call, database: Data, limit: Limit = 100, cursor:
     async with database.transaction(tenant) as tx:
         found = await fleets.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
     more = str(found[limit - 1].fleet_uuid) if len(found) > limit else None
-    return Fleets(fleets=found[:limit], count=len(found[:limit]), next=more)
+    return Fleets(fleets=[_view(fleet) for fleet in found[:limit]], count=len(found[:limit]), next=more)
 
 
 @post("/", opt={"permission": "fleets.write"}, status_code=201)
@@ -39,7 +45,7 @@ async def add_fleet(request: Call, data: JSONBody[NewFleet], database: Data) -> 
     """Make a fleet."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        return await fleets.add(tx, tenant, data.name, by=actor_of(request))
+        return _view(await fleets.add(tx, tenant, data.name, by=actor_of(request)))
 
 
 @get("/{fleet:uuid}", opt={"permission": "fleets.read"})
@@ -50,7 +56,11 @@ async def get_fleet(request: Call, database: Data, fleet: FromPath[UUID]) -> Fle
         found = await fleets.find(tx, tenant, str(fleet))
     if found is None:
         raise NotFound
-    return found
+    return _view(found)
+
+
+def _view(fleet: fleets.Fleet) -> Fleet:
+    return Fleet(**msgspec.structs.asdict(fleet))
 
 
 router = Router("/fleets", route_handlers=[list_fleets, add_fleet, get_fleet], tags=["fleets"])

@@ -59,7 +59,8 @@ class Doorman:
             principal = await self._agent(credential, address)
         if len(self._known) >= MOST:
             self._known.clear()
-        self._known[remembered] = (time.monotonic() + FRESH, principal)
+        if principal.is_proven:  # who is not may be the next moment
+            self._known[remembered] = (time.monotonic() + FRESH, principal)
         return principal
 
     async def _user(self, token: str) -> Principal:

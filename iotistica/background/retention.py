@@ -1,4 +1,4 @@
-"""Makes partitions ahead, drops those past their age, folds the ledgers; under one lease."""
+"""Makes partitions ahead, drops those past their age, folds the ledgers, tidies up; under one lease."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -6,6 +6,7 @@ from typing import Final
 
 from loguru import logger
 
+from iotistica.background import leftovers
 from iotistica.storage import lease, ledger, partitions, streams
 from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
@@ -25,6 +26,7 @@ async def run(
             now = datetime.now(UTC)
             await _partitions(database, now, retention_days)
             await _ledgers(redis, database, directory, now)
+            await leftovers.remove(database, now)
             await sleep(EVERY, stop)
 
 

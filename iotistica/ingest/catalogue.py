@@ -1,6 +1,7 @@
 """The series this process knows, so that the database hears only of new ones."""
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -9,10 +10,12 @@ from loguru import logger
 from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading
 from iotistica.instruments import SERIES
+from iotistica.storage import quotas
 from iotistica.storage import series as table
 from iotistica.storage.postgres import Tx
 from iotistica.storage.series import Series
 
+NO_QUOTAS: Final[Mapping[TenantId, int]] = MappingProxyType({})
 KNOWN: Final = 500_000  # series remembered at most
 
 
@@ -23,6 +26,8 @@ class Facts(NamedTuple):
 
 
 Learned = dict[UUID, dict[str, Facts]]
+SeriesKey = tuple[UUID, str]
+"""Agent and metric name."""
 
 
 class Catalogue:
@@ -33,12 +38,19 @@ class Catalogue:
         self._size = 0
 
     async def write(
-        self, tx: Tx, rows: Mapping[UUID, Collection[Reading]], tenants: Mapping[UUID, TenantId]
-    ) -> Learned:
-        """Write the series among these readings that are new or have changed; `learn` the answer after commit."""
+        self,
+        tx: Tx,
+        rows: Mapping[UUID, Collection[Reading]],
+        tenants: Mapping[UUID, TenantId],
+        most: Mapping[TenantId, int] = NO_QUOTAS,
+    ) -> tuple[Learned, set[SeriesKey]]:
+        """Write the series among these readings that are new or have changed; `learn` them after the commit.
+
+        Also returns those that a tenant may not have: it has as many as `most` says.
+        """
         news = self._news(rows)
         if not news:
-            return {}
+            return {}, set()
         keys = [(agent, name) for agent, found in news.items() for name in found]
         stored = {(s.agent_uuid, s.metric_name): s for s in await table.get(tx, keys)}
         learned: Learned = {}
@@ -55,6 +67,9 @@ class Catalogue:
                     owner = str(known.device_uuid) if known.device_uuid else None
                     conflicts += device is not None and owner is not None and device != owner
                 learned.setdefault(agent, {})[name] = Facts(reading.unit, reading.protocol, device)
+        new, refused = await _within(tx, new, most)
+        for agent, name in refused:
+            del learned[agent][name]
         if new:
             await table.add(tx, new)
         if changed:
@@ -62,7 +77,7 @@ class Catalogue:
         if conflicts:
             SERIES.add(conflicts, {"outcome": "device_conflict"})
             logger.bind(series=conflicts).warning("another device reports under the name of a known series")
-        return learned
+        return learned, refused
 
     def learn(self, learned: Learned) -> None:
         """Remember what was committed."""
@@ -83,6 +98,26 @@ class Catalogue:
                 if facts is None or facts != (reading.unit, reading.protocol, reading.device_uuid):
                     news.setdefault(agent, {})[reading.metric_name] = reading
         return news
+
+
+async def _within(tx: Tx, new: list[Series], most: Mapping[TenantId, int]) -> tuple[list[Series], set[SeriesKey]]:
+    """Those of these series that their tenants may add, and the others."""
+    left = {
+        tenant: await quotas.series_left(tx, tenant, most[tenant])
+        for tenant in sorted({series.tenant_id for series in new})  # in one order, so that nobody deadlocks
+        if tenant in most
+    }
+    kept: list[Series] = []
+    refused: set[SeriesKey] = set()
+    for series in new:
+        tenant = series.tenant_id
+        if left.get(tenant) == 0:
+            refused.add((series.agent_uuid, series.metric_name))
+            continue
+        if tenant in left:
+            left[tenant] -= 1
+        kept.append(series)
+    return kept, refused
 
 
 def _series(agent: UUID, tenant: TenantId, reading: Reading) -> Series:

@@ -3,19 +3,19 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import date
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from loguru import logger
 
 from iotistica.domain import envelopes, topics
-from iotistica.domain.envelopes import Found
 from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading, clean_label
 from iotistica.domain.topics import Route
 from iotistica.errors import Conflict, InvalidMessage
+from iotistica.ingest.batch import NEW, Batch, Progress
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
 from iotistica.storage import ledger, partitions, streams
@@ -23,10 +23,11 @@ from iotistica.storage import readings as table
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
+from iotistica.storage.limits import Limit, Limits
 from iotistica.storage.postgres import Database
-from iotistica.storage.readings import Count
 from iotistica.storage.redis import Redis
 from iotistica.storage.streams import Entry, EntryKey
+from iotistica.storage.tenants import Tenant
 from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB
@@ -35,55 +36,6 @@ IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, a
 BREATH: Final = 0.01  # seconds of decoding after which others get their turn
 TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
 TAKE_OVER_EVERY: Final = 15.0  # seconds between looks for entries a dead consumer left
-
-
-class Progress(NamedTuple):
-    """How far an entry is: messages stored before, messages seen now, and the dead letters among these."""
-
-    stored: int
-    seen: int
-    letters: list[DeadLetter]
-
-
-NEW: Final = Progress(0, 0, [])
-
-
-class Batch:
-    """What a batch of entries says, ready to be stored."""
-
-    def __init__(self) -> None:
-        self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
-        self.counts: dict[UUID, Count] = {}
-        self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
-        self.dead: Counter[str] = Counter()  # dead letters by reason
-        self.progress: dict[EntryKey, Progress] = {}
-        self.entries: list[EntryCount] = []
-        self.found = 0  # readings, duplicates included
-        self.conflicts = 0  # the same key with another value, inside the batch
-
-    def add(self, tenant: TenantId, agent: UUID, found: Found) -> None:
-        """Add the readings of one payload; the first of a key wins."""
-        count = self.counts.get(agent)
-        if count is None:
-            count = self.counts[agent] = Count(tenant)
-            self.rows[agent] = {}
-        count.found += len(found.readings)
-        self.found += len(found.readings)
-        rows = self.rows[agent]
-        for reading in found.readings:
-            first = rows.setdefault((reading.metric_name, reading.time), reading)
-            if first is not reading and first.value != reading.value:
-                self.conflicts += 1
-        for reason, times in found.rejected.items():
-            count.found += times
-            count.rejected += times
-            key = tenant, agent, reason
-            self.rejections[key] = self.rejections.get(key, 0) + times
-
-    def days(self) -> set[date]:
-        """The days that need a partition."""
-        times = {reading.time // partitions.DAY_US for rows in self.rows.values() for reading in rows.values()}
-        return {partitions.day_of(day * partitions.DAY_US) for day in times}
 
 
 class Worker:
@@ -97,6 +49,7 @@ class Worker:
         database: Database,
         directory: Directory,
         catalogue: Catalogue,
+        limits: Limits,
         messages: int,
         retention_days: int,
     ) -> None:
@@ -105,6 +58,7 @@ class Worker:
         self._database = database
         self._directory = directory
         self._catalogue = catalogue
+        self._limits = limits
         self._messages = messages
         self._count = 1
         self._turn = 0
@@ -177,16 +131,38 @@ class Worker:
         if days:
             await partitions.make(self._database, days)
             self._days |= days
+        tenants = await self._directory.tenants()
+        await self._keep_to_rates(batch, tenants)
+        most_series = {t.tenant_id: t.quota_series for t in tenants.values() if t.quota_series is not None}
         rows = {agent: found.values() for agent, found in batch.rows.items()}
         async with self._database.transaction() as tx:
             await ledger.count_entries(tx, batch.entries)
-            tenants = {agent: count.tenant for agent, count in batch.counts.items()}
-            learned = await self._catalogue.write(tx, rows, tenants)
+            owners = {agent: count.tenant for agent, count in batch.counts.items()}
+            learned, refused = await self._catalogue.write(tx, rows, owners, most_series)
+            if refused:
+                batch.reject("series_quota", lambda agent, reading: (agent, reading.metric_name) in refused)
             stored = await table.store(tx, rows, batch.counts)
             if batch.rejections:
                 await ledger.count_rejections(tx, batch.rejections)
         self._catalogue.learn(learned)
         return stored
+
+    async def _keep_to_rates(self, batch: Batch, tenants: Mapping[TenantId, Tenant]) -> None:
+        """Reject what is beyond a tenant's readings a minute."""
+        for tenant in {count.tenant for count in batch.counts.values()}:
+            bounds = tenants.get(tenant)
+            if bounds is None or bounds.quota_readings_minute is None:
+                continue
+            limit = Limit("readings", bounds.quota_readings_minute)
+            left = await self._limits.take(limit, tenant, batch.of(tenant))
+            places = iter(range(left))
+
+            def is_beyond(
+                agent: UUID, _: Reading, tenant: TenantId = tenant, places: Iterator[int] = places
+            ) -> bool:
+                return batch.counts[agent].tenant == tenant and next(places, None) is None
+
+            batch.reject("rate_quota", is_beyond)
 
     async def _decode(self, entries: list[Entry], progress: Mapping[EntryKey, Progress]) -> Batch:
         """The next messages of these entries, in order, until they hold `ROWS` readings."""

@@ -23,7 +23,7 @@ COMMAND: Final = Actor(kind="command")
 """Somebody at the command line of the machine."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     at: datetime
     actor_kind: str

@@ -27,7 +27,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     access: Access = "read"
 
 
-class MqttUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class MqttUser(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     username: str
     rules: list[Rule]

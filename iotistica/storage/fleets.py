@@ -13,7 +13,7 @@ from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
 
-class Fleet(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     fleet_uuid: UUID
     name: str
     created_at: datetime

@@ -12,7 +12,7 @@ from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
 
-class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True):
     key_id: UUID
     fleet_uuid: UUID | None
     hint: str

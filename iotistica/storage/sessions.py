@@ -82,7 +82,9 @@ async def rotate(tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str 
 
 
 END_REUSED: Final = """
-UPDATE sessions SET ended_at = now() WHERE session_id = %(session)s AND ended_at IS NULL
+UPDATE sessions SET ended_at = now()
+WHERE session_id = %(session)s AND ended_at IS NULL AND expires_at > now()
+  AND EXISTS (SELECT FROM users u WHERE u.user_id = sessions.user_id AND active)
 RETURNING session_id, tenant_id, user_id, created_at, used_at, expires_at, address, user_agent
 """
 

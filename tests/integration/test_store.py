@@ -97,7 +97,7 @@ async def test_workers_with_the_same_rows_never_deadlock(
         counts = {owner: Count(tenant, len(found)) for owner, found in batch.items()}
         catalogue = Catalogue()
         async with database.transaction() as tx:
-            await catalogue.write(tx, batch, dict.fromkeys(batch, tenant))
+            await catalogue.write(tx, batch, dict.fromkeys(batch, tenant), {})
             return (await readings.store(tx, batch, counts)).stored
 
     assert sum(await asyncio.gather(*(work(seed) for seed in range(6)))) == len(rows)
@@ -149,7 +149,7 @@ async def test_the_catalogue_writes_a_series_once(database: Database, tenant: Te
 
     async def write(row: Reading) -> int:
         async with database.transaction() as tx:
-            learned = await catalogue.write(tx, {agent: [row]}, {agent: tenant})
+            learned, _ = await catalogue.write(tx, {agent: [row]}, {agent: tenant})
         catalogue.learn(learned)
         return len(learned)
 
@@ -164,7 +164,7 @@ async def test_the_catalogue_writes_a_series_once(database: Database, tenant: Te
 
 async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId) -> None:
     """Equal keys inside a batch are one row, and differing values a conflict."""
-    from iotistica.ingest.worker import Batch
+    from iotistica.ingest.batch import Batch
 
     batch = Batch()
     batch.add(tenant, agent, Found([reading(value=1.0), reading(value=2.0), reading(value=1.0)], {"too_old": 1}))

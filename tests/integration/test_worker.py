@@ -15,6 +15,7 @@ from iotistica.storage import dead_letters, ledger, readings, streams
 from iotistica.storage import redis as redis_
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
+from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
@@ -30,6 +31,7 @@ def make(redis: Redis, database: Database) -> Any:
             database=database,
             directory=Directory(database),
             catalogue=Catalogue(),
+            limits=Limits(redis),
             messages=100,
             retention_days=30,
         )

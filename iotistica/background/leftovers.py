@@ -1,0 +1,18 @@
+"""Removes sessions, links and wrong passwords that nobody will ask for any more."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from iotistica.domain import passwords
+from iotistica.storage import links, login_failures, sessions
+from iotistica.storage.postgres import Database
+
+KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever
+
+
+async def remove(database: Database, now: datetime) -> None:
+    """Do it once, for every tenant."""
+    async with database.transaction() as tx:
+        await sessions.forget(tx, before=now - KEPT)
+        await links.forget(tx, before=now - KEPT)
+        await login_failures.forget(tx, before=now - timedelta(seconds=passwords.FORGOTTEN))

@@ -1,0 +1,81 @@
+"""What a batch of messages says, ready to be stored."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from iotistica.domain.envelopes import Found
+from iotistica.domain.ids import TenantId
+from iotistica.domain.readings import Reading
+from iotistica.storage import partitions
+from iotistica.storage.dead_letters import DeadLetter
+from iotistica.storage.ledger import EntryCount
+from iotistica.storage.readings import Count
+from iotistica.storage.streams import EntryKey
+
+
+class Progress(NamedTuple):
+    """How far an entry is: messages stored before, messages seen now, and the dead letters among these."""
+
+    stored: int
+    seen: int
+    letters: list[DeadLetter]
+
+
+NEW: Final = Progress(0, 0, [])
+
+
+class Batch:
+    """What a batch of entries says, ready to be stored."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
+        self.counts: dict[UUID, Count] = {}
+        self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
+        self.dead: Counter[str] = Counter()  # dead letters by reason
+        self.progress: dict[EntryKey, Progress] = {}
+        self.entries: list[EntryCount] = []
+        self.found = 0  # readings, duplicates included
+        self.conflicts = 0  # the same key with another value, inside the batch
+
+    def add(self, tenant: TenantId, agent: UUID, found: Found) -> None:
+        """Add the readings of one payload; the first of a key wins."""
+        count = self.counts.get(agent)
+        if count is None:
+            count = self.counts[agent] = Count(tenant)
+            self.rows[agent] = {}
+        count.found += len(found.readings)
+        self.found += len(found.readings)
+        rows = self.rows[agent]
+        for reading in found.readings:
+            first = rows.setdefault((reading.metric_name, reading.time), reading)
+            if first is not reading and first.value != reading.value:
+                self.conflicts += 1
+        for reason, times in found.rejected.items():
+            count.found += times
+            count.rejected += times
+            key = tenant, agent, reason
+            self.rejections[key] = self.rejections.get(key, 0) + times
+
+    def of(self, tenant: TenantId) -> int:
+        """How many readings of a tenant there are to store."""
+        return sum(len(rows) for agent, rows in self.rows.items() if self.counts[agent].tenant == tenant)
+
+    def reject(self, reason: str, is_refused: Callable[[UUID, Reading], bool]) -> None:
+        """Reject readings that were found good, for a reason that lies outside them."""
+        for agent, rows in self.rows.items():
+            keys = [key for key, reading in rows.items() if is_refused(agent, reading)]
+            if keys:
+                for key in keys:
+                    del rows[key]
+                count = self.counts[agent]
+                count.rejected += len(keys)
+                ledger_key = count.tenant, agent, reason
+                self.rejections[ledger_key] = self.rejections.get(ledger_key, 0) + len(keys)
+
+    def days(self) -> set[date]:
+        """The days that need a partition."""
+        times = {reading.time // partitions.DAY_US for rows in self.rows.values() for reading in rows.values()}
+        return {partitions.day_of(day * partitions.DAY_US) for day in times}
