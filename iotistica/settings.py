@@ -60,7 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     registration_tenant: Annotated[
         str, Meta(description="tenant whose viewer anybody may become; empty: by invitation only")
     ] = ""
-    login_limit: Annotated[int, Meta(ge=1, description="log-ins a minute from one address")] = 10
+    login_limit: Annotated[
+        int,
+        Meta(ge=1, description="log-ins a minute from one address; 3 x refused registrations, 30 x wrong tokens"),
+    ] = 10
     session_days: Annotated[int, Meta(ge=1, le=365, description="how long a log-in can be refreshed")] = 30
     key_grace_hours: Annotated[
         float, Meta(ge=0, le=720, description="how long an agent's old key is good after a rotation")

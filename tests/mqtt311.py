@@ -13,10 +13,23 @@ class RefusedError(Exception):
 class Client311:
     """One blocking connection."""
 
-    def __init__(self, port: int, username: str, password: str, client_id: str = "some-client") -> None:
+    def __init__(
+        self,
+        port: int,
+        username: str,
+        password: str,
+        client_id: str = "some-client",
+        *,
+        clean: bool = True,
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._mid = 0
-        body = b"\0\4MQTT\4\xc2\0\x3c" + _text(client_id) + _text(username) + _text(password)
+        flags = 0xC0 | (0x02 if clean else 0) | (0x0C if will else 0)  # a will of QoS 1
+        body = b"\0\4MQTT\4" + bytes([flags]) + b"\0\x3c" + _text(client_id)
+        if will:
+            body += _text(will[0]) + struct.pack(">H", len(will[1])) + will[1]
+        body += _text(username) + _text(password)
         try:
             self._socket.sendall(b"\x10" + _length(len(body)) + body)
             kind, answer = self.read()
@@ -39,8 +52,8 @@ class Client311:
         """Publish as a captured packet was."""
         self.publish(topic, payload, qos=packet["qos"], retain=packet["retain"], mid=packet["mid"])
 
-    def subscribe(self, topic: str) -> None:
-        body = b"\0\1" + _text(topic) + b"\1"
+    def subscribe(self, *topics: str) -> None:
+        body = b"\0\1" + b"".join(_text(topic) + b"\1" for topic in topics)
         self._socket.sendall(b"\x82" + _length(len(body)) + body)
         assert self.read()[0] == 0x90
 
@@ -54,6 +67,21 @@ class Client311:
             shift += 7
             if not byte & 0x80:
                 return kind, self._exactly(size)
+
+    def payloads(self, last: bytes) -> list[bytes]:
+        """What was delivered up to a payload that must come, each acknowledged."""
+        got: list[bytes] = []
+        while last not in got:
+            kind, body = self.read()
+            if kind & 0xF0 != 0x30:
+                continue
+            (size,) = struct.unpack_from(">H", body)
+            rest = body[2 + size :]
+            if kind & 0x06:
+                self._socket.sendall(b"\x40\x02" + rest[:2])
+                rest = rest[2:]
+            got.append(rest)
+        return got
 
     def close(self) -> None:
         self._socket.close()

@@ -91,7 +91,7 @@ def create(*, database: Database, lookups: Database, redis: Redis, site: Site, r
     """The whole API; `database` sees one tenant at a time, `lookups` all."""
     tokens = Tokens(derive(site.key, "access-token"), site.settings.token_key_file)
     limits = Limits(redis)
-    guard = Guard(Doorman(lookups, tokens, site.key), limits, site.settings.broker_secret)
+    guard = Guard(Doorman(lookups, tokens, site.key), limits, site.settings)
     api = Router(
         "/api/v1",
         route_handlers=[

@@ -12,14 +12,15 @@ from iotistica.api.principals import Doorman, Principal
 from iotistica.domain.ids import TenantId
 from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, may
 from iotistica.errors import Forbidden, NotFound, TooMany, Unauthorized
+from iotistica.settings import Settings
 from iotistica.storage.audit import Actor
 from iotistica.storage.limits import Limit, Limits
 
 USER: Final = Limit("user", 1000)
 RARE: Final = Limit("administration", 100)
 AGENTS: Final = Limit("agent", 10_000)
-WRONG: Final = Limit("wrong", 300)
-"""Wrong credentials from one address, a minute."""
+WRONG: Final = 30
+"""Wrong credentials from one address a minute, in times the log-ins that it may try."""
 
 ADDRESSES: Final = 10_000  # that showed too many, remembered
 
@@ -29,10 +30,11 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 class Guard:
     """Callable for Litestar's `guards`; leaves the principal in `request.auth`."""
 
-    def __init__(self, doorman: Doorman, limits: Limits, broker_secret: str) -> None:
+    def __init__(self, doorman: Doorman, limits: Limits, settings: Settings) -> None:
         self._doorman = doorman
         self._limits = limits
-        self._broker_secret = broker_secret
+        self._broker_secret = settings.broker_secret
+        self._wrong = Limit("wrong", settings.login_limit * WRONG)
         self._barred: dict[str, float] = {}
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
@@ -68,7 +70,7 @@ class Guard:
             return await self._doorman.identify(connection.headers, address)
         except Unauthorized:
             try:
-                await self._limits.hit(WRONG, address)
+                await self._limits.hit(self._wrong, address)
             except TooMany as exc:
                 if len(self._barred) >= ADDRESSES:
                     self._barred.clear()

@@ -25,8 +25,8 @@ from iotistica.storage.limits import Limit, Limits
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.provisioning_keys import Owner
 
-REFUSED: Final = Limit("refused", 30)
-"""Registrations from one address that are refused, a minute."""
+REFUSED: Final = 3
+"""Refused registrations from one address a minute, in times the log-ins that it may try."""
 
 Said = Annotated[str, Meta(max_length=2000)]
 """What a device says of itself; cut, and cleaned of what does not print."""
@@ -159,7 +159,7 @@ async def register(
             challenge = await _challenge(tx, owner.tenant_id, claim.agent)
             mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, site)
     except (Conflict, Unauthorized) as exc:
-        await _refuse(lookups, limits, owner, by, str(exc))
+        await _refuse(lookups, limits, site, owner, by, str(exc))
         raise
     return Registered(
         id=found.agent_uuid,
@@ -222,7 +222,7 @@ async def provision(
             await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
             mqtt = await _mqtt(tx, owner.tenant_id, agent, site)
     except (Conflict, Unauthorized) as exc:
-        await _refuse(lookups, limits, owner, by, str(exc))
+        await _refuse(lookups, limits, site, owner, by, str(exc))
         raise
     return Provisioned(
         api_key=text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
@@ -259,24 +259,28 @@ async def device(request: Call, database: Data, agent: FromPath[UUID]) -> AgentF
 
 async def _owner(lookups: Database, limits: Limits, site: Site, key: str, by: Actor) -> Owner:
     """Whose provisioning key it is; an address that was refused too often must wait."""
-    await limits.hit(REFUSED, by.address or "", count=0)
+    await limits.hit(_refused(site), by.address or "", count=0)
     if key:
         async with lookups.transaction() as tx:
             owner = await provisioning_keys.find(tx, credentials.digest(site.key, key))
         if owner is not None:
             return owner
-    await limits.hit(REFUSED, by.address or "")
+    await limits.hit(_refused(site), by.address or "")
     raise Unauthorized("send the header X-Provisioning-Key with a key that is neither unknown nor revoked")
 
 
-async def _refuse(lookups: Database, limits: Limits, owner: Owner, by: Actor, reason: str) -> None:
+async def _refuse(lookups: Database, limits: Limits, site: Site, owner: Owner, by: Actor, reason: str) -> None:
     """Write a refusal down for the key's tenant, and for the agent's if that is another, then count it."""
     async with lookups.transaction() as tx:
         holders = (await agents.owners(tx, [UUID(by.id)])).values() if by.id else ()
         for tenant in {owner.tenant_id, *holders}:
             facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if tenant == owner.tenant_id else {})
             await audit.record(tx, tenant, by, "agent.registration_refused", ("agent", by.id), after=facts)
-    await limits.hit(REFUSED, by.address or "")
+    await limits.hit(_refused(site), by.address or "")
+
+
+def _refused(site: Site) -> Limit:
+    return Limit("refused", site.settings.login_limit * REFUSED)
 
 
 async def _challenge(tx: Tx, tenant: TenantId, agent: AgentId) -> Challenge:

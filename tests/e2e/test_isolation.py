@@ -1,6 +1,9 @@
-"""No agent writes or reads under another's name."""
+"""No agent writes or reads under another's name; judged by what is delivered, for the broker grants every SUBSCRIBE."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 
@@ -10,41 +13,153 @@ from tests.serving import Served, until
 READING = b'{"readings":[{"metric":"temperature","value":1}]}'
 
 
-def test_an_agent_stores_nothing_under_another_agents_or_tenants_topic(server: Served) -> None:
-    """The broker confines an agent to its own topics, whatever client id it claims."""
-    tenant, other = server.add_tenant("isolated"), server.add_tenant("neighbour")
-    mine, sibling = server.add_agent("isolated"), server.add_agent("isolated")
-    foreign = server.add_agent("neighbour")
-    for victim in (sibling, foreign):
-        for client_id in ("some-client", victim["username"]):
-            with (
-                contextlib.suppress(ConnectionError),
-                Client311(server.mqtt_port, mine["username"], mine["password"], client_id) as device,
-            ):
-                device.publish(f"{victim['topic']}/endpoints/modbus", READING)
-    with Client311(server.mqtt_port, mine["username"], mine["password"]) as device:
-        device.publish(f"{mine['topic']}/endpoints/modbus", READING)
+class Parties(NamedTuple):
+    """Three agents: two of a tenant, one of another."""
 
-    client, neighbour = server.login(tenant), server.login(other)
-    until(lambda: client.get("/ingestion/ledger").json()["payloads"]["processed"] == 1, what="own message")
-    assert client.get("/ingestion/ledger").json()["payloads"]["takenIn"] == 1
-    assert neighbour.get("/ingestion/ledger").json()["payloads"]["takenIn"] == 0
-    for client_, agent in ((client, sibling), (neighbour, foreign)):
-        assert client_.get(f"/readings/{agent['uuid']}/latest").json()["count"] == 0
+    port: int
+    mine: dict[str, str]
+    sibling: dict[str, str]
+    foreign: dict[str, str]
+
+    def connect(self, who: dict[str, str], client_id: str = "some-client", **options: object) -> Client311:
+        return Client311(self.port, who["username"], who["password"], client_id, **options)  # type: ignore[arg-type]
 
 
-def test_an_agent_reads_nothing_of_another(server: Served) -> None:
-    """A subscription to everything delivers an agent's own topics alone."""
-    server.add_tenant("readers")
-    mine, sibling = server.add_agent("readers"), server.add_agent("readers")
-    with Client311(server.mqtt_port, mine["username"], mine["password"]) as listener:
-        listener.subscribe("i/#")
-        with Client311(server.mqtt_port, sibling["username"], sibling["password"]) as device:
-            device.publish(f"{sibling['topic']}/endpoints/modbus", READING)
-        listener.publish(f"{mine['topic']}/endpoints/own", READING, qos=0)
-        kind, body = listener.read()
-    assert kind & 0xF0 == 0x30
-    assert f"{mine['topic']}/endpoints/own".encode() in body
+@pytest.fixture(scope="module")
+def parties(server: Served) -> Parties:
+    server.add_tenant("isolated")
+    server.add_tenant("neighbour")
+    agents = [server.add_agent(tenant) for tenant in ("isolated", "isolated", "neighbour")]
+    found = Parties(server.mqtt_port, *agents)
+
+    def lets_in(agent: dict[str, str]) -> bool:
+        with contextlib.suppress(RefusedError, ConnectionError):
+            found.connect(agent).close()
+            return True
+        return False
+
+    until(lambda: all(lets_in(agent) for agent in agents), 10)
+    return found
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("retain", [False, True])
+def test_nothing_is_stored_or_delivered_under_anothers_topic(
+    server: Served, parties: Parties, qos: int, retain: bool
+) -> None:
+    """Of a sibling, of another tenant, on bare or odd topics, whatever client id is claimed."""
+    mine, victims = parties.mine, (parties.sibling, parties.foreign)
+    listeners = [parties.connect(victim) for victim in victims]
+    for listener, victim in zip(listeners, victims, strict=True):
+        listener.subscribe(f"{victim['topic']}/#")
+    odd = [mine["topic"].rsplit("/", 1)[0], "i", "i/x", "endpoints/modbus", "$SYS/broker/version", "$share/g/i/x"]
+    for victim in victims:
+        for topic in (f"{victim['topic']}/endpoints/modbus", f"{victim['topic']}/agent/update", *odd):
+            for client_id in ("some-client", victim["username"]):
+                with contextlib.suppress(ConnectionError, TimeoutError), parties.connect(mine, client_id) as device:
+                    device._socket.settimeout(2)
+                    device.publish(topic, b"stolen", qos=qos, retain=retain)
+    for listener, victim in zip(listeners, victims, strict=True):
+        with parties.connect(victim, "second") as device:  # the same user: it takes the session over
+            device.subscribe(f"{victim['topic']}/#")
+            device.publish(f"{victim['topic']}/own", b"end", qos=0)
+            assert device.payloads(b"end") == [b"end"]
+        listener.close()
+    for tenant, victim in (("isolated", parties.sibling), ("neighbour", parties.foreign)):
+        client = server.login(tenant)
+        assert client.get(f"/readings/{victim['uuid']}/latest").json()["count"] == 0
+
+
+FILTERS = {
+    "own": ["{own}/#"],
+    "another agent": ["{sibling}/#"],
+    "another tenant": ["{foreign}/#"],
+    "everything": ["#"],
+    "everything below i": ["i/#"],
+    "plus": ["+/+/+/+/+", "i/+/a/+/endpoints", "+/#"],
+    "shared": ["$share/g/i/#", "$share/g/{sibling}/#", "$share/g/#"],
+    "several": ["{own}/#", "{sibling}/#", "{foreign}/#", "#"],
+    "system": ["$SYS/#", "$CONTROL/#"],
+}
+
+
+@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS.keys())
+def test_an_agent_is_delivered_its_own_alone(parties: Parties, filters: list[str]) -> None:
+    """However it asks, in one SUBSCRIBE or many; what others publish meanwhile never comes."""
+    topics = {
+        "own": parties.mine["topic"],
+        "sibling": parties.sibling["topic"],
+        "foreign": parties.foreign["topic"],
+    }
+    asked = [text.format(**topics) for text in filters]
+    with parties.connect(parties.mine) as listener:
+        listener.subscribe(*asked)
+        for text in asked:
+            listener.subscribe(text)
+        for other in (parties.sibling, parties.foreign):
+            with parties.connect(other) as device:
+                device.publish(f"{other['topic']}/endpoints", b"secret", retain=True)
+                device.publish(f"{other['topic']}/endpoints", b"", retain=True)
+                device.publish(f"{other['topic']}/endpoints/x/y", b"secret")
+        listener.subscribe(f"{parties.mine['topic']}/end")
+        listener.publish(f"{parties.mine['topic']}/end", b"end", qos=0)
+        assert set(listener.payloads(b"end")) == {b"end"}
+
+
+@pytest.mark.parametrize("victim", ["sibling", "foreign"])
+def test_a_will_does_not_reach_another(parties: Parties, victim: str) -> None:
+    """What the broker publishes for a client that dies is checked like what it publishes itself."""
+    target = getattr(parties, victim)
+    with parties.connect(target) as listener:
+        listener.subscribe(f"{target['topic']}/#")
+        for topic in (f"{target['topic']}/agent/update", f"{parties.mine['topic']}/own"):
+            with contextlib.suppress(RefusedError, ConnectionError):
+                parties.connect(parties.mine, will=(topic, b"stolen")).close()  # without DISCONNECT
+        listener.publish(f"{target['topic']}/end", b"end", qos=0)
+        assert listener.payloads(b"end") == [b"end"]
+
+
+@pytest.mark.parametrize(("victim", "tenant"), [("sibling", "isolated"), ("foreign", "neighbour")])
+def test_a_client_id_takes_nobodys_session(server: Served, parties: Parties, victim: str, tenant: str) -> None:
+    """The victim keeps its connection, and when it is away its session and all that is queued in it."""
+    target = getattr(parties, victim)
+    topic = f"{target['topic']}/agent/update"
+    with parties.connect(target, clean=False) as listener:
+        listener.subscribe(topic)
+        parties.connect(parties.mine, target["username"]).close()
+        listener.publish(topic, b"still here", qos=0)
+        assert listener.payloads(b"still here") == [b"still here"]
+    queued = [f"queued {number}".encode() for number in range(50)]
+    with parties.connect(target, clean=False) as listener:
+        listener.subscribe(topic)
+    for clean in (True, False):
+        with parties.connect(parties.mine, target["username"], clean=clean) as thief:
+            thief.subscribe(topic)
+    with writer(server, tenant) as platform:
+        for payload in queued:
+            platform.publish(topic, payload)
+    with parties.connect(parties.mine, target["username"], clean=False) as thief:
+        thief.subscribe(f"{parties.mine['topic']}/end")
+        thief.publish(f"{parties.mine['topic']}/end", b"end", qos=0)
+        assert thief.payloads(b"end") == [b"end"]
+    with parties.connect(target, clean=False) as listener:
+        assert listener.payloads(queued[-1]) == queued
+
+
+@contextlib.contextmanager
+def writer(server: Served, tenant: str) -> Iterator[Client311]:
+    """A user of the tenant's own that may write to its agents."""
+    admin = server.login(tenant, "admin")
+    rule = {"topic": "a/+/agent/update", "access": "write"}
+    made = admin.post("/mqtt-users", json={"name": f"writer{uuid4().hex[:8]}", "rules": [rule]}).json()
+
+    def attempt() -> Client311 | None:
+        with contextlib.suppress(RefusedError, ConnectionError):
+            return Client311(server.mqtt_port, made["username"], made["password"])
+        return None
+
+    with until(attempt, 10) as client:
+        yield client
 
 
 @pytest.mark.parametrize(("username", "password"), [("", ""), ("i", "wrong"), ("nobody", "x")])
@@ -52,16 +167,3 @@ def test_strangers_are_refused(server: Served, username: str, password: str) -> 
     """Without an account there is no connection."""
     with pytest.raises((RefusedError, ConnectionError)):
         Client311(server.mqtt_port, username, password)
-
-
-def test_a_tenant_sees_nothing_of_another_by_rest(server: Served) -> None:
-    """A foreign agent's id and an unknown one are answered alike in every byte."""
-    tenant = server.add_tenant("curious")
-    server.add_tenant("private")
-    foreign = server.add_agent("private")
-    client = server.login(tenant)
-    unknown = "00000000-0000-4000-8000-000000000000"
-    for path in ("/agents/{}", "/readings/{}/latest", "/readings/{}/summary", "/ingestion/ledger?agent={}"):
-        theirs, none = client.get(path.format(foreign["uuid"])), client.get(path.format(unknown))
-        assert (theirs.status_code, theirs.content) == (404, none.content)
-    assert client.get("/agents").json()["agents"] == []

@@ -1,0 +1,235 @@
+"""Every route, every verb, everybody: who is let in, generated from the application and its one table."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+import pytest
+from litestar.handlers import HTTPRouteHandler
+
+from iotistica.api import app
+from iotistica.api.given import Site
+from iotistica.api.tokens import Tokens
+from iotistica.domain.accounts import derive
+from iotistica.domain.connections import Broker
+from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, may
+from iotistica.embedded import home
+from iotistica.settings import Settings
+from tests.devices import Device, key_for
+from tests.serving import Served
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+SECRET = "the secret of a broker"
+
+
+class Route(NamedTuple):
+    method: str
+    path: str
+    permission: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def routes() -> Iterator[Route]:
+    """Every route of the application."""
+    site = Site(settings=Settings(), key=bytes(32), broker=Broker(protocol="mqtt", host="h", port=1))
+    made = app.create(database=None, lookups=None, redis=None, site=site, roles=[])  # type: ignore[arg-type]
+    for route in made.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if isinstance(handler, HTTPRouteHandler):
+                for method in sorted(handler.http_methods - {"OPTIONS", "HEAD"}):
+                    yield Route(method, route.path, handler.opt.get("permission", ""))
+
+
+ROUTES = sorted(set(routes()))
+PRIVATE = [route for route in ROUTES if route.permission not in (PUBLIC, BROKER)]
+
+
+class People(NamedTuple):
+    """Credentials of everybody, in headers."""
+
+    base: str
+    roles: dict[str, dict[str, str]]
+    keys: dict[str, dict[str, str]]
+    nobody: dict[str, dict[str, str]]
+    agent: Device
+    unproven: Device
+    other: Device
+    stranger: httpx.Client
+    ids: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def people(server: Served) -> People:
+    tenant, _ = server.add_tenant("matrix"), server.add_tenant("strangers")
+    roles = {role: dict(server.login("matrix", role).headers) for role in ROLES}
+    roles = {role: {"authorization": headers["authorization"]} for role, headers in roles.items()}
+    owner = server.login("matrix", "owner")
+    keys = {
+        role: {
+            "authorization": f"Bearer {owner.post('/auth/api-keys', json={'name': role, 'role': role}).json()['key']}"
+        }
+        for role in ROLES
+        if role != "owner"
+    }
+    agent, other, revoked = (Device(server).join(key_for(owner)) for _ in range(3))
+    unproven = Device(server)
+    unproven.register(key_for(owner))
+    owner.post(f"/agents/{revoked.uuid}/revoke")
+    gone = owner.post("/auth/api-keys", json={"name": "gone"}).json()
+    owner.delete(f"/auth/api-keys/{gone['id']}")
+    signer = Tokens(derive(home.server_key(server.folder), "access-token"))
+    claims = signer.check(roles["owner"]["authorization"].split()[1])
+    old = signer.issue(user=claims.sub, session=claims.sid, now=datetime.now(UTC) - timedelta(hours=1))
+    no_session = signer.issue(user=claims.sub, session=uuid4(), now=datetime.now(UTC))
+    nobody = {
+        "nothing": {},
+        "garbage": {"authorization": "Bearer x.y.z"},
+        "expired": {"authorization": f"Bearer {old}"},
+        "session that is none": {"authorization": f"Bearer {no_session}"},
+        "revoked key": {"authorization": f"Bearer {gone['key']}"},
+        "revoked agent": {"x-device-api-key": revoked.api_key},
+        "unknown agent": {"x-device-api-key": "v2_" + "0" * 70},
+    }
+    ids = {
+        "agent": agent.uuid,
+        "user": owner.get("/auth/me").json()["id"],
+        "session": owner.get("/auth/sessions").json()["sessions"][0]["id"],
+        "fleet": owner.post("/fleets", json={"name": "a fleet"}).json()["fleetUuid"],
+        "link": owner.post("/auth/invitations", json={"email": "x@example.com"}).json()["id"],
+        "api-keys": owner.get("/auth/api-keys").json()["keys"][0]["id"],
+        "provision": owner.get("/provision/keys").json()["keys"][0]["id"],
+        "name": owner.post("/mqtt-users", json={"name": "reader"}).json()["name"],
+    }
+    assert tenant
+    base = f"http://127.0.0.1:{server.http_port}"
+    stranger = server.login("strangers", "owner")
+    return People(base, roles, keys, nobody, agent, unproven, other, stranger, ids)
+
+
+def address(route: Route, value: str) -> str:
+    """The path with one value for each of its parameters."""
+    return re.sub(r"{[^}]+}", value, route.path)
+
+
+def call(people: People, route: Route, headers: dict[str, str], value: str = UNKNOWN) -> httpx.Response:
+    body = {"content": b"{}"} if route.method in ("POST", "PUT", "PATCH") else {}
+    headers = {**headers, "content-type": "application/json"}
+    return httpx.request(route.method, people.base + address(route, value), headers=headers, timeout=30, **body)  # type: ignore[arg-type]
+
+
+def test_the_matrix_has_every_route() -> None:
+    """What it is generated from is the application itself."""
+    assert len(PRIVATE) > 45
+    assert {route.permission for route in ROUTES} - set(PERMISSIONS) == {PUBLIC, AGENT, BROKER}
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=str)
+def test_nobody_gets_in_without_a_live_credential(people: People, route: Route) -> None:
+    """No token, a wrong one, one of yesterday, of a session that ended, a revoked or unknown key: 401 each."""
+    for who, headers in people.nobody.items():
+        answer = call(people, route, headers)
+        assert (answer.status_code, who) == (401, who)
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+# A log-out would end the sessions that the other tests use: tests/e2e/test_sessions.py has it.
+@pytest.mark.parametrize("route", [route for route in PRIVATE if not route.path.endswith("/logout")], ids=str)
+def test_a_role_may_what_the_table_says(people: People, route: Route) -> None:
+    """And not a route more, as a user and with an API key; 403, and never because of what is asked for."""
+    for role in ROLES:
+        allowed = route.permission != AGENT and may(route.permission, role)
+        for headers, is_key in ((people.roles[role], False), (people.keys.get(role), True)):
+            if headers is None:
+                continue
+            answer = call(people, route, headers)
+            expected = allowed and (PERMISSIONS[route.permission].keys or not is_key)
+            assert (answer.status_code not in (401, 403)) == expected, (role, is_key, answer.text)
+            assert answer.status_code < 500, answer.text
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=str)
+def test_an_agent_reaches_itself_alone(people: People, route: Route) -> None:
+    """Its own routes with its own uuid; another agent's is no different from one that nobody has."""
+    for_agents = route.permission == AGENT or PERMISSIONS[route.permission].agents
+    mine = {"x-device-api-key": people.agent.api_key}
+    own = call(people, route, mine, people.agent.uuid)
+    assert (own.status_code not in (401, 403, 404)) == for_agents, own.text
+    assert own.status_code < 500, own.text
+    if for_agents and "{" in route.path:
+        theirs, unknown = call(people, route, mine, people.other.uuid), call(people, route, mine)
+        assert (theirs.status_code, theirs.content) == (404, unknown.content)
+    early = call(people, route, {"x-agent-key": people.unproven.api_key}, people.unproven.uuid)
+    may_early = route.path.endswith(("/challenge", "/key-exchange"))
+    assert (early.status_code != 403) == may_early, early.text
+
+
+BODIES: dict[str, dict[str, Any]] = {"/replace": {"by": UNKNOWN}, "/mqtt-users/{name:str}": {"newPassword": True}}
+
+
+@pytest.mark.parametrize("route", [r for r in PRIVATE if "{" in r.path and r.permission != AGENT], ids=str)
+def test_a_foreign_id_looks_like_one_that_nobody_has(people: People, route: Route) -> None:
+    """To the owner of another tenant, byte for byte, with everything else right."""
+    (parameter,) = re.findall(r"{(\w+):", route.path)
+    kind = next(
+        (name for name in ("api-keys", "provision") if name in route.path and parameter == "key"), parameter
+    )
+    body = next((b for end, b in BODIES.items() if route.path.endswith(end)), {})
+    answers = []
+    for value in (people.ids[kind], UNKNOWN):
+        path = address(route, value).removeprefix("/api/v1")
+        query = {"metric": "m"} if "timeseries" in path else {}
+        sent = {"json": body} if route.method in ("POST", "PUT", "PATCH") else {}
+        answers.append(people.stranger.request(route.method, path, params=query, **sent))  # type: ignore[arg-type]
+    foreign, unknown = answers
+    assert (foreign.status_code, foreign.content) == (404, unknown.content), foreign.text
+
+
+def test_nothing_of_a_tenant_is_in_anothers_lists(people: People) -> None:
+    """Whatever a list is of."""
+    lists = (
+        "/agents",
+        "/fleets",
+        "/users",
+        "/auth/api-keys",
+        "/auth/invitations",
+        "/provision/keys",
+        "/mqtt-users",
+    )
+    for path in (*lists, "/audit/events?limit=1000", "/auth/sessions"):
+        text = people.stranger.get(path).text
+        assert not [value for value in people.ids.values() if f'"{value}"' in text], path
+
+
+def test_a_scope_narrows_a_key(server: Served, people: People) -> None:
+    """A key with scopes may those alone, and never beyond its role."""
+    owner = server.login("matrix", "owner")
+    wanted = {"name": "narrow", "role": "viewer", "scopes": ["readings.read", "audit.read"]}
+    key = owner.post("/auth/api-keys", json=wanted).json()["key"]
+    headers = {"authorization": f"Bearer {key}"}
+    statuses = {
+        path: httpx.get(f"{people.base}/api/v1{path}", headers=headers).status_code
+        for path in (f"/readings/{people.agent.uuid}/latest", "/agents", "/audit/events")
+    }
+    assert list(statuses.values()) == [200, 403, 403]
+    unknown = owner.post("/auth/api-keys", json={"name": "x", "scopes": ["everything"]})
+    assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (400, "scopes")
+
+
+def test_nobody_gives_more_than_they_have(server: Served, people: People) -> None:
+    """An admin makes no owner, changes none, and invites none; the last owner stays."""
+    admin, owner = server.login("matrix", "admin"), server.login("matrix", "owner")
+    me = owner.get("/auth/me").json()["id"]
+    new = {"email": "new@example.com", "password": "a-new-password", "role": "owner"}
+    assert admin.post("/users", json=new).status_code == 403
+    assert admin.post("/auth/invitations", json={"email": "n@example.com", "role": "owner"}).status_code == 403
+    assert admin.patch(f"/users/{me}", json={"role": "viewer"}).status_code == 403
+    assert admin.delete(f"/users/{me}").status_code == 403
+    assert admin.post(f"/users/{me}/password-reset").status_code == 403
+    for change in ({"role": "admin"}, {"active": False}):
+        assert owner.patch(f"/users/{me}", json=change).status_code == 409
+    assert owner.delete(f"/users/{me}").status_code == 409

@@ -1,0 +1,268 @@
+"""Log-ins: tokens that change, end and are found stolen; passwords, links, lock-out and limits."""
+
+import base64
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.serving import ADMIN, Served, served, until
+
+PASSWORD = "a-password-in-tests"
+
+
+@pytest.fixture(scope="module")
+def owner(server: Served) -> httpx.Client:
+    server.add_tenant("sessions")
+    return server.login("sessions", "owner")
+
+
+def api(server: Served, path: str, body: dict[str, object], token: str = "") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.post(f"http://127.0.0.1:{server.http_port}/api/v1{path}", json=body, headers=headers, timeout=30)
+
+
+def me(server: Served, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(f"http://127.0.0.1:{server.http_port}/api/v1/auth/me", headers=headers).status_code
+
+
+@pytest.fixture
+def user(server: Served, owner: httpx.Client) -> dict[str, str]:
+    """A user of its own for each test."""
+    name = f"user{uuid4().hex[:8]}"
+    new = {"email": f"{name}@example.com", "password": PASSWORD, "username": name, "role": "viewer"}
+    return owner.post("/users", json=new).json() | {"username": name}
+
+
+def login(server: Served, user: dict[str, str], password: str = PASSWORD) -> dict[str, str]:
+    answer = api(server, "/auth/login", {"email": user["email"], "password": password})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, str] = answer.json()
+    return found
+
+
+def test_a_user_logs_in_by_address_or_name(server: Served, user: dict[str, str]) -> None:
+    """In either field, whatever the case of the letters."""
+    for body in ({"email": user["email"].upper()}, {"username": user["username"]}, {"username": user["email"]}):
+        answer = api(server, "/auth/login", {**body, "password": PASSWORD}).json()
+        assert (answer["expiresIn"], answer["user"]["email"]) == (900, user["email"])
+
+
+def test_a_refresh_token_is_used_once(server: Served, user: dict[str, str]) -> None:
+    """Each use gives another pair; one that comes again ends the whole session, for one of two stole it."""
+    first = login(server, user)
+    second = api(server, "/auth/refresh", {"refreshToken": first["refreshToken"]}).json()
+    assert second["refreshToken"] != first["refreshToken"]
+    assert me(server, second["accessToken"]) == 200
+    again = api(server, "/auth/refresh", {"refreshToken": first["refreshToken"]})
+    assert again.status_code == 401
+    assert api(server, "/auth/refresh", {"refreshToken": second["refreshToken"]}).status_code == 401
+    until(lambda: me(server, second["accessToken"]) == 401, 3, "access tokens of the session end too")
+
+
+def test_a_reuse_is_in_the_audit(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
+    """With the session it ended."""
+    first = login(server, user)
+    for _ in range(2):
+        api(server, "/auth/refresh", {"refreshToken": first["refreshToken"]})
+    events = owner.get("/audit/events", params={"action": "session.reuse_detected"}).json()["events"]
+    assert events[0]["after"] == {"user": user["id"]}
+
+
+@pytest.mark.parametrize("token", ["", "x", "iotrt_AAAA", "iotrt_" + "A" * 64, "A" * 70, "iotrt_\u00fc" + "A" * 63])
+def test_what_is_no_refresh_token_is_refused(server: Served, token: str) -> None:
+    """Whatever it looks like."""
+    assert api(server, "/auth/refresh", {"refreshToken": token}).status_code in (400, 401)
+
+
+def test_a_session_ends_alone_or_with_all_others(server: Served, user: dict[str, str]) -> None:
+    """Log-out here, of one elsewhere, and everywhere."""
+    one, two, three = (login(server, user) for _ in range(3))
+    base = f"http://127.0.0.1:{server.http_port}/api/v1/auth"
+    headers = {"Authorization": f"Bearer {two['accessToken']}"}
+    listed = httpx.get(f"{base}/sessions", headers=headers).json()["sessions"]
+    assert [session["isThis"] for session in listed].count(True) == 1
+    assert len(listed) == 3
+    assert api(server, "/auth/logout", {}, one["accessToken"]).status_code == 200
+    until(lambda: me(server, one["accessToken"]) == 401, 3)
+    assert (me(server, two["accessToken"]), me(server, three["accessToken"])) == (200, 200)
+    other = next(
+        s["id"] for s in httpx.get(f"{base}/sessions", headers=headers).json()["sessions"] if not s["isThis"]
+    )
+    assert httpx.delete(f"{base}/sessions/{other}", headers=headers).status_code == 204
+    until(lambda: me(server, three["accessToken"]) == 401, 3)
+    four = login(server, user)
+    assert (
+        api(server, "/auth/logout", {"all": True}, two["accessToken"]).json()["message"]
+        == "logged out of 2 sessions"
+    )
+    until(lambda: me(server, four["accessToken"]) == 401, 3)
+    assert api(server, "/auth/refresh", {"refreshToken": four["refreshToken"]}).status_code == 401
+
+
+@pytest.mark.parametrize("change", [{"active": False}, {"role": "operator"}, {"password": "another-long-one"}])
+def test_a_changed_user_is_logged_out(
+    server: Served, owner: httpx.Client, user: dict[str, str], change: dict[str, object]
+) -> None:
+    """At once, and what they may is never what an old token says."""
+    session = login(server, user)
+    assert owner.patch(f"/users/{user['id']}", json=change).status_code == 200
+    until(lambda: me(server, session["accessToken"]) == 401, 3)
+    assert api(server, "/auth/refresh", {"refreshToken": session["refreshToken"]}).status_code == 401
+
+
+def test_a_deleted_user_is_gone(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
+    """With every session; what it did stays in the audit."""
+    session = login(server, user)
+    assert owner.delete(f"/users/{user['id']}").status_code == 204
+    until(lambda: me(server, session["accessToken"]) == 401, 3)
+    assert owner.get(f"/users/{user['id']}").status_code == 404
+    events = owner.get("/audit/events", params={"subject": user["id"]}).json()["events"]
+    assert [event["action"] for event in events] == ["user.deleted", "user.added"]
+
+
+def test_a_user_changes_its_password(server: Served, user: dict[str, str]) -> None:
+    """With the old one; the other sessions end, this one goes on."""
+    here, there = login(server, user), login(server, user)
+    new = {"currentPassword": "wrong-password", "newPassword": "another-long-one"}
+    refused = api(server, "/auth/change-password", new, here["accessToken"])
+    assert refused.json()["errors"][0]["path"] == "currentPassword"
+    new["currentPassword"] = PASSWORD
+    assert api(server, "/auth/change-password", new, here["accessToken"]).status_code == 200
+    until(lambda: me(server, there["accessToken"]) == 401, 3)
+    assert me(server, here["accessToken"]) == 200
+    assert login(server, user, "another-long-one")
+
+
+@pytest.mark.parametrize("password", ["short", "password123", "12345678901", "aaaaaaaaaaaa", "x" * 2000])
+def test_a_bad_password_is_not_taken(server: Served, user: dict[str, str], password: str) -> None:
+    """Too short, too common, too simple, too long: said by its field."""
+    session = login(server, user)
+    body = {"currentPassword": PASSWORD, "newPassword": password}
+    answer = api(server, "/auth/change-password", body, session["accessToken"])
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "newPassword")
+
+
+def test_a_link_sets_a_password_once(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
+    """Made by an administrator; a second link ends the first, and a link works once."""
+    session = login(server, user)
+    first, link = (owner.post(f"/users/{user['id']}/password-reset").json() for _ in range(2))
+    assert link["url"].endswith(f"/password#token={link['token']}")
+    body: dict[str, object] = {"token": first["token"], "password": "another-long-one"}
+    assert api(server, "/auth/password/reset", body).status_code == 401
+    body["token"] = link["token"]
+    assert api(server, "/auth/password/reset", body | {"password": "short"}).status_code == 400
+    assert api(server, "/auth/password/reset", body).status_code == 202
+    assert api(server, "/auth/password/reset", body).status_code == 401
+    until(lambda: me(server, session["accessToken"]) == 401, 3)
+    assert login(server, user, "another-long-one")
+
+
+def test_asking_for_a_link_tells_nobody_who_exists(
+    server: Served, owner: httpx.Client, user: dict[str, str]
+) -> None:
+    """The answer is the same; the administrators see it in the audit."""
+    known, unknown = (api(server, "/auth/password/reset", {"email": e}) for e in (user["email"], "no@example.com"))
+    assert (known.status_code, known.content) == (202, unknown.content)
+    events = owner.get("/audit/events", params={"subject": user["id"]}).json()["events"]
+    assert events[0]["action"] == "user.reset_asked"
+
+
+def test_somebody_is_invited(server: Served, owner: httpx.Client) -> None:
+    """By a link that works once, for the address and role it was made for."""
+    email = f"{uuid4().hex}@example.com"
+    link = owner.post("/auth/invitations", json={"email": email, "role": "operator"}).json()
+    assert [i["email"] for i in owner.get("/auth/invitations").json()["invitations"]] == [email]
+    assert link["token"] not in owner.get("/auth/invitations").text
+    body: dict[str, object] = {"token": link["token"], "password": PASSWORD, "fullName": "Anna", "role": "owner"}
+    session = api(server, "/auth/invitations/accept", body)
+    assert session.status_code == 201, session.text
+    assert (session.json()["user"]["email"], session.json()["user"]["role"]) == (email, "operator")
+    assert me(server, session.json()["accessToken"]) == 200
+    assert api(server, "/auth/invitations/accept", body).status_code == 401
+    assert owner.post("/auth/invitations", json={"email": email}).status_code == 409
+
+
+def test_an_invitation_is_taken_back(server: Served, owner: httpx.Client) -> None:
+    """Then its link does nothing, and a token of another kind never did."""
+    link = owner.post("/auth/invitations", json={"email": f"{uuid4().hex}@example.com"}).json()
+    assert api(server, "/auth/password/reset", {"token": link["token"], "password": PASSWORD}).status_code == 401
+    assert owner.delete(f"/auth/invitations/{link['id']}").status_code == 204
+    assert owner.delete(f"/auth/invitations/{link['id']}").status_code == 404
+    body: dict[str, object] = {"token": link["token"], "password": PASSWORD}
+    assert api(server, "/auth/invitations/accept", body).status_code == 401
+
+
+def test_a_name_is_locked_after_wrong_passwords(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
+    """Longer each time, whether it exists or not; the right password does not help meanwhile, but does later."""
+    for email in (user["email"], f"{uuid4().hex}@example.com"):
+        statuses = [
+            api(server, "/auth/login", {"email": email, "password": f"wrong {n}"}).status_code for n in range(7)
+        ]
+        assert statuses[:5] == [401] * 5
+        assert 429 in statuses[5:]
+    answer = api(server, "/auth/login", {"email": user["email"], "password": PASSWORD})
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    events = owner.get("/audit/events", params={"subject": user["id"], "action": "login.locked"}).json()["events"]
+    assert events[0]["after"]["failures"] == 5
+    login_again = {"email": user["email"], "password": PASSWORD}
+    until(lambda: api(server, "/auth/login", login_again).status_code == 200, 10, "the lock ends")
+
+
+def test_registration_is_closed_unless_it_is_opened(server: Served) -> None:
+    """By invitation only, by default."""
+    body: dict[str, object] = {"email": "someone@example.com", "password": PASSWORD}
+    assert api(server, "/auth/register", body).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Served]:
+    """An instance with the limits as they ship, RS256, and registration open."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from tests.serving import data_folder
+
+    with data_folder() as folder:
+        path = folder / "tokens.pem"
+        key = rsa.generate_private_key(65537, 2048)
+        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        environment = {"IOTISTICA_LOGIN_LIMIT": "10", "IOTISTICA_TOKEN_KEY_FILE": str(path)}
+        with served(**environment, IOTISTICA_REGISTRATION_TENANT="default") as running:
+            yield running
+
+
+def test_tokens_can_be_checked_by_others(strict: Served) -> None:
+    """With RS256 the public key is at the well-known address, and the token names it."""
+    session = api(strict, "/auth/login", {"email": ADMIN[0], "password": ADMIN[1]}).json()
+    keys = httpx.get(f"http://127.0.0.1:{strict.http_port}/.well-known/jwks.json").json()["keys"]
+    head = json.loads(base64.urlsafe_b64decode(session["accessToken"].split(".")[0] + "=="))
+    assert (head["alg"], head["kid"]) == ("RS256", keys[0]["kid"])
+    assert me(strict, session["accessToken"]) == 200
+
+
+def test_a_viewer_registers_where_it_is_open(strict: Served) -> None:
+    """Whatever role it asks for."""
+    body: dict[str, object] = {"email": "viewer@example.com", "password": PASSWORD, "role": "owner"}
+    answer = api(strict, "/auth/register", body)
+    assert (answer.status_code, answer.json()["user"]["role"]) == (201, "viewer")
+
+
+def test_the_limits_as_they_ship(strict: Served) -> None:
+    """Ten log-ins a minute from one address, with the time to wait; who is logged in goes on."""
+    token = api(strict, "/auth/login", {"email": ADMIN[0], "password": ADMIN[1]}).json()["accessToken"]
+    answers = [api(strict, "/auth/login", {"email": f"x{n}@example.com", "password": "x"}) for n in range(12)]
+    assert answers[-1].status_code == 429
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert me(strict, token) == 200
+    forged = {"X-Forwarded-For": "10.0.0.1"}
+    url = f"http://127.0.0.1:{strict.http_port}/api/v1/auth/login"
+    assert httpx.post(url, json={"email": "x@example.com", "password": "x"}, headers=forged).status_code == 429
+    headers = {"Authorization": f"Bearer {token}"}
+    base = f"http://127.0.0.1:{strict.http_port}/api/v1"
+    rare = [httpx.get(f"{base}/audit/events?limit=1", headers=headers).status_code for _ in range(101)]
+    assert (rare.count(200), rare.count(429)) in ((100, 1), (101, 0))  # a minute may begin meanwhile

@@ -1,0 +1,209 @@
+"""The second wall: what PostgreSQL itself keeps from the role of the API, and from that of the workers."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import LiteralString, cast
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.storage import agents, audit, fleets, ledger, partitions, postgres, tenants, timeseries
+from iotistica.storage import users as users_
+from iotistica.storage.audit import PLATFORM
+from iotistica.storage.postgres import Database
+from tests.conftest import Stack
+from tests.integration.test_store import NOW, reading, store
+from tests.unit.test_structure import statements
+
+WITHOUT_TENANT = {"readings", "alembic_version", "login_failures", "broker_renders"}
+"""Readings join `agents`; the others are the platform's own."""
+
+
+@pytest.fixture
+async def api(stack: Stack) -> AsyncIterator[Database]:
+    """A pool like the API's."""
+    database = Database(stack.database_url, size=2, name="api", role="iotistica_api", statement_seconds=30)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def other(database: Database, stack: Stack) -> tuple[TenantId, AgentId]:
+    """Another tenant with an agent, a user, a fleet and a reading."""
+    uuid = AgentId(uuid4())
+    async with database.transaction() as tx:
+        tenant = (await tenants.add(tx, f"other {uuid}", by=PLATFORM)).tenant_id
+        await agents.add(tx, tenant, uuid, "foreign", key=stack.key, by=PLATFORM)
+        await users_.add(tx, tenant, f"{uuid}@example.com", "x", "viewer", by=PLATFORM)
+        await fleets.add(tx, tenant, "foreign", by=PLATFORM)
+    await store(database, tenant, {uuid: [reading()]})
+    return tenant, uuid
+
+
+async def tables(database: Database) -> list[str]:
+    async with database.transaction() as tx:
+        cursor = await tx.execute(
+            "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+            " WHERE nspname = 'public' AND relkind IN ('r', 'p') AND NOT relispartition"
+        )
+        return [name for (name,) in await cursor.fetchall()]
+
+
+async def test_every_table_with_a_tenant_is_behind_the_wall(database: Database) -> None:
+    """A migration that forgets is found here."""
+    found = await tables(database)
+    assert len(found) > 20
+    async with database.transaction() as tx:
+        for table in set(found) - WITHOUT_TENANT:
+            cursor = await tx.execute(
+                "SELECT relrowsecurity, (SELECT count(*) FROM pg_policy WHERE polrelid = c.oid),"
+                " EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'tenant_id')"
+                " FROM pg_class c WHERE oid = %(table)s::regclass",
+                {"table": table},
+            )
+            assert (table, await cursor.fetchone()) == (table, (True, 2, True))
+
+
+async def test_without_its_own_check_the_api_reads_no_foreign_row(
+    database: Database, api: Database, tenant: TenantId, agent: AgentId, other: tuple[TenantId, AgentId]
+) -> None:
+    """Statements without any condition, or with a foreign tenant's id in it, give the transaction's tenant alone."""
+    assert agent
+    mine = await tables(database)
+    async with api.transaction(tenant) as tx:
+        for table in set(mine) - WITHOUT_TENANT:
+            cursor = await tx.execute(cast("LiteralString", f"SELECT DISTINCT tenant_id FROM {table}"))
+            assert {row[0] for row in await cursor.fetchall()} <= {tenant}, table
+        assert await agents.get(tx, other[0], other[1]) is None
+        assert await agents.page(tx, other[0], after=None, limit=10) == []
+        assert (await ledger.balance(tx, other[0], None)).found == 0
+        assert await users_.page(tx, other[0], after=None, limit=10) == []
+        start, end = (
+            timeseries.datetime.fromtimestamp(NOW / 1e6 + s, timeseries.datetime.now().astimezone().tzinfo)
+            for s in (-60, 60)
+        )  # type: ignore[attr-defined]
+        assert await timeseries.raw(tx, other[0], other[1], "m", start=start, end=end, limit=10) == []
+        cursor = await tx.execute("SELECT count(*) FROM readings_with_series")
+        assert await cursor.fetchone() == (0,)
+
+
+async def test_without_a_tenant_the_api_sees_nothing(api: Database, other: tuple[TenantId, AgentId]) -> None:
+    """A transaction that forgets to name one is an empty database, and the name ends with the transaction."""
+    async with api.transaction(other[0]) as tx:
+        assert await (await tx.execute("SELECT count(*) FROM agents")).fetchone() == (1,)
+    for _ in range(4):  # whatever connection of the pool
+        async with api.transaction() as tx:
+            assert await (await tx.execute("SELECT count(*) FROM agents")).fetchone() == (0,)
+
+
+WRITES = (
+    "INSERT INTO agents (agent_uuid, tenant_id, name) VALUES (gen_random_uuid(), %(other)s, 'x')",
+    "INSERT INTO users (tenant_id, email, password_hash, role) VALUES (%(other)s, 'x@y', 'x', 'owner')",
+    "INSERT INTO audit_events (tenant_id, actor_kind, action, subject_kind, subject_id)"
+    " VALUES (%(other)s, 'user', 'x', 'x', 'x')",
+    "UPDATE agents SET tenant_id = %(other)s WHERE tenant_id = %(tenant)s",
+    "INSERT INTO readings (time, agent_uuid, metric_name, protocol) VALUES (now(), %(agent)s, 'm', 'x')",
+    "UPDATE tenants SET quota_agents = NULL",
+    "DELETE FROM audit_events",
+    "UPDATE audit_events SET action = 'nothing'",
+    "TRUNCATE audit_events",
+    "DELETE FROM login_failures",
+    "SELECT make_readings_partition('2001-01-01')",
+    "CREATE TABLE mine (x int)",
+)
+
+
+@pytest.mark.parametrize("statement", WRITES)
+async def test_the_api_writes_no_foreign_row(
+    api: Database, tenant: TenantId, agent: AgentId, other: tuple[TenantId, AgentId], statement: LiteralString
+) -> None:
+    """Nor readings, nor quotas, nor the past of the audit."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with api.transaction(tenant) as tx:
+            await tx.execute(statement, {"tenant": tenant, "other": other[0], "agent": agent})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE agents SET name = 'stolen' WHERE agent_uuid = %(foreign)s",
+        "DELETE FROM agents WHERE agent_uuid = %(foreign)s",
+        "DELETE FROM users WHERE tenant_id = %(other)s",
+        "UPDATE broker_accounts SET enabled = false WHERE agent_uuid = %(foreign)s",
+    ],
+)
+async def test_a_foreign_row_is_not_there_to_change(
+    api: Database, tenant: TenantId, other: tuple[TenantId, AgentId], statement: LiteralString
+) -> None:
+    """An update or delete of it changes nothing."""
+    async with api.transaction(tenant) as tx:
+        cursor = await tx.execute(statement, {"other": other[0], "foreign": other[1]})
+        assert cursor.rowcount == 0
+
+
+async def test_a_row_of_one_tenant_never_points_at_anothers(
+    api: Database, database: Database, tenant: TenantId, agent: AgentId, other: tuple[TenantId, AgentId]
+) -> None:
+    """Foreign keys are checked past the wall, so they carry the tenant themselves."""
+    async with database.transaction() as tx:
+        (fleet,) = await fleets.page(tx, other[0], after=None, limit=1)
+    with pytest.raises(Exception, match="foreign key"):
+        async with api.transaction(tenant) as tx:
+            await tx.execute(
+                "UPDATE agents SET fleet_uuid = %(fleet)s WHERE agent_uuid = %(agent)s",
+                {"fleet": fleet.fleet_uuid, "agent": agent},
+            )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM audit_events", "UPDATE audit_events SET action = 'x'", "DROP TABLE agents", "CREATE ROLE evil"],
+)
+async def test_a_worker_owns_nothing(database: Database, statement: LiteralString) -> None:
+    """It stores and reads for all tenants; tables, roles and the audit's past are not its."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with database.transaction() as tx:
+            await tx.execute(statement)
+
+
+async def test_even_the_owner_does_not_change_the_audit_by_mistake(
+    stack: Stack, database: Database, tenant: TenantId
+) -> None:
+    """Only the removal of a tenant, which says so, may."""
+    async with database.transaction() as tx:
+        await audit.record(tx, tenant, PLATFORM, "test.done", ("test", 1))
+    with psycopg.connect(stack.database_url) as owner, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        owner.execute("DELETE FROM audit_events WHERE tenant_id = %s", (tenant,))
+
+
+TOUCHES_READINGS = re.compile(
+    r"\b(?:FROM|JOIN|UPDATE|INTO)\s+(?:readings|readings_1m|readings_1h|readings_daily)\b"
+)
+
+
+def test_whoever_reads_readings_joins_agents() -> None:
+    """Readings and rollups carry no tenant: a statement over them without `agents` would read everybody's."""
+    exempt = {
+        "readings.STORE": "inserts what was decoded from an agent's own topic",
+        "readings.CONFLICTS": "by the keys of rows just staged",
+    }
+    found = {name: text for name, text in statements().items() if TOUCHES_READINGS.search(text)}
+    assert {"timeseries.RAW", "timeseries.SUMMARY", "timeseries.LATEST", "timeseries.BUCKETS"} <= set(found)
+    for name, text in found.items():
+        if name not in exempt:
+            assert re.search(r"\bagents a\b", text), name
+            assert "a.tenant_id = %(tenant)s" in text, name
+    from iotistica.storage import exports
+
+    for text in (exports.TABLES["readings"], exports.REMOVE[0]):
+        assert re.search(r"\bagents a\b", text)
+        assert "a.tenant_id = " in text
+
+
+async def test_the_schema_is_refused_to_a_newer_program_and_made_once(stack: Stack) -> None:
+    """`migrate` on a database that is up to date changes nothing."""
+    assert postgres.migrate(stack.database_url) is False
+    assert partitions.AHEAD > 0
