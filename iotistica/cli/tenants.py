@@ -1,5 +1,6 @@
 """The commands about tenants."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import click
 from iotistica.cli.database import database_url, in_database, opened, redis_url, run, tenant_named
 from iotistica.cli.inputs import Text
 from iotistica.domain.ids import TenantId, tenant_id
+from iotistica.embedded import home
 from iotistica.errors import Conflict, Invalid
 from iotistica.settings import Settings
-from iotistica.storage import exports, postgres, quotas
+from iotistica.storage import directory, exports, postgres, quotas
 from iotistica.storage import redis as redis_
 from iotistica.storage import tenants as tenants_
 from iotistica.storage.audit import COMMAND
@@ -159,12 +161,18 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
             f"Remove {found.name} ({found.tenant_id}) with its agents and readings, for ever?", abort=True
         )
 
+    running = bool(settings.redis_url) or home.is_claimed(settings.data_path)
+
     async def remove(url: str, redis: str) -> int:
         async with opened(url, role=None) as database, database.transaction() as tx:
             await exports.remove(tx, found.tenant_id)
         client = redis_.client(redis)
         try:
-            return await exports.remove_keys(client, found.tenant_id)
+            count = await exports.remove_keys(client, found.tenant_id)
+            if running:
+                await asyncio.sleep(directory.FRESH + 1)  # so long a worker may look for the tenant's streams
+                count += await exports.remove_keys(client, found.tenant_id)
+            return count
         finally:
             await client.aclose()
 

@@ -30,6 +30,8 @@ def fault(topic: str) -> str | None:
 
 def covers(rule: str, asked: str) -> bool:
     """Whether everything that `asked` (a topic or a filter) can match is matched by `rule`."""
+    if asked.startswith("$") and not rule.startswith("$"):
+        return False  # wildcards leave the broker's own topics out (MQTT 5, section 4.7.2)
     own, theirs = rule.split("/"), asked.split("/")
     for level, part in enumerate(own):
         if part == "#":
