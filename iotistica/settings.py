@@ -64,6 +64,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(ge=1, description="log-ins a minute from one address; 3 x refused registrations, 30 x wrong tokens"),
     ] = 10
+    user_limit: Annotated[int, Meta(ge=1, description="requests a minute of one user or API key")] = 1000
+    admin_limit: Annotated[
+        int, Meta(ge=1, description="those of them that administer users, keys and identities")
+    ] = 100
+    agent_limit: Annotated[int, Meta(ge=1, description="requests a minute of one agent")] = 10_000
     session_days: Annotated[int, Meta(ge=1, le=365, description="how long a log-in can be refreshed")] = 30
     key_grace_hours: Annotated[
         float, Meta(ge=0, le=720, description="how long an agent's old key is good after a rotation")

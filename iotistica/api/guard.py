@@ -16,9 +16,6 @@ from iotistica.settings import Settings
 from iotistica.storage.audit import Actor
 from iotistica.storage.limits import Limit, Limits
 
-USER: Final = Limit("user", 1000)
-RARE: Final = Limit("administration", 100)
-AGENTS: Final = Limit("agent", 10_000)
 WRONG: Final = 30
 """Wrong credentials from one address a minute, in times the log-ins that it may try."""
 
@@ -34,6 +31,9 @@ class Guard:
         self._doorman = doorman
         self._limits = limits
         self._broker_secret = settings.broker_secret
+        self._user = Limit("user", settings.user_limit)
+        self._rare = Limit("administration", settings.admin_limit)
+        self._agent = Limit("agent", settings.agent_limit)
         self._wrong = Limit("wrong", settings.login_limit * WRONG)
         self._barred: dict[str, float] = {}
 
@@ -48,7 +48,7 @@ class Guard:
         connection.scope["auth"] = principal
         if principal.kind == "agent":
             _check_agent(principal, permission, connection, handler)
-            await self._limits.hit(AGENTS, str(principal.id), tenant=principal.tenant)
+            await self._limits.hit(self._agent, str(principal.id), tenant=principal.tenant)
             return
         rule = PERMISSIONS.get(permission)
         if permission == AGENT or rule is None:
@@ -59,7 +59,7 @@ class Guard:
             raise Forbidden(
                 f"this needs the role {rule.least}" + (f" and the scope {permission}" * (principal.kind == "key"))
             )
-        await self._limits.hit(RARE if rule.rare else USER, str(principal.id), tenant=principal.tenant)
+        await self._limits.hit(self._rare if rule.rare else self._user, str(principal.id), tenant=principal.tenant)
 
     async def _identify(self, connection: Connection) -> Principal:
         address = address_of(connection)

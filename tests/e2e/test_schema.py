@@ -1,0 +1,75 @@
+"""The OpenAPI document, and what becomes of requests that are made from it by chance."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.generation import GenerationMode
+
+from tests.devices import Device, key_for
+from tests.serving import Served, served
+
+EXAMPLES = 10  # of each operation, kind and caller
+ENDS_OUR_SESSION = r"/auth/(logout|sessions/\{session\})$"
+
+
+@pytest.fixture(scope="module")
+def limitless() -> Iterator[Served]:
+    """An instance on which a minute has no end."""
+    with served(IOTISTICA_USER_LIMIT="1000000", IOTISTICA_ADMIN_LIMIT="1000000") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def schema(limitless: Served) -> schemathesis.BaseSchema:
+    found = schemathesis.openapi.from_url(f"http://127.0.0.1:{limitless.http_port}/schema/openapi.json")
+    return found.exclude(path_regex=ENDS_OUR_SESSION)
+
+
+@pytest.fixture(scope="module")
+def callers(limitless: Served) -> dict[str, dict[str, str]]:
+    owner = limitless.login()
+    device = Device(limitless).join(key_for(owner))
+    return {
+        "owner": {"Authorization": owner.headers["authorization"]},
+        "agent": {"X-Device-API-Key": device.api_key},
+        "nobody": {},
+    }
+
+
+def test_no_request_is_answered_by_an_error_of_ours(
+    limitless: Served, schema: schemathesis.BaseSchema, callers: dict[str, dict[str, str]]
+) -> None:
+    """From every operation, valid and broken, by an owner, an agent and nobody: never a 5xx."""
+    operations = 0
+    faults: list[str] = []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        operations += 1
+        modes = (
+            list(GenerationMode)
+            if list(operation.iter_parameters()) or operation.body
+            else [GenerationMode.POSITIVE]
+        )
+        for mode, headers in product(modes, callers.values()):
+            _probe(operation, mode, headers, faults)
+    assert operations > 60
+    assert faults == []
+    assert "request failed" not in limitless.text()
+    assert httpx.get(f"http://127.0.0.1:{limitless.http_port}/health").json()["status"] == "healthy"
+
+
+def _probe(
+    operation: schemathesis.APIOperation, mode: GenerationMode, headers: dict[str, str], faults: list[str]
+) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(mode))
+    def probe(case: schemathesis.Case) -> None:
+        answer = case.call(headers=headers)
+        if answer.status_code >= 500:
+            faults.append(f"{case.as_curl_command()}\n{answer.text}")
+
+    probe()
