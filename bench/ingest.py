@@ -106,7 +106,7 @@ async def transaction(database: Database, members: Sequence[fleet.Member], messa
         counts = {agent: Count(tenant, len(found)) for agent, found in batch.items()}
         began = time.perf_counter()
         async with database.transaction() as tx:
-            learned = await catalogue.write(tx, batch, dict.fromkeys(batch, tenant))
+            learned, _ = await catalogue.write(tx, batch, dict.fromkeys(batch, tenant))
             await readings.store(tx, batch, counts)
             await ledger.count_entries(tx, [EntryCount(tenant, f"bench-{began}-{number}", 0, len(batch), 0)])
         catalogue.learn(learned)
