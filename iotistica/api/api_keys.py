@@ -1,6 +1,5 @@
 """API keys of integrations: shown once, scoped, expiring."""
 
-import secrets
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
@@ -54,19 +53,18 @@ async def add_key(request: Call, data: JSONBody[NewKey], database: Data, site: H
     if unknown := [scope for scope in data.scopes or () if scope not in PERMISSIONS or not PERMISSIONS[scope].keys]:
         known = ", ".join(name for name, rule in PERMISSIONS.items() if rule.keys)
         raise Invalid(f"no scope {unknown[0][:50]!r}; there are {known}", "scopes")
-    text = credentials.secret(credentials.INTEGRATION, secrets.token_bytes(credentials.ENTROPY))
-    tenant = tenant_of(request)
+    tenant, secret = tenant_of(request), site.secret(credentials.INTEGRATION)
     async with database.transaction(tenant) as tx:
         made = await api_keys.add(
             *(tx, tenant, data.name),
-            digest=credentials.digest(site.key, text),
-            hint=credentials.hint(credentials.INTEGRATION, text),
+            digest=secret.digest,
+            hint=secret.hint,
             role=data.role,
             scopes=data.scopes,
             expires=now() + timedelta(days=data.expires_in_days),
             by=actor_of(request),
         )
-    return _view(made, text)
+    return _view(made, secret.text)
 
 
 @get("/", opt={"permission": "keys.manage"})

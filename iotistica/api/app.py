@@ -20,6 +20,7 @@ from iotistica.api import (
     audit,
     auth,
     broker,
+    devices,
     errors,
     fleets,
     identities,
@@ -96,7 +97,13 @@ def create(*, database: Database, lookups: Database, redis: Redis, site: Site, r
         "/api/v1",
         route_handlers=[
             *(auth.router, passwords.router, invitations.router, users.router, api_keys.router),
-            *(provisioning.router, provisioning_keys.router, provisioning_keys.alias, identities.router),
+            *(
+                provisioning.router,
+                devices.router,
+                provisioning_keys.router,
+                provisioning_keys.alias,
+                identities.router,
+            ),
             *(agents.router, fleets.router, readings.router, ingestion.router, mqtt_users.router, audit.router),
         ],
     )

@@ -97,18 +97,18 @@ async def open_session(
     if user is None:
         raise Unauthorized(WRONG)
     session = uuid4()
-    refresh = credentials.session_token(session, secrets.token_bytes(credentials.ENTROPY))
+    secret = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
     await sessions.open_session(
         tx,
         tenant,
         user_id,
         session,
-        credentials.digest(site.key, refresh),
+        secret.digest,
         expires=now() + timedelta(days=site.settings.session_days),
         by=Actor(kind="user", id=str(user_id), name=user.email, address=address_of(request)),
         user_agent=request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None,
     )
-    return _session(tokens, user, session, refresh)
+    return _session(tokens, user, session, secret.text)
 
 
 @post("/refresh", opt={"permission": PUBLIC}, status_code=200)
@@ -117,14 +117,14 @@ async def refresh(request: Call, data: JSONBody[Refresh], lookups: Lookups, toke
     session = credentials.session_of(data.refresh_token)
     if session is None:
         raise Unauthorized("this is no refresh token")
-    new = credentials.session_token(session, secrets.token_bytes(credentials.ENTROPY))
-    old_digest, new_digest = (credentials.digest(site.key, text) for text in (data.refresh_token, new))
+    new = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
+    old = credentials.digest(site.key, data.refresh_token)
     async with lookups.transaction() as tx:
-        member = await sessions.rotate(tx, session, old=old_digest, new=new_digest, address=address_of(request))
+        member = await sessions.rotate(tx, session, old=old, new=new.digest, address=address_of(request))
         if member is not None:
             user = await users.get(tx, member.tenant_id, member.user_id)
             assert user is not None  # noqa: S101 its session refers to it
-            return _session(tokens, user, session, new)
+            return _session(tokens, user, session, new.text)
         await sessions.end_reused(tx, session, by=anybody(request))
     raise Unauthorized("this refresh token was used before, or its session has ended: log in again")
 

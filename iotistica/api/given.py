@@ -1,5 +1,6 @@
 """What handlers are given, by the names their parameters have."""
 
+import secrets
 from typing import Any
 
 import msgspec
@@ -8,7 +9,9 @@ from litestar.di import NamedDependency
 
 from iotistica.api.principals import Principal
 from iotistica.api.tokens import Tokens
+from iotistica.domain import credentials
 from iotistica.domain.connections import Broker
+from iotistica.domain.credentials import Secret
 from iotistica.settings import Settings
 from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
@@ -26,6 +29,10 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """The server's key, which secrets are derived and digested with."""
     broker: Broker
     """Where agents are sent."""
+
+    def secret(self, prefix: str) -> Secret:
+        """A new secret of a kind."""
+        return credentials.new(self.key, prefix, secrets.token_bytes(credentials.ENTROPY))
 
 
 Data = NamedDependency[Database]

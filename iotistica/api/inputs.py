@@ -6,7 +6,7 @@ from uuid import UUID
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-from iotistica.domain import passwords
+from iotistica.domain import credentials, passwords
 from iotistica.errors import Invalid
 
 # The end of the text, where `$` would let a line break pass; in Python's dialect and in JavaScript's.
@@ -22,6 +22,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f
 ShortName = Annotated[str, Meta(min_length=1, max_length=100, pattern=rf"^[^\x00-\x1f\x7f]*{_END}")]
 Text = Annotated[str, Meta(max_length=500, pattern=rf"^[^\x00]*{_END}")]
 Password = Annotated[str, Meta(max_length=passwords.LONGEST)]
+
+Secret = Annotated[str, Meta(min_length=credentials.SHORTEST, max_length=credentials.LONGEST)]
+"""A secret that the caller has made."""
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Cursor = Annotated[str | None, QueryParameter(max_length=64)]

@@ -1,6 +1,5 @@
 """How somebody becomes a user: invited by a link that works once, or where registration is open."""
 
-import secrets
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 from uuid import UUID
@@ -65,21 +64,17 @@ async def invite(request: Call, data: JSONBody[Invitation], database: Data, site
     """Make a link by which somebody becomes a user; hand it on, it is shown only now."""
     if not reaches(request.auth.role, data.role):
         raise Forbidden("you cannot give a role above your own")
-    tenant, token = (
-        tenant_of(request),
-        credentials.secret(credentials.LINK, secrets.token_bytes(credentials.ENTROPY)),
-    )
+    tenant, secret = tenant_of(request), site.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
         if await users.by_email(tx, tenant, data.email):
             raise Conflict(f"{data.email} is a user already")
-        digest = credentials.digest(site.key, token)
         link = await links.add(
-            *(tx, tenant, "invitation", data.email, digest),
+            *(tx, tenant, "invitation", data.email, secret.digest),
             expires=now() + LIFE,
             by=actor_of(request),
             role=data.role,
         )
-    return view(link, token, site)
+    return view(link, secret.text, site)
 
 
 @get("/invitations", opt={"permission": "users.manage"})

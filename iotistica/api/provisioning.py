@@ -1,25 +1,26 @@
-"""How agents get in: registered with a provisioning key, proven by a signature, given another key."""
+"""How agents get in: registered with a provisioning key."""
 
-import secrets
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID, uuid4
 
 import msgspec
-from litestar import Router, get, post
-from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar import Router, post
+from litestar.params import HeaderParameter, JSONBody
 from msgspec import Meta
 
+from iotistica.api.devices import make_challenge
 from iotistica.api.given import Call, Data, Here, Limiter, Lookups, Site
-from iotistica.api.guard import actor_of, address_of, tenant_of
+from iotistica.api.guard import address_of
+from iotistica.api.inputs import Secret
 from iotistica.api.tokens import now
 from iotistica.domain import connections, credentials, proofs
 from iotistica.domain.accounts import mqtt_password
 from iotistica.domain.connections import Mqtt, plain
-from iotistica.domain.ids import AgentId, TenantId, base64url
-from iotistica.domain.permissions import AGENT, PUBLIC
-from iotistica.errors import Conflict, Invalid, NotFound, Unauthorized
-from iotistica.storage import agent_keys, agents, audit, broker_accounts, identities, provisioning_keys
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.permissions import PUBLIC
+from iotistica.errors import Conflict, Invalid, Unauthorized
+from iotistica.storage import agents, audit, broker_accounts, identities, provisioning_keys
 from iotistica.storage.audit import Actor
 from iotistica.storage.limits import Limit, Limits
 from iotistica.storage.postgres import Database, Tx
@@ -30,7 +31,6 @@ REFUSED: Final = 3
 
 Said = Annotated[str, Meta(max_length=2000)]
 """What a device says of itself; cut, and cleaned of what does not print."""
-Secret = Annotated[str, Meta(min_length=credentials.SHORTEST, max_length=credentials.LONGEST)]
 Header = Annotated[str, HeaderParameter(name="X-Provisioning-Key", max_length=credentials.LONGEST)]
 
 
@@ -69,29 +69,6 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     api: ApiConfig
 
 
-class Challenge(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    challenge: str
-    expires_at: datetime
-
-
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    signature: Annotated[str, Meta(min_length=1, max_length=512)]
-    """Base64, over `<uuid>:<challenge>`."""
-    uuid: UUID | None = None
-
-
-class Device(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    id: UUID
-    uuid: UUID
-    device_name: str
-
-
-class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
-    status: str
-    message: str
-    device: Device
-
-
 class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent_name: Said | None = None
     key: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
@@ -105,25 +82,6 @@ class Provisioned(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tenant_id: str
     fleet_uuid: UUID | None
     mqtt: Mqtt
-
-
-class Rotation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    device_api_key: Secret | None = None
-    """The new key, if the agent has made one."""
-    grace_hours: Annotated[float, Meta(ge=0, le=720)] | None = None
-
-
-class Rotated(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    old_key_valid_until: datetime
-    """Or until the new key is used, whichever comes first."""
-    api_key: str | None = None
-    """The new key, if it was made here; shown only now."""
-
-
-class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    uuid: UUID
-    name: str
-    status: str
 
 
 @post("/agent/register", opt={"permission": PUBLIC}, status_code=200)
@@ -156,7 +114,7 @@ async def register(
     try:
         async with database.transaction(owner.tenant_id) as tx:
             found = await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
-            challenge = await _challenge(tx, owner.tenant_id, claim.agent)
+            challenge = await make_challenge(tx, owner.tenant_id, claim.agent)
             mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, site)
     except (Conflict, Unauthorized) as exc:
         await _refuse(lookups, limits, site, owner, by, str(exc))
@@ -177,24 +135,6 @@ async def register(
     )
 
 
-@post("/device/{agent:uuid}/challenge", opt={"permission": AGENT, "unproven": True}, status_code=200)
-async def challenge(request: Call, database: Data, agent: FromPath[UUID]) -> Challenge:
-    """Another challenge, beside those before it."""
-    tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
-        return await _challenge(tx, tenant, AgentId(agent))
-
-
-@post("/device/{agent:uuid}/key-exchange", opt={"permission": AGENT, "unproven": True}, status_code=200)
-async def exchange(request: Call, data: JSONBody[Exchange], database: Data, agent: FromPath[UUID]) -> Exchanged:
-    """Prove the private key; from then on the agent may connect. A wrong signature uses no challenge up."""
-    tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
-        found = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
-    device = Device(id=found.agent_uuid, uuid=found.agent_uuid, device_name=found.name)
-    return Exchanged(status="ok", message="key exchange successful", device=device)
-
-
 @post("/provision/agent", opt={"permission": PUBLIC}, status_code=201)
 async def provision(
     request: Call,
@@ -207,12 +147,12 @@ async def provision(
 ) -> Provisioned:
     """Make an agent whose API key is made here, for devices that cannot make one themselves."""
     agent = AgentId(uuid4())
-    text = credentials.secret(credentials.AGENT, secrets.token_bytes(credentials.ENTROPY))
+    secret = site.secret(credentials.AGENT)
     claim = identities.Claim(
         agent=agent,
         name=plain(data.agent_name, 200) or f"agent-{str(agent)[:8]}",
         kind=plain(data.agent_type, 100),
-        digest=credentials.digest(site.key, text),
+        digest=secret.digest,
         public_key=None,
     )
     by = Actor(kind="agent", id=str(agent), name=claim.name, address=address_of(request))
@@ -225,36 +165,8 @@ async def provision(
         await _refuse(lookups, limits, site, owner, by, str(exc))
         raise
     return Provisioned(
-        api_key=text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
+        api_key=secret.text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
     )
-
-
-@post("/device/{agent:uuid}/rotate-key", opt={"permission": "agents.rotate"}, status_code=200)
-async def rotate(
-    request: Call, database: Data, site: Here, agent: FromPath[UUID], data: JSONBody[Rotation | None] = None
-) -> Rotated:
-    """Give an agent another API key; the one it has stays good until the new one is used, or its grace ends."""
-    wanted = data or Rotation()
-    made = None
-    if wanted.device_api_key is None:
-        made = credentials.secret(credentials.AGENT, secrets.token_bytes(credentials.ENTROPY))
-    hours = site.settings.key_grace_hours if wanted.grace_hours is None else wanted.grace_hours
-    until, tenant = now() + timedelta(hours=hours), tenant_of(request)
-    digest = credentials.digest(site.key, wanted.device_api_key or made or "")
-    async with database.transaction(tenant) as tx:
-        await identities.rotate(tx, tenant, agent, digest, until=until, by=actor_of(request))
-    return Rotated(old_key_valid_until=until, api_key=made)
-
-
-@get("/devices/{agent:uuid}", opt={"permission": AGENT})
-async def device(request: Call, database: Data, agent: FromPath[UUID]) -> AgentFacts:
-    """An agent as it sees itself; the real one asks at a factory reset."""
-    tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
-        found = await agents.get(tx, tenant, agent)
-    if found is None:
-        raise NotFound
-    return AgentFacts(uuid=found.agent_uuid, name=found.name, status=found.state)
 
 
 async def _owner(lookups: Database, limits: Limits, site: Site, key: str, by: Actor) -> Owner:
@@ -283,17 +195,9 @@ def _refused(site: Site) -> Limit:
     return Limit("refused", site.settings.login_limit * REFUSED)
 
 
-async def _challenge(tx: Tx, tenant: TenantId, agent: AgentId) -> Challenge:
-    text, expires = base64url(secrets.token_bytes(credentials.ENTROPY)), now() + agent_keys.CHALLENGE_LIFE
-    await agent_keys.challenge(tx, tenant, agent, text, expires=expires)
-    return Challenge(challenge=text, expires_at=expires)
-
-
 async def _mqtt(tx: Tx, tenant: TenantId, agent: AgentId, site: Site) -> Mqtt:
     number = await broker_accounts.generation(tx, tenant, agent)
     return connections.mqtt(site.broker, tenant, agent, mqtt_password(site.key, agent, number))
 
 
-router = Router(
-    "/", route_handlers=[register, challenge, exchange, provision, rotate, device], tags=["provisioning"]
-)
+router = Router("/", route_handlers=[register, provision], tags=["provisioning"])

@@ -1,6 +1,5 @@
 """Provisioning keys: made, listed and ended by administrators."""
 
-import secrets
 from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -51,22 +50,21 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
 async def add_key(request: Call, database: Data, site: Here, data: JSONBody[NewKey | None] = None) -> KeyView:
     """Make a key with which so many agents may register; it is shown only now."""
     wanted = data or NewKey()
-    text = credentials.secret(credentials.PROVISIONING, secrets.token_bytes(credentials.ENTROPY))
-    tenant = tenant_of(request)
+    tenant, secret = tenant_of(request), site.secret(credentials.PROVISIONING)
     async with database.transaction(tenant) as tx:
         if wanted.fleet_uuid and await fleets.find(tx, tenant, str(wanted.fleet_uuid)) is None:
             raise Invalid("there is no such fleet", "fleetUuid")
         made = await provisioning_keys.add(
             *(tx, tenant),
-            digest=credentials.digest(site.key, text),
-            hint=credentials.hint(credentials.PROVISIONING, text),
+            digest=secret.digest,
+            hint=secret.hint,
             fleet=wanted.fleet_uuid,
             description=wanted.description,
             max_uses=wanted.max_devices,
             expires=now() + timedelta(days=wanted.expires_in_days),
             by=actor_of(request),
         )
-    return _view(made, text)
+    return _view(made, secret.text)
 
 
 @get("/", opt={"permission": "provisioning.manage"})

@@ -1,6 +1,5 @@
 """Users of a tenant, by its administrators."""
 
-import secrets
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -134,21 +133,17 @@ async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> No
 @post("/{user:uuid}/password-reset", opt={"permission": "users.manage"}, status_code=201)
 async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here) -> LinkView:
     """Make a link by which a user sets another password; hand it on, it is shown only now."""
-    tenant, token = (
-        tenant_of(request),
-        credentials.secret(credentials.LINK, secrets.token_bytes(credentials.ENTROPY)),
-    )
+    tenant, secret = tenant_of(request), site.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
         old = await _get(tx, tenant, user)
         _check_role(request, old.role)
-        digest = credentials.digest(site.key, token)
         link = await links.add(
-            *(tx, tenant, "password", old.email, digest),
+            *(tx, tenant, "password", old.email, secret.digest),
             expires=now() + RESET_LIFE,
             by=actor_of(request),
             user=user,
         )
-    return link_view(link, token, site)
+    return link_view(link, secret.text, site)
 
 
 async def _get(tx: Tx, tenant: TenantId, user: UUID) -> users.User:

@@ -82,13 +82,13 @@ def list_(settings: Settings, tenant: str) -> None:
 def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
     """Make another API key for an agent, and print it; the old one ends when the new one is used."""
     key = key_of(settings)
-    text = credentials.secret(credentials.AGENT, secrets.token_bytes(credentials.ENTROPY))
+    secret = credentials.new(key, credentials.AGENT, secrets.token_bytes(credentials.ENTROPY))
     hours = settings.key_grace_hours if grace_hours is None else grace_hours
     until = datetime.now(UTC) + timedelta(hours=hours)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.rotate(tx, tenant, agent, credentials.digest(key, text), until=until, by=COMMAND)
-        return f"api key   {text}\nold key   good until it is used, or {until.isoformat(' ', 'seconds')}"
+        await identities.rotate(tx, tenant, agent, secret.digest, until=until, by=COMMAND)
+        return f"api key   {secret.text}\nold key   good until it is used, or {until.isoformat(' ', 'seconds')}"
 
     _change(settings, uuid, work)
 

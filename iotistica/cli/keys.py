@@ -30,8 +30,8 @@ def keys() -> None:
 @click.pass_obj
 def add(settings: Settings, uses: int, days: int, fleet: str | None, description: str | None, tenant: str) -> None:
     """Make a key; prints it, only now."""
-    text = credentials.secret(credentials.PROVISIONING, secrets.token_bytes(credentials.ENTROPY))
-    digest = credentials.digest(key_of(settings), text)
+    key = key_of(settings)
+    secret = credentials.new(key, credentials.PROVISIONING, secrets.token_bytes(credentials.ENTROPY))
 
     async def work(tx: Tx) -> str:
         owner = await tenant_named(tx, tenant)
@@ -40,15 +40,15 @@ def add(settings: Settings, uses: int, days: int, fleet: str | None, description
             raise NotFound(f"there is no fleet {fleet!r}; `iotistica fleets list` shows them")
         await provisioning_keys.add(
             *(tx, owner),
-            digest=digest,
-            hint=credentials.hint(credentials.PROVISIONING, text),
+            digest=secret.digest,
+            hint=secret.hint,
             fleet=found.fleet_uuid if found else None,
             description=description,
             max_uses=uses,
             expires=datetime.now(UTC) + timedelta(days=days),
             by=COMMAND,
         )
-        return text
+        return secret.text
 
     click.echo(in_database(settings, work))
 

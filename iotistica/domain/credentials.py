@@ -4,7 +4,7 @@ import binascii
 import hashlib
 import hmac
 from base64 import urlsafe_b64decode
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from iotistica.domain.accounts import derive
@@ -23,14 +23,18 @@ LINK: Final = "iotln_"
 _HINT: Final = 6  # characters of a secret shown in lists
 
 
-def secret(prefix: str, entropy: bytes) -> str:
-    """A secret of `ENTROPY` random bytes that says what it is, so that scanners find it where it leaks."""
-    return prefix + base64url(entropy)
+class Secret(NamedTuple):
+    """A new secret: the text that is told once, the digest that is kept, and the hint that people know it by."""
+
+    text: str
+    digest: bytes
+    hint: str
 
 
-def hint(prefix: str, text: str) -> str:
-    """The beginning of a secret, by which people know it again."""
-    return text[: len(prefix) + _HINT]
+def new(key: bytes, prefix: str, entropy: bytes) -> Secret:
+    """A secret of `ENTROPY` random bytes; its prefix says what it is, so that scanners find it where it leaks."""
+    text = prefix + base64url(entropy)
+    return Secret(text, digest(key, text), text[: len(prefix) + _HINT])
 
 
 def digest(key: bytes, text: str) -> bytes:
@@ -38,9 +42,9 @@ def digest(key: bytes, text: str) -> bytes:
     return hmac.digest(derive(key, "digest"), text.encode("utf-8", "replace"), hashlib.sha256)
 
 
-def session_token(session: UUID, entropy: bytes) -> str:
+def new_session(key: bytes, session: UUID, entropy: bytes) -> Secret:
     """A refresh token: it names its session, so that one used before is known as such."""
-    return secret(SESSION, session.bytes + entropy)
+    return new(key, SESSION, session.bytes + entropy)
 
 
 def session_of(token: str) -> UUID | None:
