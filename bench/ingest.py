@@ -149,7 +149,7 @@ async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
         members = await fleet.enlist(database, key, "bench", options.agents)
         others = await fleet.enlist(database, key, "ready", options.agents)
         more = await fleet.enlist(database, key, "bare", options.agents)
-        assert members[0].password == mqtt_password(key, members[0].agent, 1)
+        assert members[0].password == mqtt_password(key, members[0].tenant, members[0].agent, 1)
         await sleep(2.0, asyncio.Event())  # the broker reads the accounts
         rounds = []
         for number in range(options.rounds + 1):

@@ -32,7 +32,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http_port: Annotated[Port, Meta(description="REST API")] = 3002
     ops_port: Annotated[Port, Meta(description="health and metrics of a process without the http role")] = 3003
     mqtt_port: Annotated[Port, Meta(description="port of the Mosquitto of our own")] = 1883
-    admin_email: Annotated[str, Meta(description="first owner of tenant `default`")] = "admin@localhost"
+    admin_email: Annotated[
+        str, Meta(pattern=r"^[^@\s]+@[^@\s]+$", description="first owner of tenant `default`")
+    ] = "admin@localhost"
     admin_password: Annotated[str, Meta(description="its password; empty: generated and printed once")] = ""
     secret_key: Annotated[
         str,

@@ -44,6 +44,7 @@ def upgrade() -> None:
         ADD username  text CHECK (username ~ '^[A-Za-z0-9][A-Za-z0-9._-]{2,63}$'),
         ADD full_name text CHECK (length(full_name) <= 200),
         ADD active    boolean NOT NULL DEFAULT true,
+        ADD CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
         ADD UNIQUE (tenant_id, user_id);
     CREATE UNIQUE INDEX users_username ON users (lower(username));
 
@@ -79,6 +80,7 @@ def upgrade() -> None:
         email      text NOT NULL,
         role       text,
         user_id    uuid,
+        created_by text,
         created_at timestamptz NOT NULL DEFAULT now(),
         expires_at timestamptz NOT NULL,
         used_at    timestamptz,
@@ -94,6 +96,7 @@ def upgrade() -> None:
         hint         text NOT NULL,
         role         text NOT NULL CHECK (role IN ('admin', 'manager', 'operator', 'viewer')),
         scopes       text[],
+        created_by   text,
         created_at   timestamptz NOT NULL DEFAULT now(),
         expires_at   timestamptz,
         last_used_at timestamptz,

@@ -9,7 +9,8 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.given import Call, Data, Here
+from iotistica.api import rendering
+from iotistica.api.given import Call, Data, Here, Lookups
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
 from iotistica.domain import connections
@@ -17,7 +18,7 @@ from iotistica.domain.accounts import mqtt_password
 from iotistica.domain.connections import Mqtt
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage import agents, fleets
+from iotistica.storage import agents, broker_accounts, fleets
 from iotistica.storage.postgres import Tx
 
 ONLINE: Final = timedelta(minutes=5)  # since it last sent something
@@ -89,7 +90,9 @@ async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> Age
 
 
 @post("/", opt={"permission": "agents.write"}, status_code=201)
-async def add_agent(request: Call, data: JSONBody[NewAgent], database: Data, site: Here) -> MadeAgent:
+async def add_agent(
+    request: Call, data: JSONBody[NewAgent], database: Data, lookups: Lookups, site: Here
+) -> MadeAgent:
     """Make an agent that connects with what this answers; agents that register themselves need no such call."""
     tenant, agent = tenant_of(request), AgentId(data.uuid or uuid4())
     async with database.transaction(tenant) as tx:
@@ -97,7 +100,9 @@ async def add_agent(request: Call, data: JSONBody[NewAgent], database: Data, sit
         made = await agents.add(
             tx, tenant, agent, data.name, key=site.key, by=actor_of(request), fleet=data.fleet_uuid
         )
-    password = mqtt_password(site.key, agent, 1)
+        since = await broker_accounts.moment(tx)
+    await rendering.awaited(lookups, since)
+    password = mqtt_password(site.key, tenant, agent, 1)
     return MadeAgent(agent=_view(made), mqtt=connections.mqtt(site.broker, tenant, agent, password))
 
 

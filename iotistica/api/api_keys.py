@@ -34,6 +34,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     hint: str
     role: str
     scopes: list[str] | None
+    created_by: str | None
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
@@ -92,6 +93,7 @@ def _view(key: api_keys.ApiKey, text: str | None = None) -> KeyView:
         hint=key.hint,
         role=key.role,
         scopes=key.scopes,
+        created_by=key.created_by,
         created_at=key.created_at,
         expires_at=key.expires_at,
         last_used_at=key.last_used_at,

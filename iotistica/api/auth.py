@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from iotistica.api.given import Call, Data, Here, Limiter, Lookups, Signer, Site
-from iotistica.api.guard import actor_of, address_of, anybody, tenant_of
+from iotistica.api.guard import actor_of, address_of, anybody, source_of, tenant_of, wrong
 from iotistica.api.inputs import Password
 from iotistica.api.passwords import WRONG, Done, checked
 from iotistica.api.tokens import LIFETIME, Tokens, now
@@ -83,8 +83,9 @@ async def login(
     request: Call, data: JSONBody[Login], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
 ) -> Session:
     """Exchange e-mail or user name and password for an access token and a refresh token."""
-    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
-    found = await checked(lookups, site.key, data.email or data.username, data.password, anybody(request))
+    await limits.hit(Limit("login", site.settings.login_limit), source_of(request))
+    login = data.email or data.username
+    found = await checked(lookups, site.key, login, data.password, source_of(request), anybody(request))
     async with lookups.transaction() as tx:
         return await open_session(tx, request, site, tokens, found.tenant_id, found.user_id)
 
@@ -112,10 +113,13 @@ async def open_session(
 
 
 @post("/refresh", opt={"permission": PUBLIC}, status_code=200)
-async def refresh(request: Call, data: JSONBody[Refresh], lookups: Lookups, tokens: Signer, site: Here) -> Session:
+async def refresh(
+    request: Call, data: JSONBody[Refresh], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+) -> Session:
     """Exchange a refresh token for a new pair, once: one that comes a second time ends its session."""
-    session = credentials.session_of(data.refresh_token)
+    session = credentials.session_of(site.key, data.refresh_token)
     if session is None:
+        await limits.hit(wrong(site.settings), source_of(request))
         raise Unauthorized("this is no refresh token")
     new = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
     old = credentials.digest(site.key, data.refresh_token)
@@ -126,6 +130,7 @@ async def refresh(request: Call, data: JSONBody[Refresh], lookups: Lookups, toke
             assert user is not None  # noqa: S101 its session refers to it
             return _session(tokens, user, session, new.text)
         await sessions.end_reused(tx, session, by=anybody(request))
+    await limits.hit(wrong(site.settings), source_of(request))
     raise Unauthorized("this refresh token was used before, or its session has ended: log in again")
 
 

@@ -83,10 +83,15 @@ async def _account(lookups: Database, site: Site, username: str) -> Account | No
 def _rules(account: Account) -> list[tuple[str, Access]]:
     if account.username == SERVICE_USER:
         return [("#", "readwrite"), ("$SYS/#", "read")]
+    # As the pattern lines of Mosquitto's file have it, for every account.
+    own: list[tuple[str, Access]] = [
+        (f"i/{account.username}/#", "readwrite"),
+        (f"{account.username}/#", "readwrite"),
+    ]
     if account.tenant_id is not None and account.rules is not None:
         root = f"i/{encode_tenant(account.tenant_id)}/"
-        return [(root + rule.topic, rule.access) for rule in account.rules]
-    return [(f"i/{account.username}/#", "readwrite")]
+        return [*own, *((root + rule.topic, rule.access) for rule in account.rules)]
+    return own
 
 
 def _wanted(question: Question) -> tuple[Literal["read", "write"], ...]:

@@ -10,7 +10,8 @@ from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.given import Call, Data, Here
+from iotistica.api import rendering
+from iotistica.api.given import Call, Data, Here, Lookups
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Secret
 from iotistica.api.tokens import now
@@ -18,7 +19,7 @@ from iotistica.domain import credentials
 from iotistica.domain.ids import AgentId, TenantId, base64url
 from iotistica.domain.permissions import AGENT
 from iotistica.errors import NotFound
-from iotistica.storage import agent_keys, agents, identities
+from iotistica.storage import agent_keys, agents, broker_accounts, identities
 from iotistica.storage.postgres import Tx
 
 
@@ -73,11 +74,16 @@ async def challenge(request: Call, database: Data, agent: FromPath[UUID]) -> Cha
 
 
 @post("/device/{agent:uuid}/key-exchange", opt={"permission": AGENT, "unproven": True}, status_code=200)
-async def exchange(request: Call, data: JSONBody[Exchange], database: Data, agent: FromPath[UUID]) -> Exchanged:
+async def exchange(
+    request: Call, data: JSONBody[Exchange], database: Data, lookups: Lookups, agent: FromPath[UUID]
+) -> Exchanged:
     """Prove the private key; from then on the agent may connect. A wrong signature uses no challenge up."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
+        since = await broker_accounts.moment(tx)
+    if found.state == "registered":  # until a moment ago
+        await rendering.awaited(lookups, since)
     device = Device(id=found.agent_uuid, uuid=found.agent_uuid, device_name=found.name)
     return Exchanged(status="ok", message="key exchange successful", device=device)
 

@@ -24,7 +24,9 @@ TITLES: Final = {400: "Bad request", 401: "Not logged in", 404: "Not found", 405
 
 def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, object]]:
     """The problem document of any error."""
-    status, title = STATUS.get(type(exc), (500, "Internal error"))
+    status, title = next(
+        (answer for kind in type(exc).__mro__ if (answer := STATUS.get(kind))), (500, "Internal error")
+    )
     detail, extra = str(exc), {}
     if isinstance(exc, (RecursionError, UnicodeDecodeError)):
         status, title, detail = 400, "Bad request", "the body is nested too deep, or is no UTF-8"

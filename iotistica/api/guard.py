@@ -1,25 +1,23 @@
 """The guard that every route stands behind: who it is, whether it may, and how often."""
 
 import hmac
-import time
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from iotistica.api.given import Call
-from iotistica.api.principals import Doorman, Principal
+from iotistica.api.principals import Doorman, NoCredential, Principal
 from iotistica.domain.ids import TenantId
 from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, may
-from iotistica.errors import Forbidden, NotFound, TooMany, Unauthorized
+from iotistica.errors import Forbidden, NotFound, Unauthorized
 from iotistica.settings import Settings
 from iotistica.storage.audit import Actor
 from iotistica.storage.limits import Limit, Limits
 
 WRONG: Final = 30
 """Wrong credentials from one address a minute, in times the log-ins that it may try."""
-
-ADDRESSES: Final = 10_000  # that showed too many, remembered
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -34,15 +32,14 @@ class Guard:
         self._user = Limit("user", settings.user_limit)
         self._rare = Limit("administration", settings.admin_limit)
         self._agent = Limit("agent", settings.agent_limit)
-        self._wrong = Limit("wrong", settings.login_limit * WRONG)
-        self._barred: dict[str, float] = {}
+        self._wrong = wrong(settings)
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         permission = handler.opt.get("permission", "")
         if permission == PUBLIC:
             return
         if permission == BROKER:
-            self._check_broker(connection)
+            await self._check_broker(connection)
             return
         principal = await self._identify(connection)
         connection.scope["auth"] = principal
@@ -62,29 +59,22 @@ class Guard:
         await self._limits.hit(self._rare if rule.rare else self._user, str(principal.id), tenant=principal.tenant)
 
     async def _identify(self, connection: Connection) -> Principal:
-        address = address_of(connection)
-        left = self._barred.get(address, 0.0) - time.monotonic()
-        if left > 0:
-            raise TooMany("too many wrong credentials from your address", seconds=left)
+        """Who it is. Wrong credentials count against the address they come from, right ones never wait for it."""
         try:
-            return await self._doorman.identify(connection.headers, address)
-        except Unauthorized:
-            try:
-                await self._limits.hit(self._wrong, address)
-            except TooMany as exc:
-                if len(self._barred) >= ADDRESSES:
-                    self._barred.clear()
-                self._barred[address] = time.monotonic() + exc.seconds
-                raise
+            return await self._doorman.identify(connection.headers, address_of(connection))
+        except Unauthorized as exc:
+            if not isinstance(exc, NoCredential):
+                await self._limits.hit(self._wrong, source_of(connection))
             raise
 
-    def _check_broker(self, connection: Connection) -> None:
+    async def _check_broker(self, connection: Connection) -> None:
         """The secret comes as a bearer token, or in the query: some brokers can send no header."""
         bearer = connection.headers.get("authorization", "").removeprefix("Bearer ")
         given = bearer or connection.query_params.get("secret", "")
         if not self._broker_secret:
             raise NotFound
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self._broker_secret.encode()):
+            await self._limits.hit(self._wrong, source_of(connection))
             raise Unauthorized("the broker's secret is missing or wrong; see IOTISTICA_BROKER_SECRET")
 
 
@@ -117,3 +107,20 @@ def anybody(request: Call) -> Actor:
 def address_of(connection: Any) -> str:
     """The caller's address; a proxy's word for it is taken only where `IOTISTICA_TRUSTED_PROXIES` says so."""
     return connection.client.host if connection.client else "unknown"
+
+
+def source_of(connection: Any) -> str:
+    """What limits count by: the address, and of IPv6 the network of 64 bits that one customer has."""
+    address = address_of(connection)
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(IPv6Network((parsed, 64), strict=False))
+    return address
+
+
+def wrong(settings: Settings) -> Limit:
+    """How many wrong credentials may come from one address."""
+    return Limit("wrong", settings.login_limit * WRONG)

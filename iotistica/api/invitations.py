@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from iotistica.api.auth import Session, open_session
 from iotistica.api.given import Call, Data, Here, Limiter, Lookups, Signer, Site
-from iotistica.api.guard import actor_of, address_of, anybody, tenant_of
+from iotistica.api.guard import actor_of, address_of, anybody, source_of, tenant_of
 from iotistica.api.inputs import Email, Name, Password, Username
 from iotistica.api.passwords import check_password
 from iotistica.api.tokens import now
@@ -68,11 +68,14 @@ async def invite(request: Call, data: JSONBody[Invitation], database: Data, site
     async with database.transaction(tenant) as tx:
         if await users.by_email(tx, tenant, data.email):
             raise Conflict(f"{data.email} is a user already")
+        if (older := await links.invitation(tx, tenant, email=data.email)) is not None:
+            _check_role(request, older)
+            await links.withdraw(tx, tenant, older, by=actor_of(request))
         link = await links.add(
             *(tx, tenant, "invitation", data.email, secret.digest),
+            role=data.role,
             expires=now() + LIFE,
             by=actor_of(request),
-            role=data.role,
         )
     return view(link, secret.text, site)
 
@@ -91,8 +94,11 @@ async def withdraw(request: Call, database: Data, link: FromPath[UUID]) -> None:
     """Take an invitation back."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        if not await links.withdraw(tx, tenant, link, by=actor_of(request)):
+        found = await links.invitation(tx, tenant, link=link)
+        if found is None:
             raise NotFound
+        _check_role(request, found)
+        await links.withdraw(tx, tenant, found, by=actor_of(request))
 
 
 @post("/invitations/accept", opt={"permission": PUBLIC}, status_code=201)
@@ -100,16 +106,17 @@ async def accept(
     request: Call, data: JSONBody[Acceptance], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
 ) -> Session:
     """Become a user by the token of an invitation."""
-    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    await limits.hit(Limit("join", site.settings.login_limit), source_of(request))
     check_password(data.password, data.username or "", path="password")
     digest = await users.hashed(data.password)
     async with lookups.transaction() as tx:
         link = await links.use(tx, "invitation", credentials.digest(site.key, data.token))
         if link is None or link.role is None:
             raise Unauthorized("this invitation is unknown, used, withdrawn or has expired: ask for another")
+        check_password(data.password, link.email, path="password")
         user = await users.add(
             *(tx, link.tenant_id, link.email, digest, link.role),
-            by=Actor(kind="user", name=link.email, address=address_of(request)),
+            by=Actor(kind="link", id=str(link.link_id), name=link.email, address=address_of(request)),
             username=data.username,
             full_name=data.full_name,
         )
@@ -121,7 +128,7 @@ async def register(
     request: Call, data: JSONBody[Registration], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
 ) -> Session:
     """Become a viewer of the tenant that is open to everybody, where there is one."""
-    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    await limits.hit(Limit("join", site.settings.login_limit), source_of(request))
     closed = Forbidden("registration is closed: ask an administrator for an invitation")
     if not site.settings.registration_tenant:
         raise closed
@@ -138,6 +145,11 @@ async def register(
             full_name=data.full_name,
         )
         return await open_session(tx, request, site, tokens, user.tenant_id, user.user_id)
+
+
+def _check_role(request: Call, link: links.Link) -> None:
+    if not reaches(request.auth.role, link.role or "owner"):
+        raise Forbidden("this invitation is for a role above your own")
 
 
 def view(link: links.Link, token: str | None = None, site: Site | None = None) -> LinkView:

@@ -9,6 +9,7 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
+from iotistica.api import rendering
 from iotistica.api.given import Call, Data, Here, Lookups, Site
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.domain import credentials, filters
@@ -79,13 +80,17 @@ async def list_users(request: Call, database: Data, site: Here) -> Users:
 
 
 @post("/mqtt-users", opt={"permission": "mqtt.manage"}, status_code=201)
-async def add_user(request: Call, data: JSONBody[NewUser], database: Data, site: Here) -> UserView:
+async def add_user(
+    request: Call, data: JSONBody[NewUser], database: Data, lookups: Lookups, site: Here
+) -> UserView:
     """Make a user of the broker; its password is made here and shown only now. It has one connection at a time."""
     rules = list(data.rules or EVERYTHING)
     _check(rules)
     tenant, password = tenant_of(request), base64url(secrets.token_bytes(credentials.ENTROPY))
     async with database.transaction(tenant) as tx:
         made = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
+        since = await broker_accounts.moment(tx)
+    await rendering.awaited(lookups, since)
     return _view(made, tenant, site, password)
 
 

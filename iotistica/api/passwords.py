@@ -8,7 +8,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from iotistica.api.given import Call, Data, Here, Limiter, Lookups
-from iotistica.api.guard import actor_of, address_of, anybody, tenant_of
+from iotistica.api.guard import actor_of, address_of, anybody, source_of, tenant_of
 from iotistica.api.inputs import Password
 from iotistica.domain import credentials, passwords
 from iotistica.domain.permissions import PUBLIC
@@ -38,27 +38,35 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-async def checked(lookups: Database, key: bytes, login: str, password: str, by: Actor) -> users.Login:
+async def checked(lookups: Database, key: bytes, login: str, password: str, source: str, by: Actor) -> users.Login:
     """Whose name and password these are; raises `Unauthorized`, or `TooMany` after many wrong ones.
 
-    A failure is counted before the password is looked at, so that guesses made at once are all counted.
+    Wrong ones are counted by name and source, so that a stranger elsewhere locks nobody out, and with a wider bound
+    by name alone, for those who guess from everywhere.
     """
     async with lookups.transaction() as tx:
         found = await users.credentials(tx, login)
-        name = credentials.digest(key, str(found.user_id) if found else login.lower())
-        failures, ago = await login_failures.count(tx, name)
-        wait = passwords.lock_seconds(failures) - ago
-        if wait > 0:
-            raise TooMany("too many wrong passwords; wait and try again", seconds=wait)
-        failures = await login_failures.add(tx, name)
+        name = str(found.user_id) if found else login.lower()
+        counted = [
+            (credentials.digest(key, f"{name} {source}"), passwords.FREE),
+            (credentials.digest(key, name), passwords.FREE_EVERYWHERE),
+        ]
+        for digest, free in counted:
+            failures, ago = await login_failures.count(tx, digest)
+            wait = passwords.lock_seconds(failures, free) - ago
+            if wait > 0:
+                raise TooMany("too many wrong passwords; wait and try again", seconds=wait)
     if await users.password_matches(found.password_hash if found else users.UNKNOWN, password) and found:
         async with lookups.transaction() as tx:
-            await login_failures.clear(tx, name)
+            for digest, _ in counted:
+                await login_failures.clear(tx, digest)
         return found
-    if found and failures >= passwords.FREE:
-        async with lookups.transaction() as tx:
-            facts = {"failures": failures, "seconds": passwords.lock_seconds(failures)}
-            await audit.record(tx, found.tenant_id, by, "login.locked", ("user", found.user_id), after=facts)
+    async with lookups.transaction() as tx:
+        sums = [await login_failures.add(tx, digest) for digest, _ in counted]
+        if found:
+            locked = max(passwords.lock_seconds(n, free) for n, (_, free) in zip(sums, counted, strict=True))
+            facts = {"failures": sums[0], "locked_seconds": locked}
+            await audit.record(tx, found.tenant_id, by, "login.failed", ("user", found.user_id), after=facts)
     raise Unauthorized(WRONG)
 
 
@@ -68,19 +76,20 @@ async def change_password(
 ) -> Done:
     """Set another password of your own; your other sessions end."""
     who, tenant = request.auth, tenant_of(request)
-    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    await limits.hit(Limit("password", site.settings.login_limit), source_of(request))
     check_password(data.new_password, who.name, path="newPassword")
     await _checked_own(lookups, site.key, request, data.current_password)
     digest = await users.hashed(data.new_password)
     async with database.transaction(tenant) as tx:
         await users.set_password(tx, tenant, who.id, digest, by=actor_of(request))
+        await links.drop(tx, tenant, who.id, by=actor_of(request))
         ended = await sessions.end(tx, tenant, who.id, by=actor_of(request), but=who.session)
     return Done(message=f"the password is changed; {ended} other session{'s' * (ended != 1)} ended")
 
 
 async def _checked_own(lookups: Database, key: bytes, request: Call, password: str) -> None:
     try:
-        found = await checked(lookups, key, request.auth.name, password, actor_of(request))
+        found = await checked(lookups, key, request.auth.name, password, source_of(request), actor_of(request))
     except Unauthorized:
         found = None
     if found is None or found.user_id != request.auth.id:
@@ -95,7 +104,7 @@ async def reset_password(
 
     The answer to an address is the same whether or not somebody has it.
     """
-    await limits.hit(Limit("login", site.settings.login_limit), address_of(request))
+    await limits.hit(Limit("reset", site.settings.login_limit), source_of(request))
     if not data.token:
         async with lookups.transaction() as tx:
             if data.email and (found := await users.credentials(tx, data.email)):
@@ -108,10 +117,12 @@ async def reset_password(
         link = await links.use(tx, "password", credentials.digest(site.key, data.token))
         if link is None or link.user_id is None:
             raise Unauthorized("this link is unknown, used or has expired: ask for another")
-        by = Actor(kind="user", id=str(link.user_id), name=link.email, address=address_of(request))
+        check_password(data.password, link.email, path="password")
+        by = Actor(kind="link", id=str(link.link_id), name=link.email, address=address_of(request))
         await users.set_password(tx, link.tenant_id, link.user_id, digest, by=by)
         await sessions.end(tx, link.tenant_id, link.user_id, by=by)
-        await login_failures.clear(tx, credentials.digest(site.key, str(link.user_id)))
+        for name in (str(link.user_id), f"{link.user_id} {source_of(request)}"):
+            await login_failures.clear(tx, credentials.digest(site.key, name))
     return Done(message="the password is changed: log in with it")
 
 

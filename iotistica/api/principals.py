@@ -21,6 +21,10 @@ MOST: Final = 20_000  # credentials remembered
 HEADERS: Final = ("x-device-api-key", "x-agent-key", "x-api-key")
 
 
+class NoCredential(Unauthorized):
+    """Send the header `Authorization: Bearer <accessToken>`; POST /api/v1/auth/login gives one."""
+
+
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who it is and what it may do; `is_proven` is False for an agent that has not proved its key yet."""
 
@@ -112,7 +116,5 @@ def _credential(headers: Mapping[str, str]) -> str:
             return value.strip()
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
-        raise Unauthorized(
-            "send the header `Authorization: Bearer <accessToken>`; POST /api/v1/auth/login gives one"
-        )
+        raise NoCredential
     return credential.strip()

@@ -9,9 +9,10 @@ from litestar import Router, post
 from litestar.params import HeaderParameter, JSONBody
 from msgspec import Meta
 
+from iotistica.api import rendering
 from iotistica.api.devices import make_challenge
 from iotistica.api.given import Call, Data, Here, Limiter, Lookups, Site
-from iotistica.api.guard import address_of
+from iotistica.api.guard import source_of
 from iotistica.api.inputs import Secret
 from iotistica.api.tokens import now
 from iotistica.domain import connections, credentials, proofs
@@ -109,7 +110,7 @@ async def register(
         os_version=plain(data.os_version, 200),
         agent_version=plain(data.agent_version, 100),
     )
-    by = Actor(kind="agent", id=str(data.uuid), name=claim.name, address=address_of(request))
+    by = Actor(kind="agent", id=str(data.uuid), name=claim.name, address=source_of(request))
     owner = await _owner(lookups, limits, site, key, by)
     try:
         async with database.transaction(owner.tenant_id) as tx:
@@ -155,23 +156,24 @@ async def provision(
         digest=secret.digest,
         public_key=None,
     )
-    by = Actor(kind="agent", id=str(agent), name=claim.name, address=address_of(request))
+    by = Actor(kind="agent", id=str(agent), name=claim.name, address=source_of(request))
     owner = await _owner(lookups, limits, site, key or data.key, by)
     try:
         async with database.transaction(owner.tenant_id) as tx:
             await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
             mqtt = await _mqtt(tx, owner.tenant_id, agent, site)
+            since = await broker_accounts.moment(tx)
     except (Conflict, Unauthorized) as exc:
         await _refuse(lookups, limits, site, owner, by, str(exc))
         raise
+    await rendering.awaited(lookups, since)
     return Provisioned(
         api_key=secret.text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
     )
 
 
 async def _owner(lookups: Database, limits: Limits, site: Site, key: str, by: Actor) -> Owner:
-    """Whose provisioning key it is; an address that was refused too often must wait."""
-    await limits.hit(_refused(site), by.address or "", count=0)
+    """Whose provisioning key it is; a refusal counts against the address, a good key never waits for it."""
     if key:
         async with lookups.transaction() as tx:
             owner = await provisioning_keys.find(tx, credentials.digest(site.key, key))
@@ -186,8 +188,11 @@ async def _refuse(lookups: Database, limits: Limits, site: Site, owner: Owner, b
     async with lookups.transaction() as tx:
         holders = (await agents.owners(tx, [UUID(by.id)])).values() if by.id else ()
         for tenant in {owner.tenant_id, *holders}:
-            facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if tenant == owner.tenant_id else {})
-            await audit.record(tx, tenant, by, "agent.registration_refused", ("agent", by.id), after=facts)
+            ours = tenant == owner.tenant_id
+            facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if ours else {})
+            # What a stranger calls itself is not for the eyes of another tenant.
+            who = by if ours else Actor(kind="anybody", address=by.address)
+            await audit.record(tx, tenant, who, "agent.registration_refused", ("agent", by.id), after=facts)
     await limits.hit(_refused(site), by.address or "")
 
 
@@ -197,7 +202,7 @@ def _refused(site: Site) -> Limit:
 
 async def _mqtt(tx: Tx, tenant: TenantId, agent: AgentId, site: Site) -> Mqtt:
     number = await broker_accounts.generation(tx, tenant, agent)
-    return connections.mqtt(site.broker, tenant, agent, mqtt_password(site.key, agent, number))
+    return connections.mqtt(site.broker, tenant, agent, mqtt_password(site.key, tenant, agent, number))
 
 
 router = Router("/", route_handlers=[register, provision], tags=["provisioning"])

@@ -9,12 +9,52 @@ from typing import Any, Final
 import uvicorn
 from litestar import Litestar
 from loguru import logger
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from iotistica.errors import CannotStart
 
 GRACE: Final = 5  # seconds for requests in flight
 CONNECTIONS: Final = 2000
 BACKLOG: Final = 1024
+HEAD_SECONDS: Final = 10.0  # from the connection, or the first byte, to the end of the headers
+BODY_SECONDS: Final = 120.0  # from there to the end of the body
+
+
+class _Protocol(HttpToolsProtocol):
+    """Closes a connection whose request does not come: uvicorn waits for ever, and connections are bounded."""
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect(HEAD_SECONDS)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect(HEAD_SECONDS)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._expect(BODY_SECONDS)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._expect(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._expect(None)
+        super().handle_websocket_upgrade()
+
+    def _expect(self, seconds: float | None) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if seconds is not None:
+            self._due = self.loop.call_later(seconds, self.transport.close)
 
 
 class _Server(uvicorn.Server):
@@ -32,6 +72,7 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
+        http=_Protocol,
         lifespan="on",
         log_config=None,
         access_log=False,

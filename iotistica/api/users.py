@@ -92,6 +92,8 @@ async def change_user(request: Call, data: JSONBody[UserChange], database: Data,
     tenant = tenant_of(request)
     digest = None
     if data.password is not UNSET:
+        if user == request.auth.id:
+            raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
         check_password(data.password, path="password")
         digest = await users.hashed(data.password)
     async with database.transaction(tenant) as tx:
@@ -106,14 +108,17 @@ async def change_user(request: Call, data: JSONBody[UserChange], database: Data,
         }
         new = msgspec.structs.replace(old, **fields)
         _check_role(request, new.role)
+        if data.password is not UNSET:
+            check_password(data.password, new.email, new.username or "", path="password")
         if is_last and (new.role != "owner" or not new.active):
             raise Conflict("this is the last owner: make another one first")
         if new != old:
             new = await users.update(tx, tenant, old, new, by=actor_of(request))
         if digest is not None:
             await users.set_password(tx, tenant, user, digest, by=actor_of(request))
-        if digest is not None or not new.active or new.role != old.role:
+        if digest is not None or new.active < old.active or new.role != old.role or new.email != old.email:
             await sessions.end(tx, tenant, user, by=actor_of(request))
+            await links.drop(tx, tenant, user, by=actor_of(request))
     return view(new)
 
 
@@ -127,6 +132,7 @@ async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> No
         _check_role(request, old.role)
         if is_last:
             raise Conflict("this is the last owner: make another one first")
+        await links.drop(tx, tenant, user, by=actor_of(request))
         await users.delete(tx, tenant, old, by=actor_of(request))
 
 
@@ -139,6 +145,7 @@ async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here)
         _check_role(request, old.role)
         link = await links.add(
             *(tx, tenant, "password", old.email, secret.digest),
+            role=old.role,
             expires=now() + RESET_LIFE,
             by=actor_of(request),
             user=user,

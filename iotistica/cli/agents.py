@@ -198,7 +198,7 @@ async def _owner(tx: Tx, uuid: UUID) -> tuple[TenantId, AgentId]:
 
 
 def _connection(settings: Settings, key: bytes, tenant: TenantId, agent: AgentId, generation: int) -> str:
-    found = connections.mqtt(settings.agents_broker(), tenant, agent, mqtt_password(key, agent, generation))
+    found = connections.mqtt(settings.agents_broker(), tenant, agent, mqtt_password(key, tenant, agent, generation))
     broker, topic = found.broker_config, found.topics.publish[0].removesuffix("/#")
     return (
         f"uuid      {agent}\nhost      {broker.host}:{broker.port}\n"

@@ -12,7 +12,7 @@ from iotistica.domain.ids import TenantId, tenant_id
 from iotistica.embedded import home
 from iotistica.errors import Conflict, Invalid
 from iotistica.settings import Settings
-from iotistica.storage import directory, exports, postgres, quotas
+from iotistica.storage import audit, directory, exports, postgres, quotas
 from iotistica.storage import redis as redis_
 from iotistica.storage import tenants as tenants_
 from iotistica.storage.audit import COMMAND
@@ -128,7 +128,9 @@ def export(settings: Settings, name: str, folder: Path) -> None:
         raise Invalid(f"{folder} is not empty: name a new folder")
 
     async def find(tx: Tx) -> TenantId:
-        return await tenant_named(tx, name)
+        found = await tenant_named(tx, name)
+        await audit.record(tx, found, COMMAND, "tenant.exported", ("tenant", found))
+        return found
 
     async def write(url: str, tenant: TenantId) -> None:
         async with opened(url) as database, database.transaction() as tx:

@@ -75,7 +75,14 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
     click.echo(in_database(settings, work))
 
 
+def _is_address(email: str) -> bool:
+    name, at, host = email.partition("@")
+    return bool(name and at and host) and "@" not in host and not any(c.isspace() for c in email)
+
+
 def _checked(password: str | None, email: str) -> str:
+    if not _is_address(email):
+        raise Invalid(f"{email!r} is no e-mail address; a name to log in by is --username")
     if password is None:
         return secrets.token_urlsafe(12)
     if problem := passwords.fault(password, email):

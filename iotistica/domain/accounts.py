@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from typing import Final
 from uuid import UUID
 
-from iotistica.domain.ids import base64url
+from iotistica.domain.ids import TenantId, base64url
 
 # One PBKDF2 iteration: every password is 256 bits of HMAC, so there is nothing to guess, and Mosquitto
 # verifies each connected client again at a reload.
@@ -25,9 +25,9 @@ def derive(key: bytes, *purpose: str) -> bytes:
     return hmac.digest(key, "\0".join(purpose).encode(), hashlib.sha256)
 
 
-def mqtt_password(key: bytes, agent: UUID, generation: int) -> str:
+def mqtt_password(key: bytes, tenant: TenantId, agent: UUID, generation: int) -> str:
     """An agent's MQTT password: the same for the same generation, so that it can be told again."""
-    return base64url(derive(key, "mqtt", str(agent), str(generation)))
+    return base64url(derive(key, "mqtt", tenant, str(agent), str(generation)))
 
 
 def service_password(key: bytes, name: str) -> str:

@@ -43,14 +43,26 @@ def digest(key: bytes, text: str) -> bytes:
 
 
 def new_session(key: bytes, session: UUID, entropy: bytes) -> Secret:
-    """A refresh token: it names its session, so that one used before is known as such."""
-    return new(key, SESSION, session.bytes + entropy)
+    """A refresh token: it names its session, so that one used before is known as such, and is signed.
+
+    The session's id is no secret: without the signature anybody who read it somewhere could make a token that looks
+    used before, and end the session.
+    """
+    body = session.bytes + entropy
+    return new(key, SESSION, body + _signature(key, body))
 
 
-def session_of(token: str) -> UUID | None:
-    """The session that a refresh token names, or None if it is no refresh token."""
+def session_of(key: bytes, token: str) -> UUID | None:
+    """The session that a refresh token of ours names, or None if it is none of ours."""
     try:
         raw = urlsafe_b64decode(token.removeprefix(SESSION) + "==")
     except (binascii.Error, ValueError):
         return None
-    return UUID(bytes=raw[:16]) if token.startswith(SESSION) and len(raw) == 16 + ENTROPY else None
+    body, signature = raw[: 16 + ENTROPY], raw[16 + ENTROPY :]
+    if SESSION + base64url(raw) != token or not hmac.compare_digest(signature, _signature(key, body)):
+        return None
+    return UUID(bytes=body[:16])
+
+
+def _signature(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(derive(key, "refresh-token"), body, hashlib.sha256)[:16]

@@ -5,7 +5,8 @@ from typing import Final
 SHORTEST: Final = 8  # characters (NIST SP 800-63B)
 LONGEST: Final = 1024  # characters; argon2 takes any, but not for any price
 
-FREE: Final = 5  # wrong passwords in a row that cost nothing
+FREE: Final = 5  # wrong passwords in a row, from one address, that cost nothing
+FREE_EVERYWHERE: Final = 100  # and from anywhere
 FIRST: Final = 1.0  # seconds of the first lock; each further wrong password doubles it
 LONGEST_LOCK: Final = 900.0  # seconds
 FORGOTTEN: Final = 86_400.0  # seconds after which wrong passwords are forgotten
@@ -37,6 +38,6 @@ def fault(password: str, *about: str) -> str | None:
     return None
 
 
-def lock_seconds(failures: int) -> float:
-    """How long a name is locked after so many wrong passwords in a row."""
-    return 0.0 if failures < FREE else min(FIRST * 2 ** min(failures - FREE, 20), LONGEST_LOCK)
+def lock_seconds(failures: int, free: int = FREE) -> float:
+    """How long a name is locked after so many wrong passwords in a row, of which some cost nothing."""
+    return 0.0 if failures < free else min(FIRST * 2 ** min(failures - free, 20), LONGEST_LOCK)

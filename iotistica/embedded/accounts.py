@@ -76,16 +76,17 @@ class Accounts:
                 self._database.listen(broker_accounts.CHANNEL, changed), name="listen accounts"
             )
             while not stop.is_set():
-                await self.render()
-                await sleep(SPACING, stop)
+                if await self.render():
+                    await sleep(SPACING, stop)
                 await _first(changed, stop)
                 changed.clear()
             listening.cancel()
 
-    async def render(self) -> None:
-        """Write the files and reload, if anything changed."""
+    async def render(self) -> bool:
+        """Write the files and reload, if anything changed; whether it did."""
         began = time.monotonic()
         async with self._database.transaction() as tx:
+            read_at = await broker_accounts.moment(tx)
             lines = await broker_accounts.lines(tx)
             users = await broker_accounts.with_rules(tx)
         wanted = {
@@ -94,7 +95,7 @@ class Accounts:
         }
         changed = {path: text for path, text in wanted.items() if text != self._written[path]}
         if not changed:
-            return
+            return False
         for path, text in changed.items():
             await asyncio.to_thread(self._home.write, path, text)
         self._reload(signal.SIGHUP)
@@ -103,7 +104,8 @@ class Accounts:
         RENDER_SECONDS.record(seconds)
         logger.bind(accounts=len(lines), ms=round(seconds * 1000)).info("broker accounts written")
         async with self._database.transaction() as tx:
-            await broker_accounts.rendered(tx, accounts=len(lines), seconds=seconds)
+            await broker_accounts.rendered(tx, at=read_at, accounts=len(lines), seconds=seconds)
+        return True
 
 
 async def _first(changed: asyncio.Event, stop: asyncio.Event) -> None:

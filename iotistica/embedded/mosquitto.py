@@ -45,6 +45,7 @@ use_username_as_clientid true
 persistence true
 persistence_location {folder}/
 autosave_interval 30
+persistent_client_expiration 14d
 max_queued_messages 0
 max_queued_bytes 268435456
 max_inflight_messages 2000

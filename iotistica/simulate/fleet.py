@@ -88,7 +88,7 @@ async def enlist(database: Database, key: bytes, tenant: str, count: int) -> lis
     members = []
     for number in range(count):
         agent = AgentId(uuid5(NAMESPACE_OID, f"iotistica simulation {owner} {number}"))
-        members.append(Member(tenant=owner, agent=agent, password=mqtt_password(key, agent, 1)))
+        members.append(Member(tenant=owner, agent=agent, password=mqtt_password(key, owner, agent, 1)))
     async with database.transaction() as tx:
         known = await agents.owners(tx, [member.agent for member in members])
         for number, member in enumerate(members):

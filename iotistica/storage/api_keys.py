@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Conflict
+from iotistica.errors import Conflict, Invalid
 from iotistica.storage import audit
 from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
@@ -20,16 +20,20 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     hint: str
     role: str
     scopes: list[str] | None
+    created_by: str | None
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
 
 
-_COLUMNS: Final = "key_id, tenant_id, name, hint, role, scopes, created_at, expires_at, last_used_at"
+_COLUMNS: Final = "key_id, tenant_id, name, hint, role, scopes, created_by, created_at, expires_at, last_used_at"
 
+MOST: Final = 500  # of a tenant that are not revoked
+
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('api keys ' || %(tenant)s, 0))"
 ADD: Final = f"""
-INSERT INTO api_keys (tenant_id, name, digest, hint, role, scopes, expires_at)
-VALUES (%(tenant)s, %(name)s, %(digest)s, %(hint)s, %(role)s, %(scopes)s, %(expires)s)
+INSERT INTO api_keys (tenant_id, name, digest, hint, role, scopes, expires_at, created_by)
+VALUES (%(tenant)s, %(name)s, %(digest)s, %(hint)s, %(role)s, %(scopes)s, %(expires)s, %(by)s)
 ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
 """
 
@@ -46,9 +50,12 @@ async def add(
     expires: datetime | None,
     by: Actor,
 ) -> ApiKey:
-    """Make a key; raises `Conflict` if a live one has that name."""
+    """Make a key; raises `Conflict` if a live one has that name, and `Invalid` when there are `MOST`."""
     parameters = {"tenant": tenant, "name": name, "digest": digest, "hint": hint, "role": role, "scopes": scopes}
-    row = await row_as(tx, ApiKey, ADD, parameters | {"expires": expires})
+    await tx.execute(LOCK, {"tenant": tenant})
+    if len(await all_of(tx, tenant)) >= MOST:
+        raise Invalid(f"a tenant has at most {MOST} API keys: revoke one that nobody needs", "name")
+    row = await row_as(tx, ApiKey, ADD, parameters | {"expires": expires, "by": by.name})
     if row is None:
         raise Conflict(f"there is an API key {name!r} already")
     after = {"name": name, "role": role, "scopes": scopes, "expires": expires}

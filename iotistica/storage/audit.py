@@ -12,7 +12,7 @@ from iotistica.storage.postgres import Tx, rows_as
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who does something, and from which address."""
 
-    kind: Literal["user", "key", "agent", "command", "platform", "anybody"]
+    kind: Literal["user", "key", "agent", "link", "command", "platform", "anybody"]
     id: str | None = None
     name: str | None = None
     address: str | None = None

@@ -99,7 +99,7 @@ async def renew_agent(tx: Tx, tenant: TenantId, agent: AgentId, *, key: bytes) -
 
 def _line(key: bytes, tenant: TenantId, agent: AgentId, number: int) -> str:
     return password_line(
-        agent_user(tenant, agent), mqtt_password(key, agent, number), secrets.token_bytes(SALT_BYTES)
+        agent_user(tenant, agent), mqtt_password(key, tenant, agent, number), secrets.token_bytes(SALT_BYTES)
     )
 
 
@@ -214,15 +214,26 @@ async def find(tx: Tx, username: str) -> Account | None:
     return await row_as(tx, Account, FIND, {"username": username})
 
 
+MOMENT: Final = "SELECT clock_timestamp()"
+
+
+async def moment(tx: Tx) -> datetime:
+    """The database's clock."""
+    row = await (await tx.execute(MOMENT)).fetchone()
+    assert row is not None  # noqa: S101 a clock always answers
+    found: datetime = row[0]
+    return found
+
+
 RENDERED: Final = """
-INSERT INTO broker_renders (at, accounts, seconds) VALUES (now(), %(accounts)s, %(seconds)s)
-ON CONFLICT (one) DO UPDATE SET at = now(), accounts = excluded.accounts, seconds = excluded.seconds
+INSERT INTO broker_renders (at, accounts, seconds) VALUES (%(at)s, %(accounts)s, %(seconds)s)
+ON CONFLICT (one) DO UPDATE SET at = excluded.at, accounts = excluded.accounts, seconds = excluded.seconds
 """
 
 
-async def rendered(tx: Tx, *, accounts: int, seconds: float) -> None:
-    """Write down that the broker was given the accounts as they are now."""
-    await tx.execute(RENDERED, {"accounts": accounts, "seconds": seconds})
+async def rendered(tx: Tx, *, at: datetime, accounts: int, seconds: float) -> None:
+    """Write down that the broker was given the accounts as they were then."""
+    await tx.execute(RENDERED, {"at": at, "accounts": accounts, "seconds": seconds})
 
 
 class Render(msgspec.Struct, frozen=True):

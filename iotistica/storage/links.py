@@ -27,13 +27,14 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS: Final = "link_id, tenant_id, purpose, email, role, user_id, created_at, expires_at"
 
-# One at a time: an older link for the same thing stops working.
+# One at a time: an older link for the same user, or invitation to the same address, stops working.
 REPLACE: Final = """
-DELETE FROM links WHERE tenant_id = %(tenant)s AND purpose = %(purpose)s AND lower(email) = lower(%(email)s)
+DELETE FROM links WHERE tenant_id = %(tenant)s AND purpose = %(purpose)s
+  AND (user_id = %(user)s OR (user_id IS NULL AND lower(email) = lower(%(email)s)))
 """
 ADD: Final = f"""
-INSERT INTO links (tenant_id, digest, purpose, email, role, user_id, expires_at)
-VALUES (%(tenant)s, %(digest)s, %(purpose)s, %(email)s, %(role)s, %(user)s, %(expires)s)
+INSERT INTO links (tenant_id, digest, purpose, email, role, user_id, expires_at, created_by)
+VALUES (%(tenant)s, %(digest)s, %(purpose)s, %(email)s, %(role)s, %(user)s, %(expires)s, %(by)s)
 RETURNING {_COLUMNS}
 """
 
@@ -45,25 +46,35 @@ async def add(
     email: str,
     digest: bytes,
     *,
+    role: str,
     expires: datetime,
     by: Actor,
-    role: str | None = None,
     user: UUID | None = None,
 ) -> Link:
-    """Make a link, in place of an older one for the same."""
-    parameters = {"tenant": tenant, "purpose": purpose, "email": email, "digest": digest, "role": role}
+    """Make a link, in place of an older one for the same; `role` is what the user has, or will have."""
+    parameters: dict[str, object] = {
+        "tenant": tenant,
+        "purpose": purpose,
+        "email": email,
+        "digest": digest,
+        "role": role,
+    }
+    parameters |= {"role": role, "user": user, "by": by.id, "expires": expires}
     await tx.execute(REPLACE, parameters)
-    row = await row_as(tx, Link, ADD, parameters | {"user": user, "expires": expires})
+    row = await row_as(tx, Link, ADD, parameters)
     assert row is not None  # noqa: S101 it was inserted
     after = {"email": email, "role": role, "expires": expires}
     await audit.record(tx, tenant, by, f"link.{purpose}_made", ("link", row.link_id), after=after)
     return row
 
 
+# A link for a password is for the user as it was when the link was made: not for one with another role since.
 USE: Final = f"""
 UPDATE links SET used_at = now()
 WHERE digest = %(digest)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
   AND EXISTS (SELECT FROM tenants t WHERE t.tenant_id = links.tenant_id AND enabled)
+  AND (user_id IS NULL OR EXISTS (SELECT FROM users u WHERE u.user_id = links.user_id AND u.active
+                                  AND u.role = links.role))
 RETURNING {_COLUMNS}
 """
 
@@ -85,25 +96,41 @@ async def invitations(tx: Tx, tenant: TenantId) -> list[Link]:
     return await rows_as(tx, Link, OPEN, {"tenant": tenant})
 
 
-WITHDRAW: Final = f"""
-DELETE FROM links WHERE tenant_id = %(tenant)s AND link_id = %(link)s AND used_at IS NULL RETURNING {_COLUMNS}
+INVITATION: Final = f"""
+SELECT {_COLUMNS} FROM links
+WHERE tenant_id = %(tenant)s AND purpose = 'invitation' AND used_at IS NULL AND expires_at > now()
+  AND (link_id = %(link)s OR lower(email) = lower(%(email)s)) FOR UPDATE
 """
 
 
-async def withdraw(tx: Tx, tenant: TenantId, link: UUID, *, by: Actor) -> bool:
-    """Take a link back; False if there is none."""
-    row = await row_as(tx, Link, WITHDRAW, {"tenant": tenant, "link": link})
-    if row is None:
-        return False
-    await audit.record(
-        tx,
-        tenant,
-        by,
-        f"link.{row.purpose}_withdrawn",
-        ("link", link),
-        before={"email": row.email, "role": row.role},
-    )
-    return True
+async def invitation(
+    tx: Tx, tenant: TenantId, *, link: UUID | None = None, email: str | None = None
+) -> Link | None:
+    """The open invitation of that id or to that address, locked until the commit."""
+    return await row_as(tx, Link, INVITATION, {"tenant": tenant, "link": link, "email": email})
+
+
+WITHDRAW: Final = "DELETE FROM links WHERE tenant_id = %(tenant)s AND link_id = %(link)s"
+
+
+async def withdraw(tx: Tx, tenant: TenantId, link: Link, *, by: Actor) -> None:
+    """Take an invitation back."""
+    await tx.execute(WITHDRAW, {"tenant": tenant, "link": link.link_id})
+    before = {"email": link.email, "role": link.role}
+    await audit.record(tx, tenant, by, "link.invitation_withdrawn", ("link", link.link_id), before=before)
+
+
+DROP: Final = """
+DELETE FROM links WHERE tenant_id = %(tenant)s AND used_at IS NULL
+  AND (user_id = %(user)s OR created_by = %(user)s::text) RETURNING link_id, purpose
+"""
+
+
+async def drop(tx: Tx, tenant: TenantId, user: UUID, *, by: Actor) -> None:
+    """Take back every open link for a user, and those that it made: it is not who it was."""
+    cursor = await tx.execute(DROP, {"tenant": tenant, "user": user})
+    for link, purpose in await cursor.fetchall():
+        await audit.record(tx, tenant, by, f"link.{purpose}_withdrawn", ("link", link), after={"user": user})
 
 
 FORGET: Final = "DELETE FROM links WHERE expires_at < %(before)s"

@@ -6,16 +6,13 @@ from typing import Final
 from iotistica.domain.passwords import FORGOTTEN
 from iotistica.storage.postgres import Tx
 
-# Held until the commit, so that guesses made at once are counted one after the other.
-LOCK: Final = "SELECT pg_advisory_xact_lock(%(number)s)"
 FIND: Final = """
 SELECT failures, extract(epoch FROM now() - last_at)::float8 FROM login_failures WHERE login = %(login)s
 """
 
 
 async def count(tx: Tx, login: bytes) -> tuple[int, float]:
-    """How many there were, and how many seconds ago the last was; nobody else counts until we commit."""
-    await tx.execute(LOCK, {"number": int.from_bytes(login[:8], "big", signed=True)})
+    """How many there were, and how many seconds ago the last was."""
     row = await (await tx.execute(FIND, {"login": login})).fetchone()
     return (row[0], row[1]) if row and row[1] < FORGOTTEN else (0, FORGOTTEN)
 

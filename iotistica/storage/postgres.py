@@ -91,6 +91,8 @@ class Database:
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
         except (psycopg.DataError, psycopg.IntegrityError) as exc:
+            if "NUL" in str(exc):
+                raise Invalid("text holds no NUL characters") from exc
             # The message alone: its details may show a password's hash.
             raise Invalid(f"the database refuses this: {exc.diag.message_primary or 'bad data'}") from exc
         except psycopg.errors.QueryCanceled as exc:

@@ -87,7 +87,8 @@ async def password_matches(digest: str, password: str) -> bool:
 
 BY_LOGIN: Final = """
 SELECT user_id, tenant_id, password_hash FROM users JOIN tenants USING (tenant_id)
-WHERE (lower(email) = lower(%(login)s) OR lower(username) = lower(%(login)s)) AND active AND enabled
+WHERE (CASE WHEN %(login)s LIKE '%%@%%' THEN lower(email) ELSE lower(username) END) = lower(%(login)s)
+  AND active AND enabled
 """
 
 

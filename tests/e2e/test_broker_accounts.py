@@ -171,6 +171,7 @@ def test_another_broker_gets_the_same_decisions(asked: Served, admin: httpx.Clie
         (user["username"], f"{topic}/endpoints/x", 2, 403),
         (user["username"], f"{topic}/endpoints/x", 3, 403),
         (user["username"], f"{topic}/state", 1, 403),
+        (user["username"], f"i/{user['username']}/own", 2, 200),
         ("i", "i/+/a/+/endpoints/#", 4, 200),
         ("i", "$SYS/broker/version", 1, 200),
         ("i", "$SYS/broker/version", 2, 403),

@@ -74,6 +74,14 @@ def agent_accepts(answer: dict[str, Any]) -> None:
     assert answer["device"]["uuid"] == answer["uuid"]
 
 
+def test_an_agent_connects_with_the_answer_in_its_hands(server: Served, admin: httpx.Client) -> None:
+    """The broker has the account before the proof is answered: the public agent's first connection counts."""
+    key = key_for(admin)
+    for _ in range(5):
+        device = Device(server).join(key)
+        assert device.is_let_in()
+
+
 @pytest.mark.parametrize("curve", ["ed25519", "p256"])
 def test_the_same_call_again_is_answered_alike(server: Served, admin: httpx.Client, curve: str) -> None:
     """A lost answer costs nothing: the key is used once, each challenge is new, and each may be answered."""
@@ -151,7 +159,12 @@ def test_a_stolen_key_takes_nobody_over(server: Served, admin: httpx.Client) -> 
     assert victim.get().status_code == 200
     seen = elsewhere.get("/audit/events", params={"subject": foreign.uuid, "action": "agent.registration_refused"})
     assert seen.json()["count"] == 1
-    assert "provisioning_key" not in seen.json()["events"][0]["after"]
+    (event,) = seen.json()["events"]
+    assert "provisioning_key" not in event["after"]
+    assert (event["actorKind"], event["actorName"]) == (
+        "anybody",
+        None,
+    )  # what a stranger writes is not shown there
 
 
 @pytest.mark.parametrize("change", ["unknown", "revoked", "none"])
@@ -172,6 +185,9 @@ def test_a_bad_provisioning_key_is_refused(server: Served, admin: httpx.Client, 
         ({"devicePublicKey": "nonsense"}, "devicePublicKey"),
         ({"deviceApiKey": "short"}, "deviceApiKey"),
         ({"deviceApiKey": "x" * 300}, "deviceApiKey"),
+        ({"deviceApiKey": " " * 40}, "deviceApiKey"),
+        ({"deviceApiKey": "a.b." + "c" * 40}, "deviceApiKey"),
+        ({"deviceApiKey": "iotak_" + "c" * 40}, "deviceApiKey"),
         ({"uuid": "nobody"}, "uuid"),
         ({"deviceName": "n" * 3000}, "deviceName"),
         ({"deviceName": 7}, "deviceName"),

@@ -1,14 +1,17 @@
 """The REST API as a dashboard uses it."""
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from litestar import Litestar
 
+from iotistica.api import server as http
 from tests.mqtt311 import Client311
-from tests.serving import ADMIN, Served, until
+from tests.serving import ADMIN, Served, free_port, until
 
 START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
 
@@ -196,3 +199,31 @@ def test_values_too_large_to_sum_cost_no_answer(server: Served) -> None:
     assert (row["max"], row["avg"], row["protocol"]) == (1.7e308, 3, "p" * 64)
     (bucket,) = query(client, made, interval="1h", agg="sum").json()["readings"]
     assert bucket["value"] == 3
+
+
+def test_a_request_that_does_not_come_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that says nothing, or only the half of a head, is closed."""
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.3)
+    port = free_port()
+
+    async def answer(sent: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        async with asyncio.timeout(5):
+            got = await reader.read()
+        writer.close()
+        return got
+
+    async def ask() -> list[bytes]:
+        stop = asyncio.Event()
+        serving = asyncio.create_task(http.serve(Litestar(), stop, host="127.0.0.1", port=port, setting="X"))
+        await asyncio.sleep(0)
+        requests = (b"", b"GET / HTTP/1.1\r\nHost: x", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = [await answer(request) for request in requests]
+        stop.set()
+        await serving
+        return answers
+
+    silent, half, whole = asyncio.run(ask())
+    assert (silent, half) == (b"", b"")
+    assert whole.startswith(b"HTTP/1.1 404")

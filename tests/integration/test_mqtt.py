@@ -42,7 +42,7 @@ async def take(client: Client, count: int, *, ack: bool = True) -> list[bytes]:
 
 def own_url(stack: Stack, tenant: TenantId, agent: AgentId) -> str:
     user = agent_user(tenant, agent).replace("/", "%2F")
-    return f"mqtt://{user}:{mqtt_password(stack.key, agent, 1)}@127.0.0.1:{stack.settings.mqtt_port}"
+    return f"mqtt://{user}:{mqtt_password(stack.key, tenant, agent, 1)}@127.0.0.1:{stack.settings.mqtt_port}"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from iotistica.domain import credentials, filters, passwords, proofs
 from iotistica.domain.accounts import mqtt_password, password_fits, password_line
 from iotistica.domain.connections import plain
+from iotistica.domain.ids import TenantId
 
 LEVELS = st.sampled_from(["a", "b", "c"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join)
@@ -124,7 +125,7 @@ def test_only_two_kinds_of_keys_are_taken() -> None:
 
 def test_a_line_fits_its_password_alone() -> None:
     """As Mosquitto checks it."""
-    line = password_line("t/a/x", mqtt_password(bytes(32), uuid4(), 1), b"0" * 12)
+    line = password_line("t/a/x", mqtt_password(bytes(32), TenantId("0" * 12), uuid4(), 1), b"0" * 12)
     assert not password_fits(line, "")
     assert password_fits(password_line("n", "pass", b"0" * 12), "pass")
     assert not password_fits("n:nonsense", "pass")
@@ -135,15 +136,16 @@ def test_a_line_fits_its_password_alone() -> None:
 def test_a_refresh_token_names_its_session(session: object, entropy: bytes) -> None:
     """And nothing else does."""
     token = credentials.new_session(bytes(32), session, entropy).text  # type: ignore[arg-type]
-    assert credentials.session_of(token) == session
-    assert credentials.session_of(token[:-4]) is None
-    assert credentials.session_of(token.removeprefix("iotrt_")) is None
+    assert credentials.session_of(bytes(32), token) == session
+    for other in (token[:-4], token.removeprefix("iotrt_"), token[:-1] + ("A" if token[-1] != "A" else "B")):
+        assert credentials.session_of(bytes(32), other) is None
+    assert credentials.session_of(b"1" * 32, token) is None
 
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_a_digest_or_a_token(text: str) -> None:
     """Whatever a caller sends as a secret."""
     assert len(credentials.digest(bytes(32), text)) == 32
-    credentials.session_of(text)
+    assert credentials.session_of(bytes(32), text) is None
     shown = plain(text, 20)
     assert shown is None or (shown.isprintable() and 1 <= len(shown) <= 20)
