@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,7 +16,7 @@ from iotistica.api import app as http
 from iotistica.api import server
 from iotistica.api.given import Site
 from iotistica.background import retention
-from iotistica.domain.accounts import SERVICE_USER, service_password
+from iotistica.domain.accounts import SERVICE_USER, derive, service_password
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
 from iotistica.embedded.servers import Servers
@@ -31,7 +31,7 @@ from iotistica.storage import lease, readings
 from iotistica.storage import redis as redis_
 from iotistica.storage.directory import Directory
 from iotistica.storage.limits import Limits
-from iotistica.storage.postgres import Database
+from iotistica.storage.postgres import Database, Role, as_role, let_in
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group
 
@@ -74,18 +74,21 @@ def groups_of(roles: Sequence[str]) -> list[str]:
 async def _parts(settings: Settings, key: bytes, servers: Servers | None) -> AsyncIterator[Parts]:
     where = servers or settings
     redis = redis_.client(where.redis_url)
-    api = Database(
+    own = servers is not None and not settings.database_url
+    api = _database(
+        "iotistica_api",
         where.database_url,
+        key if own else None,
         size=API_CONNECTIONS,
         name="api",
-        role="iotistica_api",
         statement_seconds=settings.query_seconds,
     )
-    worker = Database(
+    worker = _database(
+        "iotistica_worker",
         where.database_url,
+        key if own else None,
         size=settings.ingest_workers + WORKER_CONNECTIONS,
         name="worker",
-        role="iotistica_worker",
         statement_seconds=INGEST_SECONDS,
         configure=readings.prepare,
     )
@@ -109,6 +112,20 @@ async def _parts(settings: Settings, key: bytes, servers: Servers | None) -> Asy
         await redis.aclose()
         await api.close()
         await worker.close()
+
+
+def _database(role: Role, url: str, key: bytes | None, **options: Any) -> Database:
+    """A pool of a role: logged in as it in a PostgreSQL of our own, whose `key` is given, else by SET ROLE."""
+    if key is None:
+        return Database(url, role=role, **options)
+    password = derive(key, "postgres", role).hex()
+    return Database(as_role(url, role, password), role=None, **options)
+
+
+def let_roles_in(url: str, key: bytes) -> None:
+    """Let the application's roles log in to a PostgreSQL of our own, by passwords that derive from the key."""
+    roles: tuple[Role, ...] = ("iotistica_api", "iotistica_worker")
+    let_in(url, {role: derive(key, "postgres", role).hex() for role in roles})
 
 
 async def serve(

@@ -53,6 +53,8 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     with _servers(settings, key) as embedded:
         url = embedded.database_url if embedded else settings.database_url
         postgres.migrate(url)
+        if not settings.database_url:
+            app.let_roles_in(url, key)
         run(_first_start(url, settings))
         run(app.serve(settings, wanted, key, embedded, with_demo=demo))
 

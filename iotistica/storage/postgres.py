@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, LiteralString, TypeVar
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import psycopg
@@ -131,6 +132,27 @@ async def row_as(
     """The first row, or None."""
     rows = await rows_as(tx, row, statement, parameters)
     return rows[0] if rows else None
+
+
+def let_in(url: str, passwords: Mapping[Role, str]) -> None:
+    """Let the roles log in by themselves, where the owner may say so; raises `CannotStart`.
+
+    A connection that logged in as one of them has no way back to the owner, as one with `SET ROLE` has.
+    """
+    try:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
+            for role, password in passwords.items():
+                statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
+                connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
+    except psycopg.Error as exc:
+        raise CannotStart(f"cannot let the roles of the application in: {str(exc).strip()}") from exc
+
+
+def as_role(url: str, role: Role, password: str) -> str:
+    """The URL of the same database for another user."""
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{role}:{quote(password, safe='')}@{address}").geturl()
 
 
 def migrations_folder() -> Path:

@@ -233,3 +233,21 @@ def test_nobody_gives_more_than_they_have(server: Served, people: People) -> Non
     for change in ({"role": "admin"}, {"active": False}):
         assert owner.patch(f"/users/{me}", json=change).status_code == 409
     assert owner.delete(f"/users/{me}").status_code == 409
+
+
+def test_the_application_is_no_owner_and_has_no_way_back(server: Served, people: People) -> None:
+    """In a PostgreSQL of our own its connections log in as roles that own nothing, not as one that could return."""
+    import psycopg
+
+    assert people.stranger.get("/agents").status_code == 200
+    with psycopg.connect(server.runtime().database_url) as owner:
+        users = owner.execute(
+            "SELECT DISTINCT application_name, usename FROM pg_stat_activity WHERE application_name LIKE 'iotistica%'"
+        ).fetchall()
+        assert {("iotistica api", "iotistica_api"), ("iotistica worker", "iotistica_worker")} <= set(users)
+        may = owner.execute(
+            "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb, (SELECT count(*) FROM pg_auth_members"
+            " WHERE member = r.oid), (SELECT count(*) FROM pg_class WHERE relowner = r.oid AND relnamespace ="
+            " 'public'::regnamespace) FROM pg_roles r WHERE rolname LIKE 'iotistica\\_%'"
+        ).fetchall()
+        assert may == [(False, 0, 0), (False, 0, 0)]
