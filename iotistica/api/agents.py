@@ -9,8 +9,7 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
-from iotistica.api import rendering
-from iotistica.api.given import Call, Data, Here, Lookups
+from iotistica.api.given import Accounts, Call, Data, Here
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
 from iotistica.domain import connections
@@ -91,7 +90,7 @@ async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> Age
 
 @post("/", opt={"permission": "agents.write"}, status_code=201)
 async def add_agent(
-    request: Call, data: JSONBody[NewAgent], database: Data, lookups: Lookups, site: Here
+    request: Call, data: JSONBody[NewAgent], database: Data, rendering: Accounts, site: Here
 ) -> MadeAgent:
     """Make an agent that connects with what this answers; agents that register themselves need no such call."""
     tenant, agent = tenant_of(request), AgentId(data.uuid or uuid4())
@@ -101,7 +100,7 @@ async def add_agent(
             tx, tenant, agent, data.name, key=site.key, by=actor_of(request), fleet=data.fleet_uuid
         )
         since = await broker_accounts.moment(tx)
-    await rendering.awaited(lookups, since)
+    await rendering.awaited(since)
     password = mqtt_password(site.key, tenant, agent, 1)
     return MadeAgent(agent=_view(made), mqtt=connections.mqtt(site.broker, tenant, agent, password))
 

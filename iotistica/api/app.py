@@ -37,6 +37,7 @@ from iotistica.api import (
 from iotistica.api.given import Signer, Site
 from iotistica.api.guard import Guard
 from iotistica.api.principals import Doorman
+from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
 from iotistica.domain.accounts import derive
 from iotistica.domain.permissions import PUBLIC
@@ -108,6 +109,7 @@ def create(*, database: Database, lookups: Database, redis: Redis, site: Site, r
         ],
     )
     given = {"database": database, "tokens": tokens, "limits": limits, "site": site}
+    given["rendering"] = Rendering(lookups)
     return Litestar(
         route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
         guards=[guard],

@@ -10,8 +10,7 @@ from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api import rendering
-from iotistica.api.given import Call, Data, Here, Lookups
+from iotistica.api.given import Accounts, Call, Data, Here
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Secret
 from iotistica.api.tokens import now
@@ -75,7 +74,7 @@ async def challenge(request: Call, database: Data, agent: FromPath[UUID]) -> Cha
 
 @post("/device/{agent:uuid}/key-exchange", opt={"permission": AGENT, "unproven": True}, status_code=200)
 async def exchange(
-    request: Call, data: JSONBody[Exchange], database: Data, lookups: Lookups, agent: FromPath[UUID]
+    request: Call, data: JSONBody[Exchange], database: Data, rendering: Accounts, agent: FromPath[UUID]
 ) -> Exchanged:
     """Prove the private key; from then on the agent may connect. A wrong signature uses no challenge up."""
     tenant = tenant_of(request)
@@ -83,7 +82,7 @@ async def exchange(
         found = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
         since = await broker_accounts.moment(tx)
     if found.state == "registered":  # until a moment ago
-        await rendering.awaited(lookups, since)
+        await rendering.awaited(since)
     device = Device(id=found.agent_uuid, uuid=found.agent_uuid, device_name=found.name)
     return Exchanged(status="ok", message="key exchange successful", device=device)
 

@@ -8,6 +8,7 @@ from litestar import Request
 from litestar.di import NamedDependency
 
 from iotistica.api.principals import Principal
+from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
 from iotistica.domain import credentials
 from iotistica.domain.connections import Broker
@@ -43,5 +44,7 @@ Streams = NamedDependency[Redis]
 MaybeStreams = NamedDependency[Redis | None]
 Signer = NamedDependency[Tokens]
 Limiter = NamedDependency[Limits]
+Accounts = NamedDependency[Rendering]
+"""How current the broker's accounts are; named `rendering`."""
 Here = NamedDependency[Site]
 Roles = NamedDependency[list[str]]

@@ -9,8 +9,7 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api import rendering
-from iotistica.api.given import Call, Data, Here, Lookups, Site
+from iotistica.api.given import Accounts, Call, Data, Here, Lookups, Site
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.domain import credentials, filters
 from iotistica.domain.ids import TenantId, base64url, encode_tenant
@@ -81,7 +80,7 @@ async def list_users(request: Call, database: Data, site: Here) -> Users:
 
 @post("/mqtt-users", opt={"permission": "mqtt.manage"}, status_code=201)
 async def add_user(
-    request: Call, data: JSONBody[NewUser], database: Data, lookups: Lookups, site: Here
+    request: Call, data: JSONBody[NewUser], database: Data, rendering: Accounts, site: Here
 ) -> UserView:
     """Make a user of the broker; its password is made here and shown only now. It has one connection at a time."""
     rules = list(data.rules or EVERYTHING)
@@ -90,7 +89,7 @@ async def add_user(
     async with database.transaction(tenant) as tx:
         made = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
         since = await broker_accounts.moment(tx)
-    await rendering.awaited(lookups, since)
+    await rendering.awaited(since)
     return _view(made, tenant, site, password)
 
 

@@ -9,10 +9,9 @@ from litestar import Router, post
 from litestar.params import HeaderParameter, JSONBody
 from msgspec import Meta
 
-from iotistica.api import rendering
 from iotistica.api.devices import make_challenge
-from iotistica.api.given import Call, Data, Here, Limiter, Lookups, Site
-from iotistica.api.guard import source_of
+from iotistica.api.given import Accounts, Call, Data, Here, Limiter, Lookups, Site
+from iotistica.api.guard import address_of, source_of
 from iotistica.api.inputs import Secret
 from iotistica.api.tokens import now
 from iotistica.domain import connections, credentials, proofs
@@ -110,15 +109,16 @@ async def register(
         os_version=plain(data.os_version, 200),
         agent_version=plain(data.agent_version, 100),
     )
-    by = Actor(kind="agent", id=str(data.uuid), name=claim.name, address=source_of(request))
-    owner = await _owner(lookups, limits, site, key, by)
+    by = Actor(kind="agent", id=str(data.uuid), name=claim.name, address=address_of(request))
+    owner = await _owner(request, lookups, limits, site, key)
     try:
         async with database.transaction(owner.tenant_id) as tx:
             found = await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
             challenge = await make_challenge(tx, owner.tenant_id, claim.agent)
             mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, site)
     except (Conflict, Unauthorized) as exc:
-        await _refuse(lookups, limits, site, owner, by, str(exc))
+        await _refuse(lookups, owner, by, str(exc))
+        await limits.hit(_refused(site), source_of(request))
         raise
     return Registered(
         id=found.agent_uuid,
@@ -143,6 +143,7 @@ async def provision(
     database: Data,
     lookups: Lookups,
     limits: Limiter,
+    rendering: Accounts,
     site: Here,
     key: Header = "",
 ) -> Provisioned:
@@ -156,35 +157,36 @@ async def provision(
         digest=secret.digest,
         public_key=None,
     )
-    by = Actor(kind="agent", id=str(agent), name=claim.name, address=source_of(request))
-    owner = await _owner(lookups, limits, site, key or data.key, by)
+    by = Actor(kind="agent", id=str(agent), name=claim.name, address=address_of(request))
+    owner = await _owner(request, lookups, limits, site, key or data.key)
     try:
         async with database.transaction(owner.tenant_id) as tx:
             await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
             mqtt = await _mqtt(tx, owner.tenant_id, agent, site)
             since = await broker_accounts.moment(tx)
     except (Conflict, Unauthorized) as exc:
-        await _refuse(lookups, limits, site, owner, by, str(exc))
+        await _refuse(lookups, owner, by, str(exc))
+        await limits.hit(_refused(site), source_of(request))
         raise
-    await rendering.awaited(lookups, since)
+    await rendering.awaited(since)
     return Provisioned(
         api_key=secret.text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
     )
 
 
-async def _owner(lookups: Database, limits: Limits, site: Site, key: str, by: Actor) -> Owner:
+async def _owner(request: Call, lookups: Database, limits: Limits, site: Site, key: str) -> Owner:
     """Whose provisioning key it is; a refusal counts against the address, a good key never waits for it."""
     if key:
         async with lookups.transaction() as tx:
             owner = await provisioning_keys.find(tx, credentials.digest(site.key, key))
         if owner is not None:
             return owner
-    await limits.hit(_refused(site), by.address or "")
+    await limits.hit(_refused(site), source_of(request))
     raise Unauthorized("send the header X-Provisioning-Key with a key that is neither unknown nor revoked")
 
 
-async def _refuse(lookups: Database, limits: Limits, site: Site, owner: Owner, by: Actor, reason: str) -> None:
-    """Write a refusal down for the key's tenant, and for the agent's if that is another, then count it."""
+async def _refuse(lookups: Database, owner: Owner, by: Actor, reason: str) -> None:
+    """Write a refusal down for the key's tenant, and for the agent's if that is another."""
     async with lookups.transaction() as tx:
         holders = (await agents.owners(tx, [UUID(by.id)])).values() if by.id else ()
         for tenant in {owner.tenant_id, *holders}:
@@ -193,7 +195,6 @@ async def _refuse(lookups: Database, limits: Limits, site: Site, owner: Owner, b
             # What a stranger calls itself is not for the eyes of another tenant.
             who = by if ours else Actor(kind="anybody", address=by.address)
             await audit.record(tx, tenant, who, "agent.registration_refused", ("agent", by.id), after=facts)
-    await limits.hit(_refused(site), by.address or "")
 
 
 def _refused(site: Site) -> Limit:

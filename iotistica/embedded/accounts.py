@@ -67,6 +67,7 @@ class Accounts:
         self._reload = reload
         self._written = {path: path.read_text() for path in (files.passwords, files.acl)}  # as the broker read them
         self._files = files
+        self._is_told = False  # others look when the broker was last given its accounts
 
     async def run(self, stop: asyncio.Event) -> None:
         """Render at once, at each notification and every `EVERY` seconds."""
@@ -94,12 +95,12 @@ class Accounts:
             self._files.acl: acl(users),
         }
         changed = {path: text for path, text in wanted.items() if text != self._written[path]}
-        if not changed:
+        if not changed and self._is_told:
             return False
         for path, text in changed.items():
             await asyncio.to_thread(self._home.write, path, text)
         self._reload(signal.SIGHUP)
-        self._written = wanted
+        self._written, self._is_told = wanted, True
         seconds = time.monotonic() - began
         RENDER_SECONDS.record(seconds)
         logger.bind(accounts=len(lines), ms=round(seconds * 1000)).info("broker accounts written")
