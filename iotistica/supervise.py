@@ -31,6 +31,7 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
     try:
         await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
+        logger.info("stopping")
         _, late = await asyncio.wait(tasks, timeout=drain_seconds)
         for task in late:
             logger.bind(group=task.get_name()).warning("did not stop in time; cancelled")

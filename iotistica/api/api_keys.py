@@ -14,7 +14,7 @@ from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import ShortName
 from iotistica.api.tokens import now
 from iotistica.domain import credentials
-from iotistica.domain.permissions import PERMISSIONS, reaches
+from iotistica.domain.permissions import PERMISSIONS, may, reaches
 from iotistica.errors import Forbidden, Invalid, NotFound
 from iotistica.storage import api_keys
 
@@ -54,6 +54,9 @@ async def add_key(request: Call, data: JSONBody[NewKey], database: Data, site: H
     if unknown := [scope for scope in data.scopes or () if scope not in PERMISSIONS or not PERMISSIONS[scope].keys]:
         known = ", ".join(name for name, rule in PERMISSIONS.items() if rule.keys)
         raise Invalid(f"no scope {unknown[0][:50]!r}; there are {known}", "scopes")
+    if beyond := [scope for scope in data.scopes or () if not may(scope, data.role)]:
+        least = PERMISSIONS[beyond[0]].least
+        raise Invalid(f"{beyond[0]} needs the role {least}, and the key has {data.role}", "scopes")
     tenant, secret = tenant_of(request), site.secret(credentials.INTEGRATION)
     async with database.transaction(tenant) as tx:
         made = await api_keys.add(

@@ -83,9 +83,8 @@ async def add_user(
     request: Call, data: JSONBody[NewUser], database: Data, rendering: Accounts, site: Here
 ) -> UserView:
     """Make a user of the broker; its password is made here and shown only now. It has one connection at a time."""
-    rules = list(data.rules or EVERYTHING)
-    _check(rules)
     tenant, password = tenant_of(request), base64url(secrets.token_bytes(credentials.ENTROPY))
+    rules = _checked(list(data.rules or EVERYTHING), tenant)
     async with database.transaction(tenant) as tx:
         made = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
         since = await broker_accounts.moment(tx)
@@ -105,14 +104,13 @@ async def change_user(
     request: Call, data: JSONBody[UserChange], database: Data, site: Here, name: FromPath[str]
 ) -> UserView:
     """Change what a user may, whether it may connect, or its password; a live connection ends if it must."""
-    if data.rules is not None:
-        _check(data.rules)
     tenant = tenant_of(request)
+    rules = None if data.rules is None else _checked(data.rules, tenant)
     password = base64url(secrets.token_bytes(credentials.ENTROPY)) if data.new_password else None
     async with database.transaction(tenant) as tx:
         old = await _get(tx, tenant, name)
         new = await broker_accounts.update_user(
-            *(tx, tenant, old, old.rules if data.rules is None else data.rules),
+            *(tx, tenant, old, old.rules if rules is None else rules),
             enabled=old.enabled if data.enabled is None else data.enabled,
             password=password,
             by=actor_of(request),
@@ -153,10 +151,22 @@ async def _get(tx: Tx, tenant: TenantId, name: str) -> MqttUser:
     return found
 
 
-def _check(rules: list[Rule]) -> None:
+def _checked(rules: list[Rule], tenant: TenantId) -> list[Rule]:
+    """Rules whose topics are below `i/{tenant}/`; people paste whole topics, so that much in front is taken off."""
+    checked = []
     for number, rule in enumerate(rules):
-        if problem := filters.fault(rule.topic):
-            raise Invalid(problem, f"rules[{number}].topic")
+        topic = rule.topic.removeprefix(_root(tenant))
+        path = f"rules[{number}].topic"
+        if topic.startswith("i/"):
+            raise Invalid(f"a topic is below {_root(tenant)}, such as a/+/endpoints/#", path)
+        if problem := filters.fault(topic):
+            raise Invalid(problem, path)
+        checked.append(Rule(topic=topic, access=rule.access))
+    return checked
+
+
+def _root(tenant: TenantId) -> str:
+    return f"i/{encode_tenant(tenant)}/"
 
 
 def _url(site: Site) -> str:
@@ -168,7 +178,7 @@ def _view(user: MqttUser, tenant: TenantId, site: Site, password: str | None = N
         name=user.name,
         username=user.username,
         rules=user.rules,
-        root=f"i/{encode_tenant(tenant)}/",
+        root=_root(tenant),
         enabled=user.enabled,
         created_at=user.created_at,
         broker=_url(site),

@@ -182,7 +182,7 @@ async def _owner(request: Call, lookups: Database, limits: Limits, site: Site, k
         if owner is not None:
             return owner
     await limits.hit(_refused(site), source_of(request))
-    raise Unauthorized("send the header X-Provisioning-Key with a key that is neither unknown nor revoked")
+    raise Unauthorized("this provisioning key is missing, unknown or revoked; send it as X-Provisioning-Key")
 
 
 async def _refuse(lookups: Database, owner: Owner, by: Actor, reason: str) -> None:

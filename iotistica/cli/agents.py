@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import click
 
 from iotistica.cli.database import in_database, key_of, tenant_named
-from iotistica.cli.inputs import TENANT, Text
+from iotistica.cli.inputs import TENANT, Text, listing, operator
 from iotistica.domain import connections, credentials
 from iotistica.domain.accounts import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
@@ -17,7 +17,6 @@ from iotistica.settings import Settings
 from iotistica.storage import agents as agents_
 from iotistica.storage import broker_accounts, identities
 from iotistica.storage import fleets as fleets_
-from iotistica.storage.audit import COMMAND
 from iotistica.storage.postgres import Tx
 
 EXAMPLE = '{"readings": [{"deviceName": "plc-1", "metric": "temperature", "value": 21.5, "unit": "degC"}]}'
@@ -41,7 +40,7 @@ def add(settings: Settings, name: str | None, uuid_: UUID | None, tenant: str) -
 
     async def work(tx: Tx) -> str:
         owner = await tenant_named(tx, tenant)
-        await agents_.add(tx, owner, agent, label, key=key, by=COMMAND)
+        await agents_.add(tx, owner, agent, label, key=key, by=operator())
         return _connection(settings, key, owner, agent, 1)
 
     click.echo(in_database(settings, work))
@@ -51,12 +50,20 @@ def add(settings: Settings, name: str | None, uuid_: UUID | None, tenant: str) -
 @UUID_
 @click.pass_obj
 def show(settings: Settings, uuid: UUID) -> None:
-    """Print how an agent connects, again."""
+    """Print an agent's state, and how it connects if it may."""
     key = key_of(settings)
 
     async def work(tx: Tx) -> str:
         owner, agent = await _owner(tx, uuid)
-        return _connection(settings, key, owner, agent, await broker_accounts.generation(tx, owner, agent))
+        found = await agents_.get(tx, owner, agent)
+        assert found is not None  # noqa: S101 its owner was found
+        facts = f"name      {found.name}\ntenant    {owner}\nstate     {found.state}"
+        if found.replaced_by:
+            facts += f"\nsuccessor {found.replaced_by}"
+        if found.state != "active":
+            return facts
+        number = await broker_accounts.generation(tx, owner, agent)
+        return f"{facts}\n{_connection(settings, key, owner, agent, number)}"
 
     click.echo(in_database(settings, work))
 
@@ -70,9 +77,13 @@ def list_(settings: Settings, tenant: str) -> None:
     async def work(tx: Tx) -> list[str]:
         found = await agents_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
         seen = [a.last_seen.isoformat(" ", "seconds") if a.last_seen else "never seen" for a in found]
-        return [f"{a.agent_uuid}  {a.state:10}  {when:25}  {a.name}" for a, when in zip(found, seen, strict=True)]
+        return [
+            f"{a.agent_uuid}  {a.state:10}  {when:25}  {a.name}"
+            + (f"  -> {a.replaced_by}" if a.replaced_by else "")
+            for a, when in zip(found, seen, strict=True)
+        ]
 
-    click.echo("\n".join(in_database(settings, work)))
+    click.echo(listing(in_database(settings, work), "none"))
 
 
 @agents.command("rotate")
@@ -87,8 +98,11 @@ def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
     until = datetime.now(UTC) + timedelta(hours=hours)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.rotate(tx, tenant, agent, secret.digest, until=until, by=COMMAND)
-        return f"api key   {secret.text}\nold key   good until it is used, or {until.isoformat(' ', 'seconds')}"
+        await identities.rotate(tx, tenant, agent, secret.digest, until=until, by=operator())
+        return (
+            f"api key   {secret.text}\n"
+            f"A key it had before is good until this one is used, at the latest until {until:%Y-%m-%d %H:%M} UTC."
+        )
 
     _change(settings, uuid, work)
 
@@ -102,7 +116,7 @@ def revoke(settings: Settings, uuid: UUID, reason: str | None) -> None:
     key = key_of(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.revoke(tx, tenant, agent, reason=reason, server_key=key, by=COMMAND)
+        await identities.revoke(tx, tenant, agent, reason=reason, server_key=key, by=operator())
         return f"{agent} is revoked; `iotistica agents re-enrol` lets it register again"
 
     _change(settings, uuid, work)
@@ -117,7 +131,7 @@ def re_enrol(settings: Settings, uuid: UUID, hours: float) -> None:
     key, until = key_of(settings), datetime.now(UTC) + timedelta(hours=hours)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.re_enrol(tx, tenant, agent, until=until, server_key=key, by=COMMAND)
+        await identities.re_enrol(tx, tenant, agent, until=until, server_key=key, by=operator())
         return f"{agent} may register with a provisioning key until {until.isoformat(' ', 'seconds')}"
 
     _change(settings, uuid, work)
@@ -131,7 +145,7 @@ def retire(settings: Settings, uuid: UUID) -> None:
     key = key_of(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.retire(tx, tenant, agent, server_key=key, by=COMMAND)
+        await identities.retire(tx, tenant, agent, server_key=key, by=operator())
         return f"{agent} is retired"
 
     _change(settings, uuid, work)
@@ -146,7 +160,7 @@ def replace(settings: Settings, uuid: UUID, by: UUID) -> None:
     key = key_of(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.replace(tx, tenant, agent, by, server_key=key, by=COMMAND)
+        await identities.replace(tx, tenant, agent, by, server_key=key, by=operator())
         return f"{agent} is retired; {by} has its name and fleet"
 
     _change(settings, uuid, work)
@@ -165,7 +179,7 @@ def fleets_add(settings: Settings, name: str, tenant: str) -> None:
     """Make a fleet; prints its id."""
 
     async def work(tx: Tx) -> str:
-        return str((await fleets_.add(tx, await tenant_named(tx, tenant), name, by=COMMAND)).fleet_uuid)
+        return str((await fleets_.add(tx, await tenant_named(tx, tenant), name, by=operator())).fleet_uuid)
 
     click.echo(in_database(settings, work))
 
@@ -180,7 +194,7 @@ def fleets_list(settings: Settings, tenant: str) -> None:
         found = await fleets_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
         return [f"{fleet.fleet_uuid}  {fleet.name}" for fleet in found]
 
-    click.echo("\n".join(in_database(settings, work)))
+    click.echo(listing(in_database(settings, work), "none"))
 
 
 def _change(settings: Settings, uuid: UUID, work: Callable[[Tx, TenantId, AgentId], Awaitable[str]]) -> None:

@@ -18,10 +18,12 @@ from iotistica.storage.postgres import Database, Role, Tx
 T = TypeVar("T")
 
 
-def key_of(settings: Settings) -> bytes:
-    """The key of `IOTISTICA_SECRET_KEY`, or of the data folder."""
+def key_of(settings: Settings, *, make: bool = False) -> bytes:
+    """The key of `IOTISTICA_SECRET_KEY`, or of the data folder, where it is made only if it may be."""
     if settings.secret_key:
         return home.parse_key(settings.secret_key, "IOTISTICA_SECRET_KEY")
+    if not make:
+        _expect(settings)
     return home.server_key(settings.data_path)
 
 
@@ -36,6 +38,12 @@ async def tenant_named(tx: Tx, name: str) -> TenantId:
     return found.tenant_id
 
 
+def _expect(settings: Settings) -> None:
+    """Raise `NotFound` where nothing was ever served: a command that made a new folder would hide a wrong one."""
+    if not (settings.data_path / "server.key").exists():
+        raise NotFound(f"there is nothing in {settings.data_path}: is IOTISTICA_DATA_DIR right? `serve` makes it")
+
+
 @contextlib.asynccontextmanager
 async def opened(url: str, role: Role | None = "iotistica_worker") -> AsyncIterator[Database]:
     """A small pool for the block; `role` None is the tables' owner."""
@@ -48,14 +56,14 @@ async def opened(url: str, role: Role | None = "iotistica_worker") -> AsyncItera
 
 
 @contextlib.contextmanager
-def database_url(settings: Settings) -> Iterator[str]:
+def database_url(settings: Settings, *, make: bool = False) -> Iterator[str]:
     """The configured database, that of the running instance, or one started for this command alone."""
     if settings.database_url:
         yield settings.database_url
     elif found := home.runtime(settings.data_path):
         yield found.database_url
     else:
-        with servers.running(settings, key_of(settings), ("postgres", "redis")) as embedded:
+        with servers.running(settings, key_of(settings, make=make), ("postgres", "redis")) as embedded:
             yield embedded.database_url
 
 

@@ -1,8 +1,13 @@
 """Types of what people type."""
 
+import os
+import pwd
+import socket
+
 import click
 
 from iotistica.domain.permissions import ROLES
+from iotistica.storage.audit import Actor
 
 
 class Text(click.ParamType[str]):
@@ -17,6 +22,20 @@ class Text(click.ParamType[str]):
         if not value.strip() or len(value) > self._longest or not value.isprintable():
             self.fail(f"needs 1 to {self._longest} characters that print", param, ctx)
         return value
+
+
+def operator() -> Actor:
+    """Who types: the log-in of the terminal, also under sudo, else the process's user; and on which machine."""
+    try:
+        name = os.getlogin()
+    except OSError:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    return Actor(kind="command", name=name, address=socket.gethostname())
+
+
+def listing(lines: list[str], empty: str) -> str:
+    """Lines to print, or what to say when there are none."""
+    return "\n".join(lines) or f"({empty})"
 
 
 TENANT = click.option("--tenant", default="default", show_default=True, help="Its name or id.")

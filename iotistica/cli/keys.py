@@ -7,12 +7,11 @@ from uuid import UUID
 import click
 
 from iotistica.cli.database import in_database, key_of, tenant_named
-from iotistica.cli.inputs import TENANT, Text
+from iotistica.cli.inputs import TENANT, Text, listing, operator
 from iotistica.domain import credentials
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import fleets, provisioning_keys
-from iotistica.storage.audit import COMMAND
 from iotistica.storage.postgres import Tx
 
 
@@ -37,7 +36,7 @@ def add(settings: Settings, uses: int, days: int, fleet: str | None, description
         owner = await tenant_named(tx, tenant)
         found = await fleets.find(tx, owner, fleet) if fleet else None
         if fleet and found is None:
-            raise NotFound(f"there is no fleet {fleet!r}; `iotistica fleets list` shows them")
+            raise NotFound(f"there is no fleet {fleet!r}; `iotistica fleets list --tenant` shows them")
         await provisioning_keys.add(
             *(tx, owner),
             digest=secret.digest,
@@ -46,7 +45,7 @@ def add(settings: Settings, uses: int, days: int, fleet: str | None, description
             description=description,
             max_uses=uses,
             expires=datetime.now(UTC) + timedelta(days=days),
-            by=COMMAND,
+            by=operator(),
         )
         return secret.text
 
@@ -68,19 +67,19 @@ def list_(settings: Settings, tenant: str) -> None:
             for key in found
         ]
 
-    click.echo("\n".join(in_database(settings, work)))
+    click.echo(listing(in_database(settings, work), "none"))
 
 
 @keys.command("revoke")
-@click.argument("key", type=click.UUID)
+@click.argument("key", type=click.UUID, metavar="ID")
 @TENANT
 @click.pass_obj
 def revoke(settings: Settings, key: UUID, tenant: str) -> None:
-    """End a key; the agents that registered with it stay."""
+    """End the key of that ID, which `keys list` shows; the agents that registered with it stay."""
 
     async def work(tx: Tx) -> None:
-        if not await provisioning_keys.revoke(tx, await tenant_named(tx, tenant), key, by=COMMAND):
-            raise NotFound(f"there is no key {key}; `iotistica keys list` shows them")
+        if not await provisioning_keys.revoke(tx, await tenant_named(tx, tenant), key, by=operator()):
+            raise NotFound(f"there is no key {key}; `iotistica keys list --tenant` shows them")
 
     in_database(settings, work)
     click.echo(f"{key} is revoked")

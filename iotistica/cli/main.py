@@ -13,7 +13,7 @@ import click
 
 from iotistica import __version__, log
 from iotistica import settings as settings_
-from iotistica.cli import agents, keys, tenants, users
+from iotistica.cli import agents, audit, keys, tenants, users
 from iotistica.cli.database import database_url, key_of, opened, run
 from iotistica.embedded import home, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
@@ -35,7 +35,7 @@ def cli(context: click.Context) -> None:
         click.echo(f"iotistica: {name} is no setting; `iotistica config` lists them", err=True)
 
 
-for command in (tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys):
+for command in (tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys, audit.audit):
     cli.add_command(command)
 
 
@@ -49,7 +49,7 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
 
     wanted = [role.strip() for role in roles.split(",") if role.strip()]
     app.groups_of(wanted)
-    key = key_of(settings)
+    key = key_of(settings, make=True)
     with _servers(settings, key) as embedded:
         url = embedded.database_url if embedded else settings.database_url
         postgres.migrate(url)
@@ -129,7 +129,7 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
 @click.pass_obj
 def migrate(settings: Settings) -> None:
     """Bring the database's schema up to date."""
-    with database_url(settings) as url:
+    with database_url(settings, make=True) as url:
         changed = postgres.migrate(url)
         click.echo(f"the schema is at revision {postgres.newest_revision()}{'' if changed else ' already'}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from iotistica.cli.database import database_url, in_database, opened, redis_url, run, tenant_named
-from iotistica.cli.inputs import Text
+from iotistica.cli.inputs import Text, listing, operator
 from iotistica.domain.ids import TenantId, tenant_id
 from iotistica.embedded import home
 from iotistica.errors import Conflict, Invalid
@@ -15,7 +15,6 @@ from iotistica.settings import Settings
 from iotistica.storage import audit, directory, exports, postgres, quotas
 from iotistica.storage import redis as redis_
 from iotistica.storage import tenants as tenants_
-from iotistica.storage.audit import COMMAND
 from iotistica.storage.postgres import Tx
 from iotistica.storage.quotas import Quotas
 
@@ -37,7 +36,7 @@ def add(settings: Settings, name: str, id_: str | None) -> None:
         raise click.BadParameter(str(exc), param_hint="--id") from exc
 
     async def work(tx: Tx) -> str:
-        return (await tenants_.add(tx, name, wanted, by=COMMAND)).tenant_id
+        return (await tenants_.add(tx, name, wanted, by=operator())).tenant_id
 
     click.echo(in_database(settings, work))
 
@@ -51,7 +50,7 @@ def list_(settings: Settings) -> None:
         found = await tenants_.all_tenants(tx)
         return [f"{t.tenant_id}  {'enabled ' if t.enabled else 'disabled'}  {t.name}{_quotas(t)}" for t in found]
 
-    click.echo("\n".join(in_database(settings, work)))
+    click.echo(listing(in_database(settings, work), "none"))
 
 
 def _quotas(tenant: tenants_.Tenant) -> str:
@@ -82,7 +81,7 @@ def enable(settings: Settings, name: str) -> None:
 
 def _enable(settings: Settings, name: str, *, enabled: bool) -> None:
     async def work(tx: Tx) -> None:
-        await tenants_.enable(tx, await tenant_named(tx, name), enabled=enabled, by=COMMAND)
+        await tenants_.enable(tx, await tenant_named(tx, name), enabled=enabled, by=operator())
 
     in_database(settings, work)
     click.echo(f"{name} is {'enabled' if enabled else 'disabled'}")
@@ -109,7 +108,7 @@ def set_quotas(
             readings_minute=old.readings_minute if readings_minute is None else readings_minute,
         )
         if none or new != old:
-            await quotas.put(tx, tenant, new, by=COMMAND)
+            await quotas.put(tx, tenant, new, by=operator())
         return new
 
     shown = in_database(settings, work)
@@ -123,13 +122,12 @@ def set_quotas(
 @click.pass_obj
 def export(settings: Settings, name: str, folder: Path) -> None:
     """Write everything stored of a tenant to CSV files in a new FOLDER; without secrets."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    if folder.exists() and any(folder.iterdir()):
         raise Invalid(f"{folder} is not empty: name a new folder")
 
     async def find(tx: Tx) -> TenantId:
         found = await tenant_named(tx, name)
-        await audit.record(tx, found, COMMAND, "tenant.exported", ("tenant", found))
+        await audit.record(tx, found, operator(), "tenant.exported", ("tenant", found))
         return found
 
     async def write(url: str, tenant: TenantId) -> None:
@@ -138,6 +136,10 @@ def export(settings: Settings, name: str, folder: Path) -> None:
 
     tenant = in_database(settings, find)
     os.umask(0o077)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as exc:
+        raise Invalid(f"cannot make {folder}: {exc.strerror}") from exc
     with database_url(settings) as url:
         run(write(url, tenant))
 
@@ -158,10 +160,8 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
     found = in_database(settings, find)
     if found.enabled:
         raise Conflict(f"{found.name} is enabled: `iotistica tenants disable {found.name}` first")
-    if not yes:
-        click.confirm(
-            f"Remove {found.name} ({found.tenant_id}) with its agents and readings, for ever?", abort=True
-        )
+    if not yes and not _is_sure(found):
+        raise Conflict("nothing is removed")
 
     running = bool(settings.redis_url) or home.is_claimed(settings.data_path)
 
@@ -182,3 +182,14 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
         postgres.migrate(url)
         run(remove(url, redis))
     click.echo(f"{found.name} is removed")
+
+
+def _is_sure(tenant: tenants_.Tenant) -> bool:
+    click.echo(
+        f"This removes {tenant.name} ({tenant.tenant_id}) for ever: users, keys, agents, readings and audit."
+    )
+    try:
+        return bool(click.prompt("Type its name to go on", default="", show_default=False) == tenant.name)
+    except click.Abort:  # nobody is there to ask
+        click.echo()
+        return False

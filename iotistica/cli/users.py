@@ -5,13 +5,12 @@ import secrets
 import click
 
 from iotistica.cli.database import in_database, tenant_named
-from iotistica.cli.inputs import ROLE, TENANT, Text
+from iotistica.cli.inputs import ROLE, TENANT, Text, listing, operator
 from iotistica.domain import passwords
 from iotistica.errors import Invalid, NotFound
 from iotistica.settings import Settings
 from iotistica.storage import sessions
 from iotistica.storage import users as users_
-from iotistica.storage.audit import COMMAND
 from iotistica.storage.postgres import Tx
 
 PASSWORD = click.option("--password", envvar="IOTISTICA_USER_PASSWORD", help="Generated and printed unless given.")
@@ -35,7 +34,7 @@ def add(settings: Settings, email: str, tenant: str, role: str, username: str | 
 
     async def work(tx: Tx) -> str:
         owner, digest = await tenant_named(tx, tenant), await users_.hashed(secret)
-        user = await users_.add(tx, owner, email, digest, role, by=COMMAND, username=username)
+        user = await users_.add(tx, owner, email, digest, role, by=operator(), username=username)
         return f"{user.email}  {user.role}" + ("" if password else f"  password {secret}")
 
     click.echo(in_database(settings, work))
@@ -51,7 +50,7 @@ def list_(settings: Settings, tenant: str) -> None:
         found = await users_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
         return [f"{u.role:8}  {'active  ' if u.active else 'inactive'}  {u.email}" for u in found]
 
-    click.echo("\n".join(in_database(settings, work)))
+    click.echo(listing(in_database(settings, work), "none"))
 
 
 @users.command("password")
@@ -67,9 +66,9 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
         owner = await tenant_named(tx, tenant)
         user = await users_.by_email(tx, owner, email)
         if user is None:
-            raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list` shows them")
-        await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=COMMAND)
-        await sessions.end(tx, owner, user.user_id, by=COMMAND)
+            raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list --tenant` shows them")
+        await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=operator())
+        await sessions.end(tx, owner, user.user_id, by=operator())
         return f"{user.email}  the password is changed" + ("" if password else f"  password {secret}")
 
     click.echo(in_database(settings, work))

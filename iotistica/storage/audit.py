@@ -19,8 +19,6 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLATFORM: Final = Actor(kind="platform")
-COMMAND: Final = Actor(kind="command")
-"""Somebody at the command line of the machine."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

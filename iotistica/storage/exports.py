@@ -26,8 +26,19 @@ TABLES: Final = {
     " WHERE tenant_id = {tenant} AND name IS NOT NULL ORDER BY name",
     "series": "SELECT * FROM series WHERE tenant_id = {tenant} ORDER BY agent_uuid, metric_name",
     "readings": "SELECT r.* FROM agents a JOIN readings r USING (agent_uuid) WHERE a.tenant_id = {tenant}",
-    "ledger": "SELECT * FROM readings_ledger_totals WHERE tenant_id = {tenant} ORDER BY agent_uuid",
-    "rejections": "SELECT * FROM rejections_totals WHERE tenant_id = {tenant} ORDER BY agent_uuid, reason",
+    "ledger": "SELECT agent_uuid, sum(found) AS found, sum(stored) AS stored, sum(duplicate) AS duplicate,"
+    " sum(rejected) AS rejected, sum(conflict) AS conflict FROM ("
+    "SELECT agent_uuid, found, stored, duplicate, rejected, conflict FROM readings_ledger"
+    " WHERE tenant_id = {tenant} UNION ALL"
+    " SELECT agent_uuid, found, stored, duplicate, rejected, conflict FROM readings_ledger_totals"
+    " WHERE tenant_id = {tenant}) rows GROUP BY agent_uuid ORDER BY agent_uuid",
+    "rejections": "SELECT agent_uuid, reason, sum(readings) AS readings FROM ("
+    "SELECT agent_uuid, reason, readings FROM rejections WHERE tenant_id = {tenant}"
+    " UNION ALL SELECT agent_uuid, reason, readings FROM rejections_totals WHERE tenant_id = {tenant}) rows"
+    " GROUP BY agent_uuid, reason ORDER BY agent_uuid, reason",
+    "payloads": "SELECT sum(processed) AS processed, sum(dead) AS dead FROM ("
+    "SELECT processed, dead FROM payloads_ledger WHERE tenant_id = {tenant}"
+    " UNION ALL SELECT processed, dead FROM payloads_ledger_totals WHERE tenant_id = {tenant}) rows",
     "audit_events": "SELECT * FROM audit_events WHERE tenant_id = {tenant} ORDER BY id",
 }
 UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"

@@ -58,6 +58,8 @@ async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Identity:
     return row
 
 
+_TAKEN: Final = "an agent of this uuid is registered with another key; an administrator can re-enrol it"
+
 # Calls for one uuid come one after the other, whosever they are.
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('agent ' || %(agent)s::text, 0))"
 ADD: Final = f"""
@@ -88,7 +90,9 @@ async def register(tx: Tx, claim: Claim, owner: Owner, *, server_key: bytes, now
         return known
     is_expected = known is not None and known.state == "new" and (known.enrol_until or now) > now
     if known is not None and not is_expected:
-        raise Conflict("an agent of this uuid is registered with another key; an administrator can re-enrol it")
+        if known.state == "retired":
+            raise Conflict("the agent of this uuid is retired: register this hardware under another uuid")
+        raise Conflict(_TAKEN)
     if not await provisioning_keys.use(tx, tenant, owner.key_id):
         raise Unauthorized("this provisioning key is used up or has expired")
     parameters = msgspec.structs.asdict(claim) | {"tenant": tenant, "key": owner.key_id, "fleet": owner.fleet_uuid}
@@ -97,7 +101,7 @@ async def register(tx: Tx, claim: Claim, owner: Owner, *, server_key: bytes, now
         await quotas.check_agents(tx, tenant)
         row = await row_as(tx, Identity, ADD, parameters)
         if row is None:
-            raise Conflict("an agent of this uuid is registered with another key; an administrator can re-enrol it")
+            raise Conflict(_TAKEN)
         await broker_accounts.add_agent(tx, tenant, claim.agent, key=server_key, enabled=not claim.public_key)
     else:
         row = await row_as(tx, Identity, ENROL, parameters)
@@ -180,6 +184,8 @@ async def revoke(
     found = await get(tx, tenant, agent)
     if found.state == "retired":
         raise Conflict("this agent is retired")
+    if found.state == "revoked":
+        return
     await _lock_out(tx, tenant, found, "revoked", server_key=server_key)
     after = {"state": "revoked", "reason": reason}
     await audit.record(tx, tenant, by, "agent.revoked", ("agent", agent), before=found.facts(), after=after)
@@ -201,6 +207,8 @@ async def re_enrol(tx: Tx, tenant: TenantId, agent: UUID, *, until: datetime, se
 async def retire(tx: Tx, tenant: TenantId, agent: UUID, *, server_key: bytes, by: Actor) -> None:
     """Take an agent out of service for good; its readings stay."""
     found = await get(tx, tenant, agent)
+    if found.state == "retired":
+        return
     await _lock_out(tx, tenant, found, "retired", server_key=server_key)
     after = {"state": "retired"}
     await audit.record(tx, tenant, by, "agent.retired", ("agent", agent), before=found.facts(), after=after)
@@ -219,10 +227,12 @@ async def replace(tx: Tx, tenant: TenantId, agent: UUID, successor: UUID, *, ser
     first, second = sorted((agent, successor), key=lambda uuid: uuid.bytes)
     both = {uuid: await get(tx, tenant, uuid) for uuid in (first, second)}
     old, new = both[agent], both[successor]
-    if agent == successor or old.state == "retired" or new.state not in ("registered", "active"):
-        raise Conflict(
-            "the successor is another agent, registered and not retired; the replaced one is not retired"
-        )
+    if agent == successor:
+        raise Conflict("an agent cannot replace itself")
+    if old.state == "retired":
+        raise Conflict(f"{agent} is retired already")
+    if new.state not in ("registered", "active"):
+        raise Conflict(f"{successor} is {new.state}: the new hardware registers itself first")
     await tx.execute(INHERIT, {"tenant": tenant, "agent": successor, "name": old.name, "fleet": old.fleet_uuid})
     await _lock_out(tx, tenant, old, "retired", server_key=server_key, successor=successor)
     after = {"state": "retired", "replaced_by": successor}

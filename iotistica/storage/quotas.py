@@ -63,7 +63,7 @@ async def check_agents(tx: Tx, tenant: TenantId) -> None:
     await tx.execute(LOCK, {"tenant": tenant})
     row = await (await tx.execute(AGENTS, {"tenant": tenant})).fetchone()
     if row is not None and row[0] >= most:
-        raise Conflict(f"this tenant may have {most} agents and has them; retire one, or ask for more")
+        raise Conflict(f"this tenant may have {most} agents and has {row[0]}; retire one, or ask for more")
 
 
 SERIES: Final = "SELECT count(*) FROM series WHERE tenant_id = %(tenant)s"

@@ -106,6 +106,7 @@ def test_rules_narrow_a_user_and_a_change_holds_at_once(asked: Served, admin: ht
         ({"name": "n" * 33}, "name"),
         ({"name": "ok", "rules": [{"topic": "a\nuser i"}]}, "rules[0].topic"),
         ({"name": "ok", "rules": [{"topic": "$SYS/#"}]}, "rules[0].topic"),
+        ({"name": "ok", "rules": [{"topic": "i/AAAAAAAA/a/#"}]}, "rules[0].topic"),
         ({"name": "ok", "rules": []}, "rules"),
         ({"name": "ok", "rules": [{"topic": "#"}] * 21}, "rules"),
         ({"name": "ok", "rules": [{"topic": "#", "access": "all"}]}, "rules[0].access"),
@@ -116,6 +117,12 @@ def test_a_bad_user_is_refused_by_its_field(admin: httpx.Client, body: dict[str,
     answer = admin.post("/mqtt-users", json=body)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["path"] == path, answer.text
+
+
+def test_a_whole_topic_is_taken_for_what_it_means(admin: httpx.Client) -> None:
+    """People paste what they see: the tenant's own root in front is taken off."""
+    root = made(admin)["root"]
+    assert made(admin, rules=[{"topic": f"{root}a/+/state"}])["rules"] == [{"topic": "a/+/state", "access": "read"}]
 
 
 def test_the_status_says_what_the_broker_has(asked: Served, admin: httpx.Client) -> None:

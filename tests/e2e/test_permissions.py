@@ -208,7 +208,7 @@ def test_nothing_of_a_tenant_is_in_anothers_lists(people: People) -> None:
 def test_a_scope_narrows_a_key(server: Served, people: People) -> None:
     """A key with scopes may those alone, and never beyond its role."""
     owner = server.login("matrix", "owner")
-    wanted = {"name": "narrow", "role": "viewer", "scopes": ["readings.read", "audit.read"]}
+    wanted = {"name": "narrow", "role": "viewer", "scopes": ["readings.read", "fleets.read"]}
     key = owner.post("/auth/api-keys", json=wanted).json()["key"]
     headers = {"authorization": f"Bearer {key}"}
     statuses = {
@@ -216,6 +216,8 @@ def test_a_scope_narrows_a_key(server: Served, people: People) -> None:
         for path in (f"/readings/{people.agent.uuid}/latest", "/agents", "/audit/events")
     }
     assert list(statuses.values()) == [200, 403, 403]
+    beyond = owner.post("/auth/api-keys", json={"name": "y", "role": "viewer", "scopes": ["audit.read"]})
+    assert (beyond.status_code, "needs the role admin" in beyond.text) == (400, True)
     unknown = owner.post("/auth/api-keys", json={"name": "x", "scopes": ["everything"]})
     assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (400, "scopes")
 

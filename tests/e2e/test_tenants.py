@@ -127,9 +127,16 @@ def test_a_tenant_is_written_out_and_removed(own: Served, tmp_path: Path) -> Non
     again = own.command("tenants", "export", "leaving", str(folder))
     assert (again.returncode, "not empty" in again.stderr) == (1, True)
 
+    assert files["payloads"] == [{"processed": "1", "dead": "0"}]
+    assert [row["stored"] for row in files["ledger"]] == ["6"]
+    nobody = own.command("tenants", "export", "nobody", str(tmp_path / "none"))
+    assert (nobody.returncode, (tmp_path / "none").exists()) == (1, False)
+
     refused = own.command("tenants", "delete", "leaving", "--yes")
     assert (refused.returncode, "disable leaving" in refused.stderr) == (1, True)
     own.command("tenants", "disable", "leaving")
+    unsure = own.command("tenants", "delete", "leaving")  # nothing is typed
+    assert (unsure.returncode, "nothing is removed" in unsure.stderr) == (1, True)
     done = own.command("tenants", "delete", "leaving", "--yes")
     assert done.returncode == 0, done.stderr
     assert "leaving" not in own.command("tenants", "list").stdout
@@ -168,6 +175,36 @@ def test_commands_tell_what_to_do(own: Served) -> None:
     ):
         done = own.command(*arguments)
         assert (done.returncode, says in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
+
+
+def test_a_folder_where_nothing_was_served_stays_empty(tmp_path: Path) -> None:
+    """A wrong IOTISTICA_DATA_DIR is said so; a new database would look as if everything were lost."""
+    for arguments in (("tenants", "list"), ("agents", "add"), ("keys", "add"), ("audit",)):
+        done = Served(tmp_path / "wrong").command(*arguments)
+        assert (done.returncode, "is IOTISTICA_DATA_DIR right?" in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_the_audit_by_command(own: Served) -> None:
+    """One line an event, with who typed and where."""
+    own.add_tenant("audited")
+    agent = own.add_agent("audited")
+    own.command("agents", "revoke", agent["uuid"], "--reason", "stolen")
+    lines = own.command("audit", "--tenant", "audited", "--subject", agent["uuid"]).stdout.splitlines()
+    assert [line.split()[2] for line in lines] == ["agent.added", "agent.revoked"]
+    assert '"reason":"stolen"' in lines[1]
+    assert " by command " in lines[1]
+    assert own.command("audit", "--tenant", "audited", "--action", "nothing").stdout == "(none)\n"
+
+
+def test_an_agent_is_shown_as_it_stands(own: Served) -> None:
+    """With its credentials only while they work."""
+    own.add_tenant("shown")
+    agent = own.add_agent("shown")
+    assert agent["password"] in own.command("agents", "show", agent["uuid"]).stdout
+    own.command("agents", "revoke", agent["uuid"])
+    shown = own.command("agents", "show", agent["uuid"]).stdout
+    assert ("state     revoked" in shown, "password" in shown) == (True, False)
 
 
 def test_keys_users_and_fleets_by_command(own: Served) -> None:
