@@ -1,5 +1,6 @@
 # The application alone: any role of it, beside servers that IOTISTICA_DATABASE_URL, IOTISTICA_REDIS_URL and
 # IOTISTICA_MQTT_URL name. All containers of one deployment share IOTISTICA_SECRET_KEY.
+# `--target broker` makes the image of the broker: Mosquitto with its accounts, from IOTISTICA_DATABASE_URL.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY . .
@@ -7,7 +8,7 @@ RUN python -m venv /app \
  && /app/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt \
  && /app/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS application
 COPY --from=build /app /app
 RUN useradd --system --create-home --home-dir /data iotistica
 USER iotistica
@@ -16,3 +17,15 @@ ENV PATH=/app/bin:$PATH IOTISTICA_LISTEN=0.0.0.0 IOTISTICA_DATA_DIR=/data IOTIST
 EXPOSE 3002 3003
 ENTRYPOINT ["iotistica"]
 CMD ["serve"]
+
+FROM application AS broker
+USER root
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends mosquitto \
+ && rm -rf /var/lib/apt/lists/*
+USER iotistica
+EXPOSE 1883 3003
+CMD ["broker"]
+
+# What is built without a target.
+FROM application
