@@ -41,13 +41,14 @@ class Guard:
         if permission == BROKER:
             await self._check_broker(connection)
             return
-        principal = await self._identify(connection)
+        rule = PERMISSIONS.get(permission)
+        # What administers is asked anew each time: who was an administrator a moment ago makes nobody another.
+        principal = await self._identify(connection, fresh=rule is not None and rule.rare)
         connection.scope["auth"] = principal
         if principal.kind == "agent":
             _check_agent(principal, permission, connection, handler)
             await self._limits.hit(self._agent, str(principal.id), tenant=principal.tenant)
             return
-        rule = PERMISSIONS.get(permission)
         if permission == AGENT or rule is None:
             raise Forbidden("this route is the agent's own")
         if principal.kind == "key" and not rule.keys:
@@ -58,10 +59,10 @@ class Guard:
             )
         await self._limits.hit(self._rare if rule.rare else self._user, str(principal.id), tenant=principal.tenant)
 
-    async def _identify(self, connection: Connection) -> Principal:
+    async def _identify(self, connection: Connection, *, fresh: bool) -> Principal:
         """Who it is. Wrong credentials count against the address they come from, right ones never wait for it."""
         try:
-            return await self._doorman.identify(connection.headers, address_of(connection))
+            return await self._doorman.identify(connection.headers, address_of(connection), fresh=fresh)
         except Unauthorized as exc:
             if not isinstance(exc, NoCredential):
                 await self._limits.hit(self._wrong, source_of(connection))

@@ -66,6 +66,7 @@ async def invite(request: Call, data: JSONBody[Invitation], database: Data, site
         raise Forbidden("you cannot give a role above your own")
     tenant, secret = tenant_of(request), site.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
+        await links.lock(tx, tenant, data.email)
         if await users.by_email(tx, tenant, data.email):
             raise Conflict(f"{data.email} is a user already")
         if (older := await links.invitation(tx, tenant, email=data.email)) is not None:

@@ -46,28 +46,35 @@ async def checked(lookups: Database, key: bytes, login: str, password: str, sour
     """
     async with lookups.transaction() as tx:
         found = await users.credentials(tx, login)
-        name = str(found.user_id) if found else login.lower()
-        counted = [
-            (credentials.digest(key, f"{name} {source}"), passwords.FREE),
-            (credentials.digest(key, name), passwords.FREE_EVERYWHERE),
-        ]
-        for digest, free in counted:
+        counters = _counters(key, f"user {found.user_id}" if found else f"nobody {login.lower()}", source)
+        for digest, free in counters:
             failures, ago = await login_failures.count(tx, digest)
             wait = passwords.lock_seconds(failures, free) - ago
             if wait > 0:
                 raise TooMany("too many wrong passwords; wait and try again", seconds=wait)
     if await users.password_matches(found.password_hash if found else users.UNKNOWN, password) and found:
         async with lookups.transaction() as tx:
-            for digest, _ in counted:
+            for digest, _ in counters:
                 await login_failures.clear(tx, digest)
         return found
     async with lookups.transaction() as tx:
-        sums = [await login_failures.add(tx, digest) for digest, _ in counted]
+        (here, _), (anywhere, _) = counters
+        failures = await login_failures.add(tx, here)
+        if failures <= passwords.FREE:  # beyond, this source is locked: it counts against nobody elsewhere
+            await login_failures.add(tx, anywhere)
         if found:
-            locked = max(passwords.lock_seconds(n, free) for n, (_, free) in zip(sums, counted, strict=True))
-            facts = {"failures": sums[0], "locked_seconds": locked}
+            facts = {"failures": failures, "locked_seconds": passwords.lock_seconds(failures)}
             await audit.record(tx, found.tenant_id, by, "login.failed", ("user", found.user_id), after=facts)
     raise Unauthorized(WRONG)
+
+
+def _counters(key: bytes, name: str, source: str) -> list[tuple[bytes, int]]:
+    """What wrong passwords are counted by, each with how many cost nothing: name and source, and name alone."""
+    here, anywhere = f"here\0{name}\0{source}", f"anywhere\0{name}"
+    return [
+        (credentials.digest(key, here), passwords.FREE),
+        (credentials.digest(key, anywhere), passwords.FREE_EVERYWHERE),
+    ]
 
 
 @post("/change-password", opt={"permission": "self"}, status_code=200)
@@ -82,7 +89,7 @@ async def change_password(
     digest = await users.hashed(data.new_password)
     async with database.transaction(tenant) as tx:
         await users.set_password(tx, tenant, who.id, digest, by=actor_of(request))
-        await links.drop(tx, tenant, who.id, by=actor_of(request))
+        await links.drop(tx, tenant, who.id, made=False, by=actor_of(request))
         ended = await sessions.end(tx, tenant, who.id, by=actor_of(request), but=who.session)
     return Done(message=f"the password is changed; {ended} other session{'s' * (ended != 1)} ended")
 
@@ -121,8 +128,9 @@ async def reset_password(
         by = Actor(kind="link", id=str(link.link_id), name=link.email, address=address_of(request))
         await users.set_password(tx, link.tenant_id, link.user_id, digest, by=by)
         await sessions.end(tx, link.tenant_id, link.user_id, by=by)
-        for name in (str(link.user_id), f"{link.user_id} {source_of(request)}"):
-            await login_failures.clear(tx, credentials.digest(site.key, name))
+        await links.drop(tx, link.tenant_id, link.user_id, made=False, by=by)
+        for counted, _ in _counters(site.key, f"user {link.user_id}", source_of(request)):
+            await login_failures.clear(tx, counted)
     return Done(message="the password is changed: log in with it")
 
 

@@ -48,12 +48,12 @@ class Doorman:
         self._key = key
         self._known: dict[bytes, tuple[float, Principal]] = {}
 
-    async def identify(self, headers: Mapping[str, str], address: str) -> Principal:
-        """Who shows these headers; raises `Unauthorized`."""
+    async def identify(self, headers: Mapping[str, str], address: str, *, fresh: bool = False) -> Principal:
+        """Who shows these headers, asked anew if it must be `fresh`; raises `Unauthorized`."""
         credential = _credential(headers)
         remembered = hashlib.sha256(credential.encode("utf-8", "replace")).digest()
         until, principal = self._known.get(remembered, (0.0, None))
-        if principal is not None and time.monotonic() < until:
+        if principal is not None and not fresh and time.monotonic() < until:
             return principal
         if len(credential) > credentials.LONGEST or credential.count(".") == 2:  # a JWT
             principal = await self._user(credential)

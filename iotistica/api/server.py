@@ -18,43 +18,74 @@ CONNECTIONS: Final = 2000
 BACKLOG: Final = 1024
 HEAD_SECONDS: Final = 10.0  # from the connection, or the first byte, to the end of the headers
 BODY_SECONDS: Final = 120.0  # from there to the end of the body
+READ_SECONDS: Final = 60.0  # until the caller has read what was sent so far
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes a connection whose request does not come: uvicorn waits for ever, and connections are bounded."""
+    """Closes a connection whose request does not come, or whose answer is not read.
+
+    uvicorn waits for either for ever, and connections are bounded.
+    """
 
     _due: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect(HEAD_SECONDS)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Bytes that begin no request end the keep-alive timer too.
+        if self._due is None and self.timeout_keep_alive_task is None and self._is_idle():
+            self._expect(HEAD_SECONDS)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expect(HEAD_SECONDS)
+        if self._is_idle():
+            self._expect(HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
+        idle = self._is_idle()
         super().on_headers_complete()
-        self._expect(BODY_SECONDS)
+        if idle:
+            self._expect(BODY_SECONDS)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._expect(None)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unstick()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
+        self._unstick()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
         self._expect(None)
         super().handle_websocket_upgrade()
 
+    def _is_idle(self) -> bool:
+        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
+
     def _expect(self, seconds: float | None) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
         if seconds is not None:
-            self._due = self.loop.call_later(seconds, self.transport.close)
+            self._due = self.loop.call_later(seconds, self.transport.abort)
+
+    def _unstick(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
 
 class _Server(uvicorn.Server):

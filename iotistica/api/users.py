@@ -118,7 +118,8 @@ async def change_user(request: Call, data: JSONBody[UserChange], database: Data,
             await users.set_password(tx, tenant, user, digest, by=actor_of(request))
         if digest is not None or new.active < old.active or new.role != old.role or new.email != old.email:
             await sessions.end(tx, tenant, user, by=actor_of(request))
-            await links.drop(tx, tenant, user, by=actor_of(request))
+            made = not new.active or new.role != old.role
+            await links.drop(tx, tenant, user, made=made, by=actor_of(request))
     return view(new)
 
 
@@ -132,15 +133,18 @@ async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> No
         _check_role(request, old.role)
         if is_last:
             raise Conflict("this is the last owner: make another one first")
-        await links.drop(tx, tenant, user, by=actor_of(request))
+        await links.drop(tx, tenant, user, made=True, by=actor_of(request))
         await users.delete(tx, tenant, old, by=actor_of(request))
 
 
 @post("/{user:uuid}/password-reset", opt={"permission": "users.manage"}, status_code=201)
 async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here) -> LinkView:
     """Make a link by which a user sets another password; hand it on, it is shown only now."""
+    if user == request.auth.id:
+        raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
     tenant, secret = tenant_of(request), site.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
+        await users.lock(tx, tenant, user)
         old = await _get(tx, tenant, user)
         _check_role(request, old.role)
         link = await links.add(

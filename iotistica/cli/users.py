@@ -9,7 +9,7 @@ from iotistica.cli.inputs import ROLE, TENANT, Text, listing, operator
 from iotistica.domain import passwords
 from iotistica.errors import Invalid, NotFound
 from iotistica.settings import Settings
-from iotistica.storage import sessions
+from iotistica.storage import links, sessions
 from iotistica.storage import users as users_
 from iotistica.storage.postgres import Tx
 
@@ -69,6 +69,7 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
             raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list --tenant` shows them")
         await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=operator())
         await sessions.end(tx, owner, user.user_id, by=operator())
+        await links.drop(tx, owner, user.user_id, made=False, by=operator())
         return f"{user.email}  the password is changed" + ("" if password else f"  password {secret}")
 
     click.echo(in_database(settings, work))

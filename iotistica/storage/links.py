@@ -27,6 +27,14 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS: Final = "link_id, tenant_id, purpose, email, role, user_id, created_at, expires_at"
 
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(lower(%(email)s) || %(tenant)s, 0))"
+
+
+async def lock(tx: Tx, tenant: TenantId, email: str) -> None:
+    """Let nobody else make a link for an address until the commit."""
+    await tx.execute(LOCK, {"tenant": tenant, "email": email})
+
+
 # One at a time: an older link for the same user, or invitation to the same address, stops working.
 REPLACE: Final = """
 DELETE FROM links WHERE tenant_id = %(tenant)s AND purpose = %(purpose)s
@@ -122,13 +130,13 @@ async def withdraw(tx: Tx, tenant: TenantId, link: Link, *, by: Actor) -> None:
 
 DROP: Final = """
 DELETE FROM links WHERE tenant_id = %(tenant)s AND used_at IS NULL
-  AND (user_id = %(user)s OR created_by = %(user)s::text) RETURNING link_id, purpose
+  AND (user_id = %(user)s OR (%(made)s AND created_by = %(user)s::text)) RETURNING link_id, purpose
 """
 
 
-async def drop(tx: Tx, tenant: TenantId, user: UUID, *, by: Actor) -> None:
-    """Take back every open link for a user, and those that it made: it is not who it was."""
-    cursor = await tx.execute(DROP, {"tenant": tenant, "user": user})
+async def drop(tx: Tx, tenant: TenantId, user: UUID, *, made: bool, by: Actor) -> None:
+    """Take back every open link for a user, and those that it `made`: it is not who it was."""
+    cursor = await tx.execute(DROP, {"tenant": tenant, "user": user, "made": made})
     for link, purpose in await cursor.fetchall():
         await audit.record(tx, tenant, by, f"link.{purpose}_withdrawn", ("link", link), after={"user": user})
 

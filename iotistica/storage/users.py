@@ -127,6 +127,14 @@ async def get(tx: Tx, tenant: TenantId, user: UUID) -> User | None:
     return await row_as(tx, User, GET, {"tenant": tenant, "user": user})
 
 
+LOCK: Final = "SELECT 1 FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s FOR UPDATE"
+
+
+async def lock(tx: Tx, tenant: TenantId, user: UUID) -> None:
+    """Let nobody else change a user until the commit."""
+    await tx.execute(LOCK, {"tenant": tenant, "user": user})
+
+
 BY_EMAIL: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AND lower(email) = lower(%(email)s)"
 
 

@@ -206,9 +206,12 @@ def test_a_request_that_does_not_come_holds_no_place(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(http, "HEAD_SECONDS", 0.3)
     port = free_port()
 
-    async def answer(sent: bytes) -> bytes:
+    async def answer(sent: bytes, after: bytes = b"") -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
+        if after:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(after)
         async with asyncio.timeout(5):
             got = await reader.read()
         writer.close()
@@ -220,6 +223,7 @@ def test_a_request_that_does_not_come_holds_no_place(monkeypatch: pytest.MonkeyP
         await asyncio.sleep(0)
         requests = (b"", b"GET / HTTP/1.1\r\nHost: x", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answers = [await answer(request) for request in requests]
+        await answer(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n")  # what begins no request
         stop.set()
         await serving
         return answers

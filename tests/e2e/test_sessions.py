@@ -212,11 +212,45 @@ def test_an_admin_touches_no_owners_invitation(server: Served, owner: httpx.Clie
     assert api(server, "/auth/invitations/accept", body).json()["user"]["role"] == "owner"
 
 
+def test_of_links_made_at_once_one_works(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
+    """And a password that was set, by a link or by command, ends those that are left."""
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: owner.post(f"/users/{user['id']}/password-reset").json(), range(4)))
+    bodies = [{"token": link["token"], "password": "another-long-one"} for link in made]
+    assert sorted(api(server, "/auth/password/reset", body).status_code for body in bodies) == [202, 401, 401, 401]
+    token = owner.post(f"/users/{user['id']}/password-reset").json()["token"]
+    done = server.command(
+        "users", "password", user["email"], "--tenant", "sessions", "--password", "one-more-of-them"
+    )
+    assert done.returncode == 0, done.stderr
+    assert api(server, "/auth/password/reset", {"token": token, "password": "yet-another-one"}).status_code == 401
+
+
+def test_who_was_an_administrator_makes_nobody_another(server: Served, owner: httpx.Client) -> None:
+    """What administers believes nothing from memory: from the answer of the removal on it is refused."""
+    email = f"{uuid4().hex}@example.com"
+    made = owner.post("/users", json={"email": email, "password": PASSWORD, "role": "admin"}).json()
+    token = login(server, {"email": email})["accessToken"]
+    assert me(server, token) == 200
+    assert owner.delete(f"/users/{made['id']}").status_code == 204
+    invitation: dict[str, object] = {"email": f"{uuid4().hex}@example.com", "role": "admin"}
+    assert api(server, "/auth/invitations", invitation, token).status_code == 401
+
+
+def test_a_name_that_looks_like_a_counter_locks_nobody(server: Served, user: dict[str, str]) -> None:
+    """Whatever is tried as a name is counted as a name."""
+    for number in range(6):
+        body: dict[str, object] = {"username": f"{user['id']} 127.0.0.1", "password": f"wrong {number}"}
+        api(server, "/auth/login", body)
+    assert login(server, user)
+
+
 def test_a_stolen_token_changes_no_password(server: Served, owner: httpx.Client) -> None:
     """An administrator's own goes by the old one alone."""
     admin = server.login("sessions", "admin")
     me_ = admin.get("/auth/me").json()["id"]
     assert admin.patch(f"/users/{me_}", json={"password": "another-long-one"}).status_code == 403
+    assert admin.post(f"/users/{me_}/password-reset").status_code == 403
     weak = owner.patch(f"/users/{me_}", json={"password": "admin-sessions@example.com"})
     assert weak.status_code == 400
 
