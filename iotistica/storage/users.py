@@ -97,15 +97,6 @@ async def credentials(tx: Tx, login: str) -> Login | None:
     return await row_as(tx, Login, BY_LOGIN, {"login": login})
 
 
-HASH: Final = "SELECT password_hash FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND active"
-
-
-async def password_hash(tx: Tx, tenant: TenantId, user: UUID) -> str:
-    """The hash of a user's password; of nobody's, if there is no such user."""
-    row = await (await tx.execute(HASH, {"tenant": tenant, "user": user})).fetchone()
-    return row[0] if row else UNKNOWN
-
-
 CHANGE_HASH: Final = """
 UPDATE users SET password_hash = %(hash)s WHERE tenant_id = %(tenant)s AND user_id = %(user)s RETURNING user_id
 """
