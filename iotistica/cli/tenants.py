@@ -165,16 +165,16 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
 
     running = bool(settings.redis_url) or home.is_claimed(settings.data_path)
 
-    async def remove(url: str, redis: str) -> int:
-        async with opened(url, role=None) as database, database.transaction() as tx:
-            await exports.remove(tx, found.tenant_id)
+    async def remove(url: str, redis: str) -> None:
         client = redis_.client(redis)
         try:
-            count = await exports.remove_keys(client, found.tenant_id)
+            # Redis first: killed in between, the tenant is still there to be deleted again.
+            await exports.remove_keys(client, found.tenant_id)
+            async with opened(url, role=None) as database, database.transaction() as tx:
+                await exports.remove(tx, found.tenant_id)
             if running:
                 await asyncio.sleep(directory.FRESH + 1)  # so long a worker may look for the tenant's streams
-                count += await exports.remove_keys(client, found.tenant_id)
-            return count
+            await exports.remove_keys(client, found.tenant_id)
         finally:
             await client.aclose()
 

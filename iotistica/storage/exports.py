@@ -101,10 +101,8 @@ async def remove(tx: Tx, tenant: TenantId) -> None:
         await tx.execute(statement, {"tenant": tenant})
 
 
-async def remove_keys(redis: Redis, tenant: TenantId) -> int:
-    """Remove what Redis holds of a tenant; returns how many keys."""
-    removed = 0
+async def remove_keys(redis: Redis, tenant: TenantId) -> None:
+    """Remove what Redis holds of a tenant."""
     with translated():
         async for key in redis.scan_iter(match=f"tenant:{{{tenant}}}:*", count=1000):
-            removed += await redis.delete(key)
-    return removed
+            await redis.delete(key)
