@@ -108,7 +108,7 @@ async def transaction(database: Database, members: Sequence[fleet.Member], messa
         async with database.transaction() as tx:
             learned, _ = await catalogue.write(tx, batch, dict.fromkeys(batch, tenant))
             await readings.store(tx, batch, counts)
-            await ledger.count_entries(tx, [EntryCount(tenant, f"bench-{began}-{number}", 0, len(batch), 0)])
+            await ledger.count_entries(tx, [EntryCount(tenant, f"bench-{began}-{number}", 0, len(batch))])
         catalogue.learn(learned)
         seconds += time.perf_counter() - began
         rows += sum(map(len, batch.values()))

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, generate_latest
 _meter: Final = metrics.get_meter("iotistica")
 
 TAKEN: Final = _meter.create_counter(
-    "iotistica_messages_taken", "1", "messages appended to a stream and acknowledged to the broker"
+    "iotistica_messages_taken", "1", "messages that are durable: in a stream, or on the disk"
 )
 TAKEN_BYTES: Final = _meter.create_counter("iotistica_messages_taken_bytes", "By", "their payload bytes")
 REFUSED: Final = _meter.create_counter(
@@ -31,6 +31,24 @@ BATCH_SECONDS: Final = _meter.create_histogram(
     "s",
     "from reading a batch off the streams to its acknowledgement",
     explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+)
+ALARMS: Final = _meter.create_gauge("iotistica_alarm", "1", "1 while an alarm is raised, by its name")
+BREAKER: Final = _meter.create_gauge(
+    "iotistica_breaker", "1", "circuit breaker by dependency: 0 closed, 1 half open, 2 open"
+)
+SPOOLED: Final = _meter.create_counter("iotistica_messages_spooled", "1", "messages that went to the disk first")
+SPOOL_BYTES: Final = _meter.create_gauge("iotistica_spool_bytes", "By", "on disk, by spool")
+SPOOL_MESSAGES: Final = _meter.create_gauge("iotistica_spool_messages", "1", "that wait on disk, by spool")
+WORKERS: Final = _meter.create_gauge(
+    "iotistica_ingest_workers", "1", "consumers of this process that store readings"
+)
+LAG_SECONDS: Final = _meter.create_gauge(
+    "iotistica_ingest_lag_seconds", "s", "age of the oldest message that no consumer has taken yet"
+)
+IMBALANCE: Final = _meter.create_gauge(
+    "iotistica_ledger_imbalance",
+    "1",
+    "messages or readings of which a ledger does not know what became, of all tenants",
 )
 RENDER_SECONDS: Final = _meter.create_histogram(
     "iotistica_broker_render_seconds",

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from iotistica.domain.connections import Broker, broker
+from iotistica.domain.scaling import PROFILES, Profile, ProfileName
 from iotistica.errors import CannotStart
 
 PREFIX = "IOTISTICA_"
@@ -81,11 +82,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Annotated[Literal["text", "json"], Meta(description="text for people, json for collectors")] = (
         "text"
     )
-    ingest_workers: Annotated[int, Meta(ge=1, le=32, description="consumers that store readings at a time")] = 2
-    ingest_batch: Annotated[int, Meta(ge=1, le=50_000, description="messages a consumer takes at a time")] = 800
-    stream_mark: Annotated[int, Meta(ge=100, description="entries of one stream at which the intake pauses")] = (
-        100_000
-    )
+    ingest_profile: Annotated[
+        ProfileName, Meta(description="balanced, batch (fewer, larger transactions) or streaming (soonest stored)")
+    ] = "balanced"
+    ingest_workers: Annotated[
+        int, Meta(ge=0, le=32, description="consumers that store readings at least; 0: the profile's")
+    ] = 0
+    ingest_workers_most: Annotated[
+        int, Meta(ge=0, le=32, description="consumers when much waits; 0: the profile's")
+    ] = 0
+    ingest_batch: Annotated[
+        int, Meta(ge=0, le=50_000, description="messages a consumer takes at a time; 0: the profile's")
+    ] = 0
+    stream_mark: Annotated[
+        int, Meta(ge=100, description="entries of one stream beyond which its messages go to the disk")
+    ] = 100_000
+    spool_dir: Annotated[
+        str, Meta(description="where messages wait while Redis is away; empty: `spool` in the data folder")
+    ] = ""
+    spool_mb: Annotated[
+        int, Meta(ge=16, description="MiB of them at most; then nothing more is taken from the broker")
+    ] = 1024
+    broker_queue_mb: Annotated[
+        int, Meta(ge=16, description="MiB that our Mosquitto keeps for a client that is away; near it is an alarm")
+    ] = 256
     retention_days: Annotated[int, Meta(ge=1, le=36_500, description="age at which readings are dropped")] = 730
     query_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a query may run")] = 15.0
     drain_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a stop waits for work in flight")] = (
@@ -95,6 +115,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def spool_path(self) -> Path:
+        return Path(self.spool_dir).expanduser().absolute() if self.spool_dir else self.data_path / "spool"
+
+    @property
+    def profile(self) -> Profile:
+        """How readings are ingested: the profile, with what was set beside it."""
+        profile = PROFILES[self.ingest_profile]
+        least = self.ingest_workers or profile.least
+        return msgspec.structs.replace(
+            profile,
+            least=least,
+            most=max(self.ingest_workers_most or profile.most, least),
+            messages=self.ingest_batch or profile.messages,
+        )
 
     @property
     def local_host(self) -> str:

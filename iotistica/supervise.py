@@ -26,7 +26,7 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
     """
     stop = stop or asyncio.Event()
     _own_signals(stop)
-    tasks = {asyncio.create_task(_keep(name, group, stop), name=name) for name, group in groups.items()}
+    tasks = {asyncio.create_task(keep(name, group, stop), name=name) for name, group in groups.items()}
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -43,7 +43,8 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
         stopping.cancel()
 
 
-async def _keep(name: str, group: Group, stop: asyncio.Event) -> None:
+async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
+    """Run a group until `stop`, again after each crash; raises `CannotStart`."""
     wait, clock = FIRST_WAIT, asyncio.get_running_loop().time
     while not stop.is_set():
         began = clock()

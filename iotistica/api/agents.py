@@ -9,6 +9,7 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
+from iotistica.api.gaps import get_gaps
 from iotistica.api.given import Accounts, Call, Data, Here
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
@@ -148,4 +149,6 @@ def _view(agent: agents.Agent) -> AgentView:
     )
 
 
-router = Router("/agents", route_handlers=[list_agents, get_agent, add_agent, change_agent], tags=["agents"])
+router = Router(
+    "/agents", route_handlers=[list_agents, get_agent, add_agent, change_agent, get_gaps], tags=["agents"]
+)

@@ -39,9 +39,11 @@ from iotistica.api.guard import Guard
 from iotistica.api.principals import Doorman
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
+from iotistica.api.vitals import Vitals
 from iotistica.domain.accounts import derive
 from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import NotFound
+from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -89,7 +91,16 @@ def asset(name: FromPath[str]) -> File:
     )
 
 
-def create(*, database: Database, lookups: Database, redis: Redis, site: Site, roles: list[str]) -> Litestar:
+def create(
+    *,
+    database: Database,
+    lookups: Database,
+    redis: Redis,
+    inbox: Inbox,
+    vitals: Vitals,
+    site: Site,
+    roles: list[str],
+) -> Litestar:
     """The whole API; `database` sees one tenant at a time, `lookups` all."""
     tokens = Tokens(derive(site.key, "access-token"), site.settings.token_key_file)
     limits = Limits(redis)
@@ -108,7 +119,14 @@ def create(*, database: Database, lookups: Database, redis: Redis, site: Site, r
             *(agents.router, fleets.router, readings.router, ingestion.router, mqtt_users.router, audit.router),
         ],
     )
-    given = {"database": database, "tokens": tokens, "limits": limits, "site": site}
+    given = {
+        "database": database,
+        "inbox": inbox,
+        "vitals": vitals,
+        "tokens": tokens,
+        "limits": limits,
+        "site": site,
+    }
     given["rendering"] = Rendering(lookups)
     return Litestar(
         route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
@@ -143,11 +161,11 @@ def create(*, database: Database, lookups: Database, redis: Redis, site: Site, r
     )
 
 
-def create_ops(*, lookups: Database, redis: Redis | None, roles: list[str]) -> Litestar:
+def create_ops(*, lookups: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Litestar:
     """Health, readiness and metrics alone."""
     return Litestar(
         route_handlers=[*ops.handlers],
-        dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles),
+        dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, vitals=vitals),
         exception_handlers={Exception: errors.answer},
         openapi_config=None,
         logging_config=None,

@@ -10,10 +10,12 @@ from litestar.di import NamedDependency
 from iotistica.api.principals import Principal
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
+from iotistica.api.vitals import Vitals
 from iotistica.domain import credentials
 from iotistica.domain.connections import Broker
 from iotistica.domain.credentials import Secret
 from iotistica.settings import Settings
+from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -42,6 +44,10 @@ Lookups = NamedDependency[Database]
 """Every tenant's rows, for what finds a tenant; named `lookups`."""
 Streams = NamedDependency[Redis]
 MaybeStreams = NamedDependency[Redis | None]
+Signs = NamedDependency[Vitals]
+"""Whether this process is well; named `vitals`."""
+Inlet = NamedDependency[Inbox]
+"""Where messages become durable; named `inbox`."""
 Signer = NamedDependency[Tokens]
 Limiter = NamedDependency[Limits]
 Accounts = NamedDependency[Rendering]

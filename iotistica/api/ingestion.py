@@ -2,16 +2,20 @@
 
 import time
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
 from litestar import Router, get
 from litestar.params import FromQuery
 
-from iotistica.api.given import Call, Data, Streams
+from iotistica.api import dead_letters
+from iotistica.api.given import Call, Data, Here, Streams
 from iotistica.api.guard import tenant_of
 from iotistica.errors import NotFound
-from iotistica.storage import agents, ledger, streams
+from iotistica.storage import agents, ledger, stream_states
+
+LATE: Final = 60.0  # seconds that a message waits before this is no longer well
 
 
 class PayloadsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -69,7 +73,7 @@ async def get_ledger(
     )
     if agent is not None:
         return LedgerView(readings=readings, agent_uuid=agent)
-    (stream,) = await streams.states(redis, [tenant], now=time.time())
+    (stream,) = await stream_states.states(redis, [tenant], now=time.time())
     view = PayloadsView(
         taken_in=stream.taken,
         processed=payloads.processed,
@@ -79,4 +83,39 @@ async def get_ledger(
     return LedgerView(readings=readings, payloads=view)
 
 
-router = Router("/ingestion", route_handlers=[get_ledger], tags=["ingestion"])
+class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What waits of your tenant: in streams, parked for a dictionary, on disks; and what was put aside."""
+
+    status: str
+    waiting_messages: int
+    parked_messages: int
+    spooled_messages: int
+    oldest_seconds: float
+    stream_entries: int
+    stream_mark: int
+    dead_letters: int
+    dead_letter_bytes: int
+    dead_letters_not_kept: int
+
+
+@get("/health", opt={"permission": "ingestion.read"})
+async def get_health(request: Call, redis: Streams, site: Here) -> HealthView:
+    """How far the ingestion of your tenant is behind."""
+    (state,) = await stream_states.states(redis, [tenant_of(request)], now=time.time())
+    mark = site.settings.stream_mark
+    is_late = state.oldest_seconds > LATE or state.spooled > 0 or state.entries >= mark or state.dead_unkept > 0
+    return HealthView(
+        status="degraded" if is_late else "ok",
+        waiting_messages=state.waiting,
+        parked_messages=state.parked,
+        spooled_messages=state.spooled,
+        oldest_seconds=round(state.oldest_seconds, 3),
+        stream_entries=state.entries,
+        stream_mark=mark,
+        dead_letters=state.dead,
+        dead_letter_bytes=state.dead_bytes,
+        dead_letters_not_kept=state.dead_unkept,
+    )
+
+
+router = Router("/ingestion", route_handlers=[get_ledger, get_health, dead_letters.router], tags=["ingestion"])

@@ -9,12 +9,14 @@ from litestar import MediaType, Response, get
 from loguru import logger
 
 from iotistica import __version__, instruments
-from iotistica.api.given import Lookups, MaybeStreams, Roles
+from iotistica.api.given import Lookups, MaybeStreams, Roles, Signs
+from iotistica.api.vitals import Vitals
 from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import IotisticaError
-from iotistica.storage import streams, tenants
+from iotistica.storage import stream_states, tenants
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, ping
+from iotistica.storage.spool import Spool
 
 LAGGING = 60.0  # seconds a message waits before this is no longer healthy
 PATIENCE = 2.0  # seconds for each part to answer
@@ -24,6 +26,24 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ok: bool
     error: str | None = None
     saturation: float | None = None
+    breaker: str | None = None
+
+
+class SpoolView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Messages that wait on the disk of this process."""
+
+    messages: int
+    bytes: int
+    cap: int
+    error: str | None = None
+
+
+class WorkersView(msgspec.Struct, frozen=True, kw_only=True):
+    """Consumers of this process that store readings, and between which bounds their number may change."""
+
+    running: int
+    least: int
+    most: int
 
 
 class Lag(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -38,19 +58,23 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     roles: list[str]
     database: Part
     redis: Part | None = None
+    broker: Part | None = None
     lag: Lag | None = None
+    spools: dict[str, SpoolView] = {}
+    workers: WorkersView | None = None
+    alarms: dict[str, str] = {}
 
 
 @get("/health", opt={"permission": PUBLIC}, tags=["ops"])
-async def health(lookups: Lookups, redis: MaybeStreams, roles: Roles) -> Health:
-    """The state of the database, of Redis and of the streams between them; always 200 while we run."""
-    return await _look(lookups, redis, roles)
+async def health(lookups: Lookups, redis: MaybeStreams, roles: Roles, vitals: Signs) -> Health:
+    """The state of the database, of Redis, of the streams and spools between them; always 200 while we run."""
+    return await _look(lookups, redis, roles, vitals)
 
 
 @get("/ready", opt={"permission": PUBLIC}, tags=["ops"])
-async def ready(lookups: Lookups, redis: MaybeStreams, roles: Roles) -> Response[Health]:
+async def ready(lookups: Lookups, redis: MaybeStreams, roles: Roles, vitals: Signs) -> Response[Health]:
     """200 when the database and Redis answer and no message waits for long, else 503."""
-    state = await _look(lookups, redis, roles)
+    state = await _look(lookups, redis, roles, vitals)
     return Response(state, status_code=200 if state.status == "healthy" else 503)
 
 
@@ -60,24 +84,39 @@ async def metrics() -> Response[bytes]:
     return Response(instruments.scrape(), media_type="text/plain; version=0.0.4")
 
 
-async def _look(database: Database, redis: Redis | None, roles: list[str]) -> Health:
+async def _look(database: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Health:
     if redis is None:  # beside the broker
         postgres = await _database(database)
         status = "healthy" if postgres.ok else "degraded"
-        return Health(status=status, version=__version__, roles=roles, database=postgres)
+        return Health(status=status, version=__version__, roles=roles, database=postgres, alarms=_alarms(vitals))
     postgres, streams_ = await asyncio.gather(_database(database), _redis(redis))
     lag = None
     if postgres.ok and streams_.ok:
         lag = await _within(_lag(database, redis))
+    broker = next((breaker for breaker in vitals.breakers if breaker.name == "broker"), None)
     ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
+    ok = ok and (broker is None or broker.is_closed)
+    workers = [look() for look in vitals.workers]
     return Health(
         status="healthy" if ok else "degraded",
         version=__version__,
         roles=roles,
         database=postgres,
         redis=streams_,
+        broker=Part(ok=broker.is_closed, breaker=broker.state) if broker else None,
         lag=lag if isinstance(lag, Lag) else None,
+        spools={name: _spool(inbox.spool) for name, inbox in vitals.inboxes.items()},
+        workers=WorkersView(running=workers[0][0], least=workers[0][1], most=workers[0][2]) if workers else None,
+        alarms=_alarms(vitals),
     )
+
+
+def _spool(spool: Spool) -> SpoolView:
+    return SpoolView(messages=spool.messages, bytes=spool.bytes, cap=spool.cap, error=spool.error and "see the log")
+
+
+def _alarms(vitals: Vitals) -> dict[str, str]:
+    return dict.fromkeys(vitals.alarms.raised, "see the log")
 
 
 async def _database(database: Database) -> Part:
@@ -86,18 +125,19 @@ async def _database(database: Database) -> Part:
             await tx.execute("SELECT 1")
 
     error = await _within(ask())
-    return Part(ok=error is None, error=error, saturation=round(database.saturation(), 2))
+    saturation = round(database.saturation(), 2)
+    return Part(ok=error is None, error=error, saturation=saturation, breaker=database.breaker.state)
 
 
 async def _redis(redis: Redis) -> Part:
     error = await _within(ping(redis))
-    return Part(ok=error is None, error=error)
+    return Part(ok=error is None, error=error, breaker=redis.breaker.state)
 
 
 async def _lag(database: Database, redis: Redis) -> Lag:
     async with database.transaction() as tx:
         known = await tenants.all_tenants(tx)
-    states = await streams.states(redis, [tenant.tenant_id for tenant in known], now=time.time())
+    states = await stream_states.states(redis, [tenant.tenant_id for tenant in known], now=time.time())
     return Lag(
         waiting_messages=sum(state.waiting for state in states),
         oldest_seconds=round(max((state.oldest_seconds for state in states), default=0.0), 3),

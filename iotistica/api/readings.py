@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from iotistica.api.given import Call, Data
 from iotistica.api.guard import tenant_of
+from iotistica.api.writing import write
 from iotistica.domain import intervals
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage import agents
@@ -164,4 +165,4 @@ async def _own(tx: Tx, request: Call, agent: UUID) -> None:
         raise NotFound
 
 
-router = Router("/readings", route_handlers=[timeseries, latest, summary], tags=["readings"])
+router = Router("/readings", route_handlers=[timeseries, latest, summary, write], tags=["readings"])

@@ -6,11 +6,13 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.background import leftovers
-from iotistica.storage import lease, ledger, partitions, streams
+from iotistica.alarms import Alarms
+from iotistica.background import delivery, leftovers
+from iotistica.storage import lease, ledger, partitions, stream_states
 from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.storage.streams import KINDS
 from iotistica.supervise import sleep
 
 EVERY: Final = 20.0  # seconds between rounds
@@ -18,7 +20,13 @@ UNFOLDED: Final = timedelta(minutes=1)  # ledger rows younger than this stay sin
 
 
 async def run(
-    stop: asyncio.Event, *, redis: Redis, database: Database, directory: Directory, retention_days: int
+    stop: asyncio.Event,
+    *,
+    redis: Redis,
+    database: Database,
+    directory: Directory,
+    retention_days: int,
+    alarms: Alarms,
 ) -> None:
     """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
     async with lease.held(redis, "background", stop) as fence:
@@ -27,6 +35,7 @@ async def run(
             await _partitions(database, now, retention_days)
             await _ledgers(redis, database, directory, now)
             await leftovers.remove(database, now)
+            await delivery.look(redis, database, sorted(await directory.tenants()), alarms, now)
             await sleep(EVERY, stop)
 
 
@@ -45,6 +54,6 @@ async def _ledgers(redis: Redis, database: Database, directory: Directory, now: 
     async with database.transaction() as tx:
         await ledger.fold(tx, before=before)
     for tenant in await directory.tenants():
-        still_open = await streams.open_ids(redis, tenant)
+        still_open = [id_ for kind in KINDS for id_ in await stream_states.open_ids(redis, tenant, kind)]
         async with database.transaction() as tx:
             await ledger.fold_payloads(tx, tenant, before=before, still_open=still_open)

@@ -79,6 +79,18 @@ def redis_url(settings: Settings) -> Iterator[str]:
             yield embedded.redis_url
 
 
+@contextlib.contextmanager
+def reach(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The URLs of the database and of Redis: configured, of the running instance, or started for this command."""
+    found = home.runtime(settings.data_path)
+    if found is not None or (settings.database_url and settings.redis_url):
+        database = settings.database_url or (found.database_url if found else "")
+        yield database, settings.redis_url or (found.redis_url if found else "")
+        return
+    with servers.running(settings, key_of(settings), ("postgres", "redis")) as embedded:
+        yield embedded.database_url, embedded.redis_url
+
+
 def in_database(settings: Settings, work: Callable[[Tx], Awaitable[T]]) -> T:
     """What `work` returns, once its transaction is committed."""
 

@@ -13,7 +13,7 @@ import click
 
 from iotistica import __version__, log
 from iotistica import settings as settings_
-from iotistica.cli import agents, audit, keys, tenants, users
+from iotistica.cli import agents, audit, dead_letters, keys, tenants, users
 from iotistica.cli.database import database_url, key_of, opened, run
 from iotistica.embedded import home, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
@@ -35,7 +35,10 @@ def cli(context: click.Context) -> None:
         click.echo(f"iotistica: {name} is no setting; `iotistica config` lists them", err=True)
 
 
-for command in (tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys, audit.audit):
+for command in (
+    *(tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys),
+    *(dead_letters.dead_letters, audit.audit),
+):
     cli.add_command(command)
 
 
@@ -45,7 +48,7 @@ for command in (tenants.tenants, users.users, agents.agents, agents.fleets, keys
 @click.pass_obj
 def serve(settings: Settings, roles: str, demo: bool) -> None:
     """Start everything that no URL names, and serve until a signal."""
-    from iotistica import app  # the other commands need not wait for Litestar
+    from iotistica import app, parts  # the other commands need not wait for Litestar
 
     wanted = [role.strip() for role in roles.split(",") if role.strip()]
     app.groups_of(wanted)
@@ -54,7 +57,7 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         url = embedded.database_url if embedded else settings.database_url
         postgres.migrate(url)
         if not settings.database_url:
-            app.let_roles_in(url, key)
+            parts.let_roles_in(url, key)
         run(_first_start(url, settings))
         run(app.serve(settings, wanted, key, embedded, with_demo=demo))
 

@@ -1,19 +1,22 @@
 """Envelopes: every shape in which agents send readings; one bad reading is rejected alone."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
-from iotistica.domain import codec
+from iotistica.domain import codec, dictionaries
+from iotistica.domain.dictionaries import Expander, NeedsDictionary
 from iotistica.domain.readings import NAME_CAP, Context, Point, Reading, clean_label, normalise
 from iotistica.errors import InvalidMessage
 
 READINGS_CAP: Final = 20_000  # of one payload
 LISTS: Final = ("messages", "readings", "tags", "data")  # may be empty
 METRICS_CAP: Final = 200  # numbers of one system report
+NO_DICTIONARIES: Final[Mapping[int, Expander]] = MappingProxyType({})
 
 
 class Message(Struct, gc=False):
@@ -28,6 +31,7 @@ class Envelope(Struct, gc=False):
     protocol: Any = None
     messages: list[Message] | None = None
     readings: list[Point] | None = None
+    msg_id: Any = field(default=None, name="msgId")
 
 
 class Found(Struct):
@@ -36,16 +40,26 @@ class Found(Struct):
     readings: list[Reading]
     rejected: dict[str, int]
     heartbeats: int = 0
+    msg_id: object = None
+    """What the agent calls this message, if it does."""
 
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
-def parse(payload: bytes, *, protocol: str, received: int, retention_us: int) -> Found:
+def parse(
+    payload: bytes,
+    *,
+    protocol: str,
+    received: int,
+    retention_us: int,
+    expanders: Mapping[int, Expander] = NO_DICTIONARIES,
+) -> Found:
     """All readings of one payload of an `endpoints/…` topic.
 
-    `protocol` is the topic's, `received` in us since the epoch. Raises `InvalidMessage` if nothing of the
-    payload can be understood.
+    `protocol` is the topic's, `received` in us since the epoch; `expanders` are the agent's, by version. Raises
+    `InvalidMessage` if nothing of the payload can be understood, `NeedsDictionary` if it is compacted and
+    cannot be written out yet.
     """
     context = Context(protocol=protocol, received=received, oldest=received - retention_us)
     found = Found([], {})
@@ -62,8 +76,16 @@ def parse(payload: bytes, *, protocol: str, received: int, retention_us: int) ->
         context = _with_protocol(context, envelope.protocol)
         for points, stamp in lists:
             _add(found, points, envelope.timestamp if stamp is None else stamp, context)
+        found.msg_id = envelope.msg_id
         return found
     root = codec.decode(document, is_msgpack, object)
+    version = dictionaries.version_of(root)
+    if version is not None:
+        if version not in expanders:
+            raise NeedsDictionary(version)
+        root = expanders[version].expand(root, protocol)  # type: ignore[arg-type]
+    if isinstance(root, dict):
+        found.msg_id = root.get("msgId")
     known = root == [] or (isinstance(root, dict) and any(root.get(key) == [] for key in LISTS))
     for count, shape in enumerate(_shapes(root)):
         known = True
@@ -98,8 +120,6 @@ def _shapes(root: object, depth: int = 0) -> Iterator[_Shape]:
     if not isinstance(root, dict):
         return
     stamp, protocol = root.get("timestamp"), root.get("protocol")
-    if isinstance(root.get("p"), list) and isinstance(root.get("v"), int):
-        raise InvalidMessage("compacted", "field names are compacted with a dictionary")
     if isinstance(root.get("messages"), list) or isinstance(root.get("readings"), list):
         for message in _items(root, "messages"):
             if not isinstance(message, dict) or not isinstance(message.get("readings"), list):

@@ -6,17 +6,20 @@ from typing import Final, NamedTuple
 from iotistica.domain.ids import AgentId, TenantId, decode_agent, decode_tenant
 from iotistica.errors import InvalidMessage
 
-CONSUMED: Final = (b"endpoints", b"metrics")
+CONSUMED: Final = (b"endpoints", b"metrics", b"meta")
+ORDERED: Final = (b"meta",)
+"""Topics whose messages are applied in the order in which they came."""
 LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
-FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics")
+FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics", "i/+/a/+/meta/#")
 
 
 class Route(NamedTuple):
     tenant: TenantId
     agent: AgentId
     rest: bytes
+    is_ordered: bool
 
 
 def route(topic: bytes) -> Route:
@@ -35,9 +38,10 @@ def _route(topic: bytes) -> Route:
         tenant, agent = decode_tenant(parts[1]), decode_agent(parts[3])
     except ValueError as exc:
         raise InvalidMessage("bad_topic", str(exc)) from exc
-    if parts[4].split(b"/", 1)[0] not in CONSUMED:
+    first = parts[4].split(b"/", 1)[0]
+    if first not in CONSUMED:
         raise InvalidMessage("bad_topic", "nothing consumes this topic")
-    return Route(tenant, agent, parts[4])
+    return Route(tenant, agent, parts[4], first in ORDERED)
 
 
 def protocol_of(rest: bytes) -> str:

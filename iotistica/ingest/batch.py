@@ -3,28 +3,41 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
-from typing import Final, NamedTuple
 from uuid import UUID
 
 from iotistica.domain.envelopes import Found
 from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading
+from iotistica.domain.sequences import Mark, mark_of
 from iotistica.storage import partitions
+from iotistica.storage.completion import Aside, Parked
 from iotistica.storage.dead_letters import DeadLetter
-from iotistica.storage.ledger import EntryCount
+from iotistica.storage.ledger import Committed, EntryCount
 from iotistica.storage.readings import Count
 from iotistica.storage.streams import EntryKey
 
-
-class Progress(NamedTuple):
-    """How far an entry is: messages stored before, messages seen now, and the dead letters among these."""
-
-    stored: int
-    seen: int
-    letters: list[DeadLetter]
+MessageKey = tuple[EntryKey, int]
+"""An entry and the number of one of its messages."""
 
 
-NEW: Final = Progress(0, 0, [])
+class Progress:
+    """How far an entry is: what was dealt with before, messages seen now, and what of these was put aside."""
+
+    def __init__(self, before: Committed | None = None) -> None:
+        self.before = before or Committed(0, frozenset(), frozenset())
+        self.seen = 0
+        self.letters: list[DeadLetter] = []
+        self.parked: list[Parked] = []
+
+    def copy(self) -> "Progress":
+        """One to go on with, while this stays as it is."""
+        new = Progress(self.before)
+        new.seen, new.letters, new.parked = self.seen, [*self.letters], [*self.parked]
+        return new
+
+    @property
+    def aside(self) -> Aside:
+        return Aside(self.letters, self.parked)
 
 
 class Batch:
@@ -35,8 +48,12 @@ class Batch:
         self.counts: dict[UUID, Count] = {}
         self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
         self.dead: Counter[str] = Counter()  # dead letters by reason
+        self.marks: list[tuple[TenantId, UUID, Mark]] = []
         self.progress: dict[EntryKey, Progress] = {}
         self.entries: list[EntryCount] = []
+        self.messages = 0  # whose content is to be stored
+        self.last: MessageKey | None = None  # of them
+        self.condemned: Counter[UUID | None] = Counter()  # messages we could not deal with, by agent
         self.found = 0  # readings, duplicates included
         self.conflicts = 0  # the same key with another value, inside the batch
 
@@ -58,6 +75,8 @@ class Batch:
             count.rejected += times
             key = tenant, agent, reason
             self.rejections[key] = self.rejections.get(key, 0) + times
+        if found.msg_id is not None and (mark := mark_of(found.msg_id)):
+            self.marks.append((tenant, agent, mark))
 
     def of(self, tenant: TenantId) -> int:
         """How many readings of a tenant there are to store."""

@@ -1,6 +1,7 @@
 """Reads batches from the streams and copies their readings into the table."""
 
 import asyncio
+import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -10,19 +11,18 @@ from uuid import UUID
 
 from loguru import logger
 
-from iotistica.domain import envelopes, topics
+from iotistica.alarms import Alarms
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Reading, clean_label
-from iotistica.domain.topics import Route
-from iotistica.errors import Conflict, InvalidMessage
-from iotistica.ingest.batch import NEW, Batch, Progress
+from iotistica.domain.readings import Reading
+from iotistica.domain.verdicts import Verdicts
+from iotistica.errors import Conflict, Invalid, Unavailable
+from iotistica.ingest.batch import Batch, MessageKey, Progress
 from iotistica.ingest.catalogue import Catalogue
+from iotistica.ingest.decoding import ALL, Decoder
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
-from iotistica.storage import ledger, partitions, streams
+from iotistica.storage import completion, ledger, partitions, sequences, streams
 from iotistica.storage import readings as table
-from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
-from iotistica.storage.ledger import EntryCount
 from iotistica.storage.limits import Limit, Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -31,11 +31,16 @@ from iotistica.storage.tenants import Tenant
 from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB
-ROWS: Final = 40_000  # readings in one transaction, and those of one message more
-IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
-BREATH: Final = 0.01  # seconds of decoding after which others get their turn
+IDLE: Final = 0.01  # seconds after the first look at empty streams
 TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
-TAKE_OVER_EVERY: Final = 15.0  # seconds between looks for entries a dead consumer left
+TAKE_OVER_EVERY: Final = 5.0  # seconds between looks for entries a dead consumer left
+YOUNG: Final = 30.0  # seconds after a start in which such entries need not be old: what died was probably us
+YOUNG_STALE: Final = 3000  # ms
+STOPPED: Final = "ingest_stopped"
+"""The alarm while most of what comes cannot be stored."""
+
+REFUSALS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
+"""What a message may bring about that the database or our packing of it does not take."""
 
 
 class Worker:
@@ -48,47 +53,56 @@ class Worker:
         redis: Redis,
         database: Database,
         directory: Directory,
+        decoder: Decoder,
         catalogue: Catalogue,
         limits: Limits,
+        verdicts: Verdicts,
+        alarms: Alarms,
         messages: int,
-        retention_days: int,
+        longest_idle: float,
     ) -> None:
+        """`messages` are asked for at a time; empty streams are looked at every `longest_idle` seconds."""
         self._name = name
         self._redis = redis
         self._database = database
         self._directory = directory
+        self._decoder = decoder
         self._catalogue = catalogue
         self._limits = limits
+        self._verdicts = verdicts
+        self._alarms = alarms
         self._messages = messages
+        self._longest_idle = longest_idle
         self._count = 1
         self._turn = 0
         self._bad: Counter[str] = Counter()
         self._told = -TELL_EVERY
-        self._retention_us = retention_days * partitions.DAY_US
         self._days: set[date] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Store what comes, until `stop`; the batch in hand is finished first."""
         self._days.clear()  # what a crash was about may be a partition that went away
         await self._catch_up(streams.read_own)
-        looked, idle = time.monotonic(), IDLE[0]
+        started = looked = time.monotonic()
+        idle = IDLE
         while not stop.is_set():
             if time.monotonic() - looked > TAKE_OVER_EVERY:
-                await self._catch_up(streams.take_over)
                 looked = time.monotonic()
+                stale = YOUNG_STALE if looked - started < YOUNG else streams.STALE
+                await self._catch_up(streams.take_over, idle=stale)
             if entries := await self._read():
-                idle = IDLE[0]
+                idle = IDLE
                 await self._store(entries)
             else:
                 await sleep(idle, stop)
-                idle = min(idle * 1.5, IDLE[1])
+                idle = min(idle * 1.5, self._longest_idle)
 
-    async def _catch_up(self, left: Callable[..., Awaitable[list[Entry]]]) -> None:
+    async def _catch_up(self, left: Callable[..., Awaitable[list[Entry]]], **how: int) -> None:
         """Store all that was left: by this consumer when it last stopped, or by one that is gone."""
         tenants = sorted(await self._directory.tenants())
         for at in range(0, len(tenants), MOST_ENTRIES):
             some = tenants[at : at + MOST_ENTRIES]
-            while entries := await left(self._redis, some, self._name, count=MOST_ENTRIES // len(some)):
+            while entries := await left(self._redis, some, self._name, count=MOST_ENTRIES // len(some), **how):
                 await self._store(entries, again=True)
 
     async def _read(self) -> list[Entry]:
@@ -101,29 +115,55 @@ class Worker:
         return await streams.read(self._redis, tenants, self._name, count=count)
 
     async def _store(self, entries: list[Entry], *, again: bool = False) -> None:
-        """Store entries, in as many transactions as their readings call for; `again` if some may be stored."""
+        """Store entries, in as many transactions as their readings call for; `again` if some may be stored.
+
+        Messages that cannot be stored are found by halving: what is refused is tried again by half as many, until
+        one is left, which is put aside.
+        """
         messages = sum(len(entry.messages) for entry in entries)
         self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
         progress = await self._committed(entries) if again else {}
+        condemned: dict[MessageKey, str] = {}
+        most = ALL
         while entries:
             began = time.monotonic()
-            batch = await self._decode(entries, progress)
+            batch = await self._decoder.decode(entries, progress, condemned, most)
+            self._judge(batch)
             try:
                 stored = await self._commit(batch)
             except Conflict:  # another consumer took an entry over and stored it meanwhile
                 progress = await self._committed(entries)
                 continue
+            except REFUSALS as exc:
+                if batch.messages <= 1:
+                    if batch.last is None:
+                        raise
+                    condemned[batch.last] = str(exc) or type(exc).__name__
+                    logger.opt(exception=exc).warning("a message cannot be stored")
+                most = max(batch.messages // 2, 1)
+                continue
+            most = most * 2 if most < ALL else ALL
+            self._verdicts.add(batch.messages, batch.counts, batch.condemned)
+            if batch.messages:
+                self._alarms.set(STOPPED, None)
             progress |= batch.progress
-            done = [entry for entry in entries if progress.get(entry.key, NEW).seen == len(entry.messages)]
+            done = [e for e in entries if e.key in progress and progress[e.key].seen == len(e.messages)]
             entries = entries[len(done) :]
             if done:
-                await streams.finish(self._redis, done, {entry.key: progress[entry.key].letters for entry in done})
+                await completion.finish(self._redis, done, {entry.key: progress[entry.key].aside for entry in done})
             self._report(batch, stored, time.monotonic() - began)
+
+    def _judge(self, batch: Batch) -> None:
+        """Raise `Unavailable` if it is not the messages that are at fault; they stay where they are."""
+        if batch.condemned and self._verdicts.are_hopeless(batch.messages, batch.condemned):
+            text = "most messages cannot be stored, so no more are put aside: see the log for what refuses them"
+            self._alarms.set(STOPPED, text)
+            raise Unavailable(text)
 
     async def _committed(self, entries: list[Entry]) -> dict[EntryKey, Progress]:
         async with self._database.transaction() as tx:
             found = await ledger.committed(tx, [entry.key for entry in entries])
-        return {key: Progress(messages, 0, []) for key, messages in found.items()}
+        return {key: Progress(before) for key, before in found.items()}
 
     async def _commit(self, batch: Batch) -> table.Stored:
         """Everything a batch says, in one transaction."""
@@ -144,6 +184,8 @@ class Worker:
             stored = await table.store(tx, rows, batch.counts)
             if batch.rejections:
                 await ledger.count_rejections(tx, batch.rejections)
+            if batch.marks:
+                await sequences.add(tx, batch.marks)
         self._catalogue.learn(learned)
         return stored
 
@@ -164,58 +206,6 @@ class Worker:
 
             batch.reject("rate_quota", is_beyond)
 
-    async def _decode(self, entries: list[Entry], progress: Mapping[EntryKey, Progress]) -> Batch:
-        """The next messages of these entries, in order, until they hold `ROWS` readings."""
-        batch, breathed = Batch(), time.monotonic()
-        asked = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
-        owners = await self._directory.owners(asked)
-        for entry in entries:
-            stored, seen, letters = progress.get(entry.key, NEW)
-            letters, dead_before, first = list(letters), 0, max(stored, seen)
-            while seen < len(entry.messages) and batch.found < ROWS:
-                # Of what is stored already only the dead letters are wanted: they may not be put aside yet.
-                letter = self._decode_one(batch if seen >= stored else Batch(), entry, seen, owners)
-                if letter is not None:
-                    letters.append(letter)
-                    dead_before += seen < first
-                seen += 1
-                if time.monotonic() - breathed > BREATH:
-                    await asyncio.sleep(0)
-                    breathed = time.monotonic()
-            if seen > first:
-                dead = len(letters) - len(progress.get(entry.key, NEW).letters) - dead_before
-                batch.entries.append(EntryCount(*entry.key, first, seen - first - dead, dead))
-                batch.dead.update(letter.reason for letter in letters[len(letters) - dead :])
-            batch.progress[entry.key] = Progress(stored, seen, letters)
-            if batch.found >= ROWS:
-                break
-        return batch
-
-    def _decode_one(
-        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]
-    ) -> DeadLetter | None:
-        """Add the readings of one message; returns it as a dead letter if it cannot be understood."""
-        topic, payload = entry.messages[number]
-        received = entry.received + number  # as the intake stamped them
-        try:
-            route = topics.route(topic)
-            if owners.get(route.agent) != entry.tenant:
-                return DeadLetter(topic, payload, received, "unknown_agent", "")
-            if route.rest == b"metrics":
-                found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
-            else:
-                protocol = clean_label(topics.protocol_of(route.rest)) or "unknown"
-                found = envelopes.parse(
-                    payload, protocol=protocol, received=received, retention_us=self._retention_us
-                )
-        except InvalidMessage as exc:
-            return DeadLetter(topic, payload, received, exc.code, str(exc))
-        except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
-            logger.opt(exception=True).error("a message could not be decoded")
-            return DeadLetter(topic, payload, received, "internal_error", "")
-        batch.add(entry.tenant, route.agent, found)
-        return None
-
     def _report(self, batch: Batch, stored: table.Stored, seconds: float) -> None:
         READINGS.add(stored.stored, {"outcome": "stored"})
         READINGS.add(stored.duplicate, {"outcome": "duplicate"})
@@ -231,10 +221,3 @@ class Worker:
             logger.bind(**self._bad).warning("bad input set aside")
             self._told = time.monotonic()
             self._bad.clear()
-
-
-def _route(topic: bytes) -> Route | None:
-    try:
-        return topics.route(topic)
-    except InvalidMessage:
-        return None

@@ -9,10 +9,10 @@ fails when they change.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import gmqtt
 from gmqtt.mqtt.connection import MQTTConnection
@@ -20,6 +20,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 
 from iotistica.errors import CannotStart, Refused, Superseded, Unavailable
 from iotistica.mqtt.protocol import Protocol, Raw, publish_packet
+from iotistica.storage.breaker import Breaker
 
 KEEPALIVE: Final = 30  # seconds
 CONNECT_SECONDS: Final = 10.0
@@ -171,28 +172,12 @@ async def _set_on(stop: asyncio.Event, event: asyncio.Event) -> None:
     event.set()
 
 
-@asynccontextmanager
-async def connect(
-    url: str, *, client_id: str | None = None, keep_session: bool = False, keepalive: int = KEEPALIVE
-) -> AsyncIterator[Client]:
-    """A connection to the broker of `mqtt[s]://user:password@host:port`, closed at the end of the block.
-
-    Raises `CannotStart` for refused credentials and `Unavailable` for everything that may pass.
-    """
-    parts = urlsplit(url)
-    properties = {"session_expiry_interval": NEVER_EXPIRES} if keep_session else {}
-    raw = _Client(client_id or "", clean_session=not keep_session, optimistic_acknowledgement=False, **properties)
-    if parts.username:
-        raw.set_auth_credentials(unquote(parts.username), unquote(parts.password or ""))
+async def _open(raw: _Client, parts: SplitResult, keepalive: int) -> None:
     tls = parts.scheme in ("mqtts", "ssl")
+    host, port = parts.hostname or "127.0.0.1", parts.port or (8883 if tls else 1883)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await raw.connect(
-                parts.hostname or "127.0.0.1",
-                parts.port or (8883 if tls else 1883),
-                ssl=tls,
-                keepalive=keepalive,
-            )
+            await raw.connect(host, port, ssl=tls, keepalive=keepalive)
     except MQTTConnectError as exc:
         raw.abort()
         if exc._code in _BAD_CREDENTIALS:
@@ -200,7 +185,30 @@ async def connect(
         raise Refused(f"the broker refused the connection: {exc}") from exc
     except (OSError, TimeoutError) as exc:
         raw.abort()
-        raise Unavailable(f"cannot reach the broker at {parts.hostname}:{parts.port}: {exc}") from exc
+        raise Unavailable(f"cannot reach the broker at {host}:{port}: {exc}") from exc
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    client_id: str | None = None,
+    keep_session: bool = False,
+    keepalive: int = KEEPALIVE,
+    breaker: Breaker | None = None,
+) -> AsyncIterator[Client]:
+    """A connection to the broker of `mqtt[s]://user:password@host:port`, closed at the end of the block.
+
+    With a `breaker` it is asked before, and told whether the connection was made.
+    Raises `CannotStart` for refused credentials and `Unavailable` for everything that may pass.
+    """
+    parts = urlsplit(url)
+    properties = {"session_expiry_interval": NEVER_EXPIRES} if keep_session else {}
+    raw = _Client(client_id or "", clean_session=not keep_session, optimistic_acknowledgement=False, **properties)
+    if parts.username:
+        raw.set_auth_credentials(unquote(parts.username), unquote(parts.password or ""))
+    with breaker.guard() if breaker else nullcontext():
+        await _open(raw, parts, keepalive)
     client = Client(raw)
     try:
         if client.is_lost:

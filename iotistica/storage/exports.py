@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from psycopg import sql
-from redis.asyncio import Redis
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx
-from iotistica.storage.redis import translated
+from iotistica.storage.redis import Redis, translated
 
 # What is secret stays: hashes, digests and password lines would be of use to nobody but a thief.
 TABLES: Final = {
@@ -39,6 +38,10 @@ TABLES: Final = {
     "payloads": "SELECT sum(processed) AS processed, sum(dead) AS dead FROM ("
     "SELECT processed, dead FROM payloads_ledger WHERE tenant_id = {tenant}"
     " UNION ALL SELECT processed, dead FROM payloads_ledger_totals WHERE tenant_id = {tenant}) rows",
+    "sequence_runs": "SELECT agent_uuid, first_ms, last_ms, first, last FROM sequence_runs"
+    " WHERE tenant_id = {tenant} ORDER BY agent_uuid, first_ms",
+    "dictionaries": "SELECT agent_uuid, version, content, changed_at FROM dictionaries"
+    " WHERE tenant_id = {tenant} ORDER BY agent_uuid, version",
     "audit_events": "SELECT * FROM audit_events WHERE tenant_id = {tenant} ORDER BY id",
 }
 UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"
@@ -75,6 +78,9 @@ REMOVE: Final = (
             "rejections_totals",
             "payloads_ledger",
             "payloads_ledger_totals",
+            "sequence_marks",
+            "sequence_runs",
+            "dictionaries",
             "broker_accounts",
             "agent_challenges",
             "agent_keys",
@@ -103,6 +109,6 @@ async def remove(tx: Tx, tenant: TenantId) -> None:
 
 async def remove_keys(redis: Redis, tenant: TenantId) -> None:
     """Remove what Redis holds of a tenant."""
-    with translated():
+    with translated(redis):
         async for key in redis.scan_iter(match=f"tenant:{{{tenant}}}:*", count=1000):
             await redis.delete(key)

@@ -7,14 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from loguru import logger
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, WatchError
 
 from iotistica.errors import Superseded, Unavailable
-from iotistica.storage.redis import translated
+from iotistica.storage.redis import Redis, translated
 from iotistica.supervise import sleep
 
-NAMES: Final = ("intake", "background")
+NAMES: Final = ("intake", "control", "background")
 TTL: Final = 15_000  # ms
 RENEW: Final = 5.0  # seconds
 RETRY: Final = 1.0  # seconds between tries to get it
@@ -66,14 +65,14 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
 
 async def forget_all(redis: Redis) -> None:
     """End every lease; for the start of a Redis that only we use, where their holders are gone."""
-    with translated():
+    with translated(redis):
         await redis.delete(*(f"lease:{name}" for name in NAMES))
 
 
 async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> int | None:
     waiting = False
     while not stop.is_set():
-        with translated():
+        with translated(redis):
             if await redis.set(key, token, nx=True, px=TTL):
                 return int(await redis.incr(f"{key}:fence"))
         if not waiting:
@@ -85,7 +84,7 @@ async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> i
 
 async def _renew(redis: Redis, key: str, token: str) -> bool:
     """Prolong our lease, or take it again if it ran out and nobody has it."""
-    with translated():
+    with translated(redis):
         async with redis.pipeline(transaction=True) as pipe:
             try:
                 await pipe.watch(key)
@@ -102,7 +101,7 @@ async def _renew(redis: Redis, key: str, token: str) -> bool:
 
 async def _release(redis: Redis, key: str, token: str) -> None:
     try:
-        with translated():
+        with translated(redis):
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(key)
                 if await pipe.get(key) == token.encode():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -11,25 +11,39 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
 ENTRIES: Final = """
-INSERT INTO payloads_ledger (tenant_id, entry, first, processed, dead)
-SELECT * FROM unnest(%(tenants)s::text[], %(entries)s::text[], %(firsts)s::int[], %(processed)s::int[],
-                     %(dead)s::int[])
+INSERT INTO payloads_ledger (tenant_id, entry, first, processed, dead, dead_at, parked_at)
+SELECT tenant_id, entry, first, messages - cardinality(dead::int[]) - cardinality(parked::int[]),
+       cardinality(dead::int[]), dead::int[], parked::int[]
+FROM unnest(%(tenants)s::text[], %(entries)s::text[], %(firsts)s::int[], %(messages)s::int[], %(dead)s::text[],
+            %(parked)s::text[]) AS n (tenant_id, entry, first, messages, dead, parked)
 """
 COMMITTED: Final = """
-SELECT tenant_id, entry, sum(processed + dead)::int FROM payloads_ledger
+SELECT tenant_id, entry, processed + dead + cardinality(parked_at) AS messages, dead_at, parked_at
+FROM payloads_ledger
 JOIN unnest(%(tenants)s::text[], %(entries)s::text[]) AS n (tenant_id, entry) USING (tenant_id, entry)
-GROUP BY tenant_id, entry
 """
 
 
 class EntryCount(msgspec.Struct, frozen=True):
-    """What became of the messages of an entry from the one numbered `first` on."""
+    """What became of so many messages of an entry from the one numbered `first` on.
+
+    `dead` and `parked` are the numbers of those that were put aside.
+    """
 
     tenant: TenantId
     entry: str
     first: int
-    processed: int
-    dead: int
+    messages: int
+    dead: Sequence[int] = ()
+    parked: Sequence[int] = ()
+
+
+class Committed(NamedTuple):
+    """How many messages of an entry, from its first on, are dealt with, and which of them were put aside."""
+
+    messages: int
+    dead: frozenset[int]
+    parked: frozenset[int]
 
 
 async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
@@ -45,18 +59,29 @@ async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
             "tenants": [c.tenant for c in rows],
             "entries": [c.entry for c in rows],
             "firsts": [c.first for c in rows],
-            "processed": [c.processed for c in rows],
-            "dead": [c.dead for c in rows],
+            "messages": [c.messages for c in rows],
+            "dead": [_array(c.dead) for c in rows],
+            "parked": [_array(c.parked) for c in rows],
         },
     )
 
 
-async def committed(tx: Tx, entries: Sequence[tuple[TenantId, str]]) -> dict[tuple[TenantId, str], int]:
-    """How many messages of each of these entries, from its first on, are stored already."""
+def _array(numbers: Sequence[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"  # as text: arrays of arrays would need one length
+
+
+async def committed(tx: Tx, entries: Sequence[tuple[TenantId, str]]) -> dict[tuple[TenantId, str], Committed]:
+    """What is dealt with already of each of these entries."""
     cursor = await tx.execute(
         COMMITTED, {"tenants": [tenant for tenant, _ in entries], "entries": [entry for _, entry in entries]}
     )
-    return {(TenantId(tenant), entry): messages for tenant, entry, messages in await cursor.fetchall()}
+    found: dict[tuple[TenantId, str], Committed] = {}
+    for tenant, entry, messages, dead, parked in await cursor.fetchall():
+        before = found.get((tenant, entry), Committed(0, frozenset(), frozenset()))
+        found[tenant, entry] = Committed(
+            before.messages + messages, before.dead | set(dead), before.parked | set(parked)
+        )
+    return found
 
 
 REJECT: Final = """

@@ -61,7 +61,7 @@ class Limits:
         return self._local[key]
 
     async def _count_in_redis(self, key: str, count: int) -> int:
-        with translated():
+        with translated(self._redis):
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.incrby(key, count)
                 pipe.expire(key, 2 * WINDOW)

@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Conflict, Invalid, Unavailable
+from iotistica.storage.breaker import Breaker
 
 Tx = psycopg.AsyncConnection[TupleRow]
 Row = TypeVar("Row")
@@ -23,6 +24,7 @@ Role = Literal["iotistica_api", "iotistica_worker"]
 """Neither owns a table. `api` sees the tenant its transaction names and nothing else, `worker` every tenant."""
 
 POOL_WAIT: Final = 10.0  # seconds to wait for a free connection
+PROBE_WAIT: Final = 2.0  # seconds, of one that finds out whether the server is back
 IDLE_IN_TRANSACTION: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
 
 SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
@@ -42,8 +44,15 @@ class Database:
         role: Role | None,
         statement_seconds: float,
         configure: Callable[[Tx], Awaitable[None]] | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
-        """`configure` runs once on each new connection, in a transaction of its own; `role` None is the owner."""
+        """`configure` runs once on each new connection, in a transaction of its own; `role` None is the owner.
+
+        Pools of one server share its `breaker`.
+        """
+        self.breaker = breaker or Breaker("postgres")
+        self._size = size
+        self._busy = 0
         options = (
             f"-c statement_timeout={int(statement_seconds * 1000)}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION} -c timezone=UTC"
@@ -85,10 +94,11 @@ class Database:
         connection's, which others use after us. Waits `patience` seconds for a connection.
         """
         try:
-            async with self._pool.connection(timeout=patience) as tx, tx.transaction():
-                if tenant is not None:
-                    await tx.execute(SET_TENANT, {"tenant": tenant})
-                yield tx
+            with self.breaker.guard(_is_lost):
+                async with self._connection(patience) as tx, tx.transaction():
+                    if tenant is not None:
+                        await tx.execute(SET_TENANT, {"tenant": tenant})
+                    yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
         except (psycopg.DataError, psycopg.IntegrityError) as exc:
@@ -100,6 +110,24 @@ class Database:
             raise Unavailable("the query took too long: ask for a shorter range") from exc
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
+
+    @asynccontextmanager
+    async def _connection(self, patience: float) -> AsyncIterator[Tx]:
+        """A connection of the pool; while the server is away nobody waits long for one."""
+        if not self.breaker.is_closed:
+            patience = min(patience, PROBE_WAIT)
+        try:
+            connection = await self._pool.getconn(timeout=patience)
+        except PoolTimeout:
+            if self._busy >= self._size:  # which says nothing of the server
+                raise Unavailable("all connections to PostgreSQL are in use") from None
+            raise
+        self._busy += 1
+        try:
+            yield connection
+        finally:
+            self._busy -= 1
+            await self._pool.putconn(connection)
 
     async def listen(self, channel: LiteralString, changed: asyncio.Event) -> None:
         """Set the event at each notification of a channel; ends only by an error or by being cancelled."""
@@ -115,6 +143,10 @@ class Database:
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
         raise Unavailable("PostgreSQL: the listening connection ended")
+
+
+def _is_lost(exc: Exception) -> bool:
+    return isinstance(exc, _LOST) and not isinstance(exc, psycopg.errors.QueryCanceled)
 
 
 async def rows_as(

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
+from uuid import UUID
 
 from loguru import logger
 from redis import asyncio as driver
@@ -12,11 +13,17 @@ from redis.backoff import NoBackoff
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Full, Unavailable
+from iotistica.storage.breaker import Breaker
 
-Redis = driver.Redis
+
+class Redis(driver.Redis):
+    """The driver's client, and the breaker that all its calls in this process share."""
+
+    breaker: Breaker
+
 
 CONNECTIONS: Final = 32
-TIMEOUT: Final = 5.0  # seconds for one answer
+TIMEOUT: Final = 3.0  # seconds for one answer
 
 PLATFORM_DLQ: Final = "platform:dlq"
 
@@ -33,12 +40,20 @@ def client(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )
-    return Redis.from_pool(pool)
+    made = cast(Redis, Redis.from_pool(pool))
+    made.breaker = Breaker("redis")
+    return made
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The driver's errors stop at this line."""
+def translated(redis: Redis) -> Iterator[None]:
+    """The driver's errors stop at this line; raises `Unavailable` without a try while the breaker is open."""
+    with redis.breaker.guard(), _our_errors():
+        yield
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
     try:
         yield
     except exceptions.OutOfMemoryError as exc:
@@ -55,7 +70,7 @@ def translated() -> Iterator[None]:
 
 async def ping(redis: Redis) -> None:
     """Raise `Unavailable` unless Redis answers."""
-    with translated():
+    with translated(redis):
         await redis.ping()
 
 
@@ -65,7 +80,7 @@ async def check(redis: Redis) -> None:
     Before 8.4 a default user with fewer rights than `+@all` makes the replay of the append-only file drop
     what was written inside MULTI, stream acknowledgements included (redis/redis#14541).
     """
-    with translated():
+    with translated(redis):
         try:
             user = await redis.execute_command("ACL", "GETUSER", "default")  # type: ignore[no-untyped-call]
         except exceptions.NoPermissionError:
@@ -88,7 +103,7 @@ WANTED: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy
 
 async def _warn_of_settings(redis: Redis) -> None:
     try:
-        with translated():
+        with translated(redis):
             found = await redis.config_get(*WANTED)
     except exceptions.ResponseError:
         return  # not ours to ask
@@ -101,6 +116,14 @@ def readings_stream(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:agent:devices:ingestion"
 
 
+def control_stream(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:agent:control"
+
+
+def parked_stream(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:agent:parked"
+
+
 def dead_letter_stream(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:agent:devices:dlq"
 
@@ -109,9 +132,17 @@ def ledger_key(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:ledger"
 
 
+def dictionary_key(tenant: TenantId, agent: UUID) -> str:
+    return f"tenant:{{{tenant}}}:dict:{agent}"
+
+
 def limit_key(tenant: str | None, name: str, subject: str, minute: int) -> str:
     scope = f"tenant:{{{tenant}}}:" if tenant else ""
     return f"{scope}limit:{name}:{subject}:{minute}"
+
+
+def control_group(tenant: TenantId) -> str:
+    return f"{{{tenant}}}:control"
 
 
 def writers_group(tenant: TenantId) -> str:

@@ -1,5 +1,6 @@
 """The public agent's recorded traffic goes in over MQTT and comes out of the REST API."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -81,17 +82,58 @@ def _exact(time: str) -> str:
     return time.removesuffix("Z").rstrip("0").rstrip(".")
 
 
-def test_compacted_payloads_are_kept_with_their_bytes(server: Served) -> None:
-    """Until dictionaries are understood, what uses them is a dead letter and not lost."""
+def test_compacted_payloads_are_what_plain_ones_would_be(server: Served) -> None:
+    """A batch that precedes its dictionary waits for it; then both give the readings that were measured."""
     tenant = server.add_tenant("compacted")
     agent = server.add_agent("compacted")
-    packet = next(p for p in captured.packets("mode_dict") if "/endpoints/" in p["topic"])
-    payload, _ = captured.moved_now().payload(packet)
-    with Client311(server.mqtt_port, agent["username"], agent["password"]) as device:
-        device.publish(f"{agent['topic']}/endpoints/modbus", payload)
+    shift = captured.moved_now()
+    packets = [p for p in captured.packets("mode_dict") if "/endpoints/" in p["topic"] or "/meta/" in p["topic"]]
+    first, *rest = packets
     client = server.login(tenant)
-    balance = until(
-        lambda: (p := client.get("/ingestion/ledger").json()["payloads"])["deadLettered"] == 1 and p,
-        what="the dead letter",
-    )
-    assert balance == {"takenIn": 1, "processed": 0, "waiting": 0, "deadLettered": 1}
+
+    def payloads() -> dict[str, int]:
+        return dict(client.get("/ingestion/ledger").json()["payloads"])
+
+    with Client311(server.mqtt_port, agent["username"], agent["password"]) as device:
+        device.replay(first, f"{agent['topic']}/endpoints/modbus", shift.payload(first)[0])
+        waiting = {"takenIn": 1, "processed": 0, "waiting": 1, "deadLettered": 0}
+        until(lambda: client.get("/ingestion/health").json()["parkedMessages"] == 1, what="the parked batch")
+        assert payloads() == waiting
+        for packet in rest:
+            rest_of_topic = packet["topic"].split("/", 4)[4]
+            device.replay(packet, f"{agent['topic']}/{rest_of_topic}", shift.payload(packet)[0])
+    whole = {"takenIn": len(packets), "processed": len(packets), "waiting": 0, "deadLettered": 0}
+    until(lambda: payloads() == whole, what="everything stored")
+    batches = [shift.payload(p)[1] for p in packets if "/endpoints/" in p["topic"]]
+    wanted = dict(_written_out(batch) for batch in batches for batch in _readings(batch))
+    got = {}
+    for metric in sorted({metric for metric, _ in wanted}):
+        answer = client.get(
+            f"/readings/{agent['uuid']}/timeseries", params={"metric": metric, "start": "1h", "limit": 1000}
+        ).json()
+        for value in answer["readings"]:
+            got[metric, _exact(value["time"].replace("+00:00", "Z"))] = (
+                value["value"],
+                value["unit"],
+                value["quality"],
+            )
+    assert len(wanted) == len(got) == 2 * 12 * 4
+    assert got == wanted
+
+
+def _readings(batch: Any) -> Iterator[list[Any]]:
+    """The pairs of each reading of a compacted batch, by position alone."""
+    (messages,) = (pair[2] for pair in batch["p"] if pair[0] == "a")
+    for message in messages:
+        yield from next(pair[2] for pair in message if pair[0] == "a")
+
+
+def _written_out(pairs: list[Any]) -> tuple[tuple[str, str], tuple[Any, ...]]:
+    """A reading as a person reads it off the capture: time, device, two ids twice, perhaps protocol, and on."""
+    rest = pairs[5:]
+    if rest[0][0] == 3:  # its protocol, which a failed read lacks
+        rest = rest[1:]
+    (_, metric), (_, value), (_, unit), (_, quality) = rest[:4]
+    time, device = pairs[0][1], {1: "plc-001-11111111"}.get(pairs[1][1], pairs[1][1])
+    number = None if value is None else float(value)
+    return (f"{device}.{metric}", _exact(time)), (number, unit or None, {1: "good", 2: "bad"}[quality])

@@ -19,7 +19,7 @@ from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROL
 from iotistica.embedded import home
 from iotistica.settings import Settings
 from tests.devices import Device, key_for
-from tests.serving import Served
+from tests.serving import Served, until
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 SECRET = "the secret of a broker"
@@ -37,7 +37,10 @@ class Route(NamedTuple):
 def routes() -> Iterator[Route]:
     """Every route of the application."""
     site = Site(settings=Settings(), key=bytes(32), broker=Broker(protocol="mqtt", host="h", port=1))
-    made = app.create(database=None, lookups=None, redis=None, site=site, roles=[])  # type: ignore[arg-type]
+    nothing: Any = None
+    made = app.create(
+        database=nothing, lookups=nothing, redis=nothing, inbox=nothing, vitals=nothing, site=site, roles=[]
+    )
     for route in made.routes:
         for handler in getattr(route, "route_handlers", ()):
             if isinstance(handler, HTTPRouteHandler):
@@ -103,12 +106,21 @@ def people(server: Served) -> People:
         "link": owner.post("/auth/invitations", json={"email": "x@example.com"}).json()["id"],
         "api-keys": owner.get("/auth/api-keys").json()["keys"][0]["id"],
         "provision": owner.get("/provision/keys").json()["keys"][0]["id"],
+        "id": a_dead_letter(owner, agent),
         "name": owner.post("/mqtt-users", json={"name": "reader"}).json()["name"],
     }
     assert tenant
     base = f"http://127.0.0.1:{server.http_port}"
     stranger = server.login("strangers", "owner")
     return People(base, roles, keys, nobody, agent, unproven, other, stranger, ids)
+
+
+def a_dead_letter(owner: httpx.Client, agent: Device) -> str:
+    """The id of a message that could not be read."""
+    with agent.connect() as device:
+        device.publish(f"{agent.topic}/endpoints/x", b"{bad")
+    letters = until(lambda: owner.get("/ingestion/dead-letters").json()["deadLetters"], what="a dead letter")
+    return str(letters[0]["id"])
 
 
 def address(route: Route, value: str) -> str:

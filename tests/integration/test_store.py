@@ -16,7 +16,7 @@ from iotistica.ingest.catalogue import Catalogue
 from iotistica.storage import agents, ledger, partitions, readings
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
-from iotistica.storage.ledger import EntryCount
+from iotistica.storage.ledger import Committed, EntryCount
 from iotistica.storage.postgres import Database
 from iotistica.storage.readings import Count, Stored
 from tests.conftest import Stack
@@ -115,7 +115,7 @@ async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -
 
 async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agent: AgentId) -> None:
     """The ledger's rows become totals; what it says stays the same, and an entry counts once."""
-    entry = [EntryCount(tenant, "1-1", 0, 3, 1)]
+    entry = [EntryCount(tenant, "1-1", 0, 4, [3])]
     async with database.transaction() as tx:
         await ledger.count_entries(tx, entry)
     for _ in range(3):
@@ -131,7 +131,9 @@ async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agen
             await ledger.fold_payloads(tx, tenant, before=later, still_open=["1-1"])
     async with database.transaction() as tx:
         assert (await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)) == before
-        assert await ledger.committed(tx, [(tenant, "1-1"), (tenant, "1-2")]) == {(tenant, "1-1"): 4}
+        assert await ledger.committed(tx, [(tenant, "1-1"), (tenant, "1-2")]) == {
+            (tenant, "1-1"): Committed(4, frozenset({3}), frozenset())
+        }
     with pytest.raises(Conflict):
         async with database.transaction() as tx:
             await ledger.count_entries(tx, entry)  # delivered again: it was still open

@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iotistica.domain.ids import TenantId
-from iotistica.errors import CannotStart, Full, Superseded
-from iotistica.storage import lease, streams
+from iotistica.errors import CannotStart, Superseded
+from iotistica.storage import completion, lease, stream_states, streams
 from iotistica.storage import redis as redis_
+from iotistica.storage.completion import Aside
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import ENTRY_BYTES, _chunks
+from iotistica.storage.streams import ENTRY_BYTES, READINGS, _chunks
 
 
 def new_tenant() -> TenantId:
@@ -26,40 +27,39 @@ MARK = 1_000_000
 async def test_what_is_appended_is_read_once_and_gone_when_finished(redis: Redis) -> None:
     """Bytes, order and receive time survive; the ledger's waiting goes back to nothing."""
     one, two = new_tenant(), new_tenant()
-    batches = {one: [(b"t/%d" % n, bytes([n])) for n in range(3)], two: [(b"u", b"\xff\0")]}
+    batches = {(one, READINGS): [(b"t/%d" % n, bytes([n])) for n in range(3)], (two, READINGS): [(b"u", b"\xff\0")]}
     await streams.append(redis, batches, received=123, mark=MARK)
     entries = await streams.read(redis, [one, two], "c", count=10)
     entries += await streams.read(redis, [one, two], "c", count=10)  # the first read made the groups
     assert {(e.tenant, e.received, tuple(e.messages)) for e in entries} == {
-        (tenant, 123, tuple(messages)) for tenant, messages in batches.items()
+        (tenant, 123, tuple(messages)) for (tenant, _), messages in batches.items()
     }
     assert await streams.read(redis, [one, two], "c", count=10) == []
     assert [e.id for e in await streams.read_own(redis, [one], "c", count=10)] == [entries[0].id]
-    assert await streams.open_ids(redis, one) == [entries[0].id.decode()]
+    assert await stream_states.open_ids(redis, one) == [entries[0].id.decode()]
     letter = DeadLetter(b"t/1", b"\1", 123, "bad_json", "why")
     for _ in range(2):  # the second time, as after a lost answer, changes nothing
-        await streams.finish(redis, entries, {entries[0].key: [letter]})
-    state = (await streams.states(redis, [one], now=0.0))[0]
+        await completion.finish(redis, entries, {entries[0].key: Aside([letter])})
+    state = (await stream_states.states(redis, [one], now=0.0))[0]
     assert (state.taken, state.waiting, state.entries, state.dead) == (3, 0, 0, 1)
-    assert await streams.open_ids(redis, one) == []
+    assert await stream_states.open_ids(redis, one) == []
 
 
-async def test_a_full_stream_takes_nothing_from_any_tenant(redis: Redis) -> None:
-    """At its mark the whole batch waits, so that order is kept."""
-    one, two = new_tenant(), new_tenant()
+async def test_a_full_stream_takes_nothing_and_others_do(redis: Redis) -> None:
+    """At its mark a stream is named and left alone; the other tenants' messages are taken."""
+    one, two = (new_tenant(), READINGS), (new_tenant(), READINGS)
     for _ in range(2):
-        await streams.append(redis, {one: [(b"t", b"x")]}, received=1, mark=2)
-    with pytest.raises(Full):
-        await streams.append(redis, {two: [(b"t", b"x")], one: [(b"t", b"x")]}, received=1, mark=2)
-    assert (await streams.states(redis, [one], now=0.0))[0].taken == 2
-    assert (await streams.states(redis, [two], now=0.0))[0].taken == 0
+        assert await streams.append(redis, {one: [(b"t", b"x")]}, received=1, mark=2) == set()
+    assert await streams.append(redis, {two: [(b"t", b"x")], one: [(b"t", b"x")]}, received=1, mark=2) == {one}
+    assert (await stream_states.states(redis, [one[0]], now=0.0))[0].taken == 2
+    assert (await stream_states.states(redis, [two[0]], now=0.0))[0].taken == 1
 
 
 async def test_entries_of_a_dead_consumer_are_taken_over(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a consumer read and never finished goes to another, after a while."""
     tenant = new_tenant()
-    await streams.make_groups(redis, [tenant])
-    await streams.append(redis, {tenant: [(b"t", b"x")]}, received=1, mark=MARK)
+    await streams.make_groups(redis, [tenant], READINGS)
+    await streams.append(redis, {(tenant, READINGS): [(b"t", b"x")]}, received=1, mark=MARK)
     (entry,) = await streams.read(redis, [tenant], "dead", count=1)
     assert await streams.take_over(redis, [tenant], "alive", count=1) == []
     monkeypatch.setattr(streams, "STALE", 0)

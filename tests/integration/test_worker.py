@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 
+from iotistica.alarms import Alarms
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
+from iotistica.domain.verdicts import Verdicts
 from iotistica.errors import Full, Unavailable
 from iotistica.ingest.catalogue import Catalogue
+from iotistica.ingest.decoding import Decoder
+from iotistica.ingest.dictionaries import Dictionaries
 from iotistica.ingest.worker import Worker
-from iotistica.storage import dead_letters, ledger, readings, streams
+from iotistica.storage import completion, dead_letters, ledger, readings, stream_states, streams
 from iotistica.storage import redis as redis_
+from iotistica.storage.completion import Aside
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
 from iotistica.storage.limits import Limits
@@ -25,15 +30,19 @@ READINGS = 3
 @pytest.fixture
 def make(redis: Redis, database: Database) -> Any:
     def worker(name: str) -> Worker:
+        directory = Directory(database)
         return Worker(
             name,
             redis=redis,
             database=database,
-            directory=Directory(database),
+            directory=directory,
+            decoder=Decoder(directory, Dictionaries(redis, database), retention_days=30),
             catalogue=Catalogue(),
             limits=Limits(redis),
+            verdicts=Verdicts(),
+            alarms=Alarms(),
             messages=100,
-            retention_days=30,
+            longest_idle=0.05,
         )
 
     return worker
@@ -50,14 +59,14 @@ async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int, tog
             when = (start + timedelta(seconds=number * together + part)).isoformat()
             points = [{"metric": f"m{n}", "value": n, "timestamp": when} for n in range(READINGS)]
             messages += [(topic, json.dumps({"readings": [*points, 17]}).encode()), (topic, b"{bad")]
-        await streams.append(redis, {tenant: messages}, received=now, mark=10_000)
+        await streams.append(redis, {(tenant, streams.READINGS): messages}, received=now, mark=10_000)
 
 
 async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: AgentId, pairs: int) -> bool:
     """Whether so many good and as many bad messages are in both ledgers, once each."""
     async with database.transaction() as tx:
         readings, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
-    (stream,) = await streams.states(redis, [tenant], now=0.0)
+    (stream,) = await stream_states.states(redis, [tenant], now=0.0)
     counted = (readings.found, readings.stored, readings.duplicate, readings.rejected)
     wanted = ((READINGS + 1) * pairs, READINGS * pairs, 0, pairs)
     taken = (stream.taken, stream.waiting, stream.entries, stream.dead, payloads.processed, payloads.dead)
@@ -97,16 +106,16 @@ async def test_what_is_committed_but_not_finished_is_counted_once(
 ) -> None:
     """Redis goes away right after the commit, before it finishes the entries or before its answer arrives."""
     await fill(redis, tenant, agent, 5)
-    finish = streams.finish
+    finish = completion.finish
 
     async def cut(*arguments: Any) -> None:
         if after:
             await finish(*arguments)
         raise Unavailable("cut")
 
-    monkeypatch.setattr(streams, "finish", cut)
+    monkeypatch.setattr(completion, "finish", cut)
     await interrupted(make, times=3)
-    monkeypatch.setattr(streams, "finish", finish)
+    monkeypatch.setattr(completion, "finish", finish)
     await until_balanced(make("one"), redis, database, tenant, agent, 5)
 
 
@@ -114,7 +123,7 @@ async def test_an_entry_that_two_consumers_have_is_stored_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow consumer's entries are taken over; when it wakes up it finds them stored and changes nothing."""
-    await streams.make_groups(redis, [tenant])
+    await streams.make_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 4)
     slow = make("slow")
     entries = await streams.read(redis, [tenant], "slow", count=10)
@@ -130,7 +139,7 @@ async def test_all_that_a_dead_consumer_left_is_taken_over_at_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many entries it had, one look is enough."""
-    await streams.make_groups(redis, [tenant])
+    await streams.make_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 150)
     assert len(await streams.read(redis, [tenant], "dead", count=200)) == 150
     monkeypatch.setattr(streams, "STALE", 0)
@@ -142,7 +151,7 @@ async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it is put aside for its size, and an interruption between two parts repeats neither."""
-    monkeypatch.setattr("iotistica.ingest.worker.ROWS", 4)
+    monkeypatch.setattr("iotistica.ingest.decoding.ROWS", 4)
     await fill(redis, tenant, agent, 2, together=9)
     store, calls = readings.store, 0
 
@@ -172,13 +181,15 @@ async def test_a_fault_of_ours_costs_one_message(
 
 async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) -> None:
     """Beyond its caps a tenant's dead letters keep heads, then only a count; and near the limit nothing is taken."""
-    await streams.make_groups(redis, [tenant])
+    await streams.make_groups(redis, [tenant], streams.READINGS)
     payload = b"x" * 5000
 
     async def one_more() -> None:
-        await streams.append(redis, {tenant: [(b"t", payload)]}, received=1, mark=10_000)
+        await streams.append(redis, {(tenant, streams.READINGS): [(b"t", payload)]}, received=1, mark=10_000)
         (entry,) = await streams.read(redis, [tenant], "c", count=1)
-        await streams.finish(redis, [entry], {entry.key: [DeadLetter(b"t", payload, 1, "bad_json", "why")]})
+        await completion.finish(
+            redis, [entry], {entry.key: Aside([DeadLetter(b"t", payload, 1, "bad_json", "why")])}
+        )
 
     await one_more()
     await redis.hset(redis_.ledger_key(tenant), "dead_bytes", dead_letters.BYTES)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.domain import envelopes, readings, times
+from iotistica.domain.dictionaries import NeedsDictionary
 from iotistica.domain.envelopes import Found
 from iotistica.domain.quality import quality_of
 from iotistica.domain.readings import Reading
@@ -204,10 +205,11 @@ def test_heartbeats_are_no_readings() -> None:
     assert (found.readings, found.rejected, found.heartbeats) == ([], {}, 1)
 
 
-def test_compacted_payloads_are_named() -> None:
-    """They are understood once dictionaries are; until then they are told apart from damage."""
-    with pytest.raises(InvalidMessage, match="compacted"):
-        parse({"v": 1, "p": [[0, 1]]})
+def test_compacted_payloads_ask_for_their_dictionary() -> None:
+    """Without it they are told apart from damage, by the version they need."""
+    with pytest.raises(NeedsDictionary) as raised:
+        parse({"v": 7, "p": [[0, 1]]})
+    assert raised.value.version == 7
 
 
 def test_system_metrics() -> None:

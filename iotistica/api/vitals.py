@@ -1,0 +1,19 @@
+"""What of this process shows whether it is well."""
+
+from collections.abc import Callable
+
+from msgspec import Struct, field
+
+from iotistica.alarms import Alarms
+from iotistica.storage.breaker import Breaker
+from iotistica.storage.inbox import Inbox
+
+
+class Vitals(Struct, frozen=True, kw_only=True):
+    """Filled while the process is put together."""
+
+    breakers: list[Breaker]
+    alarms: Alarms = field(default_factory=Alarms)
+    inboxes: dict[str, Inbox] = {}
+    workers: list[Callable[[], tuple[int, int, int]]] = []
+    """Consumers that store readings: how many there are, at least and at most."""

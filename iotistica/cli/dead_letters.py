@@ -1,0 +1,197 @@
+"""The commands about dead letters."""
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import click
+
+from iotistica.cli.database import opened, reach, run, tenant_named
+from iotistica.cli.inputs import TENANT, listing, operator
+from iotistica.domain.ids import TenantId
+from iotistica.errors import NotFound
+from iotistica.settings import Settings
+from iotistica.storage import audit, letterbox
+from iotistica.storage import redis as redis_
+from iotistica.storage.letterbox import Letter
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+
+T = TypeVar("T")
+
+REASON = click.option("--reason", help="Only those of this reason.")
+IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
+ALL = click.option("--all", "every", is_flag=True, help="All of them.")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Messages that could not be processed, kept with their bytes and the reason."""
+
+
+@dead_letters.command("list")
+@TENANT
+@click.option("--platform", is_flag=True, help="Those of no tenant that exists instead.")
+@REASON
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+@click.pass_obj
+def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, limit: int) -> None:
+    """List them, the oldest first: id, when received, reason, attempts, bytes, topic, detail."""
+
+    async def work(redis: Redis, _: Database, owner: TenantId | None) -> list[str]:
+        page = await letterbox.page(redis, owner, after=None, limit=limit, reason=reason)
+        lines = [
+            f"{x.id}  {x.received:%Y-%m-%d %H:%M:%S}  {x.reason:16} x{x.attempts}"
+            f"  {x.size if x.size >= 0 else 'large':>8}  {_shown(x.topic)}  {_shown(x.detail)}".rstrip()
+            for x in page.letters
+        ]
+        return lines + (["(there are more: raise --limit)"] if page.next else [])
+
+    click.echo(listing(_work(settings, None if platform else tenant, work), "none"))
+
+
+@dead_letters.command("show")
+@click.argument("id_", metavar="ID")
+@TENANT
+@click.option("--raw", is_flag=True, help="Write its bytes alone, as they came.")
+@click.pass_obj
+def show(settings: Settings, id_: str, tenant: str, raw: bool) -> None:
+    """Show one with its bytes."""
+
+    async def work(redis: Redis, _: Database, owner: TenantId | None) -> Letter:
+        found = await letterbox.get(redis, owner, id_)
+        if found is None:
+            raise NotFound(f"there is no dead letter {id_}; `iotistica dead-letters list --tenant` shows them")
+        return found
+
+    letter = _work(settings, tenant, work)
+    if raw:
+        sys.stdout.buffer.write(letter.payload)
+        return
+    for name, value in {
+        "id": letter.id,
+        "received": f"{letter.received:%Y-%m-%d %H:%M:%S.%f} UTC",
+        "put aside": f"{letter.at:%Y-%m-%d %H:%M:%S.%f} UTC",
+        "topic": _shown(letter.topic),
+        "reason": letter.reason,
+        "detail": _shown(letter.detail),
+        "attempts": str(letter.attempts),
+        "bytes": f"{len(letter.payload)} of {letter.size if letter.size >= 0 else 'more'}",
+    }.items():
+        click.echo(f"{name:10} {value}")
+    click.echo(_dump(letter.payload[:2000]))
+
+
+@dead_letters.command("replay")
+@IDS
+@REASON
+@ALL
+@TENANT
+@click.pass_obj
+def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: bool, tenant: str) -> None:
+    """Give them back to the stream they failed in; what was stored of them before is not stored twice."""
+    _check(ids, reason, every)
+
+    async def work(redis: Redis, database: Database, owner: TenantId | None) -> int:
+        assert owner is not None  # noqa: S101 a tenant is named
+        return await _each(
+            *(redis, database, owner, "dead_letters.replay", ids, reason),
+            lambda letters: letterbox.replay(redis, owner, letters, mark=settings.stream_mark),
+        )
+
+    click.echo(f"{_work(settings, tenant, work)} given back; those of which only the head is kept stay")
+
+
+@dead_letters.command("discard")
+@IDS
+@REASON
+@ALL
+@TENANT
+@click.pass_obj
+def discard(settings: Settings, ids: tuple[str, ...], reason: str | None, every: bool, tenant: str) -> None:
+    """Throw them away, for ever."""
+    _check(ids, reason, every)
+
+    async def work(redis: Redis, database: Database, owner: TenantId | None) -> int:
+        assert owner is not None  # noqa: S101 a tenant is named
+        return await _each(
+            *(redis, database, owner, "dead_letters.discard", ids, reason),
+            lambda letters: letterbox.discard(redis, owner, letters),
+        )
+
+    click.echo(f"{_work(settings, tenant, work)} thrown away")
+
+
+def _check(ids: Sequence[str], reason: str | None, every: bool) -> None:
+    if (len(ids) > 0) + (reason is not None) + every != 1:
+        raise click.UsageError("say which: IDs, or --reason, or --all")
+
+
+async def _each(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    action: str,
+    ids: Sequence[str],
+    reason: str | None,
+    deal: Callable[[Sequence[Letter]], Awaitable[int]],
+) -> int:
+    """Deal with the letters that were asked for, as many as there were at the beginning, and write it down."""
+    done, after = 0, None
+    until = await letterbox.newest(redis, tenant)
+    if ids:
+        done = await deal(await letterbox.some(redis, tenant, ids))
+    while not ids:
+        page = await letterbox.page(redis, tenant, after=after, limit=letterbox.MOST, reason=reason)
+        letters = [letter for letter in page.letters if _key(letter.id) <= _key(until)]
+        done += await deal(letters)
+        after = page.next
+        if after is None or len(letters) < len(page.letters):
+            break
+    subject = ("dead_letters", reason or (f"{len(ids)} ids" if ids else "all"))
+    async with database.transaction() as tx:
+        await audit.record(tx, tenant, operator(), action, subject, after={"letters": done})
+    return done
+
+
+def _key(id_: str) -> tuple[int, int]:
+    ms, part = id_.split("-")
+    return int(ms), int(part)
+
+
+def _work(
+    settings: Settings, tenant: str | None, work: Callable[[Redis, Database, TenantId | None], Awaitable[T]]
+) -> T:
+    async def inside(database_url: str, redis_url: str) -> T:
+        redis = redis_.client(redis_url)
+        try:
+            async with opened(database_url) as database:
+                async with database.transaction() as tx:
+                    owner = await tenant_named(tx, tenant) if tenant else None
+                return await work(redis, database, owner)
+        finally:
+            await redis.aclose()
+
+    with reach(settings) as (database_url, redis_url):
+        return run(inside(database_url, redis_url))
+
+
+def _shown(text: str) -> str:
+    """Text that a device chose, fit for a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _dump(payload: bytes) -> str:
+    """Text as it is, anything else in hexadecimal."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text and all(c.isprintable() or c in "\r\n\t" for c in text):
+        return text
+    rows = (payload[at : at + 16] for at in range(0, len(payload), 16))
+    return "\n".join(f"{16 * n:06x}  {row.hex(' '):47}  {_ascii(row)}" for n, row in enumerate(rows))
+
+
+def _ascii(row: bytes) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)

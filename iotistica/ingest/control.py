@@ -1,0 +1,142 @@
+"""Reads what must be applied in its order: one consumer of all tenants' control streams, under one lease."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from loguru import logger
+
+from iotistica.domain import codec, dictionaries, topics
+from iotistica.domain.ids import TenantId
+from iotistica.domain.topics import Route
+from iotistica.errors import Conflict, Invalid, InvalidMessage
+from iotistica.instruments import DEAD
+from iotistica.storage import completion, lease, ledger, parked, streams
+from iotistica.storage import dictionaries as table
+from iotistica.storage.completion import Aside
+from iotistica.storage.dead_letters import DeadLetter
+from iotistica.storage.dictionaries import Known
+from iotistica.storage.directory import Directory
+from iotistica.storage.ledger import EntryCount
+from iotistica.storage.postgres import Database, Tx
+from iotistica.storage.redis import Redis
+from iotistica.storage.streams import CONTROL, Entry
+from iotistica.supervise import sleep
+
+NAME: Final = "control"
+DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")
+TENANTS: Final = 64  # asked at a time
+IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
+
+
+class Learned(NamedTuple):
+    """What a transaction changed and others must hear of once it is committed."""
+
+    tenant: TenantId
+    route: Route
+    version: int
+    known: Known
+
+
+class Control:
+    """Applies messages one by one; an entry is one transaction."""
+
+    def __init__(self, *, redis: Redis, database: Database, directory: Directory) -> None:
+        self._redis = redis
+        self._database = database
+        self._directory = directory
+        self._mine: set[TenantId] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Apply what comes for as long as the lease is ours; what a predecessor left comes first."""
+        async with lease.held(self._redis, "control", stop) as fence:
+            if fence is None:
+                return
+            self._mine.clear()
+            idle = IDLE[0]
+            while not stop.is_set():
+                if await self._round():
+                    idle = IDLE[0]
+                else:
+                    await sleep(idle, stop)
+                    idle = min(idle * 1.5, IDLE[1])
+
+    async def _round(self) -> bool:
+        """One look at every tenant's stream; whether anything was there."""
+        tenants = sorted(await self._directory.tenants())
+        await self._resume([tenant for tenant in tenants if tenant not in self._mine])
+        some = False
+        for at in range(0, len(tenants), TENANTS):
+            entries = await streams.read(self._redis, tenants[at : at + TENANTS], NAME, count=1, kind=CONTROL)
+            for entry in entries:
+                await self._apply(entry)
+            some = some or bool(entries)
+        return some
+
+    async def _resume(self, tenants: Sequence[TenantId]) -> None:
+        """Apply first what was read and not finished; the consumer's name is the lease's, so it is all ours."""
+        for tenant in tenants:
+            while entries := await streams.read_own(self._redis, [tenant], NAME, count=1, kind=CONTROL):
+                await self._apply(entries[0])
+            self._mine.add(tenant)
+
+    async def _apply(self, entry: Entry) -> None:
+        """Apply an entry in one transaction; a message that the database refuses is put aside, and then again."""
+        owners = await self._directory.owners({topics.route(topic).agent for topic, _ in entry.messages})
+        letters: dict[int, DeadLetter] = {}
+        learned: list[Learned] = []
+        number = -1
+        while True:
+            try:
+                learned = []
+                async with self._database.transaction() as tx:
+                    for number, (topic, payload) in enumerate(entry.messages):
+                        if number in letters:
+                            continue
+                        try:
+                            learned.append(await self._learn(tx, entry.tenant, topic, payload, owners))
+                        except InvalidMessage as exc:
+                            letters[number] = _letter(entry, number, exc.code, str(exc))
+                    number = -1
+                    dead = sorted(letters)
+                    await ledger.count_entries(tx, [EntryCount(*entry.key, 0, len(entry.messages), dead)])
+            except Conflict:
+                logger.bind(entry=entry.key[1]).info("was applied before")
+            except Invalid as exc:
+                if number < 0:
+                    raise
+                letters[number] = _letter(entry, number, "refused", str(exc))
+                continue
+            break
+        await self._tell(entry, learned, list(letters.values()))
+
+    async def _tell(self, entry: Entry, learned: Sequence[Learned], letters: Sequence[DeadLetter]) -> None:
+        """Let others know what is committed, and release what waited for it."""
+        for tenant, route, version, known in learned:
+            await table.copy(self._redis, tenant, route.agent, version, known)
+        await completion.finish(self._redis, [entry], {entry.key: Aside(letters)})
+        for letter in letters:
+            DEAD.add(1, {"reason": letter.reason})
+        for tenant, route, version, known in learned:
+            changed = {(route.agent, version): known.revision}
+            await parked.release(self._redis, tenant, lambda a, v, r, c=changed: c.get((a, v), -1) > r)  # type: ignore[misc]
+
+    @staticmethod
+    async def _learn(
+        tx: Tx, tenant: TenantId, topic: bytes, payload: bytes, owners: Mapping[UUID, TenantId]
+    ) -> Learned:
+        route = topics.route(topic)
+        if owners.get(route.agent) != tenant:
+            raise InvalidMessage("unknown_agent")
+        if route.rest not in DICTIONARY:
+            raise InvalidMessage("bad_topic", "nothing consumes this topic")
+        document, is_msgpack = codec.unwrap(payload)
+        update = dictionaries.read(codec.decode(document, is_msgpack, object))
+        known = await table.learn(tx, tenant, route.agent, update)
+        return Learned(tenant, route, update.version, known)
+
+
+def _letter(entry: Entry, number: int, reason: str, detail: str) -> DeadLetter:
+    topic, payload = entry.messages[number]
+    return DeadLetter(topic, payload, entry.received + number, reason, detail, entry.attempts + 1)

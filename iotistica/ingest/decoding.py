@@ -1,0 +1,174 @@
+"""From the messages of stream entries to a batch that can be stored."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from loguru import logger
+
+from iotistica.domain import envelopes, topics
+from iotistica.domain.dictionaries import NeedsDictionary
+from iotistica.domain.ids import TenantId
+from iotistica.domain.readings import clean_label
+from iotistica.domain.topics import Route
+from iotistica.errors import InvalidMessage
+from iotistica.ingest.batch import Batch, MessageKey, Progress
+from iotistica.ingest.dictionaries import Dictionaries
+from iotistica.storage import partitions
+from iotistica.storage.completion import Parked
+from iotistica.storage.dead_letters import DeadLetter
+from iotistica.storage.directory import Directory
+from iotistica.storage.ledger import EntryCount
+from iotistica.storage.streams import Entry, EntryKey
+
+ROWS: Final = 40_000  # readings in one transaction, and those of one message more
+BREATH: Final = 0.01  # seconds of decoding after which others get their turn
+ALL: Final = 1 << 30
+OURS: Final = ("internal_error", "refused")
+"""Reasons that may be a fault of ours, and not of the message."""
+
+
+class Decoder:
+    """What the workers of a process share to understand messages."""
+
+    def __init__(self, directory: Directory, dictionaries: Dictionaries, *, retention_days: int) -> None:
+        self._directory = directory
+        self._dictionaries = dictionaries
+        self._retention_us = retention_days * partitions.DAY_US
+
+    async def decode(
+        self,
+        entries: Sequence[Entry],
+        progress: Mapping[EntryKey, Progress],
+        condemned: Mapping[MessageKey, str],
+        most: int = ALL,
+    ) -> Batch:
+        """The next messages of these entries, in order: at most `most`, until they hold `ROWS` readings.
+
+        Those `condemned` are dead letters, with why; of those that were dealt with before only what was put
+        aside is wanted, because it may not be there yet.
+        """
+        batch, breathed = Batch(), time.monotonic()
+        asked = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
+        owners = await self._directory.owners(asked)
+        for entry in entries:
+            key = entry.key
+            at = progress[key].copy() if key in progress else Progress()
+            first, dead, parked = max(at.before.messages, at.seen), [], []
+            while at.seen < len(entry.messages) and batch.found < ROWS and batch.messages < most:
+                number = at.seen
+                at.seen += 1
+                if number < at.before.messages:
+                    self._again(entry, number, owners, at)
+                    continue
+                if time.monotonic() - breathed > BREATH:
+                    await asyncio.sleep(0)
+                    breathed = time.monotonic()
+                aside: DeadLetter | Parked | None
+                if condemned and (key, number) in condemned:
+                    aside = _letter(entry, number, "refused", condemned[key, number])
+                else:
+                    try:
+                        aside = self._add_now(batch, entry, number, owners)
+                    except NeedsDictionary as exc:
+                        aside = await self._add_later(batch, entry, number, owners, exc.version)
+                if aside is None:
+                    batch.messages += 1
+                    batch.last = key, number
+                elif isinstance(aside, Parked):
+                    at.parked.append(aside)
+                    parked.append(number)
+                else:
+                    at.letters.append(aside)
+                    dead.append(number)
+                    batch.dead[aside.reason] += 1
+                    if aside.reason in OURS:
+                        route = _route(aside.topic)
+                        batch.condemned[route.agent if route else None] += 1
+            if at.seen > first:
+                batch.entries.append(EntryCount(*key, first, at.seen - first, dead, parked))
+            batch.progress[key] = at
+            if at.seen < len(entry.messages):
+                break
+        return batch
+
+    def _again(self, entry: Entry, number: int, owners: Mapping[UUID, TenantId], at: Progress) -> None:
+        """Put aside once more what was put aside when this message was dealt with."""
+        topic, payload = entry.messages[number]
+        received = entry.received + number
+        if number in at.before.dead:
+            try:
+                aside = self._add_now(Batch(), entry, number, owners)
+            except NeedsDictionary:
+                aside = None
+            at.letters.append(aside or _letter(entry, number, "refused", "its content could not be stored"))
+        elif number in at.before.parked and (route := _route(topic)):
+            at.parked.append(Parked(topic, payload, received, route.agent, self._version(payload), -1))
+
+    @staticmethod
+    def _version(payload: bytes) -> int:
+        try:
+            envelopes.parse(payload, protocol="", received=0, retention_us=0)
+        except NeedsDictionary as exc:
+            return exc.version
+        except InvalidMessage:
+            return 0
+        return 0
+
+    async def _add_later(
+        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId], version: int
+    ) -> DeadLetter | Parked | None:
+        """Add the readings of a message once more of its dictionary was looked for, else park it."""
+        topic, payload = entry.messages[number]
+        agent = topics.route(topic).agent
+        if await self._dictionaries.refresh(entry.tenant, agent, version):
+            try:
+                return self._add_now(batch, entry, number, owners)
+            except NeedsDictionary:
+                pass
+        revision = self._dictionaries.revision(agent, version)
+        return Parked(topic, payload, entry.received + number, agent, version, revision)
+
+    def _add_now(
+        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]
+    ) -> DeadLetter | None:
+        """Add the readings of one message; returns it as a dead letter if it cannot be understood."""
+        topic, payload = entry.messages[number]
+        received = entry.received + number  # as the intake stamped them
+        try:
+            route = topics.route(topic)
+            if owners.get(route.agent) != entry.tenant:
+                return _letter(entry, number, "unknown_agent", "")
+            if route.rest == b"metrics":
+                found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
+            else:
+                found = envelopes.parse(
+                    payload,
+                    protocol=clean_label(topics.protocol_of(route.rest)) or "unknown",
+                    received=received,
+                    retention_us=self._retention_us,
+                    expanders=self._dictionaries.of(route.agent),
+                )
+        except NeedsDictionary:
+            raise
+        except InvalidMessage as exc:
+            return _letter(entry, number, exc.code, str(exc))
+        except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
+            logger.opt(exception=True).error("a message could not be decoded")
+            return _letter(entry, number, "internal_error", "")
+        batch.add(entry.tenant, route.agent, found)
+        return None
+
+
+def _letter(entry: Entry, number: int, reason: str, detail: str) -> DeadLetter:
+    topic, payload = entry.messages[number]
+    return DeadLetter(topic, payload, entry.received + number, reason, detail, entry.attempts + 1)
+
+
+def _route(topic: bytes) -> Route | None:
+    try:
+        return topics.route(topic)
+    except InvalidMessage:
+        return None

@@ -1,0 +1,225 @@
+"""What everybody who acknowledges goes through: messages become durable in their streams, or on the disk."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from loguru import logger
+
+from iotistica.alarms import Alarms
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Full, Unavailable
+from iotistica.instruments import REFUSED, SPOOL_BYTES, SPOOL_MESSAGES, SPOOLED, TAKEN, TAKEN_BYTES
+from iotistica.storage import dead_letters, streams
+from iotistica.storage.directory import Directory
+from iotistica.storage.redis import Redis, ledger_key, translated
+from iotistica.storage.sorting import Sorted, counts
+from iotistica.storage.spool import Message, Spool
+from iotistica.storage.stream_states import SPOOLED as SPOOLED_FIELD
+from iotistica.storage.streams import CONTROL
+from iotistica.supervise import sleep
+
+MEMORY_EVERY: Final = 0.5  # seconds between looks at the memory of Redis
+QUEUED: Final = 32 << 20  # bytes that callers may have waiting here
+RETRY: Final = 0.5  # seconds between tries to empty the spool
+NEARLY_FULL: Final = 0.8  # share of the spool's cap that is an alarm
+
+Waiting = tuple[Sequence[Message], "asyncio.Future[None]"]
+
+
+class Inbox:
+    """Of one process and one edge of it, with a spool of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        host: str,
+        redis: Redis,
+        directory: Directory,
+        spool: Spool,
+        mark: int,
+        alarms: Alarms,
+    ) -> None:
+        """`mark` is the number of entries of a stream beyond which its messages go to the disk."""
+        self._name = name
+        self._field = f"{SPOOLED_FIELD}{spool.folder.name}@{host}"
+        self._redis = redis
+        self._directory = directory
+        self.spool = spool
+        self._mark = mark
+        self._alarms = alarms
+        self._queue: list[Waiting] = []
+        self._queued = 0
+        self._turn = asyncio.Lock()
+        self._spooled = asyncio.Event()
+        self._last = 0
+        self._looked = -MEMORY_EVERY
+        self._told: Counter[TenantId] | None = None
+        self._left: list[Message] | None = None  # of the oldest record on the disk, where a part of it was moved
+
+    async def accept(self, messages: Sequence[Message]) -> None:
+        """Make messages durable; when this returns they may be acknowledged.
+
+        Who comes while another is served is served together with all others who wait. Raises `Unavailable`, and
+        has taken nothing, when neither Redis nor the disk takes them: the caller must not acknowledge.
+        """
+        size = sum(len(payload) for _, payload in messages)
+        if self._queued and self._queued + size > QUEUED:
+            raise Full("too many messages wait to be stored")
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((messages, mine))
+        self._queued += size
+        async with self._turn:
+            if not mine.done():
+                await self._serve()
+        await mine
+
+    async def _serve(self) -> None:
+        """Take what everybody brought, in the order in which they came."""
+        waiting, self._queue, self._queued = self._queue, [], 0
+        messages = [message for brought, _ in waiting for message in brought]
+        error: BaseException | None = Unavailable("stopped")
+        try:
+            await self._take(messages)
+            error = None
+        except Unavailable as exc:
+            error = exc
+        finally:
+            for _, future in waiting:
+                if future.done():
+                    continue
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+    async def _take(self, messages: list[Message]) -> None:
+        received = self._stamp(len(messages))
+        left = messages
+        if self._redis.breaker.is_closed:
+            try:
+                left = await self._append(messages, received, self.spool.ordered)
+            except Unavailable as exc:
+                logger.bind(inbox=self._name, error=str(exc)).debug("goes to the disk")
+        if left:
+            await self._write(left, received)
+        TAKEN.add(len(messages))
+        TAKEN_BYTES.add(sum(len(payload) for _, payload in messages))
+
+    def _stamp(self, messages: int) -> int:
+        """The receive time of a batch, in us; its messages follow a us apart, so that none shares its time.
+
+        A reading that carries no time gets this one, and two of the same metric must not be taken for one.
+        """
+        received = max(time.time_ns() // 1000, self._last + 1)
+        self._last = received + messages
+        return received
+
+    async def _append(
+        self, messages: list[Message], received: int, behind: Counter[TenantId] | None = None
+    ) -> list[Message]:
+        """Append messages to their streams; returns those whose stream is at its mark.
+
+        What must keep its order waits behind what is `behind` it on the disk.
+        """
+        found = Sorted(messages, received)
+        found.set_aside(found.tenants - await self._directory.known(found.tenants))
+        left: list[Message] = []
+        if behind:
+            for tenant in list(behind):  # which the thread that empties the spool changes
+                left += found.streams.pop((tenant, CONTROL), ())
+        if found.streams:
+            if time.monotonic() - self._looked > MEMORY_EVERY:
+                await streams.check_memory(self._redis)
+                self._looked = time.monotonic()
+            full = await streams.append(self._redis, found.streams, received=received, mark=self._mark)
+            for key in full:
+                left += found.streams[key]
+        for tenant, letters in found.too_large.items():
+            await dead_letters.keep(self._redis, tenant, letters)
+            REFUSED.add(len(letters), {"reason": "too_large"})
+        if found.unknown:
+            await dead_letters.keep_unknown(self._redis, found.unknown)
+            for letter in found.unknown:
+                REFUSED.add(1, {"reason": letter.reason})
+        return left
+
+    async def _write(self, messages: list[Message], received: int) -> None:
+        try:
+            await asyncio.to_thread(self.spool.append, received, counts(messages), messages)
+        finally:
+            self._show()
+        SPOOLED.add(len(messages))
+        self._spooled.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Move what is on the disk to the streams, in its order, whenever they take it."""
+        while not stop.is_set():
+            await self._tell()
+            if await self.move():
+                continue
+            self._spooled.clear()
+            if self.spool.messages:
+                await sleep(RETRY, stop)
+            else:
+                await _first(self._spooled, stop, None if self._told == self.spool.waiting else RETRY)
+
+    async def move(self) -> bool:
+        """Move the oldest record to the streams; whether it is gone from the disk."""
+        record = await asyncio.to_thread(self.spool.first)
+        self._show()
+        if record is None:
+            return False
+        messages = record.messages if self._left is None else self._left
+        try:
+            self._left = await self._append(messages, record.head.received)
+        except Unavailable:
+            return False
+        if self._left:  # some streams are at their mark
+            return False
+        self._left = None
+        await asyncio.to_thread(self.spool.remove_first)
+        return True
+
+    async def _tell(self) -> None:
+        """Note in each tenant's ledger how many of its messages are on this disk."""
+        now = Counter(self.spool.waiting)
+        if now == self._told or not self._redis.breaker.is_closed:
+            return
+        try:
+            tenants = set(await self._directory.tenants()) if self._told is None else set(self._told)
+            with translated(self._redis):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for tenant in tenants | set(now):
+                        pipe.hset(ledger_key(tenant), self._field, now[tenant])
+                    await pipe.execute()
+        except Unavailable:
+            return
+        self._told = now
+
+    def _show(self) -> None:
+        labels = {"spool": self._name}
+        SPOOL_BYTES.set(self.spool.bytes, labels)
+        SPOOL_MESSAGES.set(self.spool.messages, labels)
+        self._alarms.set(f"spool_{self._name}_broken", self.spool.error)
+        share = self.spool.bytes / self.spool.cap
+        self._alarms.set(
+            f"spool_{self._name}_full",
+            f"the spool is at {share:.0%} of its cap; at its cap nothing more is taken from the broker:"
+            " bring Redis and the database back, or raise IOTISTICA_SPOOL_MB"
+            if share > NEARLY_FULL
+            else None,
+        )
+
+
+async def _first(spooled: asyncio.Event, stop: asyncio.Event, seconds: float | None) -> None:
+    """Wait for the first of the two, and no longer than so many seconds."""
+    waits = [asyncio.create_task(spooled.wait()), asyncio.create_task(stop.wait())]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

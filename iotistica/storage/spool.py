@@ -1,0 +1,289 @@
+"""A spool on disk: what is appended is there after any crash, and is read back in order.
+
+A folder of segments, each a row of frames. A frame holds a head that says how many messages of whom there are,
+then the messages. A segment is written by one process and never again after a failure, so a frame that a crash
+has cut is the last of its segment, and nothing behind it is lost.
+"""
+
+import contextlib
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from loguru import logger
+
+from iotistica.domain.ids import TenantId
+from iotistica.errors import CannotStart, Full, Unavailable
+from iotistica.storage import frames
+
+Message = tuple[bytes, bytes]
+"""Topic and payload, as they came."""
+
+SEGMENT: Final = 8 << 20  # bytes after which the next segment is begun
+FOLDERS: Final = 16  # spools side by side, one for each process of this machine
+_HEAD: Final = struct.Struct(">I")
+_POSITION: Final = struct.Struct(">QQI")
+
+
+class Counts(msgspec.Struct, frozen=True, array_like=True):
+    """Messages of one tenant in a record, and those of them that must keep their order."""
+
+    messages: int
+    ordered: int
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """`received` of the first message in us since the epoch."""
+
+    received: int
+    tenants: dict[TenantId, Counts]
+
+
+class Record(NamedTuple):
+    """`size` in bytes on the disk."""
+
+    head: Head
+    messages: list[Message]
+    size: int
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_head: Final = msgspec.msgpack.Decoder(Head).decode
+_decode_messages: Final = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+class Segment:
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size  # of its whole frames
+
+
+class Spool:
+    """Of one process. Calls block on the disk; appending and reading may happen in two threads."""
+
+    def __init__(self, folder: Path, *, cap: int, segment: int = SEGMENT) -> None:
+        """`cap` is in bytes. Raises `CannotStart` when another process has all folders of that name."""
+        self.cap = cap
+        self.bytes = 0
+        self.waiting: Counter[TenantId] = Counter()
+        self.ordered: Counter[TenantId] = Counter()
+        self.damaged = 0  # frames that were whole once and are not any more
+        self.error: str | None = None  # of the last write
+        self._segment = segment
+        self._segments: deque[Segment] = deque()
+        self._offset = 0  # in the first segment, of what is not read yet
+        self._current: Record | None = None  # the first, once it was read
+        self._out: int | None = None
+        self._busy = threading.Lock()
+        self.folder, self._claim = _claimed(folder)
+        self._next = 1
+        self._recover()
+
+    @property
+    def messages(self) -> int:
+        return self.waiting.total()
+
+    def append(self, received: int, tenants: Mapping[TenantId, Counts], messages: Sequence[Message]) -> None:
+        """Write a record; when this returns it is on the disk.
+
+        Raises `Full` at the cap, and `Unavailable` with the reason when the disk does not take it; then
+        nothing was appended.
+        """
+        head = _encode(Head(received, dict(tenants)))
+        payload = _HEAD.pack(len(head)) + head + _encode(messages)
+        frame = frames.pack(payload)
+        with self._busy:
+            if self.bytes + len(frame) > self.cap:
+                raise Full(f"the spool {self.folder} is at its cap of {self.cap >> 20} MiB")
+            try:
+                self._write(frame)
+            except OSError as exc:
+                self._give_up()
+                self.error = f"cannot write to the spool {self.folder}: {exc.strerror}"
+                raise Unavailable(self.error) from exc
+            self.error = None
+            self._segments[-1].size += len(frame)
+            self.bytes += len(frame)
+            self._count(tenants, 1)
+
+    def first(self) -> Record | None:
+        """The oldest record, which stays until `remove_first`; raises `Unavailable` if it cannot be read."""
+        with self._busy:
+            while self._segments:
+                segment = self._segments[0]
+                if self._offset < segment.size:
+                    try:
+                        return self._read(segment)
+                    except OSError as exc:
+                        raise Unavailable(f"cannot read the spool {self.folder}: {exc.strerror}") from exc
+                    except frames.DamagedError as exc:
+                        self._skip(exc.size)
+                        continue
+                if self._out is not None and len(self._segments) == 1:
+                    return None
+                self._drop_segment()
+            return None
+
+    def remove_first(self) -> None:
+        """Forget the oldest record; its segment goes once all of it was read."""
+        with self._busy:
+            segment = self._segments[0]
+            record = self._read(segment)
+            self._count(record.head.tenants, -1)
+            self._offset += record.size
+            self._current = None
+            if self._offset < segment.size:
+                self._note_position(segment)
+            else:
+                self._drop_segment()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        with self._busy:
+            self._close_out()
+            os.close(self._claim)
+
+    def _read(self, segment: Segment) -> Record:
+        if self._current is None:
+            frame = frames.read(segment.path, self._offset)
+            assert frame.payload is not None  # noqa: S101 it is not damaged
+            head, end = _head(frame.payload)
+            self._current = Record(head, _decode_messages(frame.payload[end:]), frame.size)
+        return self._current
+
+    def _write(self, frame: bytes) -> None:
+        if self._out is None or self._segments[-1].size >= self._segment:
+            self._begin_segment()
+        assert self._out is not None  # noqa: S101 begun just now
+        left = memoryview(frame)
+        while left:
+            left = left[os.write(self._out, left) :]
+        os.fdatasync(self._out)
+
+    def _begin_segment(self) -> None:
+        self._close_out()
+        path = self.folder / f"{self._next:020}.segment"
+        self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._next += 1
+        self._segments.append(Segment(path, 0))
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _give_up(self) -> None:
+        """Begin another segment with the next record: what a failed write has left behind is not known."""
+        if self._out is None:
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._out, self._segments[-1].size)
+        self._close_out()
+        if self._segments[-1].size == 0:
+            _unlink(self._segments.pop().path)
+
+    def _close_out(self) -> None:
+        if self._out is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._out)
+            self._out = None
+
+    def _drop_segment(self) -> None:
+        segment = self._segments.popleft()
+        if not self._segments:
+            self._close_out()
+        self._offset = 0
+        self.bytes -= segment.size
+        _unlink(segment.path)
+
+    def _skip(self, size: int) -> None:
+        self._offset += size
+        self.damaged += 1
+        logger.bind(spool=str(self.folder)).error("a record on the disk is damaged; it is left out")
+
+    def _note_position(self, segment: Segment) -> None:
+        """Spare the next process what was read; if this is lost, it is read again."""
+        number = int(segment.path.stem)
+        fields = struct.pack(">QQ", number, self._offset)
+        with contextlib.suppress(OSError):
+            (self.folder / "position").write_bytes(_POSITION.pack(number, self._offset, zlib.crc32(fields)))
+
+    def _count(self, tenants: Mapping[TenantId, Counts], sign: int) -> None:
+        for tenant, counts in tenants.items():
+            for counter, messages in ((self.waiting, counts.messages), (self.ordered, counts.ordered)):
+                counter[tenant] += sign * messages
+                if not counter[tenant]:
+                    del counter[tenant]
+
+    def _recover(self) -> None:
+        """Find what an earlier process has left."""
+        position = self._position()
+        if position:
+            self._next = position[0] + 1  # its number is never used again, or the note would speak of another
+        for path in sorted(self.folder.glob("*.segment")):
+            number = int(path.stem)
+            self._next = number + 1
+            segment = Segment(path, 0)
+            start = position[1] if position and position[0] == number else 0
+            for frame in frames.scan(path):
+                segment.size = frame.offset + frame.size
+                if frame.offset >= start and frame.payload is not None:
+                    self._count(_head(frame.payload)[0].tenants, 1)
+            if segment.size == 0 or (position and (number < position[0] or segment.size <= start)):
+                _unlink(path)
+                continue
+            self._offset = start if not self._segments else self._offset
+            self._segments.append(segment)
+            self.bytes += segment.size
+        if self._segments:
+            logger.bind(messages=self.messages, bytes=self.bytes).info("the spool holds messages of before")
+
+    def _position(self) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError, struct.error):
+            number, offset, check = _POSITION.unpack((self.folder / "position").read_bytes())
+            if zlib.crc32(struct.pack(">QQ", number, offset)) == check:
+                return number, offset
+        return None
+
+
+def _claimed(folder: Path) -> tuple[Path, int]:
+    """The folder, or one beside it where another process of this machine has that one, and the lock on it."""
+    for number in range(FOLDERS):
+        path = folder.with_name(f"{folder.name}-{number + 1}") if number else folder
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise CannotStart(
+                f"cannot write to {path} ({exc.strerror}): set IOTISTICA_SPOOL_DIR to a folder on a disk that lasts"
+            ) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        return path, descriptor
+    raise CannotStart(f"{FOLDERS} processes have spools in {folder.parent}: give this one IOTISTICA_SPOOL_DIR")
+
+
+def _head(payload: bytes) -> tuple[Head, int]:
+    (size,) = _HEAD.unpack_from(payload)
+    end = _HEAD.size + size
+    return _decode_head(payload[_HEAD.size : end]), end
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as exc:
+        logger.bind(file=str(path), error=exc.strerror).warning("cannot remove what was read; it is read again")
