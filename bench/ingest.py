@@ -1,6 +1,6 @@
 """Readings a second from the broker to the committed row, as a share of what the database alone can do.
 
-    .venv/bin/python -m bench.ingest [--agents 1000] [--messages 30] [--rounds 3]
+    .venv/bin/python -m bench.ingest [--agents 1000] [--messages 30] [--rounds 3] [--end-to-end-only]
 
 Three ways, in turn, in one run, on one machine with everything on it:
   end to end   1,000 agents publish to Mosquitto; until the last row is committed
@@ -152,21 +152,29 @@ async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
         assert members[0].password == mqtt_password(key, members[0].tenant, members[0].agent, 1)
         await sleep(2.0, asyncio.Event())  # the broker reads the accounts
         rounds = []
+        assert server.process is not None
         for number in range(options.rounds + 1):
+            before = _cpu_seconds(server.process.pid)
             figures = {
-                "end_to_end": await end_to_end(database, members, runtime.mqtt_url, options.messages, metrics),
-                "transaction": await transaction(database, others, options.messages),
-                "bare_copy": await bare_copy(database, more, options.messages),
+                "end_to_end": await end_to_end(database, members, runtime.mqtt_url, options.messages, metrics)
             }
-            print(number or "warm-up", {name: round(rate) for name, rate in figures.items()}, flush=True)
+            seconds = _cpu_seconds(server.process.pid) - before
+            figures["cpu_us_a_reading"] = 1e6 * seconds / (len(members) * options.messages * generate.SERIES)
+            if not options.end_to_end_only:
+                figures["transaction"] = await transaction(database, others, options.messages)
+                figures["bare_copy"] = await bare_copy(database, more, options.messages)
+            print(number or "warm-up", {name: round(rate, 1) for name, rate in figures.items()}, flush=True)
             rounds += [figures] if number else []
     finally:
         await database.close()
-    assert server.process is not None
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     resident = int(status.split("VmHWM:")[1].split()[0]) / 1024
     median = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
-    ratios = [figures["end_to_end"] / figures["transaction"] for figures in rounds]
+    shares = {}
+    if not options.end_to_end_only:
+        ratios = [figures["end_to_end"] / figures["transaction"] for figures in rounds]
+        shares["share_of_transaction"] = statistics.median(ratios)
+        shares["share_of_bare_copy"] = median["end_to_end"] / median["bare_copy"]
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "commit": subprocess.run(
@@ -176,10 +184,15 @@ async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
         "readings_a_round": options.agents * options.messages * generate.SERIES,
         "rounds": rounds,
         "median": median,
-        "share_of_transaction": statistics.median(ratios),
-        "share_of_bare_copy": median["end_to_end"] / median["bare_copy"],
+        **shares,
         "resident_peak_mib": resident,
     }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What the application itself has used, without the servers it started."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -188,6 +201,7 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=30, help="of each agent and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--end-to-end-only", action="store_true", help="leave the baselines out")
     options = parser.parse_args()
     with data_folder() as folder:
         server = Served(folder).start()

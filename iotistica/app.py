@@ -14,7 +14,7 @@ from iotistica.api import server
 from iotistica.api.given import Site
 from iotistica.api.vitals import Vitals
 from iotistica.background import retention
-from iotistica.domain.accounts import service_password
+from iotistica.domain.accounts import WATCH_USER, service_password
 from iotistica.domain.verdicts import Verdicts
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
@@ -26,7 +26,7 @@ from iotistica.ingest.crew import Crew
 from iotistica.ingest.decoding import Decoder
 from iotistica.ingest.dictionaries import Dictionaries
 from iotistica.ingest.worker import Worker
-from iotistica.mqtt import probe
+from iotistica.mqtt import probe, watch
 from iotistica.mqtt.intake import Intake
 from iotistica.parts import INGEST_SECONDS, Parts, parts_of
 from iotistica.settings import Settings
@@ -135,7 +135,15 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
     breaker = Breaker("broker")
     parts.vitals.breakers.append(breaker)
     inbox, alarms = parts.inbox("mqtt"), parts.vitals.alarms
-    intake = Intake(parts.redis, inbox, url=parts.mqtt_url, alarms=alarms, breaker=breaker, opened=opened)
+    watcher = WATCH_USER, service_password(parts.key, WATCH_USER)
+
+    async def watched(stop: asyncio.Event) -> None:
+        seen = watch.Watch(alarms, limit=parts.settings.broker_queue_mb << 20)
+        await watch.run(probe.as_account(parts.mqtt_url, watcher), seen, stop)
+
+    intake = Intake(
+        parts.redis, inbox, url=parts.mqtt_url, alarms=alarms, breaker=breaker, opened=opened, watch=watched
+    )
 
     async def run(stop: asyncio.Event) -> None:
         accounts = [(name, service_password(parts.key, name)) for name in mosquitto.PROBE_USERS]

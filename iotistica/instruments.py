@@ -39,6 +39,12 @@ BREAKER: Final = _meter.create_gauge(
 SPOOLED: Final = _meter.create_counter("iotistica_messages_spooled", "1", "messages that went to the disk first")
 SPOOL_BYTES: Final = _meter.create_gauge("iotistica_spool_bytes", "By", "on disk, by spool")
 SPOOL_MESSAGES: Final = _meter.create_gauge("iotistica_spool_messages", "1", "that wait on disk, by spool")
+BROKER_STORED: Final = _meter.create_gauge(
+    "iotistica_broker_stored_bytes", "By", "messages that wait in the broker, retained ones included"
+)
+BROKER_DROPPED: Final = _meter.create_gauge(
+    "iotistica_broker_dropped", "1", "messages that the broker has dropped since it started, of all clients"
+)
 WORKERS: Final = _meter.create_gauge(
     "iotistica_ingest_workers", "1", "consumers of this process that store readings"
 )

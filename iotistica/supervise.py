@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from loguru import logger
@@ -67,6 +68,18 @@ async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
             wait = FIRST_WAIT
         await sleep(wait, stop)
         wait = min(wait * 2, LONGEST_WAIT)
+
+
+@asynccontextmanager
+async def beside(name: str, group: Group) -> AsyncIterator[None]:
+    """Run a group, again after each crash, for as long as the block lasts."""
+    task = asyncio.create_task(keep(name, group, asyncio.Event()), name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _cause(exc: BaseException) -> BaseException:

@@ -18,6 +18,8 @@ SALT_BYTES: Final = 12
 # forgets the `user` lines of sessions that came back from disk and are not connected yet, and what is
 # published then would pass them by.
 SERVICE_USER: Final = "i"
+WATCH_USER: Final = "iotistica-watch"
+"""Reads the broker's own figures: a session of the intake is not read while it pauses."""
 
 
 def derive(key: bytes, *purpose: str) -> bytes:

@@ -9,10 +9,10 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.accounts import SALT_BYTES, SERVICE_USER, derive, password_line, service_password
+from iotistica.domain.accounts import SALT_BYTES, derive, password_line, service_password
 from iotistica.domain.ids import encode_tenant
 from iotistica.embedded.home import Home
-from iotistica.embedded.mosquitto import ACL, PROBE_USERS, Files
+from iotistica.embedded.mosquitto import ACL, OWN_USERS, Files
 from iotistica.instruments import RENDER_SECONDS
 from iotistica.storage import broker_accounts
 from iotistica.storage.broker_accounts import Account
@@ -27,15 +27,14 @@ def own_lines(key: bytes) -> str:
     """The accounts of the platform itself, with which the broker first starts."""
     return "".join(
         password_line(name, service_password(key, name), derive(key, "salt", name)[:SALT_BYTES]) + "\n"
-        for name in (SERVICE_USER, *PROBE_USERS)
+        for name in OWN_USERS
     )
 
 
 def first_lines(key: bytes, path: Path) -> str:
     """What the file must hold before the database can be asked: our accounts, and the agents known last time."""
-    ours = (SERVICE_USER, *PROBE_USERS)
     old = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return own_lines(key) + "".join(line for line in old if line.partition(":")[0] not in ours)
+    return own_lines(key) + "".join(line for line in old if line.partition(":")[0] not in OWN_USERS)
 
 
 def acl(users: Sequence[Account]) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from iotistica.domain.accounts import SERVICE_USER
+from iotistica.domain.accounts import SERVICE_USER, WATCH_USER
 from iotistica.embedded import debian
 from iotistica.embedded import home as homes
 from iotistica.embedded.child import Child, accepts
@@ -19,12 +19,17 @@ from iotistica.errors import CannotStart
 
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
 """One that sees all of the probe's topics, and two that are confined as agents are."""
+OWN_USERS: Final = (SERVICE_USER, WATCH_USER, *PROBE_USERS)
+"""The accounts of the platform itself."""
 
 # Two constant pattern lines instead of a block an agent: only the password file changes, and 50,000
 # agents reload in a second. Blocks are for the few users of the tenants' own, after the last line. The user
 # name is the client id, so nobody can end another's session.
 ACL: Final = f"""\
 user {SERVICE_USER}
+topic read $SYS/#
+
+user {WATCH_USER}
 topic read $SYS/#
 
 user {PROBE_USERS[0]}
@@ -47,7 +52,7 @@ persistence_location {folder}/
 autosave_interval 30
 persistent_client_expiration 14d
 max_queued_messages 0
-max_queued_bytes 268435456
+max_queued_bytes {queue}
 max_inflight_messages 2000
 max_packet_size 2162688
 set_tcp_nodelay true
@@ -66,11 +71,15 @@ class Files(msgspec.Struct, frozen=True):
     acl: Path
 
 
-def prepare(home: Home, *, listen: str, port: int, local: str) -> tuple[Child, Files]:
-    """The broker, not yet started, and the files its accounts belong in."""
+def prepare(home: Home, *, listen: str, port: int, local: str, queue: int) -> tuple[Child, Files]:
+    """The broker, not yet started, and the files its accounts belong in.
+
+    It keeps `queue` bytes for a client that is away.
+    """
     _check_free(listen, port)
     folder = home.folder("mosquitto")
-    home.write(folder / "mosquitto.conf", CONFIGURATION.format(listen=listen, port=port, folder=folder))
+    settings = CONFIGURATION.format(listen=listen, port=port, folder=folder, queue=queue)
+    home.write(folder / "mosquitto.conf", settings)
     acl = folder / "acl"
     known = acl.read_text().partition(ACL.splitlines()[-1] + "\n")[2] if acl.exists() else ""
     home.write(acl, ACL + known)  # the users known last time, until the database can be asked

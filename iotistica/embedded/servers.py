@@ -50,7 +50,11 @@ class Servers:
         if not self.mqtt_url and "broker" in wanted:
             listen, port = self._settings.listen, self._settings.mqtt_port
             self.broker, self.files = mosquitto.prepare(
-                self.home, listen=listen, port=port, local=self._settings.local_host
+                self.home,
+                listen=listen,
+                port=port,
+                local=self._settings.local_host,
+                queue=self._settings.broker_queue_mb << 20,
             )
             self.children.append(self.broker)
             self.home.write(self.files.passwords, first_lines(self._key, self.files.passwords))

@@ -98,7 +98,11 @@ class Client:
         )
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                granted = await self._subscribed
+                while not self._subscribed.done():
+                    if self._protocol.lost:
+                        raise Unavailable("the connection to the broker was lost")
+                    await asyncio.wait([self._subscribed], timeout=0.1)
+                granted = self._subscribed.result()
         except TimeoutError as exc:
             raise Unavailable("the broker did not answer a subscription") from exc
         if any(code >= 0x80 for code in granted):

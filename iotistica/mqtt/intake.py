@@ -16,6 +16,7 @@ from iotistica.storage import lease
 from iotistica.storage.breaker import Breaker
 from iotistica.storage.inbox import Inbox
 from iotistica.storage.redis import Redis
+from iotistica.supervise import Group, beside
 
 PAUSED: Final = "intake_paused"
 """The alarm while nothing is taken from the broker."""
@@ -25,22 +26,37 @@ class Intake:
     """Takes messages from the broker for as long as this process holds the lease."""
 
     def __init__(
-        self, redis: Redis, inbox: Inbox, *, url: str, alarms: Alarms, breaker: Breaker, opened: Callable[[], None]
+        self,
+        redis: Redis,
+        inbox: Inbox,
+        *,
+        url: str,
+        alarms: Alarms,
+        breaker: Breaker,
+        opened: Callable[[], None],
+        watch: Group,
     ) -> None:
-        """`opened` is called when the session and its subscriptions are in place; `breaker` is the broker's."""
+        """`opened` is called when the session and its subscriptions are in place; `breaker` is the broker's.
+
+        `watch` runs beside the intake.
+        """
         self._redis = redis
         self._inbox = inbox
         self._url = url
         self._alarms = alarms
         self._breaker = breaker
         self._opened = opened
+        self._watch = watch
 
     async def run(self, stop: asyncio.Event) -> None:
         """One lease and one connection; whatever ends them is raised, and the supervisor comes back."""
         async with lease.held(self._redis, "intake", stop) as fence:
             if fence is None:
                 return
-            async with connect(self._url, keep_session=True, breaker=self._breaker) as client:
+            async with (
+                connect(self._url, keep_session=True, breaker=self._breaker) as client,
+                beside("broker-watch", self._watch),
+            ):
                 await client.subscribe(topics.FILTERS)
                 self._opened()
                 logger.bind(fence=fence).info("intake is open")

@@ -24,20 +24,20 @@ async def prove_confined(url: str, accounts: Sequence[Account], *, ours: bool) -
     `accounts` are three of the broker's: one that sees the topics of the other two, which are confined as
     agents are. A broker that is not `ours` may lack them; then only the first can be proved.
     """
-    if await _lets_in(_as(url, None)):
+    if await _lets_in(as_account(url, None)):
         raise CannotStart("the broker lets clients in without a password; set `allow_anonymous false`")
-    if not ours and not await _lets_in(_as(url, accounts[0])):
+    if not ours and not await _lets_in(as_account(url, accounts[0])):
         logger.warning("the broker is not ours: that agents are confined to their topics is taken on trust")
         return
     witness, one, two = accounts
     word = secrets.token_hex(8).encode()
     async with contextlib.AsyncExitStack() as stack:
-        service = await stack.enter_async_context(connect(_as(url, witness)))
-        listener = await stack.enter_async_context(connect(_as(url, two)))
+        service = await stack.enter_async_context(connect(as_account(url, witness)))
+        listener = await stack.enter_async_context(connect(as_account(url, two)))
         await service.subscribe([f"i/{one[0]}/probe", f"i/{two[0]}/probe"])
         await listener.subscribe(["i/#", "#"])
-        await _publish(_as(url, one), f"i/{two[0]}/probe", b"foreign " + word)
-        await _publish(_as(url, one), f"i/{one[0]}/probe", b"own " + word)
+        await _publish(as_account(url, one), f"i/{two[0]}/probe", b"foreign " + word)
+        await _publish(as_account(url, one), f"i/{one[0]}/probe", b"own " + word)
         got = await _until(service, b"own " + word)
         await (await service.publish(f"i/{two[0]}/probe", b"end " + word))
         heard = await _until(listener, b"end " + word)
@@ -77,7 +77,8 @@ async def _until(client: Client, last: bytes) -> set[bytes]:
     return got
 
 
-def _as(url: str, account: Account | None) -> str:
+def as_account(url: str, account: Account | None) -> str:
+    """The URL of the same broker for another account, or for none."""
     parts = urlsplit(url)
     address = parts.netloc.rpartition("@")[2]
     if account is None:

@@ -71,6 +71,8 @@ async def forget_all(redis: Redis) -> None:
 
 async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> int | None:
     waiting = False
+    if left := redis.unreleased.pop(key, None):
+        await _release(redis, key, left)
     while not stop.is_set():
         with translated(redis):
             if await redis.set(key, token, nx=True, px=TTL):
@@ -108,5 +110,7 @@ async def _release(redis: Redis, key: str, token: str) -> None:
                     pipe.multi()  # type: ignore[no-untyped-call]
                     pipe.delete(key)
                     await pipe.execute()
-    except (Unavailable, WatchError):
-        return  # it runs out by itself
+    except WatchError:
+        return  # another has it
+    except Unavailable:
+        redis.unreleased[key] = token  # it runs out by itself, unless we come back before

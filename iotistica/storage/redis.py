@@ -20,6 +20,8 @@ class Redis(driver.Redis):
     """The driver's client, and the breaker that all its calls in this process share."""
 
     breaker: Breaker
+    unreleased: dict[str, str]
+    """Leases that could not be given back, and our tokens for them."""
 
 
 CONNECTIONS: Final = 32
@@ -41,7 +43,7 @@ def client(url: str) -> Redis:
         protocol=2,
     )
     made = cast(Redis, Redis.from_pool(pool))
-    made.breaker = Breaker("redis")
+    made.breaker, made.unreleased = Breaker("redis"), {}
     return made
 
 

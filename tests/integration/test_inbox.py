@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from iotistica.alarms import Alarms
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Full, Unavailable
+from iotistica.storage import dead_letters, letterbox, stream_states, streams, tenants
 from iotistica.storage import inbox as module
 from iotistica.storage import redis as redis_
-from iotistica.storage import stream_states, streams, tenants
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
 from iotistica.storage.inbox import Inbox
@@ -305,3 +305,24 @@ async def test_an_open_breaker_sends_straight_to_the_disk(
     box.spool.close()
     await away.aclose()
     assert until(lambda: not box.spool.messages)
+
+
+async def test_a_message_of_a_tenant_that_does_not_exist_is_kept_for_the_platform(
+    redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
+) -> None:
+    """With its bytes, in one bounded place, where the oldest go first; the others of its batch are taken."""
+    box = inbox(redis, Directory(database), tmp_path)
+    nobody = TenantId(uuid4().hex[:12])
+    await redis.delete(redis_.PLATFORM_DLQ, f"{redis_.PLATFORM_DLQ}:bytes")
+    await box.accept([message(nobody, 1), message(tenant, 2)])
+    (letter,) = (await letterbox.page(redis, None, after=None, limit=10)).letters
+    assert (letter.reason, letter.payload, letter.is_whole) == ("unknown_tenant", message(nobody, 1)[1], True)
+    (state,) = await stream_states.states(redis, [tenant], now=0.0)
+    assert state.taken == 1
+    for number in range(3, 60):
+        await box.accept([message(nobody, number, size=1_000_000)])
+    letters = (await letterbox.page(redis, None, after=None, limit=100)).letters
+    assert sum(len(letter.payload) for letter in letters) <= dead_letters.UNKNOWN_BYTES
+    assert number_of(letters[-1].payload) == 59
+    await redis.delete(redis_.PLATFORM_DLQ, f"{redis_.PLATFORM_DLQ}:bytes")
+    box.spool.close()

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from iotistica.domain.accounts import mqtt_password, service_password
+from iotistica.alarms import Alarms
+from iotistica.domain.accounts import WATCH_USER, mqtt_password, service_password
 from iotistica.domain.ids import AgentId, TenantId, agent_topic, agent_user
 from iotistica.embedded import mosquitto
 from iotistica.errors import CannotStart, Superseded, Unavailable
-from iotistica.mqtt import probe
+from iotistica.mqtt import probe, watch
 from iotistica.mqtt.client import Client, connect
 from iotistica.mqtt.protocol import PAUSE_BYTES
 from tests.conftest import Stack, new_stack
@@ -25,6 +26,43 @@ def stack() -> Iterator[Stack]:
     """Servers of this file's own, so that no session or lease of another is inherited."""
     with new_stack() as running:
         yield running
+
+
+async def test_the_brokers_figures_are_watched(stack: Stack) -> None:
+    """They come to the account that may read them, and a queue near its bound is an alarm with what to do."""
+    stop, alarms = asyncio.Event(), Alarms()
+    account = WATCH_USER, service_password(stack.key, WATCH_USER)
+    seen = watch.Watch(alarms, limit=1)
+    url = probe.as_account(stack.mqtt_url, account)
+    watching = asyncio.create_task(watch.run(url, seen, stop))
+    async with asyncio.timeout(SECONDS):
+        while "broker_queue" not in alarms.raised:
+            seen._limit = 1
+            await asyncio.sleep(0.1)
+    assert "IOTISTICA_BROKER_QUEUE_MB" in alarms.raised["broker_queue"]
+    stop.set()
+    await watching
+    foreign = probe.as_account(stack.mqtt_url, (WATCH_USER, "wrong"))
+    unwatched = asyncio.create_task(watch.run(foreign, watch.Watch(alarms, limit=1), stop))
+    await asyncio.wait_for(unwatched, SECONDS)
+
+
+def test_dropped_messages_are_an_alarm_for_a_while() -> None:
+    """What was dropped before we looked is not; what is dropped from then on is."""
+    now = 0.0
+    alarms = Alarms()
+    seen = watch.Watch(alarms, limit=1000, clock=lambda: now)
+    for payload in (b"7", b"7", b"nonsense"):
+        seen.hear(watch.DROPPED, payload)
+    assert not alarms.raised
+    seen.hear(watch.DROPPED, b"8")
+    assert set(alarms.raised) == {"broker_dropped"}
+    now = watch.REMEMBERED
+    seen.hear(watch.DROPPED, b"8")
+    seen.hear(watch.STORED, b"100")
+    assert not alarms.raised
+    seen.hear(watch.STORED, b"900")
+    assert set(alarms.raised) == {"broker_queue"}
 
 
 async def take(client: Client, count: int, *, ack: bool = True) -> list[bytes]:

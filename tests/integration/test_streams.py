@@ -119,3 +119,22 @@ async def test_a_redis_that_would_lose_data_is_refused(redis: Redis) -> None:
             await redis_.check(redis)
     finally:
         await redis.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
+async def test_a_lease_that_could_not_be_given_back_is_ours_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder that Redis went away from does not stand by for itself when Redis is back."""
+    name, release = f"test-{uuid4()}", lease._release
+
+    async def away(redis: Redis, key: str, token: str) -> None:
+        monkeypatch.setattr(lease, "_release", release)
+        redis.unreleased[key] = token
+
+    monkeypatch.setattr(lease, "_release", away)
+    async with lease.held(redis, name, asyncio.Event()) as first:
+        pass
+    async with asyncio.timeout(1), lease.held(redis, name, asyncio.Event()) as second:
+        assert first is not None
+        assert second is not None
+        assert second > first

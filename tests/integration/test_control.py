@@ -1,0 +1,230 @@
+"""What must be applied in its order: dictionaries, and the messages that wait for them."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from iotistica.alarms import Alarms
+from iotistica.background import delivery
+from iotistica.domain.dictionaries import NAMES
+from iotistica.domain.ids import AgentId, TenantId, agent_topic
+from iotistica.errors import Unavailable
+from iotistica.ingest import control as module
+from iotistica.ingest.control import Control
+from iotistica.storage import dictionaries, imbalance, ledger, letterbox, parked, redis, stream_states, streams
+from iotistica.storage.directory import Directory
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.storage.streams import CONTROL, READINGS, Kind
+from tests.integration.test_worker import make
+
+__all__ = ["make"]
+
+FIELDS = [{"name": "metric", "domain": "key", "index": 0}, {"name": "value", "domain": "key", "index": 1}]
+
+
+@asynccontextmanager
+async def running(control: Control) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(control.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def eventually(condition: Any) -> None:
+    async with asyncio.timeout(15):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def put(
+    redis_: Redis, tenant: TenantId, agent: AgentId, rest: str, *documents: Any, kind: Kind = CONTROL
+) -> None:
+    topic = f"{agent_topic(tenant, agent)}/{rest}".encode()
+    messages = [(topic, d if isinstance(d, bytes) else json.dumps(d).encode()) for d in documents]
+    now = int(datetime.now(UTC).timestamp() * 1e6)
+    await streams.append(redis_, {(tenant, kind): messages}, received=now, mark=10_000)
+
+
+async def waiting(redis_: Redis, tenant: TenantId) -> int:
+    (state,) = await stream_states.states(redis_, [tenant], now=0.0)
+    return state.waiting
+
+
+@pytest.fixture
+def control(redis: Redis, database: Database) -> Control:
+    return Control(redis=redis, database=database, directory=Directory(database))
+
+
+async def test_deltas_add_to_what_is_known_per_version(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+) -> None:
+    """In the order in which they came; a bad one is a dead letter and changes nothing; Redis has a copy."""
+    delta = {"version": 4, "metrics": {"x": {"m": 1}}}
+    await put(
+        *(redis, tenant, agent, "meta/dictionary/delta"),
+        {"version": 4, "newFieldsWithDomains": FIELDS[:1]},
+        b"{bad",
+        {"version": 4, "newFieldsWithDomains": FIELDS[1:]},
+        {"version": 4, "metrics": {"x": {str(n): n for n in range(NAMES)}}},
+        delta,
+    )
+    await put(redis, tenant, agent, "meta/other", {"version": 1})
+    await put(redis, tenant, AgentId(uuid4()), "meta/dictionary", {"version": 1})
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        known = await dictionaries.get(tx, tenant, agent, 4)
+        payloads = await ledger.payloads(tx, tenant)
+    assert known.revision == 3
+    assert known.dictionary.fields == {"key": {0: "metric", 1: "value"}}
+    assert known.dictionary.metrics == {"x": {1: "m"}}
+    assert await dictionaries.copied(redis, tenant, agent, 4) == known
+    letters = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    assert sorted(letter.reason for letter in letters) == [
+        "bad_dictionary",
+        "bad_json",
+        "bad_topic",
+        "unknown_agent",
+    ]
+    assert (payloads.processed, payloads.dead) == (3, 4)
+    assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+async def _is(asked: Any, wanted: Any) -> bool:
+    return bool(await asked == wanted)
+
+
+async def test_only_the_newest_versions_are_kept(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+) -> None:
+    """A new one comes with each restart of an agent; what is old is forgotten."""
+    for version in range(12):
+        await put(redis, tenant, agent, "meta/dictionary", {"version": version, "newFieldsWithDomains": FIELDS})
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        revisions = [(await dictionaries.get(tx, tenant, agent, version)).revision for version in range(12)]
+    assert revisions == [0] * 4 + [1] * 8
+
+
+async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control, make: Any
+) -> None:
+    """Parked durably, counted as waiting, stored once; also when the dictionary comes while it is parked."""
+    compacted = {"v": 9, "p": [[0, "m"], [1, 2.5]]}
+    await put(redis, tenant, agent, "endpoints/x", compacted, {"metric": "plain", "value": 1}, kind=READINGS)
+    stop = asyncio.Event()
+    working = asyncio.create_task(make("one").run(stop))
+
+    async def is_parked() -> bool:
+        (state,) = await stream_states.states(redis, [tenant], now=0.0)
+        return (state.parked, state.waiting, state.entries) == (1, 1, 0)
+
+    try:
+        await eventually(is_parked)
+        assert await imbalance.of_payloads(redis, database, tenant) == 0
+        async with running(control):
+            await put(redis, tenant, agent, "meta/dictionary", {"version": 9, "newFieldsWithDomains": FIELDS[:1]})
+            await asyncio.sleep(0.3)
+            await eventually(is_parked)  # half of the dictionary is not enough
+            await put(redis, tenant, agent, "meta/dictionary", {"version": 9, "newFieldsWithDomains": FIELDS})
+            await eventually(lambda: _is(waiting(redis, tenant), 0))
+    finally:
+        stop.set()
+        await working
+    async with database.transaction() as tx:
+        balance, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+    assert (balance.found, balance.stored, payloads.processed, payloads.dead) == (2, 2, 4, 0)
+    assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
+) -> None:
+    """The worker looked before it came and parked after; the timed look releases it."""
+    await streams.make_groups(redis, [tenant], READINGS)
+    await put(redis, tenant, agent, "endpoints/x", {"v": 9, "p": [[0, "m"], [1, 2.5]]}, kind=READINGS)
+    worker = make("one")
+    await worker._store(await streams.read(redis, [tenant], "one", count=10))
+    assert await parked.whose(redis, tenant) == {(agent, 9)}
+    async with database.transaction() as tx:
+        update = module.dictionaries.read({"version": 9, "newFieldsWithDomains": FIELDS})
+        await dictionaries.learn(tx, tenant, agent, update)
+    await delivery.look(redis, database, [tenant], Alarms(), datetime.now(UTC))
+    assert await parked.whose(redis, tenant) == set()
+    await worker._store(await streams.read(redis, [tenant], "one", count=10))
+    async with database.transaction() as tx:
+        assert (await ledger.balance(tx, tenant, agent)).stored == 1
+    assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_a_dictionary_that_never_comes_makes_dead_letters(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an hour, or at once beyond the bound of what may wait; with their bytes."""
+    monkeypatch.setattr(
+        "iotistica.storage.completion.FINISH",
+        module.completion.FINISH.replace(f"< {module.completion.PARKED} and", "< 1 and"),
+    )
+    await streams.make_groups(redis, [tenant], READINGS)
+    compacted = {"v": 9, "p": [[0, "m"], [1, 2.5]]}
+    await put(redis, tenant, agent, "endpoints/x", compacted, compacted, kind=READINGS)
+    await make("one")._store(await streams.read(redis, [tenant], "one", count=10))
+
+    async def reasons() -> list[tuple[str, str, bytes]]:
+        page = await letterbox.page(redis, tenant, after=None, limit=10)
+        return [(letter.reason, letter.detail, letter.payload) for letter in page.letters]
+
+    raw = json.dumps(compacted).encode()
+    assert await reasons() == [("no_dictionary", "too many messages wait for a dictionary", raw)]
+    assert await parked.expire(redis, tenant, now=time.time() + parked.SECONDS - 60) == 0
+    assert await parked.expire(redis, tenant, now=time.time() + parked.SECONDS + 60) == 1
+    assert (await reasons())[1] == ("no_dictionary", "its dictionary did not come in time", raw)
+    assert await waiting(redis, tenant) == 0
+    assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_an_interruption_applies_nothing_twice(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    agent: AgentId,
+    control: Control,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Redis goes away between the commit and the acknowledgement: the next start finds it applied."""
+    await put(redis, tenant, agent, "meta/dictionary", {"version": 1, "newFieldsWithDomains": FIELDS}, b"bad")
+    finish = module.completion.finish
+
+    async def cut(*_: Any) -> None:
+        raise Unavailable("cut")
+
+    monkeypatch.setattr(module.completion, "finish", cut)
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(10):
+            await control.run(asyncio.Event())
+    monkeypatch.setattr(module.completion, "finish", finish)
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        assert (await dictionaries.get(tx, tenant, agent, 1)).revision == 1
+    assert len((await letterbox.page(redis, tenant, after=None, limit=10)).letters) == 1
+    assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+def test_keys_lie_in_the_tenants_slot() -> None:
+    """As all others do."""
+    tenant, agent = TenantId("a" * 12), AgentId(uuid4())
+    for key in (redis.control_stream(tenant), redis.parked_stream(tenant), redis.dictionary_key(tenant, agent)):
+        assert key.startswith(f"tenant:{{{tenant}}}:")
