@@ -49,7 +49,7 @@ acl_file {folder}/acl
 use_username_as_clientid true
 persistence true
 persistence_location {folder}/
-autosave_interval 30
+autosave_interval 10
 persistent_client_expiration 14d
 max_queued_messages 0
 max_queued_bytes {queue}
