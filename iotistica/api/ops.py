@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -86,13 +87,13 @@ async def metrics() -> Response[bytes]:
 
 async def _look(database: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Health:
     if redis is None:  # beside the broker
-        postgres = await _database(database)
+        postgres = await _database(database, vitals)
         status = "healthy" if postgres.ok else "degraded"
         return Health(status=status, version=__version__, roles=roles, database=postgres, alarms=_alarms(vitals))
-    postgres, streams_ = await asyncio.gather(_database(database), _redis(redis))
+    postgres, streams_ = await asyncio.gather(_database(database, vitals), _redis(redis, vitals))
     lag = None
     if postgres.ok and streams_.ok:
-        lag = await _within(_lag(database, redis))
+        lag = await _within(vitals, "lag", lambda: _lag(database, redis))
     broker = next((breaker for breaker in vitals.breakers if breaker.name == "broker"), None)
     ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
     ok = ok and (broker is None or broker.is_closed)
@@ -119,18 +120,18 @@ def _alarms(vitals: Vitals) -> dict[str, str]:
     return dict.fromkeys(vitals.alarms.raised, "see the log")
 
 
-async def _database(database: Database) -> Part:
+async def _database(database: Database, vitals: Vitals) -> Part:
     async def ask() -> None:
         async with database.transaction() as tx:
             await tx.execute("SELECT 1")
 
-    error = await _within(ask())
+    error = await _within(vitals, "database", ask)
     saturation = round(database.saturation(), 2)
     return Part(ok=error is None, error=error, saturation=saturation, breaker=database.breaker.state)
 
 
-async def _redis(redis: Redis) -> Part:
-    error = await _within(ping(redis))
+async def _redis(redis: Redis, vitals: Vitals) -> Part:
+    error = await _within(vitals, "redis", lambda: ping(redis))
     return Part(ok=error is None, error=error, breaker=redis.breaker.state)
 
 
@@ -145,13 +146,19 @@ async def _lag(database: Database, redis: Redis) -> Lag:
     )
 
 
-async def _within(asking: Any) -> Any:
-    """The answer, or what went wrong as text."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return await asking
-    except TimeoutError:
+async def _within(vitals: Vitals, part: str, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """The answer, or what went wrong as text.
+
+    A part that stands still is asked once, however often we are: a question that was not answered goes on.
+    """
+    task = vitals.asking.get(part)
+    if task is None or task.done():
+        task = vitals.asking[part] = asyncio.create_task(ask(), name=f"health {part}")
+    done, _ = await asyncio.wait([task], timeout=PATIENCE)
+    if not done:
         return f"no answer within {PATIENCE} s"
+    try:
+        return task.result()
     except IotisticaError as exc:
         logger.bind(error=str(exc)).warning("a part is not well")
         return "it does not answer as it should; the log says more"  # addresses and users are nobody's business

@@ -1,6 +1,8 @@
 """What of this process shows whether it is well."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -17,3 +19,5 @@ class Vitals(Struct, frozen=True, kw_only=True):
     inboxes: dict[str, Inbox] = {}
     workers: list[Callable[[], tuple[int, int, int]]] = []
     """Consumers that store readings: how many there are, at least and at most."""
+    asking: dict[str, asyncio.Task[Any]] = {}
+    """Questions to the parts that are on their way."""

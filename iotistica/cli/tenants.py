@@ -131,7 +131,7 @@ def export(settings: Settings, name: str, folder: Path) -> None:
         return found
 
     async def write(url: str, tenant: TenantId) -> None:
-        async with opened(url) as database, database.transaction() as tx:
+        async with opened(url) as database, database.transaction(unbounded=True) as tx:
             await exports.write(tx, tenant, folder, lambda table, size: click.echo(f"{size:>14,}  {table}.csv"))
 
     tenant = in_database(settings, find)
@@ -170,7 +170,7 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
         try:
             # Redis first: killed in between, the tenant is still there to be deleted again.
             await exports.remove_keys(client, found.tenant_id)
-            async with opened(url, role=None) as database, database.transaction() as tx:
+            async with opened(url, role=None) as database, database.transaction(unbounded=True) as tx:
                 await exports.remove(tx, found.tenant_id)
             if running:
                 await asyncio.sleep(directory.FRESH + 1)  # so long a worker may look for the tenant's streams

@@ -47,6 +47,7 @@ class Control:
         self._database = database
         self._directory = directory
         self._mine: set[TenantId] = set()
+        self._turn = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply what comes for as long as the lease is ours; what a predecessor left comes first."""
@@ -63,16 +64,16 @@ class Control:
                     idle = min(idle * 1.5, IDLE[1])
 
     async def _round(self) -> bool:
-        """One look at every tenant's stream; whether anything was there."""
+        """One look at the streams of some tenants, another time of others; whether anything was there."""
         tenants = sorted(await self._directory.tenants())
+        if len(tenants) > TENANTS:
+            self._turn = (self._turn + TENANTS) % len(tenants)
+            tenants = (tenants + tenants)[self._turn : self._turn + TENANTS]
         await self._resume([tenant for tenant in tenants if tenant not in self._mine])
-        some = False
-        for at in range(0, len(tenants), TENANTS):
-            entries = await streams.read(self._redis, tenants[at : at + TENANTS], NAME, count=1, kind=CONTROL)
-            for entry in entries:
-                await self._apply(entry)
-            some = some or bool(entries)
-        return some
+        entries = await streams.read(self._redis, tenants, NAME, count=1, kind=CONTROL)
+        for entry in entries:
+            await self._apply(entry)
+        return bool(entries)
 
     async def _resume(self, tenants: Sequence[TenantId]) -> None:
         """Apply first what was read and not finished; the consumer's name is the lease's, so it is all ours."""

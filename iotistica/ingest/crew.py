@@ -90,7 +90,7 @@ class Crew:
             return self.signals
         self.signals = Signals(
             lag=max(time.time() - oldest, 0.0),
-            saturation=self._database.saturation(),
+            saturation=self._database.saturation() if self._database.breaker.is_closed else 1.0,
             depth=deepest / self._mark,
             memory=memory,
         )

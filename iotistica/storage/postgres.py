@@ -1,8 +1,10 @@
 """PostgreSQL: a pool, transactions whose errors are ours, rows as structs, migrations."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, LiteralString, TypeVar
 from urllib.parse import quote, urlsplit
@@ -23,8 +25,12 @@ Row = TypeVar("Row")
 Role = Literal["iotistica_api", "iotistica_worker"]
 """Neither owns a table. `api` sees the tenant its transaction names and nothing else, `worker` every tenant."""
 
-POOL_WAIT: Final = 10.0  # seconds to wait for a free connection
+POOL_WAIT: Final = 5.0  # seconds to wait for a free connection
 PROBE_WAIT: Final = 2.0  # seconds, of one that finds out whether the server is back
+CHECK_SECONDS: Final = 3.0  # for a connection to show that it is alive
+CONNECT_SECONDS: Final = 5
+RECONNECT_SECONDS: Final = 1.5  # of tries further and further apart; then whoever asks makes the next at once
+GRACE: Final = 10.0  # seconds that a transaction may take beyond its longest statement
 IDLE_IN_TRANSACTION: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
 
 SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
@@ -66,11 +72,17 @@ class Database:
             timeout=POOL_WAIT,
             open=False,
             name=name,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             configure=configure,
-            reconnect_timeout=5.0,
-            kwargs={"autocommit": True, "application_name": f"iotistica {name}", "options": options},
+            reconnect_timeout=RECONNECT_SECONDS,
+            kwargs={
+                "autocommit": True,
+                "application_name": f"iotistica {name}",
+                "options": options,
+                "connect_timeout": CONNECT_SECONDS,
+            },
         )
+        self._longest = statement_seconds + GRACE
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
@@ -86,16 +98,17 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT
+        self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT, unbounded: bool = False
     ) -> AsyncIterator[Tx]:
         """A transaction that commits at the end of the block; drivers' errors stop at this line.
 
         The role `api` sees the rows of `tenant` alone, and none without. The tenant is the transaction's, never the
-        connection's, which others use after us. Waits `patience` seconds for a connection.
+        connection's, which others use after us. Waits `patience` seconds for a connection, and unless `unbounded`
+        for the whole little longer than one statement may take: a server that stands still must not hold us.
         """
         try:
             with self.breaker.guard(_is_lost):
-                async with self._connection(patience) as tx, tx.transaction():
+                async with self._connection(patience, None if unbounded else self._longest) as tx, tx.transaction():
                     if tenant is not None:
                         await tx.execute(SET_TENANT, {"tenant": tenant})
                     yield tx
@@ -112,8 +125,8 @@ class Database:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
 
     @asynccontextmanager
-    async def _connection(self, patience: float) -> AsyncIterator[Tx]:
-        """A connection of the pool; while the server is away nobody waits long for one."""
+    async def _connection(self, patience: float, longest: float | None) -> AsyncIterator[Tx]:
+        """A connection of the pool for so many seconds; while the server is away nobody waits long for one."""
         if not self.breaker.is_closed:
             patience = min(patience, PROBE_WAIT)
         try:
@@ -124,7 +137,8 @@ class Database:
             raise
         self._busy += 1
         try:
-            yield connection
+            with _cut_after(longest, connection):
+                yield connection
         finally:
             self._busy -= 1
             await self._pool.putconn(connection)
@@ -143,6 +157,35 @@ class Database:
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
         raise Unavailable("PostgreSQL: the listening connection ended")
+
+
+@contextmanager
+def _cut_after(seconds: float | None, connection: Tx) -> Iterator[None]:
+    """End the connection under a block that takes longer, which then fails as if the server had ended it.
+
+    To cancel would not do: the driver then asks the server to cancel, and waits for its answer.
+    """
+    if seconds is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: Tx) -> None:
+    if connection.closed:
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as handle, suppress(OSError):
+        handle.shutdown(socket.SHUT_RDWR)
+
+
+async def _check(connection: Tx) -> None:
+    """Whether a connection of the pool is alive; a server that stands still is not."""
+    with _cut_after(CHECK_SECONDS, connection):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def _is_lost(exc: Exception) -> bool:

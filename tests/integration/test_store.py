@@ -1,7 +1,9 @@
 """Readings into the table: once each, in the ledger, whatever happens beside it."""
 
 import asyncio
+import os
 import random
+import signal
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -13,7 +15,7 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.readings import Reading
 from iotistica.errors import Conflict, IotisticaError, Unavailable
 from iotistica.ingest.catalogue import Catalogue
-from iotistica.storage import agents, ledger, partitions, readings
+from iotistica.storage import agents, ledger, partitions, postgres, readings
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import Committed, EntryCount
@@ -199,3 +201,34 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
     with pytest.raises(Unavailable):
         await directory.known([TenantId("0123456789ab")])
     await away.close()
+
+
+async def test_a_server_that_stands_still_holds_nobody(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither who waits for an answer nor who asks next; when it goes on everything is as before."""
+    monkeypatch.setattr(postgres, "GRACE", 0.5)
+    monkeypatch.setattr(postgres, "CHECK_SECONDS", 0.5)
+    frozen = Database(stack.database_url, size=1, name="frozen", role="iotistica_worker", statement_seconds=1)
+    await frozen.open()
+
+    async def backend() -> int:
+        async with frozen.transaction() as tx:
+            row = await (await tx.execute("SELECT pg_backend_pid()")).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    pid = await backend()
+    try:
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(10), frozen.transaction() as tx:
+                os.kill(pid, signal.SIGSTOP)
+                await tx.execute("SELECT 1")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    pid = await backend()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10):
+            assert await backend() != pid
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await frozen.close()
