@@ -15,9 +15,14 @@ from msgspec import Struct
 from iotistica.errors import InvalidMessage
 
 DOMAINS: Final = ("key", "metric", "unit", "quality", "device")
-NAMES: Final = 20_000  # of fields, metrics, devices, units in one dictionary
+NAMES: Final = 10_000  # of fields, metrics, devices, units in one dictionary
 NAME_CAP: Final = 512  # characters
+BYTES: Final = 512 << 10  # of all names together
 DEPTH: Final = 4  # arrays inside arrays
+OBJECTS: Final = 25_000  # of one payload
+WORK: Final = 20_000  # pairs of one payload in shapes that were not seen before
+REMEMBERED: Final = 1000  # shapes, of at most so many pairs
+LONGEST: Final = 200
 
 # As agents write a reading and the envelope around it; what else there is of a reading comes after these.
 ORDER: Final = (
@@ -139,6 +144,8 @@ def _check(dictionary: Dictionary) -> None:
         raise InvalidMessage("bad_dictionary", f"more than {NAMES} names")
     if any(len(name) > NAME_CAP for table in tables for name in table.values()):
         raise InvalidMessage("bad_dictionary", f"a name is longer than {NAME_CAP} characters")
+    if sum(len(name.encode("utf-8", "replace")) for table in tables for name in table.values()) > BYTES:
+        raise InvalidMessage("bad_dictionary", f"more than {BYTES} bytes of names")
 
 
 def version_of(root: object) -> int | None:
@@ -159,9 +166,12 @@ class Expander:
         self._dictionary = dictionary
         self._contexts: dict[str, tuple[dict[int, set[int]], set[int]]] = {}
         self._shapes: dict[tuple[str, tuple[Any, ...]], list[int | None]] = {}
+        self._objects = 0  # of the payload in hand
+        self._work = 0
 
     def expand(self, root: Mapping[str, Any], protocol: str) -> Any:
         """The envelope; `protocol` is the topic's. Raises `NeedsDictionary` and `InvalidMessage`."""
+        self._objects = self._work = 0
         if isinstance(root.get("p"), list):
             pairs = root["p"]
         elif len(root["i"]) == len(root["d"]):
@@ -173,8 +183,9 @@ class Expander:
         return self._object(pairs, "", protocol, 0)
 
     def _object(self, pairs: Any, context: str, protocol: str, depth: int) -> dict[str, Any]:
-        if not isinstance(pairs, list) or depth > DEPTH:
-            raise InvalidMessage("bad_compaction", "no list of pairs, or too deep")
+        self._objects += 1
+        if not isinstance(pairs, list) or depth > DEPTH or self._objects > OBJECTS:
+            raise InvalidMessage("bad_compaction", f"no list of pairs, too deep, or more than {OBJECTS} objects")
         scalars = [pair for pair in pairs if not _is_array(pair)]
         if not all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], int) for p in scalars):
             raise InvalidMessage("bad_compaction", "a pair is no index and value")
@@ -212,10 +223,14 @@ class Expander:
         shape = context, tuple((index, type(value) is int) for index, value in scalars)
         found = self._shapes.get(shape)
         if found is None:
+            self._work += len(scalars)
+            if self._work > WORK:  # honest agents write few shapes
+                raise InvalidMessage("bad_compaction", f"more than {WORK} pairs in shapes of their own")
             found = self._read_shape(context, shape[1])
-            if len(self._shapes) > 1000:
+            if len(self._shapes) >= REMEMBERED:
                 self._shapes.clear()
-            self._shapes[shape] = found
+            if len(scalars) <= LONGEST:
+                self._shapes[shape] = found
         return found
 
     def _read_shape(self, context: str, shape: tuple[tuple[int, bool], ...]) -> list[int | None]:

@@ -1,7 +1,8 @@
 """Reads what must be applied in its order: one consumer of all tenants' control streams, under one lease."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -27,7 +28,12 @@ from iotistica.supervise import sleep
 NAME: Final = "control"
 DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")
 TENANTS: Final = 64  # asked at a time
+SPACING: Final = 1.0  # seconds between releases of one tenant's parked messages
 IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
+
+
+Revisions = dict[tuple[UUID, int], int]
+"""Of agents' dictionaries, by version."""
 
 
 class Learned(NamedTuple):
@@ -48,6 +54,8 @@ class Control:
         self._directory = directory
         self._mine: set[TenantId] = set()
         self._turn = 0
+        self._news: dict[TenantId, Revisions] = {}
+        self._released: dict[TenantId, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply what comes for as long as the lease is ours; what a predecessor left comes first."""
@@ -73,6 +81,7 @@ class Control:
         entries = await streams.read(self._redis, tenants, NAME, count=1, kind=CONTROL)
         for entry in entries:
             await self._apply(entry)
+        await self._release()
         return bool(entries)
 
     async def _resume(self, tenants: Sequence[TenantId]) -> None:
@@ -120,8 +129,15 @@ class Control:
         for letter in letters:
             DEAD.add(1, {"reason": letter.reason})
         for tenant, route, version, known in learned:
-            changed = {(route.agent, version): known.revision}
-            await parked.release(self._redis, tenant, lambda a, v, r, c=changed: c.get((a, v), -1) > r)  # type: ignore[misc]
+            self._news.setdefault(tenant, {})[route.agent, version] = known.revision
+
+    async def _release(self) -> None:
+        """Give back what waited for news; seldom for each tenant, since all that is parked is looked through."""
+        now = time.monotonic()
+        for tenant in [tenant for tenant in self._news if now - self._released.get(tenant, -SPACING) >= SPACING]:
+            news = self._news.pop(tenant)
+            self._released[tenant] = now
+            await parked.release(self._redis, tenant, _is_due(news))
 
     @staticmethod
     async def _learn(
@@ -136,6 +152,10 @@ class Control:
         update = dictionaries.read(codec.decode(document, is_msgpack, object))
         known = await table.learn(tx, tenant, route.agent, update)
         return Learned(tenant, route, update.version, known)
+
+
+def _is_due(news: Revisions) -> Callable[[UUID, int, int], bool]:
+    return lambda agent, version, known: news.get((agent, version), -1) > known
 
 
 def _letter(entry: Entry, number: int, reason: str, detail: str) -> DeadLetter:

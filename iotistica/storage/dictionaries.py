@@ -58,7 +58,10 @@ DELETE FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 async def learn(tx: Tx, tenant: TenantId, agent: UUID, update: Update) -> Known:
     """Add what an agent told of its dictionary; call in the order in which it told it."""
     old = await get(tx, tenant, agent, update.version)
-    known = Known(old.revision + 1, rules.merged(old.dictionary, update.dictionary))
+    both = rules.merged(old.dictionary, update.dictionary)
+    if old.revision and both == old.dictionary:
+        return old
+    known = Known(old.revision + 1, both)
     whose = {"tenant": tenant, "agent": agent}
     content = msgspec.json.encode(known.dictionary).decode()
     await tx.execute(PUT, whose | {"version": update.version, "revision": known.revision, "content": content})

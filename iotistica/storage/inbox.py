@@ -70,6 +70,7 @@ class Inbox:
         if self._queued and self._queued + size > QUEUED:
             raise Full("too many messages wait to be stored")
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        mine.add_done_callback(_heard)
         self._queue.append((messages, mine))
         self._queued += size
         async with self._turn:
@@ -213,6 +214,12 @@ class Inbox:
             if share > NEARLY_FULL
             else None,
         )
+
+
+def _heard(future: "asyncio.Future[None]") -> None:
+    """Let an error count as heard, should whoever brought the messages be gone."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _first(spooled: asyncio.Event, stop: asyncio.Event, seconds: float | None) -> None:

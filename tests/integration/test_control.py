@@ -77,6 +77,7 @@ async def test_deltas_add_to_what_is_known_per_version(
         b"{bad",
         {"version": 4, "newFieldsWithDomains": FIELDS[1:]},
         {"version": 4, "metrics": {"x": {str(n): n for n in range(NAMES)}}},
+        {"version": 4, "newFieldsWithDomains": FIELDS},
         delta,
     )
     await put(redis, tenant, agent, "meta/other", {"version": 1})
@@ -97,7 +98,7 @@ async def test_deltas_add_to_what_is_known_per_version(
         "bad_topic",
         "unknown_agent",
     ]
-    assert (payloads.processed, payloads.dead) == (3, 4)
+    assert (payloads.processed, payloads.dead) == (4, 4)
     assert await imbalance.of_payloads(redis, database, tenant) == 0
 
 

@@ -227,3 +227,16 @@ def test_what_is_compacted_is_told_by_its_shape() -> None:
     assert version_of({"v": 2, "i": [], "d": []}) == 2
     for root in ({"v": 2}, {"v": "2", "p": []}, {"p": []}, [], {"v": 2, "p": 1}):
         assert version_of(root) is None
+
+
+def test_no_payload_costs_more_than_it_may() -> None:
+    """A hundred thousand pairs, shapes that are all different, a million objects: refused, and soon."""
+    fields = {"key": {n: f"messages[].x{n}" for n in range(300)} | {400: "messages[].metric"}}
+    expander = Expander(1, Dictionary(fields=fields))
+    one = [[n % 300, n] for n in range(100_000)]
+    different = [[[n % 300, 1], [n // 300 % 300, "x"]] for n in range(24_000)]
+    many = [[[1, 1]]] * 1_000_000
+    for items in ([one], different, many):
+        with pytest.raises(InvalidMessage, match="bad_compaction"):
+            expander.expand({"v": 1, "p": [["a", "messages", items]]}, "x")
+    assert len(expander._shapes) <= dictionaries.REMEMBERED
