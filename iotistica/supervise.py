@@ -15,7 +15,7 @@ Group = Callable[[asyncio.Event], Awaitable[None]]
 """Works until the event is set, then finishes what is in flight and returns."""
 
 FIRST_WAIT: Final = 0.4  # seconds before the first restart
-LONGEST_WAIT: Final = 3.0  # seconds
+LONGEST_WAIT: Final = 1.5  # seconds; what is away is asked only as often as its breaker lets
 CALM_AFTER: Final = 30.0  # seconds of work after which a crash counts as the first again
 
 
@@ -46,7 +46,7 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
 
 async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
     """Run a group until `stop`, again after each crash; raises `CannotStart`."""
-    wait, clock = FIRST_WAIT, asyncio.get_running_loop().time
+    wait, clock, told = FIRST_WAIT, asyncio.get_running_loop().time, ""
     while not stop.is_set():
         began = clock()
         try:
@@ -56,7 +56,9 @@ async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
             if isinstance(cause, CannotStart):
                 raise cause from exc
             if isinstance(cause, (Unavailable, Superseded)):
-                logger.bind(group=name, error=str(cause)).warning("waits and starts again")
+                if str(cause) != told:  # and not at each try of a long outage
+                    logger.bind(group=name, error=str(cause)).warning("waits and starts again")
+                told = str(cause)
             else:
                 logger.bind(group=name).exception("crashed; starts again")
         else:
@@ -65,7 +67,7 @@ async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
             logger.bind(group=name).warning("ended by itself; starts again")
         RESTARTS.add(1, {"group": name})
         if clock() - began > CALM_AFTER:
-            wait = FIRST_WAIT
+            wait, told = FIRST_WAIT, ""
         await sleep(wait, stop)
         wait = min(wait * 2, LONGEST_WAIT)
 

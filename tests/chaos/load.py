@@ -83,7 +83,8 @@ class Load:
                                 self.published.add(name)
                                 open_.append((name, payload, await client.publish(topic, payload)))
                                 due = max(due + self._every, time.monotonic() - 1)
-                            await self._settle(open_, client, due)
+                            is_done = self._stop.is_set() or number >= most
+                            await self._settle(open_, client, due, must=is_done or len(open_) >= WINDOW)
                     finally:
                         waiting.extend((name, payload) for name, payload, _ in open_)
                         for _, _, future in open_:
@@ -92,13 +93,12 @@ class Load:
                 await asyncio.sleep(0.2)
 
     async def _settle(
-        self, open_: "deque[tuple[str, bytes, asyncio.Future[None]]]", client: Client, due: float
+        self, open_: "deque[tuple[str, bytes, asyncio.Future[None]]]", client: Client, due: float, *, must: bool
     ) -> None:
-        """Take note of acknowledgements; wait for one, or until the next message is due."""
+        """Take note of acknowledgements; wait for one if we `must`, else until the next message is due."""
         left = due - time.monotonic()
-        is_full = len(open_) >= WINDOW or self._stop.is_set()
-        if open_ and (left > 0 or is_full):
-            await asyncio.wait([open_[0][2]], timeout=1.0 if is_full else max(left, 0.001))
+        if open_ and (left > 0 or must):
+            await asyncio.wait([open_[0][2]], timeout=1.0 if must else max(left, 0.001))
         elif left > 0:
             await asyncio.sleep(left)
         while open_ and open_[0][2].done():
