@@ -1,6 +1,7 @@
 """Errors named for the reaction they call for; the docstring is the default message."""
 
-from typing import ClassVar
+import struct
+from typing import ClassVar, Final
 
 
 class IotisticaError(Exception):
@@ -19,10 +20,15 @@ class InvalidMessage(IotisticaError):
         """Keep `reason` as one of the few stable words that metrics and dead letters count by."""
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.code = reason
+        self.detail = detail
 
 
 class Unavailable(IotisticaError):
     """A service this needs is away; wait and try again."""
+
+
+class TooSlow(Unavailable):
+    """It took too long; ask for less."""
 
 
 class Refused(Unavailable):
@@ -71,3 +77,7 @@ class TooMany(IotisticaError):
 
 class Conflict(IotisticaError):
     """Something with that name exists already, or it has changed meanwhile."""
+
+
+REFUSALS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
+"""What a message may bring about that the database, or our packing of it, does not take."""

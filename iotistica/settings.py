@@ -95,16 +95,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, le=50_000, description="messages a consumer takes at a time; 0: the profile's")
     ] = 0
     stream_mark: Annotated[
-        int, Meta(ge=100, description="entries of one stream beyond which its messages go to the disk")
+        int,
+        Meta(ge=100, description="entries of one stream beyond which its messages go to the disk; at least 100"),
     ] = 100_000
     spool_dir: Annotated[
         str, Meta(description="where messages wait while Redis is away; empty: `spool` in the data folder")
     ] = ""
     spool_mb: Annotated[
-        int, Meta(ge=16, description="MiB of them at most; then nothing more is taken from the broker")
+        int, Meta(ge=16, description="MiB of each spool, one for MQTT and one for HTTP; at least 16")
     ] = 1024
     broker_queue_mb: Annotated[
-        int, Meta(ge=16, description="MiB that our Mosquitto keeps for a client that is away; near it is an alarm")
+        int,
+        Meta(ge=16, description="MiB our Mosquitto keeps for a client that is away, with an alarm; at least 16"),
     ] = 256
     retention_days: Annotated[int, Meta(ge=1, le=36_500, description="age at which readings are dropped")] = 730
     query_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a query may run")] = 15.0
@@ -125,6 +127,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """How readings are ingested: the profile, with what was set beside it."""
         profile = PROFILES[self.ingest_profile]
         least = self.ingest_workers or profile.least
+        if 0 < self.ingest_workers_most < least:
+            raise CannotStart(
+                f"IOTISTICA_INGEST_WORKERS_MOST={self.ingest_workers_most} is less than the least, {least}"
+            )
         return msgspec.structs.replace(
             profile,
             least=least,
@@ -177,7 +183,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     except msgspec.ValidationError as exc:
         what, _, field = str(exc).partition(" - at `$.")
         name = PREFIX + field.rstrip("`").upper() if field else "in the file"
-        raise CannotStart(f"bad setting {name}: {what}; `iotistica config` tells what is expected") from exc
+        meaning = next((m for n, _, m in describe(Settings()) if n == name), "docs/configuration.md names them all")
+        raise CannotStart(f"bad setting {name}: {what}; it is: {meaning}") from exc
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:

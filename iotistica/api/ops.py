@@ -20,6 +20,7 @@ from iotistica.storage.redis import Redis, ping
 from iotistica.storage.spool import Spool
 
 LAGGING = 60.0  # seconds a message waits before this is no longer healthy
+STOPPED = {"intake_paused", "ingest_stopped"}  # alarms of what does not go on
 PATIENCE = 2.0  # seconds for each part to answer
 
 
@@ -96,7 +97,7 @@ async def _look(database: Database, redis: Redis | None, roles: list[str], vital
         lag = await _within(vitals, "lag", lambda: _lag(database, redis))
     broker = next((breaker for breaker in vitals.breakers if breaker.name == "broker"), None)
     ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
-    ok = ok and (broker is None or broker.is_closed)
+    ok = ok and (broker is None or broker.is_closed) and not vitals.alarms.raised.keys() & STOPPED
     workers = [look() for look in vitals.workers]
     return Health(
         status="healthy" if ok else "degraded",
@@ -160,7 +161,7 @@ async def _within(vitals: Vitals, part: str, ask: Callable[[], Coroutine[Any, An
     try:
         return task.result()
     except IotisticaError as exc:
-        logger.bind(error=str(exc)).warning("a part is not well")
+        logger.bind(error=str(exc)).debug("a part is not well")
         return "it does not answer as it should; the log says more"  # addresses and users are nobody's business
 
 

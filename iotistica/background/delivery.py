@@ -14,6 +14,7 @@ from iotistica.storage.redis import Redis
 
 UNFOLDED: Final = timedelta(minutes=1)  # numbers younger than this stay single
 KEPT: Final = timedelta(days=30)  # of what arrived, for the report of gaps
+PORTIONS: Final = 100  # of agents whose numbers are joined in one look
 NEARLY_FULL: Final = 0.8  # share of the cap of dead letters that is an alarm
 
 
@@ -21,8 +22,10 @@ async def look(
     redis: Redis, database: Database, tenants: Sequence[TenantId], alarms: Alarms, now: datetime
 ) -> None:
     """Do it once, for every tenant."""
-    async with database.transaction() as tx:
-        await sequences.fold(tx, before=now - UNFOLDED, oldest=now - KEPT)
+    for _ in range(PORTIONS):
+        async with database.transaction() as tx:
+            if await sequences.fold(tx, before=now - UNFOLDED, oldest=now - KEPT) < sequences.AGENTS:
+                break
     for tenant in tenants:
         await _parked(redis, database, tenant, now)
         await consumers.forget(redis, tenant)
@@ -38,7 +41,11 @@ async def _parked(redis: Redis, database: Database, tenant: TenantId, now: datet
     revisions: dict[tuple[UUID, int], int] = {}
     async with database.transaction() as tx:
         for agent, version in waiting:
-            revisions[agent, version] = (await dictionaries.get(tx, tenant, agent, version)).revision
+            known = await dictionaries.get(tx, tenant, agent, version)
+            revisions[agent, version] = known.revision
+            copied = await dictionaries.copied_revision(redis, tenant, agent, version)
+            if known.revision > (copied or 0):  # whoever learnt it was killed before it could tell
+                await dictionaries.copy(redis, tenant, agent, version, known)
     await parked.release(redis, tenant, lambda agent, version, known: revisions.get((agent, version), 0) > known)
     await parked.expire(redis, tenant, now=now.timestamp())
 

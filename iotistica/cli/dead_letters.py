@@ -53,18 +53,19 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
 @dead_letters.command("show")
 @click.argument("id_", metavar="ID")
 @TENANT
+@click.option("--platform", is_flag=True, help="One of no tenant that exists.")
 @click.option("--raw", is_flag=True, help="Write its bytes alone, as they came.")
 @click.pass_obj
-def show(settings: Settings, id_: str, tenant: str, raw: bool) -> None:
+def show(settings: Settings, id_: str, tenant: str, platform: bool, raw: bool) -> None:
     """Show one with its bytes."""
 
     async def work(redis: Redis, _: Database, owner: TenantId | None) -> Letter:
         found = await letterbox.get(redis, owner, id_)
         if found is None:
-            raise NotFound(f"there is no dead letter {id_}; `iotistica dead-letters list --tenant` shows them")
+            raise NotFound(f"there is no dead letter {id_}; `iotistica dead-letters list` shows those of a tenant")
         return found
 
-    letter = _work(settings, tenant, work)
+    letter = _work(settings, None if platform else tenant, work)
     if raw:
         sys.stdout.buffer.write(letter.payload)
         return
@@ -92,14 +93,17 @@ def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: 
     """Give them back to the stream they failed in; what was stored of them before is not stored twice."""
     _check(ids, reason, every)
 
-    async def work(redis: Redis, database: Database, owner: TenantId | None) -> int:
+    async def work(redis: Redis, database: Database, owner: TenantId | None) -> tuple[int, int]:
         assert owner is not None  # noqa: S101 a tenant is named
         return await _each(
             *(redis, database, owner, "dead_letters.replay", ids, reason),
             lambda letters: letterbox.replay(redis, owner, letters, mark=settings.stream_mark),
         )
 
-    click.echo(f"{_work(settings, tenant, work)} given back; those of which only the head is kept stay")
+    done, chosen = _work(settings, tenant, work)
+    click.echo(f"{done} given back")
+    if done < chosen:
+        click.echo(f"{chosen - done} stay: only their heads are kept, or somebody else dealt with them")
 
 
 @dead_letters.command("discard")
@@ -112,14 +116,14 @@ def discard(settings: Settings, ids: tuple[str, ...], reason: str | None, every:
     """Throw them away, for ever."""
     _check(ids, reason, every)
 
-    async def work(redis: Redis, database: Database, owner: TenantId | None) -> int:
+    async def work(redis: Redis, database: Database, owner: TenantId | None) -> tuple[int, int]:
         assert owner is not None  # noqa: S101 a tenant is named
         return await _each(
             *(redis, database, owner, "dead_letters.discard", ids, reason),
             lambda letters: letterbox.discard(redis, owner, letters),
         )
 
-    click.echo(f"{_work(settings, tenant, work)} thrown away")
+    click.echo(f"{_work(settings, tenant, work)[0]} thrown away")
 
 
 def _check(ids: Sequence[str], reason: str | None, every: bool) -> None:
@@ -135,23 +139,29 @@ async def _each(
     ids: Sequence[str],
     reason: str | None,
     deal: Callable[[Sequence[Letter]], Awaitable[int]],
-) -> int:
-    """Deal with the letters that were asked for, as many as there were at the beginning, and write it down."""
-    done, after = 0, None
+) -> tuple[int, int]:
+    """Deal with the letters that were asked for, as many as there were at the beginning, and write it down.
+
+    Returns how many were dealt with, of how many.
+    """
+    done, chosen, after = 0, 0, None
     until = await letterbox.newest(redis, tenant)
     if ids:
-        done = await deal(await letterbox.some(redis, tenant, ids))
+        letters = await letterbox.some(redis, tenant, ids)
+        if missing := set(ids) - {letter.id for letter in letters}:
+            raise NotFound(f"there is no dead letter {', '.join(sorted(missing))}; nothing was done")
+        done, chosen = await deal(letters), len(letters)
     while not ids:
         page = await letterbox.page(redis, tenant, after=after, limit=letterbox.MOST, reason=reason)
         letters = [letter for letter in page.letters if _key(letter.id) <= _key(until)]
-        done += await deal(letters)
+        done, chosen = done + await deal(letters), chosen + len(letters)
         after = page.next
         if after is None or len(letters) < len(page.letters):
             break
     subject = ("dead_letters", reason or (f"{len(ids)} ids" if ids else "all"))
     async with database.transaction() as tx:
         await audit.record(tx, tenant, operator(), action, subject, after={"letters": done})
-    return done
+    return done, chosen
 
 
 def _key(id_: str) -> tuple[int, int]:

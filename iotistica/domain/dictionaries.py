@@ -7,16 +7,18 @@ apart; what it does not is left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from iotistica.domain.readings import strip_nul
 from iotistica.errors import InvalidMessage
 
 DOMAINS: Final = ("key", "metric", "unit", "quality", "device")
 NAMES: Final = 10_000  # of fields, metrics, devices, units in one dictionary
 NAME_CAP: Final = 512  # characters
+PROTOCOLS: Final = 200
 BYTES: Final = 512 << 10  # of all names together
 DEPTH: Final = 4  # arrays inside arrays
 OBJECTS: Final = 25_000  # of one payload
@@ -59,15 +61,18 @@ class NeedsDictionary(Exception):
         self.version = version
 
 
+Index = Annotated[int, Meta(ge=0, lt=1 << 31)]
+
+
 class _Field(Struct):
     name: str
-    index: int
+    index: Index
     domain: str = ""
 
 
 class _Enums(Struct):
-    quality: dict[str, int] = {}
-    unit: dict[str, int] = {}
+    quality: dict[str, Index] = {}
+    unit: dict[str, Index] = {}
 
 
 class _Update(Struct, rename="camel"):
@@ -77,8 +82,8 @@ class _Update(Struct, rename="camel"):
     fields_by_domain: dict[str, list[_Field]] = {}
     new_fields_with_domains: list[_Field] = []
     enums: _Enums = msgspec.field(default_factory=_Enums)
-    metrics: dict[str, dict[str, int]] = {}
-    devices: dict[str, dict[str, int]] = {}
+    metrics: dict[str, dict[str, Index]] = {}
+    devices: dict[str, dict[str, Index]] = {}
 
 
 class Update(Struct, frozen=True):
@@ -99,17 +104,17 @@ def read(document: object) -> Update:
     fields: dict[str, dict[int, str]] = {}
     for domain, listed in found.fields_by_domain.items():
         for field in listed:
-            fields.setdefault(domain, {})[field.index] = field.name
+            fields.setdefault(domain, {})[field.index] = strip_nul(field.name)
     for field in found.new_fields_with_domains:
-        fields.setdefault(field.domain, {})[field.index] = field.name
+        fields.setdefault(field.domain, {})[field.index] = strip_nul(field.name)
     if unknown := (fields.keys() | found.fields_by_domain.keys()) - set(DOMAINS):
         raise InvalidMessage("bad_dictionary", f"unknown domain {min(unknown)[:50]!r}")
     dictionary = Dictionary(
         fields=fields,
         units=_by_index(found.enums.unit),
         qualities=_by_index(found.enums.quality),
-        metrics={protocol: _by_index(names) for protocol, names in found.metrics.items()},
-        devices={protocol: _by_index(names) for protocol, names in found.devices.items()},
+        metrics={strip_nul(protocol): _by_index(names) for protocol, names in found.metrics.items()},
+        devices={strip_nul(protocol): _by_index(names) for protocol, names in found.devices.items()},
     )
     _check(dictionary)
     return Update(found.version, dictionary)
@@ -129,7 +134,7 @@ def merged(old: Dictionary, new: Dictionary) -> Dictionary:
 
 
 def _by_index(names: Mapping[str, int]) -> dict[int, str]:
-    return {index: name for name, index in names.items()}
+    return {index: strip_nul(name) for name, index in names.items()}
 
 
 def _merged(old: dict[str, dict[int, str]], new: dict[str, dict[int, str]]) -> dict[str, dict[int, str]]:
@@ -142,6 +147,9 @@ def _check(dictionary: Dictionary) -> None:
         tables += group.values()
     if sum(map(len, tables)) > NAMES:
         raise InvalidMessage("bad_dictionary", f"more than {NAMES} names")
+    groups = [*dictionary.metrics, *dictionary.devices]
+    if len(groups) > PROTOCOLS or any(len(name) > NAME_CAP for name in groups):
+        raise InvalidMessage("bad_dictionary", f"more than {PROTOCOLS} protocols, or one with a long name")
     if any(len(name) > NAME_CAP for table in tables for name in table.values()):
         raise InvalidMessage("bad_dictionary", f"a name is longer than {NAME_CAP} characters")
     if sum(len(name.encode("utf-8", "replace")) for table in tables for name in table.values()) > BYTES:
@@ -174,18 +182,18 @@ class Expander:
         self._objects = self._work = 0
         if isinstance(root.get("p"), list):
             pairs = root["p"]
-        elif len(root["i"]) == len(root["d"]):
+        elif len(root["i"]) == len(root["d"]) <= WORK:
             pairs = list(map(list, zip(root["i"], root["d"], strict=True)))
         else:
-            raise InvalidMessage("bad_compaction", "as many indices as values are needed")
-        if len(pairs) == 1 and _is_array(pairs[0]) and pairs[0][1] == "$root":
+            raise InvalidMessage("bad_compaction", f"as many indices as values are needed, at most {WORK}")
+        if len(pairs) == 1 and _is_array(pairs[0]) and pairs[0][1] == "$root" and isinstance(pairs[0][2], list):
             return [self._object(item, "[].", protocol, 1) for item in pairs[0][2]]
         return self._object(pairs, "", protocol, 0)
 
     def _object(self, pairs: Any, context: str, protocol: str, depth: int) -> dict[str, Any]:
         self._objects += 1
-        if not isinstance(pairs, list) or depth > DEPTH or self._objects > OBJECTS:
-            raise InvalidMessage("bad_compaction", f"no list of pairs, too deep, or more than {OBJECTS} objects")
+        if not isinstance(pairs, list) or depth > DEPTH or self._objects > OBJECTS or len(pairs) > WORK:
+            raise InvalidMessage("bad_compaction", "no list of pairs, too deep, or too many")
         scalars = [pair for pair in pairs if not _is_array(pair)]
         if not all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], int) for p in scalars):
             raise InvalidMessage("bad_compaction", "a pair is no index and value")

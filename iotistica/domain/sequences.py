@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 MSG_ID: Final = re.compile(r"[0-9a-fA-F-]{36}-(\d{1,15})-(\d{1,15})(?:-|$)")
 
 
+LATEST: Final = 4_102_444_800_000  # ms since the epoch: the year 2100
+
+
 class Mark(NamedTuple):
     """One message: when its id was made, in ms since the epoch, and its number."""
 
@@ -42,7 +45,7 @@ class Gap(NamedTuple):
 def mark_of(msg_id: object) -> Mark | None:
     """The number in a message id; None if it has none that says something."""
     found = MSG_ID.match(msg_id) if isinstance(msg_id, str) and len(msg_id) <= 100 else None
-    if not found or int(found[2]) == 0:
+    if not found or int(found[2]) == 0 or int(found[1]) > LATEST:
         return None
     return Mark(int(found[1]), int(found[2]))
 

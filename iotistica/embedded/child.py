@@ -146,7 +146,9 @@ def end_leftovers(pids: Mapping[str, int], marker: str) -> None:
 
 def _is_ours(pid: int, marker: str) -> bool:
     try:
-        return marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        # Valkey rewrites its command line; every child works in our folder.
+        is_named = marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return is_named or Path(f"/proc/{pid}/cwd").readlink().is_relative_to(marker)
     except OSError:
         return False
 

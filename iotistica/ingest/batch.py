@@ -51,20 +51,22 @@ class Batch:
         self.marks: list[tuple[TenantId, UUID, Mark]] = []
         self.progress: dict[EntryKey, Progress] = {}
         self.entries: list[EntryCount] = []
+        self.minutes: Counter[tuple[TenantId, int]] = Counter()  # readings by the minute in which they came
         self.messages = 0  # whose content is to be stored
         self.last: MessageKey | None = None  # of them
-        self.condemned: Counter[UUID | None] = Counter()  # messages we could not deal with, by agent
+        self.condemned: Counter[TenantId] = Counter()  # messages that the database refuses
         self.found = 0  # readings, duplicates included
         self.conflicts = 0  # the same key with another value, inside the batch
 
-    def add(self, tenant: TenantId, agent: UUID, found: Found) -> None:
-        """Add the readings of one payload; the first of a key wins."""
+    def add(self, tenant: TenantId, agent: UUID, found: Found, received: int) -> None:
+        """Add the readings of one payload, which came at `received` us; the first of a key wins."""
         count = self.counts.get(agent)
         if count is None:
             count = self.counts[agent] = Count(tenant)
             self.rows[agent] = {}
         count.found += len(found.readings)
         self.found += len(found.readings)
+        self.minutes[tenant, received // 60_000_000] += len(found.readings)
         rows = self.rows[agent]
         for reading in found.readings:
             first = rows.setdefault((reading.metric_name, reading.time), reading)

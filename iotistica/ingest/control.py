@@ -11,7 +11,7 @@ from loguru import logger
 from iotistica.domain import codec, dictionaries, topics
 from iotistica.domain.ids import TenantId
 from iotistica.domain.topics import Route
-from iotistica.errors import Conflict, Invalid, InvalidMessage
+from iotistica.errors import REFUSALS, Conflict, InvalidMessage
 from iotistica.instruments import DEAD
 from iotistica.storage import completion, lease, ledger, parked, streams
 from iotistica.storage import dictionaries as table
@@ -107,19 +107,38 @@ class Control:
                         try:
                             learned.append(await self._learn(tx, entry.tenant, topic, payload, owners))
                         except InvalidMessage as exc:
-                            letters[number] = _letter(entry, number, exc.code, str(exc))
+                            letters[number] = _letter(entry, number, exc.code, exc.detail)
                     number = -1
                     dead = sorted(letters)
                     await ledger.count_entries(tx, [EntryCount(*entry.key, 0, len(entry.messages), dead)])
             except Conflict:
-                logger.bind(entry=entry.key[1]).info("was applied before")
-            except Invalid as exc:
+                await self._again(entry, letters)
+                return
+            except REFUSALS as exc:
                 if number < 0:
                     raise
                 letters[number] = _letter(entry, number, "refused", str(exc))
                 continue
             break
         await self._tell(entry, learned, list(letters.values()))
+
+    async def _again(self, entry: Entry, letters: Mapping[int, DeadLetter]) -> None:
+        """End an entry that was applied before as it ended then; what it taught is in the database."""
+        logger.bind(entry=entry.key[1]).info("was applied before")
+        learned: list[Learned] = []
+        async with self._database.transaction() as tx:
+            found = await ledger.committed(tx, [entry.key])
+            dead = found[entry.key].dead
+            for number, (topic, payload) in enumerate(entry.messages):
+                if number in dead:
+                    continue
+                route, version = topics.route(topic), _version(payload)
+                if version is not None:
+                    known = await table.get(tx, entry.tenant, route.agent, version)
+                    learned.append(Learned(entry.tenant, route, version, known))
+        because = "it could not be applied"
+        kept = [letters.get(number) or _letter(entry, number, "refused", because) for number in sorted(dead)]
+        await self._tell(entry, learned, kept)
 
     async def _tell(self, entry: Entry, learned: Sequence[Learned], letters: Sequence[DeadLetter]) -> None:
         """Let others know what is committed, and release what waited for it."""
@@ -152,6 +171,14 @@ class Control:
         update = dictionaries.read(codec.decode(document, is_msgpack, object))
         known = await table.learn(tx, tenant, route.agent, update)
         return Learned(tenant, route, update.version, known)
+
+
+def _version(payload: bytes) -> int | None:
+    try:
+        document, is_msgpack = codec.unwrap(payload)
+        return dictionaries.read(codec.decode(document, is_msgpack, object)).version
+    except InvalidMessage:
+        return None
 
 
 def _is_due(news: Revisions) -> Callable[[UUID, int, int], bool]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 from loguru import logger
 
 from iotistica import supervise
@@ -59,10 +60,14 @@ class Crew:
                     if task.done():
                         task.result()  # one that cannot start ends us all
                 self._scale = scaled(self._scale, await self._look(), self.profile, now=time.monotonic())
+        except asyncio.CancelledError:
+            for task in (*(task for task, _ in self._members), *self._leaving):
+                task.cancel()
+            raise
         finally:
             for _, end in self._members:
                 end.set()
-            await asyncio.gather(*(task for task, _ in self._members), *self._leaving)
+            await asyncio.gather(*(task for task, _ in self._members), *self._leaving, return_exceptions=True)
             self._members.clear()
 
     def _match(self) -> None:
@@ -87,7 +92,10 @@ class Crew:
             oldest, deepest = await stream_states.lag(self._redis, tenants)
             memory = await streams.memory_share(self._redis)
         except Unavailable:
-            return self.signals
+            # Nobody knows; what waited then waits longer by as much, and so it is shown.
+            self.signals = msgspec.structs.replace(self.signals, lag=self.signals.lag + EVERY)
+            LAG_SECONDS.set(self.signals.lag)
+            return msgspec.structs.replace(self.signals, saturation=1.0)
         self.signals = Signals(
             lag=max(time.time() - oldest, 0.0),
             saturation=self._database.saturation() if self._database.breaker.is_closed else 1.0,

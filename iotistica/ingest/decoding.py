@@ -26,8 +26,6 @@ from iotistica.storage.streams import Entry, EntryKey
 ROWS: Final = 40_000  # readings in one transaction, and those of one message more
 BREATH: Final = 0.01  # seconds of decoding after which others get their turn
 ALL: Final = 1 << 30
-OURS: Final = ("internal_error", "refused")
-"""Reasons that may be a fault of ours, and not of the message."""
 
 
 class Decoder:
@@ -84,9 +82,7 @@ class Decoder:
                     at.letters.append(aside)
                     dead.append(number)
                     batch.dead[aside.reason] += 1
-                    if aside.reason in OURS:
-                        route = _route(aside.topic)
-                        batch.condemned[route.agent if route else None] += 1
+                    batch.condemned[entry.tenant] += (key, number) in condemned
             if at.seen > first:
                 batch.entries.append(EntryCount(*key, first, at.seen - first, dead, parked))
             batch.progress[key] = at
@@ -154,11 +150,11 @@ class Decoder:
         except NeedsDictionary:
             raise
         except InvalidMessage as exc:
-            return _letter(entry, number, exc.code, str(exc))
+            return _letter(entry, number, exc.code, exc.detail)
         except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
             logger.opt(exception=True).error("a message could not be decoded")
             return _letter(entry, number, "internal_error", "")
-        batch.add(entry.tenant, route.agent, found)
+        batch.add(entry.tenant, route.agent, found, received)
         return None
 
 

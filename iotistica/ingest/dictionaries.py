@@ -34,7 +34,10 @@ class Dictionaries:
     async def refresh(self, tenant: TenantId, agent: UUID, version: int) -> bool:
         """Look for more of a dictionary than is remembered; whether there was more."""
         before = self.revision(agent, version)
-        known = await table.copied(self._redis, tenant, agent, version)
+        newest = await table.copied_revision(self._redis, tenant, agent, version)
+        if newest is not None and newest <= before:
+            return False
+        known = await table.copied(self._redis, tenant, agent, version) if newest else table.NONE
         if known.revision <= before:
             async with self._database.transaction() as tx:
                 known = await table.get(tx, tenant, agent, version)

@@ -1,7 +1,6 @@
 """Reads batches from the streams and copies their readings into the table."""
 
 import asyncio
-import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from iotistica.alarms import Alarms
 from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading
 from iotistica.domain.verdicts import Verdicts
-from iotistica.errors import Conflict, Invalid, Unavailable
+from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
 from iotistica.ingest.batch import Batch, MessageKey, Progress
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import ALL, Decoder
@@ -36,11 +35,10 @@ TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
 TAKE_OVER_EVERY: Final = 5.0  # seconds between looks for entries a dead consumer left
 YOUNG: Final = 30.0  # seconds after a start in which such entries need not be old: what died was probably us
 YOUNG_STALE: Final = 3000  # ms
+RATE: Final = "readings"
+"""The name of the limit of a tenant's readings a minute."""
 STOPPED: Final = "ingest_stopped"
 """The alarm while most of what comes cannot be stored."""
-
-REFUSALS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
-"""What a message may bring about that the database or our packing of it does not take."""
 
 
 class Worker:
@@ -134,7 +132,13 @@ class Worker:
             except Conflict:  # another consumer took an entry over and stored it meanwhile
                 progress = await self._committed(entries)
                 continue
+            except TooSlow:
+                if batch.messages <= 1:
+                    raise
+                most = batch.messages // 2
+                continue
             except REFUSALS as exc:
+                self._days.clear()  # a partition may have gone meanwhile
                 if batch.messages <= 1:
                     if batch.last is None:
                         raise
@@ -143,7 +147,7 @@ class Worker:
                 most = max(batch.messages // 2, 1)
                 continue
             most = most * 2 if most < ALL else ALL
-            self._verdicts.add(batch.messages, batch.counts, batch.condemned)
+            self._verdicts.add(batch.messages, {c.tenant for c in batch.counts.values()}, batch.condemned)
             if batch.messages:
                 self._alarms.set(STOPPED, None)
             progress |= batch.progress
@@ -155,7 +159,7 @@ class Worker:
 
     def _judge(self, batch: Batch) -> None:
         """Raise `Unavailable` if it is not the messages that are at fault; they stay where they are."""
-        if batch.condemned and self._verdicts.are_hopeless(batch.messages, batch.condemned):
+        if batch.condemned.total() and self._verdicts.are_hopeless(batch.messages, batch.condemned):
             text = "most messages cannot be stored, so no more are put aside: see the log for what refuses them"
             self._alarms.set(STOPPED, text)
             raise Unavailable(text)
@@ -187,6 +191,9 @@ class Worker:
             if batch.marks:
                 await sequences.add(tx, batch.marks)
         self._catalogue.learn(learned)
+        for (tenant, minute), readings in batch.minutes.items():
+            if (bounds := tenants.get(tenant)) and bounds.quota_readings_minute is not None:
+                await self._limits.count(Limit(RATE, bounds.quota_readings_minute), tenant, minute, readings)
         return stored
 
     async def _keep_to_rates(self, batch: Batch, tenants: Mapping[TenantId, Tenant]) -> None:
@@ -195,8 +202,11 @@ class Worker:
             bounds = tenants.get(tenant)
             if bounds is None or bounds.quota_readings_minute is None:
                 continue
-            limit = Limit("readings", bounds.quota_readings_minute)
-            left = await self._limits.take(limit, tenant, batch.of(tenant))
+            limit = Limit(RATE, bounds.quota_readings_minute)
+            left = 0  # by the minute in which they came: what had to wait for us is not too much at once
+            for (whose, minute), readings in batch.minutes.items():
+                if whose == tenant:
+                    left += min(readings, await self._limits.left(limit, tenant, minute))
             places = iter(range(left))
 
             def is_beyond(

@@ -22,6 +22,7 @@ class DeadLetter(NamedTuple):
     reason: str
     detail: str
     attempts: int = 1
+    size: int = -1  # as sent, of one that is kept by its head
 
     def arguments(self) -> tuple[Any, ...]:
         """What `put_letter` takes."""
@@ -34,14 +35,14 @@ FACTS: Final = 6  # arguments of a letter
 # count: one sender of garbage must not fill the memory that everybody's readings pass through.
 PUT_LETTER: Final = (
     """
-local function put_letter(dlq, ledger, stream, topic, payload, received, reason, detail, attempts)
+local function put_letter(dlq, ledger, stream, topic, payload, received, reason, detail, attempts, sent)
     local size, bytes = #payload, tonumber(redis.call('HGET', ledger, 'dead_bytes') or '0')
     if bytes + size > {bytes} and size > {head} then
         detail = 'only the head of ' .. size .. ' bytes is kept: too many dead letters. ' .. detail
         payload = string.sub(payload, 1, {head})
     end
     if redis.call('XLEN', dlq) < {letters} then
-        redis.call('XADD', dlq, '*', 'stream', stream, 'topic', topic, 'payload', payload, 'size', size,
+        redis.call('XADD', dlq, '*', 'stream', stream, 'topic', topic, 'payload', payload, 'size', sent or size,
             'received', received, 'reason', reason, 'detail', detail, 'attempts', attempts)
         redis.call('HINCRBY', ledger, 'dead_bytes', #payload)
     else
@@ -77,21 +78,20 @@ async def keep_unknown(redis: Redis, letters: Sequence[DeadLetter]) -> None:
         await redis.eval(KEEP_UNKNOWN, 2, PLATFORM_DLQ, f"{PLATFORM_DLQ}:bytes", *arguments)
 
 
+KEEP: Final = (
+    PUT_LETTER
+    + """
+for i = 1, #ARGV, 7 do
+    put_letter(KEYS[1], KEYS[2], 'intake', unpack(ARGV, i, i + 6))
+    redis.call('HINCRBY', KEYS[2], 'taken', 1)
+    redis.call('HINCRBY', KEYS[2], 'refused', 1)
+end
+"""
+)
+
+
 async def keep(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter]) -> None:
     """Put messages aside that never reach a stream, by their heads; counted as taken in and as refused."""
+    arguments = [argument for letter in letters for argument in (*letter.arguments(), letter.size)]
     with translated(redis):
-        kept = await redis.xlen(dead_letter_stream(tenant))
-        async with redis.pipeline(transaction=True) as pipe:
-            for letter in letters if kept < LETTERS else ():
-                pipe.execute_command("XADD", dead_letter_stream(tenant), "*", *_fields(letter))
-            pipe.execute_command("HINCRBY", ledger_key(tenant), "taken", len(letters))
-            pipe.execute_command("HINCRBY", ledger_key(tenant), "refused", len(letters))
-            pipe.execute_command("HINCRBY", ledger_key(tenant), "dead_bytes", sum(len(x.payload) for x in letters))
-            await pipe.execute()
-
-
-def _fields(letter: DeadLetter) -> tuple[Any, ...]:
-    return (
-        *("stream", "intake", "topic", letter.topic, "payload", letter.payload, "size", -1),
-        *("received", letter.received, "reason", letter.reason, "detail", letter.detail[:500], "attempts", 1),
-    )
+        await redis.eval(KEEP, 2, dead_letter_stream(tenant), ledger_key(tenant), *arguments)

@@ -75,8 +75,16 @@ async def copy(redis: Redis, tenant: TenantId, agent: UUID, version: int, known:
     with translated(redis):
         async with redis.pipeline(transaction=False) as pipe:
             pipe.hset(key, str(version), msgspec.msgpack.encode(known))
+            pipe.hset(key, f"{version}:revision", known.revision)
             pipe.expire(key, COPY_SECONDS)
             await pipe.execute()
+
+
+async def copied_revision(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> int | None:
+    """How much the copy knows, without reading it; None if there is none."""
+    with translated(redis):
+        found = await redis.hget(dictionary_key(tenant, agent), f"{version}:revision")
+    return int(found) if found is not None else None
 
 
 async def copied(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> Known:

@@ -1,4 +1,4 @@
-"""Frames of a segment file: length and CRC32 of a payload, then the payload."""
+"""Frames of a segment file: a head with length and checksums, then a payload."""
 
 import struct
 import zlib
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 LONGEST: Final = 64 << 20  # bytes of a payload; a longer one is no length but damage
-_HEAD: Final = struct.Struct(">II")
+MAGIC: Final = b"\xf1Io\x01"
+_HEAD: Final = struct.Struct(">4sIII")  # magic, length and CRC32 of the payload, CRC32 of these three
+_CHECKED: Final = _HEAD.size - 4  # bytes of the head under its own checksum
 
 
 class DamagedError(Exception):
-    """A frame is there in its length, and is not what was written."""
+    """What stands there is not what was written; the next whole frame is `size` bytes on."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -19,7 +21,7 @@ class DamagedError(Exception):
 
 
 class Frame(NamedTuple):
-    """`size` in bytes in the file; no payload if it is damaged."""
+    """`size` in bytes in the file; without a payload it is damage, up to the next frame that is whole."""
 
     offset: int
     size: int
@@ -27,29 +29,53 @@ class Frame(NamedTuple):
 
 
 def pack(payload: bytes) -> bytes:
-    """The frame of a payload, which is not empty."""
-    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+    """The frame of a payload."""
+    head = _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload), 0)[:_CHECKED]
+    return head + struct.pack(">I", zlib.crc32(head)) + payload
 
 
 def read(path: Path, offset: int) -> Frame:
     """The frame that begins there; raises `DamagedError`."""
     with path.open("rb") as file:
         file.seek(offset)
-        length, check = _HEAD.unpack(file.read(_HEAD.size))
-        payload = file.read(length)
-    if zlib.crc32(payload) != check:
-        raise DamagedError(_HEAD.size + length)
-    return Frame(offset, _HEAD.size + length, payload)
+        data = file.read(_HEAD.size)
+        if len(data) == _HEAD.size:
+            data += file.read(min(_HEAD.unpack(data)[1], LONGEST))
+    payload = _whole(data, 0) if len(data) >= _HEAD.size else None
+    if payload is not None:
+        return Frame(offset, _HEAD.size + len(payload), payload)
+    damage = next(scan(path, offset), None)
+    raise DamagedError(damage.size if damage else max(path.stat().st_size - offset, 1))
 
 
-def scan(path: Path) -> Iterator[Frame]:
-    """Every frame of a file up to the first that is cut, as a crash leaves the last one."""
-    data, offset = memoryview(path.read_bytes()), 0
-    while offset + _HEAD.size <= len(data):
-        length, check = _HEAD.unpack_from(data, offset)
-        start = offset + _HEAD.size
-        if not 0 < length <= LONGEST or start + length > len(data):
-            return
-        payload = bytes(data[start : start + length])
-        yield Frame(offset, _HEAD.size + length, payload if zlib.crc32(payload) == check else None)
-        offset = start + length
+def scan(path: Path, offset: int = 0) -> Iterator[Frame]:
+    """Every frame of a file from there on up to the last that is whole, and what damage lies between them.
+
+    What follows the last whole frame was cut by a crash while it was written, and never acknowledged.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    base, at, damage = offset, 0, 0
+    while at + _HEAD.size <= len(data):
+        payload = _whole(data, at)
+        if payload is None:
+            at = data.find(MAGIC, at + 1)
+            if at < 0:
+                return
+            continue
+        if at > damage:
+            yield Frame(base + damage, at - damage, None)
+        size = _HEAD.size + len(payload)
+        yield Frame(base + at, size, payload)
+        at += size
+        damage = at
+
+
+def _whole(data: bytes, at: int) -> bytes | None:
+    magic, length, check, own = _HEAD.unpack_from(data, at)
+    if magic != MAGIC or own != zlib.crc32(data[at : at + _CHECKED]) or length > LONGEST:
+        return None
+    start = at + _HEAD.size
+    payload = data[start : start + length]
+    return payload if len(payload) == length and zlib.crc32(payload) == check else None

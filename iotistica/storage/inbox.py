@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from loguru import logger
 
@@ -29,6 +29,14 @@ NEARLY_FULL: Final = 0.8  # share of the spool's cap that is an alarm
 Waiting = tuple[Sequence[Message], "asyncio.Future[None]"]
 
 
+class _Half(NamedTuple):
+    """A batch of which some streams took their part and the disk did not take the rest; it is tried again."""
+
+    messages: list[Message]
+    received: int
+    left: list[Message]
+
+
 class Inbox:
     """Of one process and one edge of it, with a spool of its own."""
 
@@ -45,7 +53,7 @@ class Inbox:
     ) -> None:
         """`mark` is the number of entries of a stream beyond which its messages go to the disk."""
         self._name = name
-        self._field = f"{SPOOLED_FIELD}{spool.folder.name}@{host}"
+        self._field = f"{SPOOLED_FIELD}{spool.folder.path.name}@{host}"
         self._redis = redis
         self._directory = directory
         self.spool = spool
@@ -58,6 +66,8 @@ class Inbox:
         self._last = 0
         self._looked = -MEMORY_EVERY
         self._told: Counter[TenantId] | None = None
+        self._is_used = False
+        self._half: _Half | None = None
         self._left: list[Message] | None = None  # of the oldest record on the disk, where a part of it was moved
 
     async def accept(self, messages: Sequence[Message]) -> None:
@@ -98,15 +108,22 @@ class Inbox:
                     future.set_exception(error)
 
     async def _take(self, messages: list[Message]) -> None:
-        received = self._stamp(len(messages))
-        left = messages
+        if self._half is not None and self._half.messages == messages:
+            received, left = self._half.received, self._half.left
+        else:
+            received, left = self._stamp(len(messages)), messages
+        self._half = None
         if self._redis.breaker.is_closed:
             try:
-                left = await self._append(messages, received, self.spool.ordered)
+                left = await self._append(left, received, self.spool.ordered)
             except Unavailable as exc:
                 logger.bind(inbox=self._name, error=str(exc)).debug("goes to the disk")
         if left:
-            await self._write(left, received)
+            try:
+                await self._write(left, received)
+            except Unavailable:
+                self._half = _Half(messages, received, left)
+                raise
         TAKEN.add(len(messages))
         TAKEN_BYTES.add(sum(len(payload) for _, payload in messages))
 
@@ -159,14 +176,16 @@ class Inbox:
     async def run(self, stop: asyncio.Event) -> None:
         """Move what is on the disk to the streams, in its order, whenever they take it."""
         while not stop.is_set():
+            await asyncio.to_thread(self.spool.check)
             await self._tell()
             if await self.move():
                 continue
             self._spooled.clear()
-            if self.spool.messages:
+            if not self.spool.is_empty:
                 await sleep(RETRY, stop)
             else:
-                await _first(self._spooled, stop, None if self._told == self.spool.waiting else RETRY)
+                is_calm = self._told == dict(self.spool.waiting) and self.spool.error is None
+                await _first(self._spooled, stop, None if is_calm else RETRY)
 
     async def move(self) -> bool:
         """Move the oldest record to the streams; whether it is gone from the disk."""
@@ -205,12 +224,23 @@ class Inbox:
         labels = {"spool": self._name}
         SPOOL_BYTES.set(self.spool.bytes, labels)
         SPOOL_MESSAGES.set(self.spool.messages, labels)
-        self._alarms.set(f"spool_{self._name}_broken", self.spool.error)
-        share = self.spool.bytes / self.spool.cap
+        error = self.spool.error
+        advice = "; make room there, or point IOTISTICA_SPOOL_DIR to another disk"
+        self._alarms.set(f"spool_{self._name}_broken", error + advice if error else None)
+        damaged = f"{self.spool.damaged} records on the disk were damaged; the files are kept as *.damaged"
+        self._alarms.set(f"spool_{self._name}_damaged", damaged if self.spool.damaged else None)
+        if bool(self.spool.messages) != self._is_used:
+            self._is_used = not self._is_used
+            log = logger.bind(spool=self._name, messages=self.spool.messages)
+            if self._is_used:
+                log.warning("Redis is away, or a stream is full: messages wait on the disk, none is lost")
+            else:
+                log.info("the disk is empty again: all that waited there is in its stream")
+        share = self.spool.bytes / max(self.spool.room(), 1)
         self._alarms.set(
             f"spool_{self._name}_full",
-            f"the spool is at {share:.0%} of its cap; at its cap nothing more is taken from the broker:"
-            " bring Redis and the database back, or raise IOTISTICA_SPOOL_MB"
+            f"the spool is at {share:.0%} of its cap, or of its disk; at the end nothing more is taken:"
+            " bring Redis and the database back, make room, or raise IOTISTICA_SPOOL_MB"
             if share > NEARLY_FULL
             else None,
         )

@@ -90,7 +90,7 @@ async def get(redis: Redis, tenant: TenantId | None, id_: str) -> Letter | None:
 
 async def some(redis: Redis, tenant: TenantId | None, ids: Sequence[str]) -> list[Letter]:
     """Those of these letters that are there."""
-    return [letter for id_ in ids if (letter := await get(redis, tenant, id_))]
+    return [letter for id_ in dict.fromkeys(ids) if (letter := await get(redis, tenant, id_))]
 
 
 async def newest(redis: Redis, tenant: TenantId) -> str:
@@ -149,6 +149,9 @@ for i = 1, #ARGV, 2 do
         redis.call('HINCRBY', KEYS[2], 'dead_bytes', -ARGV[i + 1])
         gone = gone + 1
     end
+end
+if gone > 0 then
+    redis.call('HDEL', KEYS[2], 'dead_unkept')
 end
 return gone
 """

@@ -41,11 +41,13 @@ class Limits:
         if used > limit.most or (count == 0 and used >= limit.most):
             raise TooMany(f"more than {limit.most} a minute; wait {left:.0f} s", seconds=left)
 
-    async def take(self, limit: Limit, tenant: str, count: int) -> int:
-        """How many of `count` are within a tenant's limit; all of them are counted."""
-        minute = int(time.time() // WINDOW)
-        used = await self._add(limit_key(tenant, limit.name, "all", minute), minute, count)
-        return max(min(count, limit.most - (used - count)), 0)
+    async def left(self, limit: Limit, tenant: str, minute: int) -> int:
+        """How many more are within a tenant's limit for a minute, counted since the epoch."""
+        return max(limit.most - await self._add(limit_key(tenant, limit.name, "all", minute), minute, 0), 0)
+
+    async def count(self, limit: Limit, tenant: str, minute: int, count: int) -> None:
+        """Count what was done of a tenant's limit for a minute."""
+        await self._add(limit_key(tenant, limit.name, "all", minute), minute, count)
 
     async def _add(self, key: str, minute: int, count: int) -> int:
         if time.monotonic() >= self._away_until:

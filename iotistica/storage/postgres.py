@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from iotistica.domain.ids import TenantId
-from iotistica.errors import CannotStart, Conflict, Invalid, Unavailable
+from iotistica.errors import CannotStart, Conflict, Invalid, TooSlow, Unavailable
 from iotistica.storage.breaker import Breaker
 
 Tx = psycopg.AsyncConnection[TupleRow]
@@ -120,7 +120,7 @@ class Database:
             # The message alone: its details may show a password's hash.
             raise Invalid(f"the database refuses this: {exc.diag.message_primary or 'bad data'}") from exc
         except psycopg.errors.QueryCanceled as exc:
-            raise Unavailable("the query took too long: ask for a shorter range") from exc
+            raise TooSlow("the query took too long: ask for a shorter range") from exc
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
 
@@ -145,6 +145,7 @@ class Database:
 
     async def listen(self, channel: LiteralString, changed: asyncio.Event) -> None:
         """Set the event at each notification of a channel; ends only by an error or by being cancelled."""
+        self._busy += 1
         try:
             async with self._pool.connection() as connection:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -156,6 +157,8 @@ class Database:
                     await connection.close()  # a listening connection does not go back to the pool
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
+        finally:
+            self._busy -= 1
         raise Unavailable("PostgreSQL: the listening connection ended")
 
 

@@ -62,7 +62,11 @@ def _our_errors() -> Iterator[None]:
         raise Full("Redis is at its memory limit") from exc
     except exceptions.ExecAbortError as exc:
         raise Full(f"Redis refused a write: {exc}") from exc
-    except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as exc:
+    except exceptions.ConnectionError as exc:
+        if "No connection available" in str(exc):  # of our pool, which says nothing of the server
+            raise Full("too many calls of Redis at a time") from exc
+        raise Unavailable(f"Redis: {exc}") from exc
+    except (exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as exc:
         raise Unavailable(f"Redis: {exc}") from exc
     except exceptions.ResponseError as exc:
         if str(exc).startswith(("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF")):

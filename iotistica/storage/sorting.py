@@ -25,11 +25,11 @@ class Sorted:
             try:
                 route = topics.route(topic)
             except InvalidMessage as exc:
-                self.unknown.append(DeadLetter(topic[:HEAD], payload[:HEAD], received, exc.code, str(exc)))
+                self.unknown.append(DeadLetter(topic[:HEAD], payload[:HEAD], received, exc.code, exc.detail))
                 continue
             if len(payload) > PAYLOAD_CAP:
                 digest = f"{len(payload)} bytes, sha256 {hashlib.sha256(payload).hexdigest()}"
-                letter = DeadLetter(topic, payload[:HEAD], received, "too_large", digest)
+                letter = DeadLetter(topic, payload[:HEAD], received, "too_large", digest, size=len(payload))
                 self.too_large.setdefault(route.tenant, []).append(letter)
             else:
                 kind = CONTROL if route.is_ordered else READINGS

@@ -6,11 +6,9 @@ has cut is the last of its segment, and nothing behind it is lost.
 """
 
 import contextlib
-import fcntl
 import os
 import struct
 import threading
-import zlib
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,16 +18,15 @@ import msgspec
 from loguru import logger
 
 from iotistica.domain.ids import TenantId
-from iotistica.errors import CannotStart, Full, Unavailable
+from iotistica.errors import Full, Unavailable
 from iotistica.storage import frames
+from iotistica.storage.spool_folder import Folder, remove
 
 Message = tuple[bytes, bytes]
 """Topic and payload, as they came."""
 
 SEGMENT: Final = 8 << 20  # bytes after which the next segment is begun
-FOLDERS: Final = 16  # spools side by side, one for each process of this machine
 _HEAD: Final = struct.Struct(">I")
-_POSITION: Final = struct.Struct(">QQI")
 
 
 class Counts(msgspec.Struct, frozen=True, array_like=True):
@@ -62,7 +59,8 @@ _decode_messages: Final = msgspec.msgpack.Decoder(list[Message]).decode
 class Segment:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
-        self.size = size  # of its whole frames
+        self.size = size  # up to the end of its last whole frame
+        self.is_damaged = False
 
 
 class Spool:
@@ -82,9 +80,14 @@ class Spool:
         self._current: Record | None = None  # the first, once it was read
         self._out: int | None = None
         self._busy = threading.Lock()
-        self.folder, self._claim = _claimed(folder)
+        self.folder = Folder(folder)
         self._next = 1
         self._recover()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read, not even what belongs to nobody."""
+        return not self._segments
 
     @property
     def messages(self) -> int:
@@ -101,12 +104,12 @@ class Spool:
         frame = frames.pack(payload)
         with self._busy:
             if self.bytes + len(frame) > self.cap:
-                raise Full(f"the spool {self.folder} is at its cap of {self.cap >> 20} MiB")
+                raise Full(f"the spool {self.folder.path} is at its cap of {self.cap >> 20} MiB")
             try:
                 self._write(frame)
             except OSError as exc:
                 self._give_up()
-                self.error = f"cannot write to the spool {self.folder}: {exc.strerror}"
+                self.error = f"cannot write to the spool {self.folder.path}: {exc.strerror}"
                 raise Unavailable(self.error) from exc
             self.error = None
             self._segments[-1].size += len(frame)
@@ -122,7 +125,7 @@ class Spool:
                     try:
                         return self._read(segment)
                     except OSError as exc:
-                        raise Unavailable(f"cannot read the spool {self.folder}: {exc.strerror}") from exc
+                        raise Unavailable(f"cannot read the spool {self.folder.path}: {exc.strerror}") from exc
                     except frames.DamagedError as exc:
                         self._skip(exc.size)
                         continue
@@ -140,15 +143,24 @@ class Spool:
             self._offset += record.size
             self._current = None
             if self._offset < segment.size:
-                self._note_position(segment)
+                self.folder.note(int(segment.path.stem), self._offset)
             else:
                 self._drop_segment()
+
+    def check(self) -> None:
+        """Try the disk again after it refused a write, so that `error` says how it is now."""
+        if self.error is not None and self.folder.takes_writes():
+            self.error = None
+
+    def room(self) -> int:
+        """Bytes that it may hold: its cap, or what the disk has if that is less."""
+        return min(self.cap, self.bytes + self.folder.free())
 
     def close(self) -> None:
         """Let the folder go."""
         with self._busy:
             self._close_out()
-            os.close(self._claim)
+            self.folder.close()
 
     def _read(self, segment: Segment) -> Record:
         if self._current is None:
@@ -169,18 +181,11 @@ class Spool:
 
     def _begin_segment(self) -> None:
         self._close_out()
-        path = self.folder / f"{self._next:020}.segment"
+        path = self.folder.path / f"{self._next:020}.segment"
         self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._next += 1
         self._segments.append(Segment(path, 0))
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        self.folder.sync()
 
     def _give_up(self) -> None:
         """Begin another segment with the next record: what a failed write has left behind is not known."""
@@ -190,7 +195,7 @@ class Spool:
             os.ftruncate(self._out, self._segments[-1].size)
         self._close_out()
         if self._segments[-1].size == 0:
-            _unlink(self._segments.pop().path)
+            remove(self._segments.pop().path)
 
     def _close_out(self) -> None:
         if self._out is not None:
@@ -204,19 +209,22 @@ class Spool:
             self._close_out()
         self._offset = 0
         self.bytes -= segment.size
-        _unlink(segment.path)
+        if segment.is_damaged:
+            segment.path.rename(segment.path.with_suffix(".damaged"))  # for whoever can read more of it
+        else:
+            remove(segment.path)
 
     def _skip(self, size: int) -> None:
+        """Go on behind damage, and count anew what is left: what was damaged is not known."""
         self._offset += size
+        self._segments[0].is_damaged = True
         self.damaged += 1
-        logger.bind(spool=str(self.folder)).error("a record on the disk is damaged; it is left out")
-
-    def _note_position(self, segment: Segment) -> None:
-        """Spare the next process what was read; if this is lost, it is read again."""
-        number = int(segment.path.stem)
-        fields = struct.pack(">QQ", number, self._offset)
-        with contextlib.suppress(OSError):
-            (self.folder / "position").write_bytes(_POSITION.pack(number, self._offset, zlib.crc32(fields)))
+        logger.bind(segment=str(self._segments[0].path)).error("a record on the disk is damaged; the file is kept")
+        self.waiting, self.ordered = Counter(), Counter()
+        for at, segment in enumerate(self._segments):
+            for frame in frames.scan(segment.path, 0 if at else self._offset):
+                if frame.payload is not None:
+                    self._count(_head(frame.payload)[0].tenants, 1)
 
     def _count(self, tenants: Mapping[TenantId, Counts], sign: int) -> None:
         for tenant, counts in tenants.items():
@@ -227,10 +235,10 @@ class Spool:
 
     def _recover(self) -> None:
         """Find what an earlier process has left."""
-        position = self._position()
+        position = self.folder.noted()
         if position:
             self._next = position[0] + 1  # its number is never used again, or the note would speak of another
-        for path in sorted(self.folder.glob("*.segment")):
+        for path in sorted(self.folder.path.glob("*.segment")):
             number = int(path.stem)
             self._next = number + 1
             segment = Segment(path, 0)
@@ -239,8 +247,9 @@ class Spool:
                 segment.size = frame.offset + frame.size
                 if frame.offset >= start and frame.payload is not None:
                     self._count(_head(frame.payload)[0].tenants, 1)
+            segment.size = min(segment.size, path.stat().st_size)
             if segment.size == 0 or (position and (number < position[0] or segment.size <= start)):
-                _unlink(path)
+                remove(path)
                 continue
             self._offset = start if not self._segments else self._offset
             self._segments.append(segment)
@@ -248,42 +257,8 @@ class Spool:
         if self._segments:
             logger.bind(messages=self.messages, bytes=self.bytes).info("the spool holds messages of before")
 
-    def _position(self) -> tuple[int, int] | None:
-        with contextlib.suppress(OSError, struct.error):
-            number, offset, check = _POSITION.unpack((self.folder / "position").read_bytes())
-            if zlib.crc32(struct.pack(">QQ", number, offset)) == check:
-                return number, offset
-        return None
-
-
-def _claimed(folder: Path) -> tuple[Path, int]:
-    """The folder, or one beside it where another process of this machine has that one, and the lock on it."""
-    for number in range(FOLDERS):
-        path = folder.with_name(f"{folder.name}-{number + 1}") if number else folder
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise CannotStart(
-                f"cannot write to {path} ({exc.strerror}): set IOTISTICA_SPOOL_DIR to a folder on a disk that lasts"
-            ) from exc
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            continue
-        return path, descriptor
-    raise CannotStart(f"{FOLDERS} processes have spools in {folder.parent}: give this one IOTISTICA_SPOOL_DIR")
-
 
 def _head(payload: bytes) -> tuple[Head, int]:
     (size,) = _HEAD.unpack_from(payload)
     end = _HEAD.size + size
     return _decode_head(payload[_HEAD.size : end]), end
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError as exc:
-        logger.bind(file=str(path), error=exc.strerror).warning("cannot remove what was read; it is read again")

@@ -16,7 +16,10 @@ SPOOLED: Final = "spooled:"
 
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a tenant: taken in, waiting, refused at the intake; age of the oldest entry in s."""
+    """Messages of a tenant: taken in, waiting, refused at the intake.
+
+    `oldest_seconds` is since the oldest came that is in a stream or parked; what is on a disk is not known here.
+    """
 
     taken: int
     waiting: int
@@ -38,19 +41,20 @@ async def states(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> li
                 pipe.hgetall(ledger_key(tenant))
                 pipe.xlen(dead_letter_stream(tenant))
                 pipe.xlen(parked_stream(tenant))
+                pipe.execute_command("XRANGE", parked_stream(tenant), "-", "+", "COUNT", 1)
                 for kind in KINDS:
                     pipe.xlen(kind.stream(tenant))
                     pipe.execute_command("XRANGE", kind.stream(tenant), "-", "+", "COUNT", 1)
             replies = await pipe.execute()
-    step = 3 + 2 * len(KINDS)
+    step = 4 + 2 * len(KINDS)
     return [_state(replies[at : at + step], now) for at in range(0, len(replies), step)]
 
 
 def _state(replies: list[Any], now: float) -> StreamState:
-    facts, dead, parked, *streams = replies
+    facts, dead, parked, first_parked, *streams = replies
     counts = {name.decode(): int(value) for name, value in facts.items()}
     spooled = sum(value for name, value in counts.items() if name.startswith(SPOOLED))
-    first = [int(entries[0][0].split(b"-")[0]) / 1000 for entries in streams[1::2] if entries]
+    first = [_received(entries[0][1]) for entries in (first_parked, *streams[1::2]) if entries]
     return StreamState(
         taken=counts.get("taken", 0) + spooled,
         waiting=counts.get("waiting", 0) + spooled,
@@ -63,6 +67,12 @@ def _state(replies: list[Any], now: float) -> StreamState:
         dead_unkept=counts.get("dead_unkept", 0),
         oldest_seconds=max((now - at for at in first), default=0.0),
     )
+
+
+def _received(fields: Any) -> float:
+    """When a message came, in seconds since the epoch, wherever it has waited since."""
+    facts = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+    return int(facts.get(b"t") or facts[b"received"]) / 1e6
 
 
 async def open_ids(redis: Redis, tenant: TenantId, kind: Kind = READINGS) -> list[str]:

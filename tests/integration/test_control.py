@@ -18,11 +18,23 @@ from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Unavailable
 from iotistica.ingest import control as module
 from iotistica.ingest.control import Control
-from iotistica.storage import dictionaries, imbalance, ledger, letterbox, parked, redis, stream_states, streams
+from iotistica.storage import (
+    agents,
+    dictionaries,
+    imbalance,
+    ledger,
+    letterbox,
+    parked,
+    redis,
+    stream_states,
+    streams,
+)
+from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.streams import CONTROL, READINGS, Kind
+from tests.conftest import Stack
 from tests.integration.test_worker import make
 
 __all__ = ["make"]
@@ -229,3 +241,66 @@ def test_keys_lie_in_the_tenants_slot() -> None:
     tenant, agent = TenantId("a" * 12), AgentId(uuid4())
     for key in (redis.control_stream(tenant), redis.parked_stream(tenant), redis.dictionary_key(tenant, agent)):
         assert key.startswith(f"tenant:{{{tenant}}}:")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"version":1,"newFieldsWithDomains":[{"name":"a","domain":"key","index":' + b"9" * 30 + b"}]}",
+        b'{"version":1,"x":NaN,"metrics":{"x":{"\\ud800":1}}}',
+        b'{"version":1,"metrics":{"x\\u0000":{"\\u0000":1}}}',
+        b'{"version":1,"enums":{"unit":{"a":-1}}}',
+        b"\x81\xa7version\xcf" + b"\xff" * 8,
+    ],
+)
+async def test_no_dictionary_stops_those_of_others(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control, bad: bytes
+) -> None:
+    """Numbers without bound, half surrogates, NUL: put aside or cleaned, and what follows is applied."""
+    await put(redis, tenant, agent, "meta/dictionary", bad)
+    await put(redis, tenant, agent, "meta/dictionary", {"version": 5, "newFieldsWithDomains": FIELDS})
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        assert (await dictionaries.get(tx, tenant, agent, 5)).revision == 1
+    assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its agent was unknown and is known now: it stays a dead letter, which is there; and no copy runs ahead."""
+    newcomer = AgentId(uuid4())
+    update = {"version": 1, "newFieldsWithDomains": FIELDS}
+    await put(redis, tenant, newcomer, "meta/dictionary", update)
+    finish = module.completion.finish
+
+    async def cut(*_: Any) -> None:
+        raise Unavailable("cut")
+
+    def fresh() -> Control:
+        return Control(redis=redis, database=database, directory=Directory(database))
+
+    monkeypatch.setattr(module.completion, "finish", cut)
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(10):
+            await fresh().run(asyncio.Event())
+    async with database.transaction() as tx:
+        await agents.add(tx, tenant, newcomer, "late", key=stack.key, by=PLATFORM)
+    monkeypatch.setattr(module.completion, "finish", finish)
+    async with running(fresh()):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+        letters = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+        assert len(letters) == 1
+        assert (await dictionaries.copied(redis, tenant, newcomer, 1)).revision == 0
+        assert await letterbox.replay(redis, tenant, letters, mark=100) == 1
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        known = await dictionaries.get(tx, tenant, newcomer, 1)
+    assert known.revision == 1
+    assert await dictionaries.copied(redis, tenant, newcomer, 1) == known
+    assert await imbalance.of_payloads(redis, database, tenant) == 0

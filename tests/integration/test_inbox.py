@@ -274,14 +274,14 @@ async def test_when_nothing_takes_them_everybody_is_told(
 
     monkeypatch.setattr(streams, "append", away)
     box = inbox(redis, Directory(database), tmp_path, cap=1000)
-    await box.accept([message(tenant, 1, size=700)])
+    await box.accept([message(tenant, 1, size=600)])
     told = await asyncio.gather(
         *(box.accept([message(tenant, n, size=300)]) for n in range(5)), return_exceptions=True
     )
     assert all(isinstance(answer, Full) for answer in told)
     assert box.spool.messages == 1
     assert "spool_test_full" not in box._alarms.raised
-    box.spool.cap = 800
+    box.spool.cap = 700
     assert not await box.move()
     assert "IOTISTICA_SPOOL_MB" in box._alarms.raised["spool_test_full"]
     box.spool.close()
@@ -325,4 +325,54 @@ async def test_a_message_of_a_tenant_that_does_not_exist_is_kept_for_the_platfor
     assert sum(len(letter.payload) for letter in letters) <= dead_letters.UNKNOWN_BYTES
     assert number_of(letters[-1].payload) == 59
     await redis.delete(redis_.PLATFORM_DLQ, f"{redis_.PLATFORM_DLQ}:bytes")
+    box.spool.close()
+
+
+async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
+    redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
+) -> None:
+    """One stream is at its mark and the disk at its cap: the other's messages go in once, however often we try."""
+    async with database.transaction() as tx:
+        other = (await tenants.add(tx, f"other {uuid4()}", by=PLATFORM)).tenant_id
+    box = inbox(redis, Directory(database), tmp_path, mark=1)
+    await box.accept([message(tenant, 1)])
+    box.spool.cap = 1
+    batch = [message(tenant, 2), message(other, 3)]
+    for _ in range(5):
+        with pytest.raises(Full):
+            await box.accept(batch)
+    (state,) = await stream_states.states(redis, [other], now=0.0)
+    assert state.taken == 1
+    box.spool.cap = CAP
+    await box.accept(batch)
+    one, two = await stream_states.states(redis, [tenant, other], now=0.0)
+    assert (one.taken, two.taken) == (1, 1)
+    assert box.spool.waiting == Counter({tenant: 1})
+    box.spool.close()
+
+
+async def test_what_belongs_to_nobody_does_not_stay_on_the_disk(
+    redis: Redis, database: Database, tenant: TenantId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic that is none, spooled while Redis was away, becomes a dead letter of the platform by itself."""
+    append, is_away = streams.append, True
+
+    async def away(*arguments: Any, **options: Any) -> Any:
+        if is_away:
+            raise Unavailable("away")
+        return await append(*arguments, **options)
+
+    monkeypatch.setattr(streams, "append", away)
+    monkeypatch.setattr(module.dead_letters, "keep_unknown", away)
+    box = inbox(redis, Directory(database), tmp_path)
+    await box.accept([(b"i/nonsense", b"x")])
+    assert not box.spool.is_empty
+    monkeypatch.undo()
+    stop = asyncio.Event()
+    running = asyncio.create_task(box.run(stop))
+    async with asyncio.timeout(10):
+        while not box.spool.is_empty:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await running
     box.spool.close()

@@ -171,7 +171,9 @@ async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId
     from iotistica.ingest.batch import Batch
 
     batch = Batch()
-    batch.add(tenant, agent, Found([reading(value=1.0), reading(value=2.0), reading(value=1.0)], {"too_old": 1}))
+    batch.add(
+        tenant, agent, Found([reading(value=1.0), reading(value=2.0), reading(value=1.0)], {"too_old": 1}), NOW
+    )
     assert [row.value for row in batch.rows[agent].values()] == [1.0]
     assert (batch.counts[agent].found, batch.counts[agent].rejected, batch.conflicts) == (4, 1, 1)
 

@@ -15,13 +15,15 @@ from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import Decoder
 from iotistica.ingest.dictionaries import Dictionaries
 from iotistica.ingest.worker import Worker
-from iotistica.storage import completion, dead_letters, ledger, readings, stream_states, streams
+from iotistica.storage import completion, dead_letters, ledger, quotas, readings, stream_states, streams
 from iotistica.storage import redis as redis_
+from iotistica.storage.audit import PLATFORM
 from iotistica.storage.completion import Aside
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.directory import Directory
 from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
+from iotistica.storage.quotas import Quotas
 from iotistica.storage.redis import Redis
 
 READINGS = 3
@@ -207,3 +209,40 @@ async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) 
             await streams.check_memory(redis)
     finally:
         await redis.config_set("maxmemory", limit)
+
+
+async def test_what_had_to_wait_for_us_is_within_its_quota(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings count by the minute in which they came, once, however late they are stored and however often tried."""
+    async with database.transaction() as tx:
+        await quotas.put(tx, tenant, Quotas(agents=None, series=None, readings_minute=10), by=PLATFORM)
+    topic = f"{agent_topic(tenant, agent)}/endpoints/x".encode()
+    start = datetime.now(UTC) - timedelta(minutes=20)
+    for minute in range(5):
+        when = start + timedelta(minutes=minute)
+        points = [{"metric": f"m{n}", "value": n, "timestamp": when.isoformat()} for n in range(8)]
+        message = (topic, json.dumps({"readings": points}).encode())
+        received = int(when.timestamp() * 1e6)
+        await streams.append(redis, {(tenant, streams.READINGS): [message]}, received=received, mark=1000)
+    store, left = readings.store, 3
+
+    async def cut(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise Unavailable("cut")
+        return await store(*arguments)
+
+    monkeypatch.setattr(readings, "store", cut)
+    await interrupted(make, times=3)
+    stop = asyncio.Event()
+    running = asyncio.create_task(make("one").run(stop))
+    async with asyncio.timeout(10):
+        while (await stream_states.states(redis, [tenant], now=0.0))[0].waiting:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await running
+    async with database.transaction() as tx:
+        balance = await ledger.balance(tx, tenant, agent)
+    assert (balance.stored, balance.rejected) == (40, 0)
