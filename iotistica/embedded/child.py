@@ -84,6 +84,12 @@ class Child:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def ending(self) -> str:
+        """How it ended: a signal or a code."""
+        code = self._process.returncode if self._process else None
+        return f"signal {-code}" if code is not None and code < 0 else f"code {code}"
+
     def signal(self, sign: signal.Signals) -> None:
         if self._process is not None and self.is_running():
             self._process.send_signal(sign)

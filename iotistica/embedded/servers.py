@@ -88,7 +88,9 @@ class Servers:
             for child in self.children:
                 if child.is_running():
                     continue
-                logger.bind(server=child.name, last_words=child.last_words()).error("server ended; starts again")
+                logger.bind(server=child.name, by=child.ending, last_words=child.last_words()).error(
+                    "server ended; starts again"
+                )
                 wait = WATCH if time.monotonic() - started > 30 else min(wait * 2, SLOWEST_RESTART)
                 started = time.monotonic()
                 child.start()  # from this thread: the kernel ends a child with the thread that started it
