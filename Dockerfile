@@ -14,6 +14,8 @@ RUN useradd --system --create-home --home-dir /data iotistica
 USER iotistica
 WORKDIR /data
 ENV PATH=/app/bin:$PATH IOTISTICA_LISTEN=0.0.0.0 IOTISTICA_DATA_DIR=/data IOTISTICA_LOG_FORMAT=json
+# What is acknowledged may wait in /data/spool: it must outlive the container.
+VOLUME /data
 EXPOSE 3002 3003
 ENTRYPOINT ["iotistica"]
 CMD ["serve"]

@@ -1,6 +1,5 @@
 """What the groups of one process share, built once and closed at its end."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -43,7 +42,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         spool = Spool(self.settings.spool_path / name, cap=self.settings.spool_mb << 20)
         inbox = Inbox(
             name,
-            host=socket.gethostname(),
             redis=self.redis,
             directory=self.directory,
             spool=spool,

@@ -44,7 +44,6 @@ class Inbox:
         self,
         name: str,
         *,
-        host: str,
         redis: Redis,
         directory: Directory,
         spool: Spool,
@@ -53,7 +52,7 @@ class Inbox:
     ) -> None:
         """`mark` is the number of entries of a stream beyond which its messages go to the disk."""
         self._name = name
-        self._field = f"{SPOOLED_FIELD}{spool.folder.path.name}@{host}"
+        self._field = f"{SPOOLED_FIELD}{spool.folder.identity}"
         self._redis = redis
         self._directory = directory
         self.spool = spool

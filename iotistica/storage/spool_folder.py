@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import struct
 import zlib
 from pathlib import Path
@@ -22,6 +23,17 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """This folder, or one beside it where another process of this machine has it; raises `CannotStart`."""
         self.path, self._claim = _claimed(path)
+        self.identity = self._identity()
+
+    def _identity(self) -> str:
+        """What tells this spool from all others, also when another machine or container has its disk."""
+        path = self.path / "id"
+        try:
+            if not path.exists():
+                path.write_text(secrets.token_hex(8))
+            return path.read_text().strip()[:32]
+        except OSError as exc:
+            raise CannotStart(f"cannot write to {self.path}: {exc.strerror}") from exc
 
     def close(self) -> None:
         """Let it go."""

@@ -46,7 +46,7 @@ def number_of(payload: bytes) -> int:
 
 def inbox(redis: Redis, directory: Directory, folder: Path, *, mark: int = 1000, cap: int = CAP) -> Inbox:
     spool = Spool(folder, cap=cap, segment=600)
-    return Inbox("test", host="here", redis=redis, directory=directory, spool=spool, mark=mark, alarms=Alarms())
+    return Inbox("test", redis=redis, directory=directory, spool=spool, mark=mark, alarms=Alarms())
 
 
 class InboxMachine(RuleBasedStateMachine):
