@@ -4,6 +4,8 @@ The short ones run always. All of them run by `./run test --chaos`, and make the
 """
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -54,13 +56,8 @@ def freeze_postgres(seconds: float) -> Fault:
             os.kill(one, signal.SIGSTOP)
         await asyncio.sleep(seconds)
         for one in pids:
-            with_suppressed(one)
-
-    def with_suppressed(pid: int) -> None:
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGCONT)
 
     return fault
 
@@ -183,8 +180,6 @@ async def test_a_full_disk_loses_nothing(chaos: Plant, rows: list[Row], times: i
 
 def _alarms(port: int) -> set[str]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
-        import json
-
         return set(json.load(answer).get("alarms", {}))
 
 
