@@ -27,6 +27,10 @@ class Unavailable(IotisticaError):
     """A service this needs is away; wait and try again."""
 
 
+class NotTaken(Unavailable):
+    """Neither Redis nor the disk takes these messages; wait and try again."""
+
+
 class TooSlow(Unavailable):
     """It took too long; ask for less."""
 

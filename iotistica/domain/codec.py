@@ -16,9 +16,9 @@ INFLATED_CAP: Final = 16 << 20  # bytes after inflation
 _DEFLATED: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _MSGPACK: Final = frozenset([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 
-_HALF: Final = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPES: Final = re.compile(
+    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a backslash, or a whole pair
+    r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def _lenient(document: bytes, is_msgpack: bool, cause: Exception) -> Any:
     try:
         text = document.decode("utf-8", "replace")
         if b"\\u" in document:  # half a surrogate pair is no text anywhere else
-            text = _HALF.sub("\ufffd", text)
+            text = _ESCAPES.sub(lambda m: m[0] if m[1] else "\ufffd", text)
         return json.loads(text, parse_int=_integer)
     except RecursionError as exc:
         raise InvalidMessage("too_deep") from exc

@@ -9,28 +9,38 @@ BATCHES: Final = 50  # of which it is remembered whose messages were stored
 
 
 class Verdicts:
-    """Remembers how the last batches went."""
+    """Remembers how the last batches went; a sender is a tenant."""
 
     def __init__(self) -> None:
-        self._failed: Counter[Hashable] = Counter()  # since most of a batch was stored
+        self._refused: Counter[Hashable] = Counter()  # by the database, since most of a batch was stored
+        self._faults: Counter[Hashable] = Counter()  # of ours while decoding, since then
         self._fine: deque[frozenset[Hashable]] = deque(maxlen=BATCHES)
 
-    def add(self, stored: int, senders: Collection[Hashable], condemned: Mapping[Any, int]) -> None:
+    def add(
+        self, stored: int, senders: Collection[Hashable], refused: Mapping[Any, int], faults: Mapping[Any, int]
+    ) -> None:
         """Count a batch: messages that were stored and of whom, and those that could not be."""
-        if stored:
-            self._fine.append(frozenset(senders))
-        if stored >= sum(condemned.values()):
-            self._failed.clear()
+        failed = sum(refused.values()) + sum(faults.values())
+        if not stored and not failed:
+            return
+        self._fine.append(frozenset(senders) if stored else frozenset())
+        if stored >= failed:
+            self._refused.clear()
+            self._faults.clear()
         else:
-            self._failed.update(condemned)
+            self._refused.update(refused)
+            self._faults.update(faults)
 
-    def are_hopeless(self, stored: int, condemned: Mapping[Any, int]) -> bool:
-        """Whether, with this batch, most messages of everybody fail: then something of ours is broken.
+    def are_hopeless(self, stored: int, refused: Mapping[Any, int], faults: Mapping[Any, int]) -> bool:
+        """Whether, with this batch, everybody fails: then something of ours is broken.
 
-        One sender among several that sends what cannot be stored never makes it so.
+        Never as long as anybody else's messages are stored; and what a payload alone may bring about, a fault while
+        decoding, must have struck more than one sender.
         """
-        failed = self._failed + Counter(condemned)
-        if failed.total() < FAILURES or sum(condemned.values()) <= stored:
+        if sum(refused.values()) + sum(faults.values()) <= stored:
             return False
-        others = frozenset().union(*self._fine) - failed.keys()
-        return len(failed) > 1 or not others
+        by_database, by_us = self._refused + Counter(refused), self._faults + Counter(faults)
+        failed = by_database.keys() | by_us.keys()
+        if frozenset().union(*self._fine) - failed:
+            return False
+        return by_database.total() >= FAILURES or (by_us.total() >= FAILURES and len(by_us) > 1)

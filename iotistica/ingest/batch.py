@@ -54,6 +54,7 @@ class Batch:
         self.minutes: Counter[tuple[TenantId, int]] = Counter()  # readings by the minute in which they came
         self.messages = 0  # whose content is to be stored
         self.last: MessageKey | None = None  # of them
+        self.faults: Counter[TenantId] = Counter()  # messages that we failed to decode
         self.condemned: Counter[TenantId] = Counter()  # messages that the database refuses
         self.found = 0  # readings, duplicates included
         self.conflicts = 0  # the same key with another value, inside the batch

@@ -3,14 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
-
-from loguru import logger
 
 from iotistica.domain import codec, dictionaries, topics
 from iotistica.domain.ids import TenantId
-from iotistica.domain.topics import Route
 from iotistica.errors import REFUSALS, Conflict, InvalidMessage
 from iotistica.instruments import DEAD
 from iotistica.storage import completion, lease, ledger, parked, streams
@@ -28,21 +25,13 @@ from iotistica.supervise import sleep
 NAME: Final = "control"
 DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")
 TENANTS: Final = 64  # asked at a time
+PORTION: Final = 3.0  # seconds of messages in one transaction, and those of one message more
 SPACING: Final = 1.0  # seconds between releases of one tenant's parked messages
 IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
 
 
 Revisions = dict[tuple[UUID, int], int]
 """Of agents' dictionaries, by version."""
-
-
-class Learned(NamedTuple):
-    """What a transaction changed and others must hear of once it is committed."""
-
-    tenant: TenantId
-    route: Route
-    version: int
-    known: Known
 
 
 class Control:
@@ -92,63 +81,61 @@ class Control:
             self._mine.add(tenant)
 
     async def _apply(self, entry: Entry) -> None:
-        """Apply an entry in one transaction; a message that the database refuses is put aside, and then again."""
+        """Apply an entry, in as many transactions as its messages take time.
+
+        A message that the database refuses is put aside, and the others of its transaction are applied again. One
+        that was applied before, by whoever was killed then, ends as it ended.
+        """
         owners = await self._directory.owners({topics.route(topic).agent for topic, _ in entry.messages})
         letters: dict[int, DeadLetter] = {}
-        learned: list[Learned] = []
-        number = -1
-        while True:
+        learned: dict[tuple[UUID, int], Known] = {}
+        done = 0
+        while done < len(entry.messages):
+            portion = _Portion(entry, done, letters)
             try:
-                learned = []
                 async with self._database.transaction() as tx:
-                    for number, (topic, payload) in enumerate(entry.messages):
-                        if number in letters:
-                            continue
-                        try:
-                            learned.append(await self._learn(tx, entry.tenant, topic, payload, owners))
-                        except InvalidMessage as exc:
-                            letters[number] = _letter(entry, number, exc.code, exc.detail)
-                    number = -1
-                    dead = sorted(letters)
-                    await ledger.count_entries(tx, [EntryCount(*entry.key, 0, len(entry.messages), dead)])
+                    await portion.apply(tx, owners)
             except Conflict:
-                await self._again(entry, letters)
-                return
-            except REFUSALS as exc:
-                if number < 0:
-                    raise
-                letters[number] = _letter(entry, number, "refused", str(exc))
+                done = await self._resume_after(entry, letters, learned)
                 continue
-            break
-        await self._tell(entry, learned, list(letters.values()))
+            except REFUSALS as exc:
+                if portion.at is None:
+                    raise
+                letters[portion.at] = _letter(entry, portion.at, "refused", str(exc))
+                continue
+            letters |= portion.letters
+            learned |= portion.learned
+            done = portion.end
+        await self._tell(entry, learned, [letters[number] for number in sorted(letters)])
 
-    async def _again(self, entry: Entry, letters: Mapping[int, DeadLetter]) -> None:
-        """End an entry that was applied before as it ended then; what it taught is in the database."""
-        logger.bind(entry=entry.key[1]).info("was applied before")
-        learned: list[Learned] = []
+    async def _resume_after(
+        self, entry: Entry, letters: dict[int, DeadLetter], learned: dict[tuple[UUID, int], Known]
+    ) -> int:
+        """How much of an entry was applied before; what was put aside and learnt then is read back."""
         async with self._database.transaction() as tx:
-            found = await ledger.committed(tx, [entry.key])
-            dead = found[entry.key].dead
-            for number, (topic, payload) in enumerate(entry.messages):
-                if number in dead:
-                    continue
-                route, version = topics.route(topic), _version(payload)
-                if version is not None:
-                    known = await table.get(tx, entry.tenant, route.agent, version)
-                    learned.append(Learned(entry.tenant, route, version, known))
-        because = "it could not be applied"
-        kept = [letters.get(number) or _letter(entry, number, "refused", because) for number in sorted(dead)]
-        await self._tell(entry, learned, kept)
+            before = (await ledger.committed(tx, [entry.key]))[entry.key]
+            for number, (topic, payload) in enumerate(entry.messages[: before.messages]):
+                version = _version(payload)
+                if number in before.dead:
+                    letters.setdefault(number, _letter(entry, number, "refused", "it could not be applied"))
+                elif version is not None:
+                    agent = topics.route(topic).agent
+                    learned[agent, version] = await table.get(tx, entry.tenant, agent, version)
+        for number in [n for n in letters if n < before.messages and n not in before.dead]:
+            del letters[number]
+        return before.messages
 
-    async def _tell(self, entry: Entry, learned: Sequence[Learned], letters: Sequence[DeadLetter]) -> None:
+    async def _tell(
+        self, entry: Entry, learned: Mapping[tuple[UUID, int], Known], letters: Sequence[DeadLetter]
+    ) -> None:
         """Let others know what is committed, and release what waited for it."""
-        for tenant, route, version, known in learned:
-            await table.copy(self._redis, tenant, route.agent, version, known)
+        for (agent, version), known in learned.items():
+            await table.copy(self._redis, entry.tenant, agent, version, known)
         await completion.finish(self._redis, [entry], {entry.key: Aside(letters)})
         for letter in letters:
             DEAD.add(1, {"reason": letter.reason})
-        for tenant, route, version, known in learned:
-            self._news.setdefault(tenant, {})[route.agent, version] = known.revision
+        for key, known in learned.items():
+            self._news.setdefault(entry.tenant, {})[key] = known.revision
 
     async def _release(self) -> None:
         """Give back what waited for news; seldom for each tenant, since all that is parked is looked through."""
@@ -158,19 +145,50 @@ class Control:
             self._released[tenant] = now
             await parked.release(self._redis, tenant, _is_due(news))
 
-    @staticmethod
-    async def _learn(
-        tx: Tx, tenant: TenantId, topic: bytes, payload: bytes, owners: Mapping[UUID, TenantId]
-    ) -> Learned:
+
+class _Portion:
+    """The messages of an entry from one on that one transaction applies."""
+
+    def __init__(self, entry: Entry, start: int, condemned: Mapping[int, DeadLetter]) -> None:
+        self._entry = entry
+        self._start = start
+        self._condemned = condemned
+        self.end = start
+        self.at: int | None = None
+        """The message in hand, while there is one."""
+        self.letters: dict[int, DeadLetter] = {}
+        self.learned: dict[tuple[UUID, int], Known] = {}
+
+    async def apply(self, tx: Tx, owners: Mapping[UUID, TenantId]) -> None:
+        """Apply messages until they have taken `PORTION`, and write once what they taught."""
+        entry, began = self._entry, time.monotonic()
+        while self.end < len(entry.messages) and time.monotonic() - began < PORTION:
+            self.at = number = self.end
+            if number not in self._condemned:
+                try:
+                    await self._learn(tx, number, owners)
+                except InvalidMessage as exc:
+                    self.letters[number] = _letter(entry, number, exc.code, exc.detail)
+            self.end += 1
+            await asyncio.sleep(0)
+        self.at = None
+        for (agent, version), known in self.learned.items():
+            await table.put(tx, entry.tenant, agent, version, known)
+        dead = [n for n in range(self._start, self.end) if n in self._condemned or n in self.letters]
+        await ledger.count_entries(tx, [EntryCount(*entry.key, self._start, self.end - self._start, dead)])
+
+    async def _learn(self, tx: Tx, number: int, owners: Mapping[UUID, TenantId]) -> None:
+        topic, payload = self._entry.messages[number]
         route = topics.route(topic)
-        if owners.get(route.agent) != tenant:
+        if owners.get(route.agent) != self._entry.tenant:
             raise InvalidMessage("unknown_agent")
         if route.rest not in DICTIONARY:
             raise InvalidMessage("bad_topic", "nothing consumes this topic")
         document, is_msgpack = codec.unwrap(payload)
         update = dictionaries.read(codec.decode(document, is_msgpack, object))
-        known = await table.learn(tx, tenant, route.agent, update)
-        return Learned(tenant, route, update.version, known)
+        key = route.agent, update.version
+        old = self.learned.get(key) or await table.get(tx, self._entry.tenant, *key)
+        self.learned[key] = table.taught(old, update)
 
 
 def _version(payload: bytes) -> int | None:

@@ -82,7 +82,10 @@ class Decoder:
                     at.letters.append(aside)
                     dead.append(number)
                     batch.dead[aside.reason] += 1
-                    batch.condemned[entry.tenant] += (key, number) in condemned
+                    if aside.reason == "internal_error":
+                        batch.faults[entry.tenant] += 1
+                    elif (key, number) in condemned:
+                        batch.condemned[entry.tenant] += 1
             if at.seen > first:
                 batch.entries.append(EntryCount(*key, first, at.seen - first, dead, parked))
             batch.progress[key] = at

@@ -147,7 +147,9 @@ class Worker:
                 most = max(batch.messages // 2, 1)
                 continue
             most = most * 2 if most < ALL else ALL
-            self._verdicts.add(batch.messages, {c.tenant for c in batch.counts.values()}, batch.condemned)
+            self._verdicts.add(
+                batch.messages, {c.tenant for c in batch.counts.values()}, batch.condemned, batch.faults
+            )
             if batch.messages:
                 self._alarms.set(STOPPED, None)
             progress |= batch.progress
@@ -159,7 +161,9 @@ class Worker:
 
     def _judge(self, batch: Batch) -> None:
         """Raise `Unavailable` if it is not the messages that are at fault; they stay where they are."""
-        if batch.condemned.total() and self._verdicts.are_hopeless(batch.messages, batch.condemned):
+        if not batch.condemned and not batch.faults:
+            return
+        if self._verdicts.are_hopeless(batch.messages, batch.condemned, batch.faults):
             text = "most messages cannot be stored, so no more are put aside: see the log for what refuses them"
             self._alarms.set(STOPPED, text)
             raise Unavailable(text)
@@ -176,7 +180,15 @@ class Worker:
             await partitions.make(self._database, days)
             self._days |= days
         tenants = await self._directory.tenants()
-        await self._keep_to_rates(batch, tenants)
+        taken = await self._keep_to_rates(batch, tenants)
+        try:
+            return await self._transact(batch, tenants)
+        except BaseException:
+            for limit, tenant, minute, readings in taken:
+                await self._limits.take(limit, tenant, minute, -readings)
+            raise
+
+    async def _transact(self, batch: Batch, tenants: Mapping[TenantId, Tenant]) -> table.Stored:
         most_series = {t.tenant_id: t.quota_series for t in tenants.values() if t.quota_series is not None}
         rows = {agent: found.values() for agent, found in batch.rows.items()}
         async with self._database.transaction() as tx:
@@ -191,22 +203,26 @@ class Worker:
             if batch.marks:
                 await sequences.add(tx, batch.marks)
         self._catalogue.learn(learned)
-        for (tenant, minute), readings in batch.minutes.items():
-            if (bounds := tenants.get(tenant)) and bounds.quota_readings_minute is not None:
-                await self._limits.count(Limit(RATE, bounds.quota_readings_minute), tenant, minute, readings)
         return stored
 
-    async def _keep_to_rates(self, batch: Batch, tenants: Mapping[TenantId, Tenant]) -> None:
-        """Reject what is beyond a tenant's readings a minute."""
+    async def _keep_to_rates(
+        self, batch: Batch, tenants: Mapping[TenantId, Tenant]
+    ) -> list[tuple[Limit, TenantId, int, int]]:
+        """Reject what is beyond a tenant's readings a minute; returns what was counted, to be given back.
+
+        It counts by the minute in which they came: what had to wait for us is not too much at once.
+        """
+        taken: list[tuple[Limit, TenantId, int, int]] = []
         for tenant in {count.tenant for count in batch.counts.values()}:
             bounds = tenants.get(tenant)
             if bounds is None or bounds.quota_readings_minute is None:
                 continue
             limit = Limit(RATE, bounds.quota_readings_minute)
-            left = 0  # by the minute in which they came: what had to wait for us is not too much at once
+            left = 0
             for (whose, minute), readings in batch.minutes.items():
                 if whose == tenant:
-                    left += min(readings, await self._limits.left(limit, tenant, minute))
+                    left += await self._limits.take(limit, tenant, minute, readings)
+                    taken.append((limit, tenant, minute, readings))
             places = iter(range(left))
 
             def is_beyond(
@@ -215,6 +231,7 @@ class Worker:
                 return batch.counts[agent].tenant == tenant and next(places, None) is None
 
             batch.reject("rate_quota", is_beyond)
+        return taken
 
     def _report(self, batch: Batch, stored: table.Stored, seconds: float) -> None:
         READINGS.add(stored.stored, {"outcome": "stored"})

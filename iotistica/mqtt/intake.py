@@ -14,7 +14,7 @@ from iotistica.instruments import PAUSES
 from iotistica.mqtt.client import Batch, Client, connect
 from iotistica.storage import lease
 from iotistica.storage.breaker import Breaker
-from iotistica.storage.inbox import Inbox
+from iotistica.storage.inbox import Inbox, LeftError
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, beside
 
@@ -65,7 +65,7 @@ class Intake:
 
     async def _take(self, batch: Batch, client: Client, stop: asyncio.Event) -> None:
         """Make a batch durable and acknowledge it; raises `Unavailable` if we must go before it was."""
-        messages = [(topic, payload) for _, topic, payload in batch.messages]
+        messages, received = [(topic, payload) for _, topic, payload in batch.messages], None
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.1, max=2),
@@ -74,7 +74,11 @@ class Intake:
             reraise=True,
         ):
             with attempt:
-                await self._inbox.accept(messages)
+                try:
+                    await self._inbox.accept(messages, received)
+                except LeftError as exc:
+                    messages, received = exc.left, exc.received
+                    raise
         batch.ack()
         self._alarms.set(PAUSED, None)
 

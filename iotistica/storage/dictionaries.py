@@ -55,18 +55,20 @@ DELETE FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 """
 
 
-async def learn(tx: Tx, tenant: TenantId, agent: UUID, update: Update) -> Known:
-    """Add what an agent told of its dictionary; call in the order in which it told it."""
-    old = await get(tx, tenant, agent, update.version)
+def taught(old: Known, update: Update) -> Known:
+    """What is known once an agent has told more of it; raises `InvalidMessage`."""
     both = rules.merged(old.dictionary, update.dictionary)
     if old.revision and both == old.dictionary:
         return old
-    known = Known(old.revision + 1, both)
+    return Known(old.revision + 1, both)
+
+
+async def put(tx: Tx, tenant: TenantId, agent: UUID, version: int, known: Known) -> None:
+    """Write what an agent has told of that version; call in the order in which it told it."""
     whose = {"tenant": tenant, "agent": agent}
     content = msgspec.json.encode(known.dictionary).decode()
-    await tx.execute(PUT, whose | {"version": update.version, "revision": known.revision, "content": content})
+    await tx.execute(PUT, whose | {"version": version, "revision": known.revision, "content": content})
     await tx.execute(FORGET, whose | {"kept": VERSIONS})
-    return known
 
 
 async def copy(redis: Redis, tenant: TenantId, agent: UUID, version: int, known: Known) -> None:

@@ -10,13 +10,14 @@ from loguru import logger
 
 from iotistica.alarms import Alarms
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Full, Unavailable
+from iotistica.errors import Full, NotTaken, Unavailable
 from iotistica.instruments import REFUSED, SPOOL_BYTES, SPOOL_MESSAGES, SPOOLED, TAKEN, TAKEN_BYTES
 from iotistica.storage import dead_letters, streams
 from iotistica.storage.directory import Directory
 from iotistica.storage.redis import Redis, ledger_key, translated
+from iotistica.storage.segment import Message
 from iotistica.storage.sorting import Sorted, counts
-from iotistica.storage.spool import Message, Spool
+from iotistica.storage.spool import Spool
 from iotistica.storage.stream_states import SPOOLED as SPOOLED_FIELD
 from iotistica.storage.streams import CONTROL
 from iotistica.supervise import sleep
@@ -26,15 +27,22 @@ QUEUED: Final = 32 << 20  # bytes that callers may have waiting here
 RETRY: Final = 0.5  # seconds between tries to empty the spool
 NEARLY_FULL: Final = 0.8  # share of the spool's cap that is an alarm
 
-Waiting = tuple[Sequence[Message], "asyncio.Future[None]"]
+
+class LeftError(NotTaken):
+    """A part of what was brought is durable; `left` is not, and is to be brought again as received then."""
+
+    def __init__(self, left: list[Message], received: int, cause: Unavailable) -> None:
+        super().__init__(str(cause))
+        self.left = left
+        self.received = received
 
 
-class _Half(NamedTuple):
-    """A batch of which some streams took their part and the disk did not take the rest; it is tried again."""
+class _Brought(NamedTuple):
+    """What one caller waits for; `received` if it was brought before."""
 
-    messages: list[Message]
-    received: int
-    left: list[Message]
+    messages: Sequence[Message]
+    received: int | None
+    done: "asyncio.Future[None]"
 
 
 class Inbox:
@@ -58,7 +66,7 @@ class Inbox:
         self.spool = spool
         self._mark = mark
         self._alarms = alarms
-        self._queue: list[Waiting] = []
+        self._queue: list[_Brought] = []
         self._queued = 0
         self._turn = asyncio.Lock()
         self._spooled = asyncio.Event()
@@ -66,21 +74,21 @@ class Inbox:
         self._looked = -MEMORY_EVERY
         self._told: Counter[TenantId] | None = None
         self._is_used = False
-        self._half: _Half | None = None
         self._left: list[Message] | None = None  # of the oldest record on the disk, where a part of it was moved
 
-    async def accept(self, messages: Sequence[Message]) -> None:
+    async def accept(self, messages: Sequence[Message], received: int | None = None) -> None:
         """Make messages durable; when this returns they may be acknowledged.
 
-        Who comes while another is served is served together with all others who wait. Raises `Unavailable`, and
-        has taken nothing, when neither Redis nor the disk takes them: the caller must not acknowledge.
+        Who comes while another is served is served together with all others who wait. Raises `LeftError` with
+        those that neither Redis nor the disk takes: the caller must not acknowledge, and brings them again with
+        the `received` it says, so that what waits for room keeps its time.
         """
         size = sum(len(payload) for _, payload in messages)
         if self._queued and self._queued + size > QUEUED:
             raise Full("too many messages wait to be stored")
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         mine.add_done_callback(_heard)
-        self._queue.append((messages, mine))
+        self._queue.append(_Brought(messages, received, mine))
         self._queued += size
         async with self._turn:
             if not mine.done():
@@ -90,41 +98,49 @@ class Inbox:
     async def _serve(self) -> None:
         """Take what everybody brought, in the order in which they came."""
         waiting, self._queue, self._queued = self._queue, [], 0
-        messages = [message for brought, _ in waiting for message in brought]
-        error: BaseException | None = Unavailable("stopped")
         try:
-            await self._take(messages)
-            error = None
-        except Unavailable as exc:
-            error = exc
+            new = [brought for brought in waiting if brought.received is None]
+            for group in [[brought] for brought in waiting if brought.received is not None] + (
+                [new] if new else []
+            ):
+                await self._take(group)
         finally:
-            for _, future in waiting:
-                if future.done():
-                    continue
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
+            for brought in waiting:
+                if not brought.done.done():
+                    brought.done.set_exception(Unavailable("stopped"))
 
-    async def _take(self, messages: list[Message]) -> None:
-        if self._half is not None and self._half.messages == messages:
-            received, left = self._half.received, self._half.left
-        else:
-            received, left = self._stamp(len(messages)), messages
-        self._half = None
+    async def _take(self, group: Sequence[_Brought]) -> None:
+        """Take what some callers brought as one batch, and tell each what became of its own."""
+        messages = [message for brought in group for message in brought.messages]
+        received = group[0].received or self._stamp(len(messages))
+        left, error = await self._store(messages, received)
+        missing = set(map(id, left)) if error else set()
+        for brought in group:
+            mine = [message for message in brought.messages if id(message) in missing]
+            if brought.done.done():
+                continue
+            if mine and error:
+                brought.done.set_exception(LeftError(mine, received, error))
+            else:
+                brought.done.set_result(None)
+        TAKEN.add(len(messages) - len(missing))
+        TAKEN_BYTES.add(sum(len(message[1]) for message in messages if id(message) not in missing))
+
+    async def _store(self, messages: list[Message], received: int) -> tuple[list[Message], Unavailable | None]:
+        """Append to the streams, else write to the disk; what is left in the end, and why."""
+        left = messages
         if self._redis.breaker.is_closed:
             try:
-                left = await self._append(left, received, self.spool.ordered)
+                left = await self._append(messages, received, self.spool.ordered)
             except Unavailable as exc:
                 logger.bind(inbox=self._name, error=str(exc)).debug("goes to the disk")
-        if left:
-            try:
-                await self._write(left, received)
-            except Unavailable:
-                self._half = _Half(messages, received, left)
-                raise
-        TAKEN.add(len(messages))
-        TAKEN_BYTES.add(sum(len(payload) for _, payload in messages))
+        if not left:
+            return [], None
+        try:
+            await self._write(left, received)
+        except Unavailable as exc:
+            return left, exc
+        return [], None
 
     def _stamp(self, messages: int) -> int:
         """The receive time of a batch, in us; its messages follow a us apart, so that none shares its time.

@@ -41,13 +41,13 @@ class Limits:
         if used > limit.most or (count == 0 and used >= limit.most):
             raise TooMany(f"more than {limit.most} a minute; wait {left:.0f} s", seconds=left)
 
-    async def left(self, limit: Limit, tenant: str, minute: int) -> int:
-        """How many more are within a tenant's limit for a minute, counted since the epoch."""
-        return max(limit.most - await self._add(limit_key(tenant, limit.name, "all", minute), minute, 0), 0)
+    async def take(self, limit: Limit, tenant: str, minute: int, count: int) -> int:
+        """How many of `count` are within a tenant's limit for a minute (since the epoch); all are counted.
 
-    async def count(self, limit: Limit, tenant: str, minute: int, count: int) -> None:
-        """Count what was done of a tenant's limit for a minute."""
-        await self._add(limit_key(tenant, limit.name, "all", minute), minute, count)
+        A negative count gives back what was taken and came to nothing.
+        """
+        used = await self._add(limit_key(tenant, limit.name, "all", minute), minute, count)
+        return max(min(count, limit.most - (used - count)), 0)
 
     async def _add(self, key: str, minute: int, count: int) -> int:
         if time.monotonic() >= self._away_until:
@@ -56,7 +56,7 @@ class Limits:
                     return await self._count_in_redis(key, count)
             except (Unavailable, TimeoutError):
                 self._away_until = time.monotonic() + AWAY
-        if minute != self._minute or len(self._local) > LOCAL:
+        if minute > self._minute or len(self._local) > LOCAL:
             self._local.clear()
             self._minute = minute
         self._local[key] += count

@@ -8,7 +8,7 @@ from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.ids import TenantId
 from iotistica.errors import InvalidMessage
 from iotistica.storage.dead_letters import HEAD, DeadLetter
-from iotistica.storage.spool import Counts, Message
+from iotistica.storage.segment import Counts, Message
 from iotistica.storage.streams import CONTROL, READINGS, StreamKey
 
 
@@ -21,7 +21,8 @@ class Sorted:
         self.too_large: dict[TenantId, list[DeadLetter]] = {}
         self.unknown: list[DeadLetter] = []
         self._received = received
-        for topic, payload in messages:
+        for message in messages:
+            topic, payload = message
             try:
                 route = topics.route(topic)
             except InvalidMessage as exc:
@@ -33,7 +34,7 @@ class Sorted:
                 self.too_large.setdefault(route.tenant, []).append(letter)
             else:
                 kind = CONTROL if route.is_ordered else READINGS
-                self.streams.setdefault((route.tenant, kind), []).append((topic, payload))
+                self.streams.setdefault((route.tenant, kind), []).append(message)
 
     @property
     def tenants(self) -> set[TenantId]:

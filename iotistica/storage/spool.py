@@ -7,60 +7,22 @@ has cut is the last of its segment, and nothing behind it is lost.
 
 import contextlib
 import os
-import struct
+import secrets
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 from loguru import logger
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full, Unavailable
 from iotistica.storage import frames
+from iotistica.storage.segment import Counts, Message, Record, Segment, add, packed, tenants_of, unpacked
 from iotistica.storage.spool_folder import Folder, remove
 
-Message = tuple[bytes, bytes]
-"""Topic and payload, as they came."""
-
 SEGMENT: Final = 8 << 20  # bytes after which the next segment is begun
-_HEAD: Final = struct.Struct(">I")
-
-
-class Counts(msgspec.Struct, frozen=True, array_like=True):
-    """Messages of one tenant in a record, and those of them that must keep their order."""
-
-    messages: int
-    ordered: int
-
-
-class Head(msgspec.Struct, frozen=True, array_like=True):
-    """`received` of the first message in us since the epoch."""
-
-    received: int
-    tenants: dict[TenantId, Counts]
-
-
-class Record(NamedTuple):
-    """`size` in bytes on the disk."""
-
-    head: Head
-    messages: list[Message]
-    size: int
-
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode_head: Final = msgspec.msgpack.Decoder(Head).decode
-_decode_messages: Final = msgspec.msgpack.Decoder(list[Message]).decode
-
-
-class Segment:
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self.size = size  # up to the end of its last whole frame
-        self.is_damaged = False
 
 
 class Spool:
@@ -99,22 +61,18 @@ class Spool:
         Raises `Full` at the cap, and `Unavailable` with the reason when the disk does not take it; then
         nothing was appended.
         """
-        head = _encode(Head(received, dict(tenants)))
-        payload = _HEAD.pack(len(head)) + head + _encode(messages)
-        frame = frames.pack(payload)
+        payload = packed(received, tenants, messages)
         with self._busy:
-            if self.bytes + len(frame) > self.cap:
-                raise Full(f"the spool {self.folder.path} is at its cap of {self.cap >> 20} MiB")
             try:
-                self._write(frame)
+                size = self._write(payload)
             except OSError as exc:
                 self._give_up()
                 self.error = f"cannot write to the spool {self.folder.path}: {exc.strerror}"
                 raise Unavailable(self.error) from exc
             self.error = None
-            self._segments[-1].size += len(frame)
-            self.bytes += len(frame)
-            self._count(tenants, 1)
+            self._segments[-1].size += size
+            self.bytes += size
+            self._count(self._segments[-1], tenants, 1)
 
     def first(self) -> Record | None:
         """The oldest record, which stays until `remove_first`; raises `Unavailable` if it cannot be read."""
@@ -139,11 +97,11 @@ class Spool:
         with self._busy:
             segment = self._segments[0]
             record = self._read(segment)
-            self._count(record.head.tenants, -1)
+            self._count(segment, record.head.tenants, -1)
             self._offset += record.size
             self._current = None
             if self._offset < segment.size:
-                self.folder.note(int(segment.path.stem), self._offset)
+                self.folder.note(segment.number, self._offset)
             else:
                 self._drop_segment()
 
@@ -164,27 +122,30 @@ class Spool:
 
     def _read(self, segment: Segment) -> Record:
         if self._current is None:
-            frame = frames.read(segment.path, self._offset)
-            assert frame.payload is not None  # noqa: S101 it is not damaged
-            head, end = _head(frame.payload)
-            self._current = Record(head, _decode_messages(frame.payload[end:]), frame.size)
+            frame = frames.read(segment.path, segment.seal, self._offset)
+            self._current = unpacked(frame)
         return self._current
 
-    def _write(self, frame: bytes) -> None:
+    def _write(self, payload: bytes) -> int:
+        """Write a frame and have it on the disk; its size. Raises `Full` before anything is written."""
+        size = frames.OVERHEAD + len(payload)
+        if self.bytes + size > self.cap:
+            raise Full(f"the spool {self.folder.path} is at its cap of {self.cap >> 20} MiB")
         if self._out is None or self._segments[-1].size >= self._segment:
             self._begin_segment()
         assert self._out is not None  # noqa: S101 begun just now
-        left = memoryview(frame)
+        left = memoryview(frames.pack(payload, self._segments[-1].seal))
         while left:
             left = left[os.write(self._out, left) :]
         os.fdatasync(self._out)
+        return size
 
     def _begin_segment(self) -> None:
         self._close_out()
-        path = self.folder.path / f"{self._next:020}.segment"
+        path = self.folder.path / f"{self._next:020}-{secrets.token_hex(8)}.segment"
         self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._next += 1
-        self._segments.append(Segment(path, 0))
+        self._segments.append(Segment(path))
         self.folder.sync()
 
     def _give_up(self) -> None:
@@ -217,19 +178,25 @@ class Spool:
     def _skip(self, size: int) -> None:
         """Go on behind damage, and count anew what is left: what was damaged is not known."""
         self._offset += size
-        self._segments[0].is_damaged = True
         self.damaged += 1
-        logger.bind(segment=str(self._segments[0].path)).error("a record on the disk is damaged; the file is kept")
-        self.waiting, self.ordered = Counter(), Counter()
-        for at, segment in enumerate(self._segments):
-            for frame in frames.scan(segment.path, 0 if at else self._offset):
-                if frame.payload is not None:
-                    self._count(_head(frame.payload)[0].tenants, 1)
+        segment = self._segments[0]
+        segment.is_damaged = True
+        logger.bind(segment=str(segment.path)).error("a record on the disk is damaged; the file is kept")
+        left = Segment(segment.path)
+        for frame in segment.frames(self._offset):
+            if frame.offset < segment.size:
+                add(left.tally, tenants_of(frame), 1)
+        gone = dict(segment.tally)
+        add(gone, left.tally, -1)
+        self._count(segment, gone, -1)
 
-    def _count(self, tenants: Mapping[TenantId, Counts], sign: int) -> None:
+    def _count(self, segment: Segment, tenants: Mapping[TenantId, Counts], sign: int) -> None:
+        """Count messages in or out; others read the counters meanwhile, so none ever says too little."""
+        add(segment.tally, tenants, sign)
         for tenant, counts in tenants.items():
             for counter, messages in ((self.waiting, counts.messages), (self.ordered, counts.ordered)):
-                counter[tenant] += sign * messages
+                if messages:
+                    counter[tenant] += sign * messages
                 if not counter[tenant]:
                     del counter[tenant]
 
@@ -238,17 +205,15 @@ class Spool:
         position = self.folder.noted()
         if position:
             self._next = position[0] + 1  # its number is never used again, or the note would speak of another
-        for path in sorted(self.folder.path.glob("*.segment")):
-            number = int(path.stem)
-            self._next = number + 1
-            segment = Segment(path, 0)
-            start = position[1] if position and position[0] == number else 0
-            for frame in frames.scan(path):
+        for path in sorted(self.folder.path.glob("*-*.segment")):
+            segment = Segment(path)
+            self._next = segment.number + 1
+            start = position[1] if position and position[0] == segment.number else 0
+            for frame in segment.frames():
                 segment.size = frame.offset + frame.size
-                if frame.offset >= start and frame.payload is not None:
-                    self._count(_head(frame.payload)[0].tenants, 1)
-            segment.size = min(segment.size, path.stat().st_size)
-            if segment.size == 0 or (position and (number < position[0] or segment.size <= start)):
+                if frame.offset >= start:
+                    self._count(segment, tenants_of(frame), 1)
+            if segment.size == 0 or (position and (segment.number < position[0] or segment.size <= start)):
                 remove(path)
                 continue
             self._offset = start if not self._segments else self._offset
@@ -256,9 +221,3 @@ class Spool:
             self.bytes += segment.size
         if self._segments:
             logger.bind(messages=self.messages, bytes=self.bytes).info("the spool holds messages of before")
-
-
-def _head(payload: bytes) -> tuple[Head, int]:
-    (size,) = _HEAD.unpack_from(payload)
-    end = _HEAD.size + size
-    return _decode_head(payload[_HEAD.size : end]), end

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import struct
 import zlib
@@ -14,6 +15,7 @@ from loguru import logger
 from iotistica.errors import CannotStart
 
 FOLDERS: Final = 16  # spools side by side, one for each process of this machine
+_IDENTITY: Final = re.compile("[0-9a-f]{16}")
 _POSITION: Final = struct.Struct(">QQI")
 
 
@@ -29,11 +31,14 @@ class Folder:
         """What tells this spool from all others, also when another machine or container has its disk."""
         path = self.path / "id"
         try:
-            if not path.exists():
-                path.write_text(secrets.token_hex(8))
-            return path.read_text().strip()[:32]
+            if path.exists() and _IDENTITY.fullmatch(found := path.read_bytes().decode("ascii", "replace")):
+                return found
+            new = secrets.token_hex(8)
+            path.with_suffix(".new").write_text(new)
+            path.with_suffix(".new").replace(path)
         except OSError as exc:
             raise CannotStart(f"cannot write to {self.path}: {exc.strerror}") from exc
+        return new
 
     def close(self) -> None:
         """Let it go."""

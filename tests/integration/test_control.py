@@ -173,7 +173,7 @@ async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
     assert await parked.whose(redis, tenant) == {(agent, 9)}
     async with database.transaction() as tx:
         update = module.dictionaries.read({"version": 9, "newFieldsWithDomains": FIELDS})
-        await dictionaries.learn(tx, tenant, agent, update)
+        await dictionaries.put(tx, tenant, agent, 9, dictionaries.taught(dictionaries.NONE, update))
     await delivery.look(redis, database, [tenant], Alarms(), datetime.now(UTC))
     assert await parked.whose(redis, tenant) == set()
     await worker._store(await streams.read(redis, [tenant], "one", count=10))

@@ -16,16 +16,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from iotistica.alarms import Alarms
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
-from iotistica.errors import Full, Unavailable
+from iotistica.errors import Unavailable
 from iotistica.storage import dead_letters, letterbox, stream_states, streams, tenants
 from iotistica.storage import inbox as module
 from iotistica.storage import redis as redis_
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
-from iotistica.storage.inbox import Inbox
+from iotistica.storage.inbox import Inbox, LeftError
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.spool import Message, Spool
+from iotistica.storage.segment import Message
+from iotistica.storage.spool import Spool
 from iotistica.storage.streams import CONTROL, KINDS, READINGS, Kind
 from tests.conftest import Stack
 from tests.serving import until
@@ -278,7 +279,7 @@ async def test_when_nothing_takes_them_everybody_is_told(
     told = await asyncio.gather(
         *(box.accept([message(tenant, n, size=300)]) for n in range(5)), return_exceptions=True
     )
-    assert all(isinstance(answer, Full) for answer in told)
+    assert all(isinstance(answer, LeftError) and "at its cap" in str(answer) for answer in told)
     assert box.spool.messages == 1
     assert "spool_test_full" not in box._alarms.raised
     box.spool.cap = 700
@@ -332,23 +333,41 @@ async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
 ) -> None:
     """One stream is at its mark and the disk at its cap: the other's messages go in once, however often we try."""
-    async with database.transaction() as tx:
-        other = (await tenants.add(tx, f"other {uuid4()}", by=PLATFORM)).tenant_id
+    other = await _new_tenant(database)
     box = inbox(redis, Directory(database), tmp_path, mark=1)
     await box.accept([message(tenant, 1)])
     box.spool.cap = 1
-    batch = [message(tenant, 2), message(other, 3)]
+    batch, received = [message(tenant, 2), message(other, 3)], None
     for _ in range(5):
-        with pytest.raises(Full):
-            await box.accept(batch)
+        with pytest.raises(LeftError) as raised:
+            await box.accept(batch, received)
+        assert received in (None, raised.value.received)
+        batch, received = raised.value.left, raised.value.received
+        assert [number_of(payload) for _, payload in batch] == [2]
     (state,) = await stream_states.states(redis, [other], now=0.0)
     assert state.taken == 1
+    both = await asyncio.gather(
+        box.accept([message(tenant, 4)]), box.accept([message(other, 5)]), return_exceptions=True
+    )
+    assert isinstance(both[0], LeftError)
+    assert isinstance(both[1], LeftError)  # its stream is at its mark now
+    third = (await _new_tenant(database)), READINGS
+    both = await asyncio.gather(
+        box.accept([message(tenant, 6)]), box.accept([message(third[0], 7)]), return_exceptions=True
+    )
+    assert isinstance(both[0], LeftError)
+    assert both[1] is None
     box.spool.cap = CAP
-    await box.accept(batch)
+    await box.accept(batch, received)
     one, two = await stream_states.states(redis, [tenant, other], now=0.0)
     assert (one.taken, two.taken) == (1, 1)
     assert box.spool.waiting == Counter({tenant: 1})
     box.spool.close()
+
+
+async def _new_tenant(database: Database) -> TenantId:
+    async with database.transaction() as tx:
+        return (await tenants.add(tx, f"another {uuid4()}", by=PLATFORM)).tenant_id
 
 
 async def test_what_belongs_to_nobody_does_not_stay_on_the_disk(

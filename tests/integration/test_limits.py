@@ -65,9 +65,7 @@ async def test_a_look_counts_nothing(redis: Redis) -> None:
 async def test_what_is_beyond_is_told_apart(redis: Redis) -> None:
     """Of a batch that crosses the limit the part below it is taken."""
     limits, limit, tenant = Limits(redis), Limit("readings", 100), uuid4().hex[:12]
-    left = []
-    for _ in range(3):
-        left.append(await limits.left(limit, tenant, 7))
-        await limits.count(limit, tenant, 7, 60)
-    assert left == [100, 40, 0]
-    assert await limits.left(limit, tenant, 8) == 100
+    assert [await limits.take(limit, tenant, 7, n) for n in (60, 60, 60)] == [60, 40, 0]
+    assert await limits.take(limit, tenant, 8, 100) == 100
+    await limits.take(limit, tenant, 8, -100)
+    assert await limits.take(limit, tenant, 8, 100) == 100

@@ -72,27 +72,37 @@ def test_it_stays_within_its_bounds(seen: list[Signals], profile: Profile) -> No
         scale = after
 
 
-def test_one_bad_sender_never_stops_the_others() -> None:
-    """However much it sends that cannot be stored, as long as somebody else's messages can be."""
-    good, bad, verdicts = uuid4(), uuid4(), Verdicts()
-    verdicts.add(10, [good], {})
-    for _ in range(100):
-        assert not verdicts.are_hopeless(0, {bad: 10})
-        verdicts.add(0, [], {bad: 10})
+def test_bad_senders_never_stop_the_others() -> None:
+    """However much they send that cannot be stored, as long as somebody else's messages are stored."""
+    good, bad, worse, verdicts = uuid4(), uuid4(), uuid4(), Verdicts()
+    verdicts.add(10, [good], {}, {})
+    for _ in range(40):
+        assert not verdicts.are_hopeless(0, {bad: 10}, {worse: 10})
+        verdicts.add(0, [], {bad: 10}, {worse: 10})
 
 
-def test_when_everybody_fails_it_stops() -> None:
-    """So many in a row and of more than one sender, or of the only one: then it is not the messages."""
+def test_when_everybody_is_refused_it_stops() -> None:
+    """So many in a row, of all who send: then it is not the messages."""
     one, two, verdicts = uuid4(), uuid4(), Verdicts()
-    verdicts.add(100, [one, two], {})
-    assert not verdicts.are_hopeless(0, {one: FAILURES - 2, two: 1})
-    assert verdicts.are_hopeless(0, {one: FAILURES - 1, two: 1})
-    assert Verdicts().are_hopeless(0, {one: FAILURES})
+    verdicts.add(100, [one, two], {}, {})
+    assert not verdicts.are_hopeless(0, {one: FAILURES - 2, two: 1}, {})
+    assert verdicts.are_hopeless(0, {one: FAILURES - 1, two: 1}, {})
+    assert Verdicts().are_hopeless(0, {one: FAILURES}, {})
+
+
+def test_a_fault_while_decoding_stops_only_when_it_strikes_several() -> None:
+    """One sender may have found a payload that brings it about; all of them have not."""
+    one, two = uuid4(), uuid4()
+    assert not Verdicts().are_hopeless(0, {}, {one: FAILURES * 10})
+    assert Verdicts().are_hopeless(0, {}, {one: FAILURES, two: 1})
 
 
 def test_a_batch_that_is_mostly_stored_starts_the_count_again() -> None:
-    """Single bad messages among good ones are put aside for as long as they come."""
+    """Single bad messages among good ones are put aside for as long as they come; an empty batch says nothing."""
     one, two, verdicts = uuid4(), uuid4(), Verdicts()
     for _ in range(FAILURES):
-        assert not verdicts.are_hopeless(5, {one: 3, two: 2})
-        verdicts.add(5, [one, two], {one: 3, two: 2})
+        assert not verdicts.are_hopeless(5, {one: 3}, {two: 2})
+        verdicts.add(5, [one, two], {one: 3}, {two: 2})
+    verdicts.add(0, [], {one: FAILURES - 1, two: 1}, {})
+    verdicts.add(0, [], {}, {})
+    assert verdicts.are_hopeless(0, {one: 1}, {})
