@@ -66,21 +66,23 @@ class Intake:
     async def _take(self, batch: Batch, client: Client, stop: asyncio.Event) -> None:
         """Make a batch durable and acknowledge it; raises `Unavailable` if we must go before it was."""
         messages, received = [(topic, payload) for _, topic, payload in batch.messages], None
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=2),
-            stop=lambda _: stop.is_set() or client.is_lost,
-            before_sleep=self._paused,
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    await self._inbox.accept(messages, received)
-                except LeftError as exc:
-                    messages, received = exc.left, exc.received
-                    raise
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(Unavailable),
+                wait=wait_random_exponential(multiplier=0.1, max=2),
+                stop=lambda _: stop.is_set() or client.is_lost,
+                before_sleep=self._paused,
+                reraise=True,
+            ):
+                with attempt:
+                    try:
+                        await self._inbox.accept(messages, received)
+                    except LeftError as exc:
+                        messages, received = exc.left, exc.received
+                        raise
+        finally:  # a lost connection ends the pause too: the next one may have nothing to bring
+            self._alarms.set(PAUSED, None)
         batch.ack()
-        self._alarms.set(PAUSED, None)
 
     def _paused(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
