@@ -100,6 +100,16 @@ async def sleep(seconds: float, stop: asyncio.Event) -> None:
         return
 
 
+async def first_of(*events: asyncio.Event, seconds: float | None) -> None:
+    """Wait until one of the events is set, and no longer than so many seconds."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 def _own_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

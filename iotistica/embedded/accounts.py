@@ -17,7 +17,7 @@ from iotistica.instruments import RENDER_SECONDS
 from iotistica.storage import broker_accounts
 from iotistica.storage.broker_accounts import Account
 from iotistica.storage.postgres import Database
-from iotistica.supervise import sleep
+from iotistica.supervise import first_of, sleep
 
 EVERY: Final = 30.0  # seconds, should a notification be missed
 SPACING: Final = 0.2  # seconds between reloads at least
@@ -78,7 +78,7 @@ class Accounts:
             while not stop.is_set():
                 if await self.render():
                     await sleep(SPACING, stop)
-                await _first(changed, stop)
+                await first_of(changed, stop, seconds=EVERY)
                 changed.clear()
             listening.cancel()
 
@@ -106,12 +106,3 @@ class Accounts:
         async with self._database.transaction() as tx:
             await broker_accounts.rendered(tx, at=read_at, accounts=len(lines), seconds=seconds)
         return True
-
-
-async def _first(changed: asyncio.Event, stop: asyncio.Event) -> None:
-    waits = [asyncio.create_task(changed.wait()), asyncio.create_task(stop.wait())]
-    try:
-        await asyncio.wait(waits, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -20,7 +20,7 @@ from iotistica.storage.sorting import Sorted, counts
 from iotistica.storage.spool import Spool
 from iotistica.storage.stream_states import SPOOLED as SPOOLED_FIELD
 from iotistica.storage.streams import CONTROL
-from iotistica.supervise import sleep
+from iotistica.supervise import first_of, sleep
 
 MEMORY_EVERY: Final = 0.5  # seconds between looks at the memory of Redis
 QUEUED: Final = 32 << 20  # bytes that callers may have waiting here
@@ -200,7 +200,7 @@ class Inbox:
                 await sleep(RETRY, stop)
             else:
                 is_calm = self._told == dict(self.spool.waiting) and self.spool.error is None
-                await _first(self._spooled, stop, None if is_calm else RETRY)
+                await first_of(self._spooled, stop, seconds=None if is_calm else RETRY)
 
     async def move(self) -> bool:
         """Move the oldest record to the streams; whether it is gone from the disk."""
@@ -265,13 +265,3 @@ def _heard(future: "asyncio.Future[None]") -> None:
     """Let an error count as heard, should whoever brought the messages be gone."""
     if not future.cancelled():
         future.exception()
-
-
-async def _first(spooled: asyncio.Event, stop: asyncio.Event, seconds: float | None) -> None:
-    """Wait for the first of the two, and no longer than so many seconds."""
-    waits = [asyncio.create_task(spooled.wait()), asyncio.create_task(stop.wait())]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
