@@ -29,13 +29,12 @@ PORTION: Final = 3.0  # seconds of messages in one transaction, and those of one
 SPACING: Final = 1.0  # seconds between releases of one tenant's parked messages
 IDLE: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
 
-
 Revisions = dict[tuple[UUID, int], int]
 """Of agents' dictionaries, by version."""
 
 
 class Control:
-    """Applies messages one by one; an entry is one transaction."""
+    """Applies messages one by one, an entry after the other."""
 
     def __init__(self, *, redis: Redis, database: Database, directory: Directory) -> None:
         self._redis = redis
