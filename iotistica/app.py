@@ -13,7 +13,8 @@ from iotistica.api import app as http
 from iotistica.api import server
 from iotistica.api.given import Site
 from iotistica.api.vitals import Vitals
-from iotistica.background import retention
+from iotistica.background import rounds
+from iotistica.background.retention import Ages
 from iotistica.domain.accounts import WATCH_USER, service_password
 from iotistica.domain.verdicts import Verdicts
 from iotistica.embedded import mosquitto
@@ -185,13 +186,15 @@ def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
 
 
 def _background(parts: Parts, _: list[str]) -> dict[str, Group]:
+    settings = parts.settings
+
     async def run(stop: asyncio.Event) -> None:
-        await retention.run(
+        await rounds.run(
             stop,
             redis=parts.redis,
             database=parts.worker,
             directory=parts.directory,
-            retention_days=parts.settings.retention_days,
+            ages=Ages(raw=settings.retention_days, minutes=settings.minutes_days, hours=settings.hours_days),
             alarms=parts.vitals.alarms,
         )
 

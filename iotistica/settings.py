@@ -109,6 +109,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(ge=16, description="MiB our Mosquitto keeps for a client that is away, with an alarm; at least 16"),
     ] = 256
     retention_days: Annotated[int, Meta(ge=1, le=36_500, description="age at which readings are dropped")] = 730
+    minutes_days: Annotated[
+        int, Meta(ge=1, le=36_500, description="age at which values by the minute are dropped; a month at a time")
+    ] = 400
+    hours_days: Annotated[
+        int,
+        Meta(ge=1, le=36_500, description="the same by the hour, a year at a time; not before the readings"),
+    ] = 3650
+    compress_days: Annotated[
+        int, Meta(ge=1, le=36_500, description="age at which TimescaleDB compresses readings")
+    ] = 7
     query_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a query may run")] = 15.0
     drain_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a stop waits for work in flight")] = (
         10.0
@@ -179,12 +189,15 @@ def load(environ: Mapping[str, str]) -> Settings:
         if name.startswith(PREFIX) and field in known and value != "":
             values[field] = value
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as exc:
         what, _, field = str(exc).partition(" - at `$.")
         name = PREFIX + field.rstrip("`").upper() if field else "in the file"
         meaning = next((m for n, _, m in describe(Settings()) if n == name), "docs/configuration.md names them all")
         raise CannotStart(f"bad setting {name}: {what}; it is: {meaning}") from exc
+    if settings.hours_days < settings.retention_days:  # those of a late reading's day must all be there
+        raise CannotStart("bad setting IOTISTICA_HOURS_DAYS: it must be IOTISTICA_RETENTION_DAYS or more")
+    return settings
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:

@@ -14,7 +14,7 @@ from iotistica.embedded import home
 from iotistica.embedded import servers as embedded
 from iotistica.embedded.accounts import Accounts
 from iotistica.settings import Settings
-from iotistica.storage import agents, postgres, readings, tenants
+from iotistica.storage import agents, readings, schema, tenants
 from iotistica.storage import redis as redis_
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.postgres import Database
@@ -78,7 +78,7 @@ def new_stack() -> Iterator[Stack]:
         settings = Settings(data_dir=str(folder), mqtt_port=free_port(), http_port=free_port())
         key = home.server_key(folder)
         with embedded.running(settings, key) as servers:
-            postgres.migrate(servers.database_url)
+            schema.migrate(servers.database_url)
             yield Stack(settings, key, servers)
 
 

@@ -20,6 +20,7 @@ from iotistica.api import (
     audit,
     auth,
     broker,
+    catalog,
     devices,
     errors,
     fleets,
@@ -116,7 +117,15 @@ def create(
                 provisioning_keys.alias,
                 identities.router,
             ),
-            *(agents.router, fleets.router, readings.router, ingestion.router, mqtt_users.router, audit.router),
+            *(
+                agents.router,
+                fleets.router,
+                readings.router,
+                catalog.router,
+                ingestion.router,
+                mqtt_users.router,
+                audit.router,
+            ),
         ],
     )
     given = {

@@ -1,59 +1,42 @@
-"""Makes partitions ahead, drops those past their age, folds the ledgers, tidies up; under one lease."""
+"""Makes partitions ahead, and drops those of readings and rollups that are past their age."""
 
-import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+import msgspec
 from loguru import logger
 
-from iotistica.alarms import Alarms
-from iotistica.background import delivery, leftovers
-from iotistica.storage import lease, ledger, partitions, stream_states
-from iotistica.storage.directory import Directory
+from iotistica.storage import kept, partitions
+from iotistica.storage.partitions import Table
 from iotistica.storage.postgres import Database
-from iotistica.storage.redis import Redis
-from iotistica.storage.streams import KINDS
-from iotistica.supervise import sleep
 
-EVERY: Final = 20.0  # seconds between rounds
-UNFOLDED: Final = timedelta(minutes=1)  # ledger rows younger than this stay single
+TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")
 
 
-async def run(
-    stop: asyncio.Event,
-    *,
-    redis: Redis,
-    database: Database,
-    directory: Directory,
-    retention_days: int,
-    alarms: Alarms,
-) -> None:
-    """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
-    async with lease.held(redis, "background", stop) as fence:
-        while fence is not None and not stop.is_set():
-            now = datetime.now(UTC)
-            await _partitions(database, now, retention_days)
-            await _ledgers(redis, database, directory, now)
-            await leftovers.remove(database, now)
-            await delivery.look(redis, database, sorted(await directory.tenants()), alarms, now)
-            await sleep(EVERY, stop)
+class Ages(msgspec.Struct, frozen=True, kw_only=True):
+    """Days that readings and their rollups by the minute and the hour are kept; those by the day stay."""
+
+    raw: int
+    minutes: int
+    hours: int
 
 
-async def _partitions(database: Database, now: datetime, retention_days: int) -> None:
-    ahead = {now.date() + timedelta(days=days) for days in range(-1, partitions.AHEAD)}
-    async with database.transaction() as tx:
-        missing = ahead - await partitions.existing(tx)
-    await partitions.make(database, missing)
-    oldest = now.date() - timedelta(days=retention_days)
-    if dropped := await partitions.drop_before(database, oldest):
-        logger.bind(days=len(dropped), before=str(oldest)).info("dropped readings past their age")
-
-
-async def _ledgers(redis: Redis, database: Database, directory: Directory, now: datetime) -> None:
-    before = now - UNFOLDED
-    async with database.transaction() as tx:
-        await ledger.fold(tx, before=before)
-    for tenant in await directory.tenants():
-        still_open = [id_ for kind in KINDS for id_ in await stream_states.open_ids(redis, tenant, kind)]
+async def keep(database: Database, ages: Ages, now: datetime) -> None:
+    """Do it once."""
+    today = now.date()
+    ahead = {today + timedelta(days=days) for days in range(-1, partitions.AHEAD)}
+    for table in TABLES:
         async with database.transaction() as tx:
-            await ledger.fold_payloads(tx, tenant, before=before, still_open=still_open)
+            missing = {partitions.first_day(table, day) for day in ahead} - await partitions.existing(tx, table)
+        await partitions.make(database, missing, table)
+    for table, age in zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True):
+        await _drop(database, table, today - timedelta(days=age))
+
+
+async def _drop(database: Database, table: Table, before: date) -> None:
+    """Say first that it is gone, so that no query counts on it, then drop it."""
+    since = partitions.first_day(table, before)
+    async with database.transaction() as tx:
+        await kept.drop(tx, table, datetime(since.year, since.month, since.day, tzinfo=UTC))
+    if dropped := await partitions.drop_before(database, since, table):
+        logger.bind(table=table, partitions=len(dropped), before=str(since)).info("dropped what is past its age")

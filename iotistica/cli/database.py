@@ -11,7 +11,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.embedded import home, servers
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
-from iotistica.storage import postgres
+from iotistica.storage import schema
 from iotistica.storage import tenants as tenants_
 from iotistica.storage.postgres import Database, Role, Tx
 
@@ -45,9 +45,14 @@ def _expect(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, role: Role | None = "iotistica_worker") -> AsyncIterator[Database]:
-    """A small pool for the block; `role` None is the tables' owner."""
-    database = Database(url, size=2, name="cli", role=role, statement_seconds=30)
+async def opened(
+    url: str,
+    role: Role | None = "iotistica_worker",
+    *,
+    configure: Callable[[Tx], Awaitable[None]] | None = None,
+) -> AsyncIterator[Database]:
+    """A small pool for the block; `role` None is the tables' owner, `configure` runs on each new connection."""
+    database = Database(url, size=2, name="cli", role=role, statement_seconds=30, configure=configure)
     await database.open()
     try:
         yield database
@@ -99,7 +104,7 @@ def in_database(settings: Settings, work: Callable[[Tx], Awaitable[T]]) -> T:
             return await work(tx)
 
     with database_url(settings) as url:
-        postgres.migrate(url)
+        schema.migrate(url)
         return run(inside(url))
 
 

@@ -13,15 +13,16 @@ import click
 
 from iotistica import __version__, log
 from iotistica import settings as settings_
-from iotistica.cli import agents, audit, dead_letters, keys, tenants, users
+from iotistica.cli import agents, audit, dead_letters, history, keys, tenants, users
 from iotistica.cli.database import database_url, key_of, opened, run
 from iotistica.embedded import home, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
 from iotistica.settings import Settings
-from iotistica.storage import postgres
+from iotistica.storage import hypertables, schema
 from iotistica.storage import tenants as tenants_
 from iotistica.storage import users as users_
 from iotistica.storage.audit import PLATFORM
+from iotistica.storage.continuous import Ages
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,7 +38,7 @@ def cli(context: click.Context) -> None:
 
 for command in (
     *(tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys),
-    *(dead_letters.dead_letters, audit.audit),
+    *(dead_letters.dead_letters, audit.audit, history.import_),
 ):
     cli.add_command(command)
 
@@ -55,7 +56,8 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     key = key_of(settings, make=True)
     with _servers(settings, key) as embedded:
         url = embedded.database_url if embedded else settings.database_url
-        postgres.migrate(url)
+        schema.migrate(url)
+        hypertables.keep(url, ages_of(settings))
         if not settings.database_url:
             parts.let_roles_in(url, key)
         run(_first_start(url, settings))
@@ -75,7 +77,7 @@ def broker(settings: Settings) -> None:
     with servers.running(settings, key_of(settings), ("broker",)) as embedded:
         if embedded.broker is None:
             raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
-        postgres.migrate(settings.database_url)
+        schema.migrate(settings.database_url)
         run(app.broker(settings, key_of(settings), embedded))
 
 
@@ -133,8 +135,29 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
 def migrate(settings: Settings) -> None:
     """Bring the database's schema up to date."""
     with database_url(settings, make=True) as url:
-        changed = postgres.migrate(url)
-        click.echo(f"the schema is at revision {postgres.newest_revision()}{'' if changed else ' already'}")
+        changed = schema.migrate(url)
+        click.echo(f"the schema is at revision {schema.newest_revision()}{'' if changed else ' already'}")
+
+
+@cli.command()
+@click.pass_obj
+def timescale(settings: Settings) -> None:
+    """Move the database to TimescaleDB, with everything in it; stop the platform's processes first."""
+    if not settings.database_url:
+        raise CannotStart("set IOTISTICA_DATABASE_URL: a PostgreSQL of our own has no TimescaleDB")
+    schema.migrate(settings.database_url)
+    moved = hypertables.move(settings.database_url, ages_of(settings), click.echo)
+    click.echo("moved to TimescaleDB" if moved else "this database is one of TimescaleDB already")
+
+
+def ages_of(settings: Settings) -> Ages:
+    """The ages of what is kept."""
+    return Ages(
+        raw=settings.retention_days,
+        minutes=settings.minutes_days,
+        hours=settings.hours_days,
+        compress=settings.compress_days,
+    )
 
 
 @cli.command()

@@ -12,7 +12,7 @@ from iotistica.domain.ids import TenantId, tenant_id
 from iotistica.embedded import home
 from iotistica.errors import Conflict, Invalid
 from iotistica.settings import Settings
-from iotistica.storage import audit, directory, exports, postgres, quotas
+from iotistica.storage import audit, directory, exports, quotas, schema
 from iotistica.storage import redis as redis_
 from iotistica.storage import tenants as tenants_
 from iotistica.storage.postgres import Tx
@@ -179,7 +179,7 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
             await client.aclose()
 
     with database_url(settings) as url, redis_url(settings) as redis:
-        postgres.migrate(url)
+        schema.migrate(url)
         run(remove(url, redis))
     click.echo(f"{found.name} is removed")
 

@@ -2,24 +2,61 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from iotistica.errors import Invalid
 
+Unit = Literal["s", "d", "mo"]
+"""Seconds are the same everywhere; days and months are the zone's."""
+
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_INTERVAL: Final = re.compile(r"([1-9]\d{0,5})([smhdw])")
+_INTERVAL: Final = re.compile(r"([1-9]\d{0,6})(s|m|h|d|w|mo|M)")
 _AGO: Final = re.compile(r"([1-9]\d{0,5})([smhdw])(?:-ago)?")
+_WORDS: Final = {"hourly": "1h", "daily": "1d", "weekly": "1w", "monthly": "1mo"}
 EARLIEST: Final = 1900  # years
 LATEST: Final = 2500
 LONGEST: Final = timedelta(days=366 * 200)
+DAY: Final = 86_400  # seconds
 
 
-def bucket_seconds(text: str) -> int:
-    """`30s`, `5m`, `1h`, `1d`, `1w` in seconds; raises `Invalid`."""
-    match = _INTERVAL.fullmatch(text)
+class Interval(NamedTuple):
+    """So many of a unit."""
+
+    size: int
+    unit: Unit
+
+    @property
+    def seconds(self) -> int:
+        """Its usual length."""
+        return self.size * {"s": 1, "d": DAY, "mo": 30 * DAY}[self.unit]
+
+
+def interval(text: str, path: str = "interval") -> Interval:
+    """`30s`, `5m`, `1h`, `1d`, `1w`, `1mo` or `daily`; raises `Invalid`."""
+    match = _INTERVAL.fullmatch(_WORDS.get(text, text))
     if not match:
-        raise Invalid("an interval is a number and one of s, m, h, d, w, such as 5m", "interval")
-    return int(match[1]) * _UNITS[match[2]]
+        raise Invalid("an interval is a number and one of s, m, h, d, w, mo, such as 5m or 1mo", path)
+    count, unit = int(match[1]), match[2]
+    if unit in ("mo", "M"):
+        found = Interval(count, "mo")
+    elif unit in ("d", "w"):
+        found = Interval(count * (7 if unit == "w" else 1), "d")
+    else:
+        found = Interval(count * _UNITS[unit], "s")
+    if found.seconds > 366 * DAY:
+        raise Invalid("an interval is a year at most", path)
+    return found
+
+
+def zone(name: str | None) -> ZoneInfo | None:
+    """The IANA zone of that name, None for UTC; raises `Invalid`."""
+    if not name or name.upper() in ("UTC", "Z", "ETC/UTC"):
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Invalid("a zone is a name of the tz database, such as Europe/Zurich", "tz") from None
 
 
 def moment(text: str | None, *, now: datetime, default: datetime, path: str) -> datetime:

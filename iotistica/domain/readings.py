@@ -130,7 +130,7 @@ def normalise(point: Point, stamp: Any, context: Context) -> Reading:
     ):
         extra = _with_details(extra or {}, point)
     if extra is not None:
-        extra = _bounded(extra)
+        extra = bounded(extra)
 
     return Reading(
         time,
@@ -182,7 +182,7 @@ def _with_details(extra: dict[str, Any], point: Point) -> dict[str, Any]:
     return extra
 
 
-def _bounded(extra: dict[str, Any]) -> dict[str, Any]:
+def bounded(extra: dict[str, Any]) -> dict[str, Any]:
     """`extra` as JSON can hold it, within its cap: text without NUL, no infinities, largest parts dropped."""
     clean = {key: _jsonable(value) for key, value in extra.items()}
     while clean and len(msgspec.json.encode(clean)) > EXTRA_CAP:

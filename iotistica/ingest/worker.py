@@ -15,11 +15,12 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading
 from iotistica.domain.verdicts import Verdicts
 from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
+from iotistica.ingest import storing
 from iotistica.ingest.batch import Batch, MessageKey, Progress
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import ALL, Decoder
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
-from iotistica.storage import completion, ledger, partitions, sequences, streams
+from iotistica.storage import completion, ledger, partitions, streams
 from iotistica.storage import readings as table
 from iotistica.storage.directory import Directory
 from iotistica.storage.limits import Limit, Limits
@@ -182,28 +183,11 @@ class Worker:
         tenants = await self._directory.tenants()
         taken = await self._keep_to_rates(batch, tenants)
         try:
-            return await self._transact(batch, tenants)
+            return await storing.store(self._database, self._catalogue, batch, tenants)
         except BaseException:
             for limit, tenant, minute, readings in taken:
                 await self._limits.take(limit, tenant, minute, -readings)
             raise
-
-    async def _transact(self, batch: Batch, tenants: Mapping[TenantId, Tenant]) -> table.Stored:
-        most_series = {t.tenant_id: t.quota_series for t in tenants.values() if t.quota_series is not None}
-        rows = {agent: found.values() for agent, found in batch.rows.items()}
-        async with self._database.transaction() as tx:
-            await ledger.count_entries(tx, batch.entries)
-            owners = {agent: count.tenant for agent, count in batch.counts.items()}
-            learned, refused = await self._catalogue.write(tx, rows, owners, most_series)
-            if refused:
-                batch.reject("series_quota", lambda agent, reading: (agent, reading.metric_name) in refused)
-            stored = await table.store(tx, rows, batch.counts)
-            if batch.rejections:
-                await ledger.count_rejections(tx, batch.rejections)
-            if batch.marks:
-                await sequences.add(tx, batch.marks)
-        self._catalogue.learn(learned)
-        return stored
 
     async def _keep_to_rates(
         self, batch: Batch, tenants: Mapping[TenantId, Tenant]

@@ -1,8 +1,8 @@
-"""Daily partitions of the readings, made ahead and on demand, dropped by age."""
+"""Partitions of the readings and their rollups, made ahead and on demand, dropped by age."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import psycopg
 
@@ -12,46 +12,61 @@ AHEAD: Final = 3  # days made before they are needed
 EPOCH_DAY: Final = date(1970, 1, 1)
 DAY_US: Final = 86_400_000_000
 
-EXISTING: Final = """
+Table = Literal["readings", "readings_1m", "readings_1h"]
+"""By the day, the month and the year: what one holds is of about the same size."""
+
+
+def first_day(table: Table, day: date) -> date:
+    """The first day of the partition that this day lies in."""
+    return {"readings": day, "readings_1m": day.replace(day=1), "readings_1h": day.replace(month=1, day=1)}[table]
+
+
+def next_day(table: Table, day: date) -> date:
+    """The first day of the partition after the one that this day lies in."""
+    widest = {"readings": 1, "readings_1m": 31, "readings_1h": 366}[table]
+    return first_day(table, first_day(table, day) + timedelta(days=widest))
+
+
+EXISTING: Final = r"""
 SELECT right(c.relname, 8) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'readings'::regclass
+WHERE i.inhparent = %(table)s::regclass AND c.relname ~ '_p\d{8}$'
 """
 
 
-async def existing(tx: Tx) -> set[date]:
-    """The days that have a partition."""
-    cursor = await tx.execute(EXISTING)
+async def existing(tx: Tx, table: Table = "readings") -> set[date]:
+    """The first days of the partitions there are; none where TimescaleDB has chunks of its own."""
+    cursor = await tx.execute(EXISTING, {"table": table})
     return {datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC).date() for (text,) in await cursor.fetchall()}
 
 
-MAKE: Final = "SELECT make_readings_partition(%(day)s)"
+MAKE: Final = "SELECT make_partition(%(table)s, %(first)s, %(next)s)"
 """A function of the tables' owner: the worker may not make tables."""
 
 
-async def make(database: Database, days: Iterable[date]) -> None:
-    """Make the partitions of these days where they are missing, a transaction each."""
-    for day in sorted(days):
+async def make(database: Database, days: Iterable[date], table: Table = "readings") -> None:
+    """Make the partitions that these days lie in where they are missing, a transaction each."""
+    for first in sorted({first_day(table, day) for day in days}):
         async with database.transaction() as tx:
-            await tx.execute(MAKE, {"day": day})
+            await tx.execute(MAKE, {"table": table, "first": first, "next": next_day(table, first)})
 
 
-DROP: Final = "SELECT drop_readings_partition(%(day)s)"
+DROP: Final = "SELECT drop_partition(%(table)s, %(first)s)"
 
 
-async def drop_before(database: Database, day: date) -> list[date]:
-    """Drop the partitions of all days before this one; returns them."""
+async def drop_before(database: Database, day: date, table: Table = "readings") -> list[date]:
+    """Drop the partitions that end at this day or before; returns their first days."""
     async with database.transaction() as tx:
-        old = sorted(found for found in await existing(tx) if found < day)
+        old = sorted(first for first in await existing(tx, table) if next_day(table, first) <= day)
     dropped = []
-    for found in old:
+    for first in old:
         async with database.transaction() as tx:
             await tx.execute("SET LOCAL lock_timeout = '2s'")  # never queue everybody behind us
             try:
                 async with tx.transaction():
-                    await tx.execute(DROP, {"day": found})
+                    await tx.execute(DROP, {"table": table, "first": first})
             except psycopg.errors.LockNotAvailable:
                 break
-        dropped.append(found)
+        dropped.append(first)
     return dropped
 
 

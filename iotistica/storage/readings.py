@@ -2,14 +2,17 @@
 
 import struct
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
+from iotistica.domain import times
 from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading
+from iotistica.errors import Unavailable
 from iotistica.storage.postgres import Tx
 
 STAGING: Final = """
@@ -27,11 +30,20 @@ WITH stored AS (
                           anomaly_score, anomaly_threshold)
     SELECT agent_uuid, metric_name, time, value, quality, unit, protocol, coalesce(extra, '{}'),
            anomaly_score, anomaly_threshold
-    FROM staging ORDER BY agent_uuid, metric_name, time
+    FROM staging WHERE %(horizon)s::timestamptz IS NULL OR time >= %(horizon)s
+    ORDER BY agent_uuid, metric_name, time
     ON CONFLICT DO NOTHING RETURNING agent_uuid, time
+), late AS (
+    INSERT INTO rollup_marks (agent_uuid, hour)
+    SELECT DISTINCT agent_uuid, date_trunc('hour', time, 'UTC') FROM stored WHERE time < %(closed)s
 ), kept AS (
-    SELECT agent_uuid, count(*) AS rows, min(time) AS first_time, max(time) AS last_time
-    FROM stored GROUP BY agent_uuid
+    SELECT agent_uuid, sum(rows)::int AS rows, min(first_time) AS first_time, max(last_time) AS last_time FROM (
+        SELECT agent_uuid, count(*) AS rows, min(time) AS first_time, max(time) AS last_time
+        FROM stored GROUP BY agent_uuid
+        UNION ALL
+        SELECT * FROM unnest(%(old)s::uuid[], %(old_rows)s::bigint[], %(old_first)s::timestamptz[],
+                             %(old_last)s::timestamptz[])
+    ) both_ways GROUP BY agent_uuid
 )
 INSERT INTO readings_ledger (tenant_id, agent_uuid, found, stored, duplicate, rejected, first_time, last_time)
 SELECT f.tenant_id, f.agent_uuid, f.found, coalesce(kept.rows, 0),
@@ -42,10 +54,35 @@ LEFT JOIN kept USING (agent_uuid)
 RETURNING id, agent_uuid, stored, duplicate
 """
 
+# Shared until the commit: while somebody stores readings, the rollups close nothing. The mark is read by a
+# statement of its own, since one that waits for the lock still sees what was there before.
+SHARE: Final = "SELECT pg_advisory_xact_lock_shared(67351)"
+CLOSED: Final = "SELECT closed_until, now() - make_interval(days => compress_days) FROM rollup_progress"
+
+# What is as old as what TimescaleDB has compressed goes by itself, and is looked for afterwards: versions were seen
+# that stop at the first conflict there, and say nothing.
+UNLIMITED: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+STORE_OLD: Final = """
+WITH stored AS (
+    INSERT INTO readings (agent_uuid, metric_name, time, value, quality, unit, protocol, extra,
+                          anomaly_score, anomaly_threshold)
+    SELECT agent_uuid, metric_name, time, value, quality, unit, protocol, coalesce(extra, '{}'),
+           anomaly_score, anomaly_threshold
+    FROM staging WHERE time < %(horizon)s ORDER BY agent_uuid, metric_name, time
+    ON CONFLICT DO NOTHING RETURNING agent_uuid, time
+)
+SELECT agent_uuid, count(*), min(time), max(time) FROM stored GROUP BY agent_uuid
+"""
+MISSING: Final = """
+SELECT count(*) FROM staging s WHERE s.time < %(horizon)s AND NOT EXISTS (
+    SELECT FROM readings r WHERE r.agent_uuid = s.agent_uuid AND r.metric_name = s.metric_name AND r.time = s.time
+      AND r.time >= %(start)s AND r.time < %(horizon)s)
+"""
+
 CONFLICTS: Final = """
 UPDATE readings_ledger l SET conflict = c.rows FROM (
     SELECT s.agent_uuid, count(*) AS rows FROM staging s JOIN readings r USING (agent_uuid, metric_name, time)
-    WHERE r.value IS DISTINCT FROM s.value GROUP BY s.agent_uuid
+    WHERE r.value IS DISTINCT FROM s.value AND r.time >= %(start)s AND r.time <= %(end)s GROUP BY s.agent_uuid
 ) c WHERE l.id = ANY(%(ids)s) AND l.agent_uuid = c.agent_uuid RETURNING l.conflict
 """
 
@@ -78,9 +115,19 @@ async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mappin
     if size:
         async with tx.cursor() as cursor, cursor.copy(COPY) as copy:
             await copy.write(_pack_rows(rows))
+    await tx.execute(SHARE)
+    closed, horizon = await (await tx.execute(CLOSED)).fetchone() or (None, None)
+    start, end = _span(rows)
+    old = await _store_old(tx, start, horizon) if horizon is not None and start < horizon else []
     cursor = await tx.execute(
         STORE,
         {
+            "closed": closed,
+            "horizon": horizon,
+            "old": [row[0] for row in old],
+            "old_rows": [row[1] for row in old],
+            "old_first": [row[2] for row in old],
+            "old_last": [row[3] for row in old],
             "tenants": [count.tenant for count in counts.values()],
             "agents": list(counts),
             "found": [count.found for count in counts.values()],
@@ -91,9 +138,31 @@ async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mappin
     stored, duplicate = sum(row[2] for row in outcome), sum(row[3] for row in outcome)
     conflict = 0
     if stored < size:  # some keys were there already: do they say the same?
-        ids = [row[0] for row in outcome if row[3]]
-        conflict = sum(row[0] for row in await (await tx.execute(CONFLICTS, {"ids": ids})).fetchall())
+        asked = {"ids": [row[0] for row in outcome if row[3]], "start": start, "end": end}
+        # Planned by its bounds, or every partition is opened and locked.
+        cursor = await tx.execute(CONFLICTS, asked, prepare=False)
+        conflict = sum(row[0] for row in await cursor.fetchall())
     return Stored(stored, duplicate, conflict)
+
+
+def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]:
+    """The first and the last time of the readings; now, if there are none."""
+    spans = [(min(r.time for r in found), max(r.time for r in found)) for found in rows.values() if found]
+    if not spans:
+        return (datetime.now(UTC),) * 2
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    return times.EPOCH + timedelta(microseconds=first), times.EPOCH + timedelta(microseconds=last)
+
+
+async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[UUID, int, datetime, datetime]]:
+    """Store what is before the horizon: agent, rows, first and last time of what was new; raises `Unavailable`."""
+    await tx.execute(UNLIMITED)
+    old = await (await tx.execute(STORE_OLD, {"horizon": horizon})).fetchall()
+    asked = {"start": start, "horizon": horizon}
+    row = await (await tx.execute(MISSING, asked, prepare=False)).fetchone()
+    if row is None or row[0]:
+        raise Unavailable(f"{row[0] if row else 'some'} old readings did not arrive in compressed chunks")
+    return old
 
 
 # PostgreSQL's binary COPY: a header, then per row the number of fields and each as length and bytes

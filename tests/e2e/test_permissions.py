@@ -194,7 +194,7 @@ def test_a_foreign_id_looks_like_one_that_nobody_has(people: People, route: Rout
     answers = []
     for value in (people.ids[kind], UNKNOWN):
         path = address(route, value).removeprefix("/api/v1")
-        query = {"metric": "m"} if "timeseries" in path else {}
+        query = {"metric": "m"} if path.endswith(("timeseries", "aggregate")) else {}
         sent = {"json": body} if route.method in ("POST", "PUT", "PATCH") else {}
         answers.append(people.stranger.request(route.method, path, params=query, **sent))  # type: ignore[arg-type]
     foreign, unknown = answers

@@ -99,7 +99,18 @@ def test_summary_and_agents(client: httpx.Client, agent: dict[str, str]) -> None
         ({"end": "9999-12-31T23:59:59-12:00"}, "end"),
         ({"interval": "5 minutes"}, "interval"),
         ({"interval": "1s", "start": "30d"}, "interval"),
-        ({"agg": "median"}, "agg"),
+        ({"agg": "mean"}, "agg"),
+        ({"agg": "p100"}, "agg"),
+        ({"interval": "1m", "agg": "p95", "source": "1m"}, "agg"),
+        ({"interval": "90s", "source": "1m"}, "source"),
+        ({"interval": "1s", "start": "1900-01-01", "end": "2031-01-01"}, "interval"),
+        ({"interval": "1d", "tz": "Europe/Atlantis"}, "tz"),
+        ({"interval": "1d", "tz": "../../etc/passwd"}, "tz"),
+        ({"interval": "7h", "tz": "Europe/Zurich"}, "interval"),
+        ({"interval": "1h", "fill": "zero"}, "fill"),
+        ({"fill": "linear"}, "fill"),
+        ({"source": "1h"}, "source"),
+        ({"max_points": 2}, "max_points"),
         ({"limit": 0}, "limit"),
         ({"metric": ""}, "metric"),
         ({"metric": "m" * 600}, "metric"),
@@ -185,7 +196,7 @@ def test_a_broken_token_is_refused(server: Served, head: str) -> None:
 
 
 def test_values_too_large_to_sum_cost_no_answer(server: Served) -> None:
-    """They are shown, and left out of sums and averages."""
+    """They are shown; a sum that no number can hold is none, and everything else is as ever."""
     tenant = server.add_tenant("overflow")
     made, client = server.add_agent(tenant), server.login(tenant)
     points = [
@@ -196,8 +207,10 @@ def test_values_too_large_to_sum_cost_no_answer(server: Served) -> None:
         device.publish(f"{made['topic']}/endpoints/{'p' * 100}", json.dumps({"readings": points}).encode())
     until(lambda: client.get("/ingestion/ledger").json()["readings"]["stored"] == 3)
     (row,) = client.get(f"/readings/{made['uuid']}/summary").json()["metrics"]
-    assert (row["max"], row["avg"], row["protocol"]) == (1.7e308, 3, "p" * 64)
+    assert (row["max"], row["avg"], row["protocol"]) == (1.7e308, None, "p" * 64)
     (bucket,) = query(client, made, interval="1h", agg="sum").json()["readings"]
+    assert bucket["value"] is None
+    (bucket,) = query(client, made, interval="1h", agg="last").json()["readings"]
     assert bucket["value"] == 3
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage import agents, audit, exports, fleets, ledger, tenants, timeseries
+from iotistica.storage import agents, aggregates, audit, exports, fleets, ledger, tenants, timeseries
 from iotistica.storage import users as users_
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.postgres import Database
@@ -18,7 +18,8 @@ from tests.conftest import Stack
 from tests.integration.test_store import NOW, reading, store
 from tests.unit.test_structure import statements
 
-WITHOUT_TENANT = {"readings", "alembic_version", "login_failures", "broker_renders"}
+ROLLUPS = {"readings_1m", "readings_1h", "readings_daily", "rollup_progress", "rollup_marks"}
+WITHOUT_TENANT = {"readings", *ROLLUPS, "alembic_version", "login_failures", "broker_renders"}
 """Readings join `agents`; the others are the platform's own."""
 
 
@@ -89,6 +90,20 @@ async def test_without_its_own_check_the_api_reads_no_foreign_row(
         assert await cursor.fetchone() == (0,)
 
 
+async def test_late_hours_are_seen_by_their_own_tenant(
+    database: Database, api: Database, tenant: TenantId, other: tuple[TenantId, AgentId]
+) -> None:
+    """Marks carry no tenant; those of a foreign agent are not shown, whatever is asked."""
+    async with database.transaction() as tx:
+        await tx.execute("INSERT INTO rollup_marks VALUES (%(agent)s, '2001-01-01Z')", {"agent": other[1]})
+    for name, seen in ((tenant, 0), (other[0], 1)):
+        async with api.transaction(name) as tx:
+            cursor = await tx.execute("SELECT count(*) FROM rollup_marks WHERE hour = '2001-01-01Z'")
+            assert await cursor.fetchone() == (seen,)
+    async with database.transaction() as tx:
+        await tx.execute("DELETE FROM rollup_marks WHERE agent_uuid = %(agent)s", {"agent": other[1]})
+
+
 async def test_without_a_tenant_the_api_sees_nothing(api: Database, other: tuple[TenantId, AgentId]) -> None:
     """A transaction that forgets to name one is an empty database, and the name ends with the transaction."""
     async with api.transaction(other[0]) as tx:
@@ -110,7 +125,7 @@ WRITES = (
     "UPDATE audit_events SET action = 'nothing'",
     "TRUNCATE audit_events",
     "DELETE FROM login_failures",
-    "SELECT make_readings_partition('2001-01-01')",
+    "SELECT make_partition('readings', '2001-01-01', '2001-01-02')",
     "CREATE TABLE mine (x int)",
 )
 
@@ -188,13 +203,20 @@ def test_whoever_reads_readings_joins_agents() -> None:
     exempt = {
         "readings.STORE": "inserts what was decoded from an agent's own topic",
         "readings.CONFLICTS": "by the keys of rows just staged",
+        "readings.MISSING": "by the keys of rows just staged",
+        "readings.STORE_OLD": "inserts what was decoded from an agent's own topic",
+        **dict.fromkeys(("rollups.MINUTES", "rollups.HOURS", "rollups.DAYS"), "rolls up every tenant's readings"),
+        **dict.fromkeys(
+            (f"rollups.LATE_{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")), "by agents' own marks"
+        ),
     }
     found = {name: text for name, text in statements().items() if TOUCHES_READINGS.search(text)}
-    assert {"timeseries.RAW", "timeseries.SUMMARY", "timeseries.LATEST", "timeseries.BUCKETS"} <= set(found)
+    assert {"timeseries.RAW", "timeseries.POINTS", "latest.NEWEST", "latest.SILENT", "extracts.SLICE"} <= set(found)
+    found |= {"aggregates.ONE": aggregates.ONE, "aggregates.MANY": aggregates.MANY}  # of whatever table
     for name, text in found.items():
         if name not in exempt:
             assert re.search(r"\bagents a\b", text), name
-            assert "a.tenant_id = %(tenant)s" in text, name
+            assert re.search(r"a\.tenant_id = (%\(tenant\)s|\{tenant\})", text), name
     for text in (exports.TABLES["readings"], exports.REMOVE[0]):
         assert re.search(r"\bagents a\b", text)
         assert "a.tenant_id = " in text

@@ -1,0 +1,323 @@
+"""How long the questions of a dashboard take over a year of readings, beside the bare SQL of the same source.
+
+    .venv/bin/python -m bench.query [--days 365] [--agents 5] [--series 20] [--rounds 200] [--keep FOLDER]
+
+Makes the year (52 million readings, one a minute) with SQL, lets the application roll it up, then asks each
+question in turn in three ways: by HTTP, by the functions that the routes call, and as bare SQL. With --keep the
+database stays in that folder, and is used again. Takes about half an hour and 25 GB the first time.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+from uuid import UUID
+
+import psycopg
+import uvloop
+
+from iotistica.domain import aggregates as rules
+from iotistica.domain.ids import TenantId
+from iotistica.domain.intervals import interval, zone
+from iotistica.domain.queries import plan
+from iotistica.domain.rollups import LONG_AGO
+from iotistica.storage import aggregates, catalog, kept, latest, timeseries
+from iotistica.storage.postgres import Database
+from tests.serving import Served, data_folder
+
+ZONE = "Europe/Zurich"
+TENANT = "bench"
+
+FILL = """
+INSERT INTO readings (time, agent_uuid, metric_name, value, quality, unit, protocol)
+SELECT t, a, 'plc.metric' || m, 20 + 5 * sin(extract(epoch FROM t) / 5000 + m) + random(), 'good', 'C', 'modbus'
+FROM generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 minute', '1 minute') t,
+     unnest(%(agents)s::uuid[]) a, generate_series(1, %(series)s) m
+"""
+SERIES = """
+INSERT INTO series (agent_uuid, metric_name, tenant_id, metric, device_name, unit, protocol)
+SELECT a, 'plc.metric' || m, %(tenant)s, 'metric' || m, 'plc', 'C', 'modbus'
+FROM unnest(%(agents)s::uuid[]) a, generate_series(1, %(series)s) m ON CONFLICT DO NOTHING
+"""
+
+
+class Year(NamedTuple):
+    tenant: TenantId
+    agents: list[UUID]
+    end: datetime
+
+
+def load(server: Served, owner: str, days: int, agents: int, series: int) -> Year:
+    """Write the readings, and have the rollups begin at the first of them."""
+    tenant = TenantId(server.add_tenant(TENANT))
+    uuids = [UUID(server.add_agent(TENANT)["uuid"]) for _ in range(agents)]
+    end = datetime.now(UTC).replace(second=0, microsecond=0)
+    start = end.replace(hour=0, minute=0) - timedelta(days=days)
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        connection.execute(SERIES, {"tenant": tenant, "agents": uuids, "series": series})
+        day = start
+        while day < end:
+            until = min(day + timedelta(days=1), end)
+            name = {"first": day.date(), "next": day.date() + timedelta(days=1)}
+            connection.execute("SELECT make_partition('readings', %(first)s, %(next)s)", name)
+            connection.execute(FILL, {"start": day, "end": until, "agents": uuids, "series": series})
+            day = until
+        connection.execute("UPDATE rollup_progress SET rolled_until = %(start)s", {"start": start})
+    return Year(tenant, uuids, end)
+
+
+def found(owner: str) -> Year | None:
+    """The year that an earlier run has left."""
+    with psycopg.connect(owner) as connection:
+        row = connection.execute(
+            "SELECT t.tenant_id, array_agg(a.agent_uuid) FROM tenants t JOIN agents a USING (tenant_id)"
+            f" WHERE t.name = '{TENANT}' GROUP BY 1"
+        ).fetchone()
+        if row is None:
+            return None
+        last = connection.execute(
+            "SELECT max(time) FROM readings WHERE agent_uuid = %s AND metric_name = 'plc.metric1'", (row[1][0],)
+        ).fetchone()
+    return Year(TenantId(row[0]), row[1], last[0] + timedelta(minutes=1)) if last else None
+
+
+def roll_up(owner: str, *, anew: bool) -> float:
+    """Wait until all is rolled up; seconds."""
+    began = time.monotonic()
+    with psycopg.connect(owner, autocommit=True) as connection:
+        while True:
+            left = connection.execute("SELECT closed_until - rolled_until FROM rollup_progress").fetchone()
+            if left and left[0] <= timedelta(minutes=2):
+                break
+            time.sleep(1)
+        seconds = time.monotonic() - began
+        if not anew:
+            return seconds
+        connection.execute("VACUUM (ANALYZE) readings_1m, readings_1h, readings_daily")
+        connection.execute("ANALYZE readings")
+    return seconds
+
+
+SIZES = """
+SELECT p.name, sum(pg_table_size(c.oid))::bigint, sum(pg_indexes_size(c.oid))::bigint, sum(c.reltuples)::bigint
+FROM (VALUES ('readings'), ('readings_1m'), ('readings_1h'), ('readings_daily')) p (name),
+     LATERAL (SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = p.name::regclass
+              UNION ALL SELECT p.name::regclass) i JOIN pg_class c ON c.oid = i.oid AND c.relkind = 'r'
+GROUP BY 1 ORDER BY 1
+"""
+
+
+class Question(NamedTuple):
+    name: str
+    path: str
+    parameters: dict[str, Any]
+    bare: str
+    ask: Callable[[Database], Awaitable[object]]
+
+
+def questions(year: Year) -> list[Question]:
+    """What a dashboard asks, in the three ways; `ask` is what the route does between guard and encoding."""
+    agent, metric, end = year.agents[0], "plc.metric7", year.end
+    own = f"agent_uuid = '{agent}' AND metric_name = '{metric}'"
+
+    def bounds(column: str, start: datetime) -> str:
+        return f"{own} AND {column} >= '{start.isoformat()}' AND {column} < '{end.isoformat()}'"
+
+    async def raw(database: Database) -> object:
+        async with database.transaction(year.tenant) as tx:
+            await kept.of_agent(tx, year.tenant, agent, end - timedelta(hours=1), end)
+            return await timeseries.raw(
+                tx, year.tenant, agent, metric, start=end - timedelta(hours=1), end=end, limit=10_001
+            )
+
+    def bucketed(width: str, start: datetime, tz: str | None) -> Callable[[Database], Awaitable[object]]:
+        async def ask(database: Database) -> object:
+            async with database.transaction(year.tenant) as tx:
+                store = await kept.of_agent(tx, year.tenant, agent, start, end)
+                assert store is not None
+                wanted = [rules.named("avg")]
+                how = plan(interval(width), start, end, wanted, store, zone=zone(tz))
+                series = [(agent, metric)]
+                return await aggregates.buckets(
+                    tx, year.tenant, series, how.grid, how.segments, wanted, limit=20_000
+                )
+
+        return ask
+
+    async def newest(database: Database) -> object:
+        now = datetime.now(UTC)
+        async with database.transaction(year.tenant) as tx:
+            store = await kept.of_agent(tx, year.tenant, agent, LONG_AGO, now)
+            assert store is not None
+            since = now - timedelta(days=9999)
+            return await latest.latest(
+                tx, year.tenant, agent, now=now, since=since, stale=store.stale, only=None, limit=1000
+            )
+
+    async def catalogue(database: Database) -> object:
+        async with database.transaction(year.tenant) as tx:
+            return await catalog.page(tx, year.tenant, {}, after=None, now=datetime.now(UTC), limit=101)
+
+    def series(start: datetime, width: str | None, tz: str | None = None) -> dict[str, Any]:
+        asked = {"metric": metric, "start": start.isoformat(), "end": end.isoformat(), "interval": width, "tz": tz}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    recent = (end - timedelta(days=1)).isoformat()
+    day, month, year_ = (end - timedelta(days=days) for days in (1, 30, 365))
+    path = f"/readings/{agent}/timeseries"
+    return [
+        Question(
+            "latest of 20 series",
+            f"/readings/{agent}/latest",
+            {},
+            "SELECT r.* FROM series s CROSS JOIN LATERAL (SELECT * FROM readings r"
+            " WHERE r.agent_uuid = s.agent_uuid"
+            f" AND r.metric_name = s.metric_name AND r.time >= '{recent}' AND r.time < '{end.isoformat()}'"
+            f" ORDER BY r.time DESC LIMIT 1) r WHERE s.agent_uuid = '{agent}'",
+            newest,
+        ),
+        Question(
+            "last hour, single readings",
+            path,
+            series(end - timedelta(hours=1), None),
+            f"SELECT * FROM readings WHERE {bounds('time', end - timedelta(hours=1))} ORDER BY time",
+            raw,
+        ),
+        Question(
+            "24 hours by the minute",
+            path,
+            series(day, "1m"),
+            f"SELECT bucket, sum / nullif(n, 0), count FROM readings_1m WHERE {bounds('bucket', day)} ORDER BY 1",
+            bucketed("1m", day, None),
+        ),
+        Question(
+            "30 days by the hour",
+            path,
+            series(month, "1h"),
+            f"SELECT bucket, sum / nullif(n, 0), count FROM readings_1h WHERE {bounds('bucket', month)} ORDER BY 1",
+            bucketed("1h", month, None),
+        ),
+        Question(
+            "a year by the day of a zone",
+            path,
+            series(year_, "1d", ZONE),
+            f"SELECT date_trunc('day', bucket, '{ZONE}'), sum(sum) / nullif(sum(n), 0), sum(count) FROM readings_1h"
+            f" WHERE {bounds('bucket', year_)} GROUP BY 1 ORDER BY 1",
+            bucketed("1d", year_, ZONE),
+        ),
+        Question(
+            "catalog of 100 series",
+            "/metrics/catalog",
+            {},
+            "SELECT s.*, (SELECT min(bucket) FROM readings_daily d WHERE d.agent_uuid = s.agent_uuid AND"
+            " d.metric_name = s.metric_name), (SELECT max(time) FROM readings r"
+            " WHERE r.agent_uuid = s.agent_uuid AND"
+            f" r.metric_name = s.metric_name AND r.time >= '{recent}' AND r.time < '{end.isoformat()}')"
+            f" FROM series s WHERE tenant_id = '{year.tenant}' ORDER BY agent_uuid, metric_name LIMIT 100",
+            catalogue,
+        ),
+    ]
+
+
+async def measure(server: Served, owner: str, year: Year, rounds: int) -> list[dict[str, Any]]:
+    """Each question, one way after the other within each round."""
+    headers = dict(server.login(TENANT).headers)
+    http = HTTPConnection("127.0.0.1", server.http_port)  # a client that costs next to nothing
+    database = Database(owner, size=2, name="bench", role="iotistica_api", statement_seconds=30)
+    await database.open()
+    rows = []
+    async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as bare:
+        for question in questions(year):
+            times: dict[str, list[float]] = {"http": [], "functions": [], "bare": []}
+            source = ""
+            for at in range(rounds + 5):
+                began = time.perf_counter()
+                http.request("GET", f"/api/v1{question.path}?{urlencode(question.parameters)}", headers=headers)
+                answer = http.getresponse()
+                body = answer.read()
+                by_http = time.perf_counter()
+                await question.ask(database)
+                by_functions = time.perf_counter()
+                await (await bare.execute(question.bare, prepare=False)).fetchall()
+                end = time.perf_counter()
+                assert answer.status == 200, body
+                source = json.loads(body).get("source", "")
+                if at >= 5:  # the first ones fill caches
+                    times["http"].append(by_http - began)
+                    times["functions"].append(by_functions - by_http)
+                    times["bare"].append(end - by_functions)
+            rows.append({"question": question.name, "source": source, **_summary(times)})
+            print(json.dumps(rows[-1]), flush=True)
+    await database.close()
+    return rows
+
+
+def _summary(times: dict[str, list[float]]) -> dict[str, float]:
+    found = {}
+    for name, seconds in times.items():
+        ordered = sorted(seconds)
+        found[f"{name}_p50_ms"] = round(statistics.median(ordered) * 1000, 2)
+        found[f"{name}_p95_ms"] = round(ordered[int(len(ordered) * 0.95)] * 1000, 2)
+    found["p95_to_bare"] = round(found["http_p95_ms"] / found["bare_p95_ms"], 2)
+    shares = [http - functions for http, functions in zip(times["http"], times["functions"], strict=True)]
+    found["own_share_p50_ms"] = round(statistics.median(shares) * 1000, 2)
+    return found
+
+
+@contextlib.contextmanager
+def _folder(keep: str | None) -> Iterator[Path]:
+    if keep is None:
+        with data_folder() as folder:
+            yield folder
+        return
+    path = Path(keep)
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o755)
+    yield path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("--days", 365), ("--agents", 5), ("--series", 20), ("--rounds", 200)):
+        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--keep")
+    options = parser.parse_args()
+    with _folder(options.keep) as folder:
+        server = Served(folder, IOTISTICA_USER_LIMIT="10000000").start().ready(seconds=120)
+        try:
+            owner = server.runtime().database_url
+            began = time.monotonic()
+            there = found(owner)
+            year = there or load(server, owner, options.days, options.agents, options.series)
+            report: dict[str, Any] = {"load_seconds": round(time.monotonic() - began, 1)}
+            report["roll_up_seconds"] = round(roll_up(owner, anew=there is None), 1)
+            print(json.dumps(report), flush=True)
+            with psycopg.connect(owner) as connection:
+                report["tables"] = [
+                    {"table": name, "rows": rows, "bytes_a_row": round((heap + index) / max(rows, 1), 1)}
+                    | {"heap": heap, "index": index}
+                    for name, heap, index, rows in connection.execute(SIZES)
+                ]
+            report["questions"] = uvloop.run(measure(server, owner, year, options.rounds))
+            report["commit"] = subprocess.run(
+                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            report["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+            print(json.dumps(report, indent=1))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Readings of an agent as a file: streamed, in order of time, in memory a slice at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+from uuid import UUID
+
+from litestar import get
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+
+from iotistica.api import formats
+from iotistica.api.formats import MEDIA, Format, Writer
+from iotistica.api.given import Call, Data
+from iotistica.api.guard import tenant_of
+from iotistica.api.ranges import Time, names, of_agent
+from iotistica.domain.intervals import moment
+from iotistica.errors import Invalid, TooSlow
+from iotistica.storage import extracts
+from iotistica.storage.extracts import Extract, TooMuchError
+from iotistica.storage.postgres import Database
+
+SMALL: Final = 1 << 20  # bytes of a slice below which the next is longer
+MOST: Final = 8 << 20  # bytes of a slice, some 60,000 rows
+FIRST: Final = timedelta(hours=1)
+LONGEST: Final = timedelta(days=366)
+SHORTEST: Final = timedelta(microseconds=1)
+
+
+@get("/{agent:uuid}/export", opt={"permission": "readings.read"}, media_type="text/csv")
+async def export(
+    request: Call,
+    database: Data,
+    agent: FromPath[UUID],
+    start: Time = None,
+    end: Time = None,
+    metrics: Annotated[str | None, QueryParameter(max_length=8192, description="names by commas")] = None,
+    format_: Annotated[Format, QueryParameter(name="format")] = "csv",
+    after: Annotated[
+        str | None,
+        QueryParameter(max_length=600, description="`time,metric_name` of the last row that arrived: go on there"),
+    ] = None,
+) -> Stream:
+    """Every reading of [start, end) as it is stored, by time and name; of the last day unless asked.
+
+    An answer that breaks off is not complete; `after` goes on where it broke.
+    """
+    tenant, writer, last = tenant_of(request), formats.writer(format_), _last(after, datetime.now(UTC))
+    async with database.transaction(tenant) as tx:
+        asked = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
+    extract = Extract(tenant, agent, names(metrics), last)
+    begin = max(asked.start, asked.kept.raw_since, last[0] if last else asked.start)
+    return Stream(
+        _sent(database, writer, extract, begin, asked.end),
+        media_type=MEDIA[format_],
+        headers={"Content-Disposition": f'attachment; filename="{agent}.{format_}"'},
+    )
+
+
+def _last(after: str | None, now: datetime) -> tuple[datetime, str] | None:
+    if not after:
+        return None
+    time, comma, name = after.partition(",")
+    if not comma or not name:
+        raise Invalid("give the time and the metric_name of the last row, with a comma between", "after")
+    return moment(time, now=now, default=now, path="after"), name
+
+
+async def _sent(
+    database: Database, writer: Writer, extract: Extract, start: datetime, end: datetime
+) -> AsyncIterator[bytes]:
+    async for rows in slices(database, extract, start, end):
+        if part := await asyncio.to_thread(writer.add, rows):
+            yield part
+    yield await asyncio.to_thread(writer.end)
+
+
+async def slices(database: Database, extract: Extract, start: datetime, end: datetime) -> AsyncIterator[bytes]:
+    """Rows of [start, end), each slice read in a transaction of its own: who reads slowly holds nothing of ours."""
+    width = FIRST
+    while start < end:
+        until = min(start + width, end)
+        try:
+            async with database.transaction(extract.tenant) as tx:
+                rows = await extracts.read(tx, extract, start, until, most=MOST)
+        except (TooMuchError, TooSlow):
+            if width <= SHORTEST:
+                raise
+            width = max(width / 4, SHORTEST)
+            continue
+        if rows:
+            yield rows
+        start = until
+        width = min(width * 2, LONGEST) if len(rows) < SMALL else width

@@ -1,0 +1,98 @@
+"""Keeps the rollups of plain PostgreSQL two minutes behind the clock, and computes late hours anew."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from loguru import logger
+
+from iotistica.alarms import Alarms
+from iotistica.background.retention import TABLES
+from iotistica.domain.rollups import floor
+from iotistica.storage import partitions, rollups
+from iotistica.storage.postgres import Database
+from iotistica.storage.rollups import DAY, MINUTE, Progress
+from iotistica.supervise import Group, sleep
+
+EVERY: Final = 5.0  # seconds
+BEHIND: Final = timedelta(minutes=2)  # what is younger is answered from single readings
+SLOW: Final = 5.0  # seconds of a step; the next ones are shorter
+TURN: Final = 20.0  # seconds of what is new, and of late hours, before the other has its turn
+LATE: Final = timedelta(minutes=10)  # beyond which the rollups are an alarm
+
+
+def follow(database: Database, alarms: Alarms) -> Group:
+    """A group that does it until it is stopped."""
+
+    async def run(stop: asyncio.Event) -> None:
+        step = MINUTE
+        while not stop.is_set():
+            step = await catch_up(database, datetime.now(UTC), step, stop)
+            await _tell(database, alarms)
+            await sleep(EVERY, stop)
+
+    return run
+
+
+async def catch_up(database: Database, now: datetime, step: timedelta, stop: asyncio.Event) -> timedelta:
+    """Roll up what is closed and what came late, for a while; returns the step that the next should begin with."""
+    if (await _progress(database)).engine != "plain":
+        return step
+    await rollups.close(database, floor(now - BEHIND, MINUTE))
+    until = time.monotonic() + TURN
+    while not stop.is_set() and time.monotonic() < until:
+        at = await _progress(database)
+        if at.rolled_until < at.closed_until:
+            await _partitions(database, at, step)
+        began = time.monotonic()
+        left = await rollups.advance(database, step)
+        took = time.monotonic() - began
+        step = max(step / 2, MINUTE) if took > SLOW else min(step * 2, DAY)
+        await _redo(database, stop)
+        if not left:
+            break
+    return step
+
+
+async def _redo(database: Database, stop: asyncio.Event) -> None:
+    began = time.monotonic()
+    while not stop.is_set() and time.monotonic() - began < TURN:
+        async with database.transaction() as tx:
+            oldest = await rollups.oldest_mark(tx)
+            at = await rollups.progress(tx)
+        if oldest is None:
+            return
+        day = floor(oldest, DAY)
+        await partitions.make(database, {day.date()}, "readings_1h")
+        if day + DAY > at.minutes_since:
+            await partitions.make(database, {day.date()}, "readings_1m")
+        marks = await rollups.redo(database, day)
+        logger.bind(marks=marks, day=str(day.date())).debug("late hours computed anew")
+
+
+async def _progress(database: Database) -> Progress:
+    async with database.transaction() as tx:
+        return await rollups.progress(tx)
+
+
+async def _partitions(database: Database, at: Progress, step: timedelta) -> None:
+    until = min(at.rolled_until + step, at.closed_until)
+    for table in TABLES[1:]:
+        await partitions.make(database, _days(at.rolled_until, until), table)
+
+
+def _days(start: datetime, end: datetime) -> Iterable[date]:
+    return (start.date(), end.date())
+
+
+async def _tell(database: Database, alarms: Alarms) -> None:
+    at = await _progress(database)
+    behind = at.closed_until - at.rolled_until if at.engine == "plain" else timedelta()
+    alarms.set(
+        "rollups_behind",
+        f"the rollups are {behind} behind: queries read single readings instead, and take longer"
+        if behind > LATE
+        else None,
+    )

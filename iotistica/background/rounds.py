@@ -1,0 +1,45 @@
+"""The timed work of an installation, in one process at a time: rounds of upkeep, and the rollups beside them."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from iotistica.alarms import Alarms
+from iotistica.background import delivery, leftovers, retention, rollups
+from iotistica.background.retention import Ages
+from iotistica.storage import lease, ledger, stream_states
+from iotistica.storage.directory import Directory
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.storage.streams import KINDS
+from iotistica.supervise import beside, sleep
+
+EVERY: Final = 20.0  # seconds between rounds
+UNFOLDED: Final = timedelta(minutes=1)  # ledger rows younger than this stay single
+
+
+async def run(
+    stop: asyncio.Event, *, redis: Redis, database: Database, directory: Directory, ages: Ages, alarms: Alarms
+) -> None:
+    """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
+    async with lease.held(redis, "background", stop) as fence:
+        if fence is None:
+            return
+        async with beside("rollups", rollups.follow(database, alarms)):
+            while not stop.is_set():
+                now = datetime.now(UTC)
+                await retention.keep(database, ages, now)
+                await _ledgers(redis, database, directory, now)
+                await leftovers.remove(database, now)
+                await delivery.look(redis, database, sorted(await directory.tenants()), alarms, now)
+                await sleep(EVERY, stop)
+
+
+async def _ledgers(redis: Redis, database: Database, directory: Directory, now: datetime) -> None:
+    before = now - UNFOLDED
+    async with database.transaction() as tx:
+        await ledger.fold(tx, before=before)
+    for tenant in await directory.tenants():
+        still_open = [id_ for kind in KINDS for id_ in await stream_states.open_ids(redis, tenant, kind)]
+        async with database.transaction() as tx:
+            await ledger.fold_payloads(tx, tenant, before=before, still_open=still_open)

@@ -1,0 +1,70 @@
+"""Readings of an agent written out as CSV, a slice of time at a time."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from psycopg import sql
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx
+
+COLUMNS: Final = (
+    *("time", "agent_uuid", "metric_name", "value", "quality", "unit", "protocol", "extra"),
+    *("anomaly_score", "anomaly_threshold", "metric", "device_name", "device_uuid", "endpoint_uuid"),
+)
+HEADER: Final = (",".join(COLUMNS) + "\n").encode()
+
+SLICE: Final = """
+COPY (
+    SELECT to_char(r.time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), r.agent_uuid, r.metric_name,
+           r.value, r.quality, r.unit, r.protocol, nullif(r.extra, '{{}}'), r.anomaly_score, r.anomaly_threshold,
+           s.metric, s.device_name, s.device_uuid, s.endpoint_uuid
+    FROM agents a JOIN readings r USING (agent_uuid)
+    LEFT JOIN series s ON s.agent_uuid = r.agent_uuid AND s.metric_name = r.metric_name
+    WHERE a.tenant_id = {tenant} AND a.agent_uuid = {agent} AND r.time >= {start} AND r.time < {end} {only} {after}
+    ORDER BY r.time, r.metric_name
+) TO STDOUT (FORMAT csv)
+"""
+
+
+class TooMuchError(Exception):
+    """The slice has more bytes than were allowed: ask for a shorter one."""
+
+
+class Extract(NamedTuple):
+    """Whose readings: of all series or of these, those after that time and name."""
+
+    tenant: TenantId
+    agent: UUID
+    metrics: Sequence[str] | None
+    after: tuple[datetime, str] | None
+
+
+async def read(tx: Tx, extract: Extract, start: datetime, end: datetime, *, most: int) -> bytes:
+    """The rows of [start, end) by time and name; raises `TooMuchError` beyond `most` bytes."""
+    only: Any = sql.SQL("")
+    after: Any = sql.SQL("")
+    if extract.metrics is not None:
+        only = sql.SQL("AND r.metric_name = ANY({})").format(sql.Literal(list(extract.metrics)))
+    if extract.after is not None:
+        after = sql.SQL('AND (r.time, r.metric_name) > ({}, {} COLLATE "C")').format(
+            *map(sql.Literal, extract.after)
+        )
+    query = sql.SQL(SLICE).format(
+        tenant=sql.Literal(extract.tenant),
+        agent=sql.Literal(extract.agent),
+        start=sql.Literal(start),
+        end=sql.Literal(end),
+        only=only,
+        after=after,
+    )
+    parts, size = [], 0
+    async with tx.cursor() as cursor, cursor.copy(query) as rows:
+        async for part in rows:
+            size += len(part)
+            if size > most:
+                raise TooMuchError
+            parts.append(bytes(part))
+    return b"".join(parts)

@@ -1,0 +1,92 @@
+"""The series of a tenant that a query means: by metric, agents and tags."""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx, rows_as
+
+Tag = Literal[
+    "protocol",
+    "unit",
+    "device_name",
+    "device_uuid",
+    "endpoint_uuid",
+    "metric",
+    "metric_name",
+    "agent_uuid",
+    "agent_name",
+    "fleet_uuid",
+]
+TAGS: Final[dict[Tag, str]] = {
+    "protocol": "s.protocol",
+    "unit": "s.unit",
+    "device_name": "s.device_name",
+    "device_uuid": "s.device_uuid::text",
+    "endpoint_uuid": "s.endpoint_uuid::text",
+    "metric": "s.metric",
+    "metric_name": "s.metric_name",
+    "agent_uuid": "s.agent_uuid::text",
+    "agent_name": "a.name",
+    "fleet_uuid": "a.fleet_uuid::text",
+}
+# Patterns are left to the database, which gives up after its time.
+_MATCHES: Final = {
+    "exact": "{column} = %(filter{at})s",
+    "wildcard": "{column} LIKE %(filter{at})s",
+    "regexp": "{column} ~ %(filter{at})s",
+}
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A tag and what its value must be; `*` in a wildcard stands for anything."""
+
+    tag: Tag
+    kind: Literal["exact", "wildcard", "regexp"]
+    text: str
+
+
+class Tagged(msgspec.Struct, frozen=True, kw_only=True):
+    """A series and its tags, those it has."""
+
+    agent_uuid: UUID
+    metric_name: str
+    tags: dict[str, str]
+
+
+OF_METRIC: Final = f"""
+SELECT s.agent_uuid, s.metric_name, jsonb_strip_nulls(jsonb_build_object(
+    {", ".join(f"'{name}', {column}" for name, column in TAGS.items())})) AS tags
+FROM series s JOIN agents a USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
+  AND (s.metric_name = %(metric)s OR s.metric = %(metric)s)
+  AND (%(agents)s::uuid[] IS NULL OR s.agent_uuid = ANY(%(agents)s::uuid[]))
+"""
+
+
+async def of_metric(
+    tx: Tx,
+    tenant: TenantId,
+    metric: str,
+    agents: Sequence[UUID] | None,
+    filters: Sequence[Filter],
+    *,
+    limit: int,
+) -> list[Tagged]:
+    """Series of that name, or of that metric of any device; of all agents or of these; raises `Invalid`."""
+    statement: Any = OF_METRIC
+    asked: dict[str, Any] = {"tenant": tenant, "metric": metric, "limit": limit}
+    asked["agents"] = agents if agents is None else list(agents)
+    for at, one in enumerate(filters):
+        statement += " AND " + _MATCHES[one.kind].format(column=TAGS[one.tag], at=at)
+        asked[f"filter{at}"] = _like(one.text) if one.kind == "wildcard" else one.text
+    return await rows_as(tx, Tagged, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", asked)
+
+
+def _like(text: str) -> str:
+    for character in "\\%_":
+        text = text.replace(character, "\\" + character)
+    return text.replace("*", "%")

@@ -1,0 +1,323 @@
+"""Plain PostgreSQL and TimescaleDB: the same readings, the same answers."""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import psycopg
+import pytest
+
+from iotistica.background import retention
+from iotistica.background import rollups as background
+from iotistica.background.retention import Ages as Kept
+from iotistica.domain import aggregates as rules
+from iotistica.domain.grids import grid
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.intervals import interval, zone
+from iotistica.domain.queries import plan
+from iotistica.domain.readings import Reading
+from iotistica.errors import CannotStart
+from iotistica.storage import (
+    agents,
+    aggregates,
+    catalog,
+    continuous,
+    extracts,
+    hypertables,
+    kept,
+    latest,
+    readings,
+    rollups,
+    schema,
+    summaries,
+    tenants,
+    timeseries,
+)
+from iotistica.storage.audit import PLATFORM
+from iotistica.storage.continuous import Ages
+from iotistica.storage.extracts import Extract
+from iotistica.storage.postgres import Database
+from tests.conftest import Stack
+from tests.rollup_oracle import check_query, check_tables, reading, store
+from tests.timescale import MISSING, databases
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAYS = 20  # of history, half of it older than what is compressed
+AGES = Ages(raw=730, minutes=730, hours=3650, compress=7)
+"""The first is whoever asks."""
+UUIDS = [UUID(int=(7 << 100) + n) for n in range(2)]
+
+
+class Engine:
+    """A database of one engine, and how its rollups are brought up to date."""
+
+    def __init__(self, url: str, name: str, database: Database) -> None:
+        self.url = url
+        self.name = name
+        self.database = database
+
+    def owner(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
+
+    async def settle(self) -> None:
+        """What happens by itself within a minute."""
+        if self.name == "plain":
+            import asyncio
+
+            await background.catch_up(self.database, datetime.now(UTC), rollups.DAY, asyncio.Event())
+            return
+        with self.owner() as connection:
+            for name in continuous.NAMES:
+                jobs = "SELECT job_id FROM timescaledb_information.jobs j LEFT JOIN"
+                jobs += " timescaledb_information.continuous_aggregates c ON c.view_name = j.hypertable_name OR"
+                jobs += (
+                    " c.materialization_hypertable_name = j.hypertable_name WHERE proc_name LIKE 'policy_refresh%%'"
+                )
+                row = connection.execute(f"{jobs} AND view_name = %s".encode(), (name,)).fetchone()
+                assert row is not None
+                connection.execute("CALL run_job(%s)", (row[0],))
+
+    def compress(self) -> int:
+        """Compress what is old enough; how many chunks that were."""
+        with self.owner() as connection:
+            old = "SELECT count(compress_chunk(c, if_not_compressed => true))"
+            old += " FROM show_chunks('readings', older_than => interval '7 days') c"
+            row = connection.execute(old.encode()).fetchone()
+            return int(row[0]) if row else 0
+
+
+@pytest.fixture(scope="module")
+def timescale() -> Iterator[str]:
+    with databases() as url:
+        if url is None:
+            pytest.skip(MISSING)
+        yield url
+
+
+@pytest.fixture(params=["plain", "timescaledb"])
+async def engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Engine]:
+    if request.param == "plain":
+        url = stack.database_url
+    else:
+        url = request.getfixturevalue("timescale")
+        schema.migrate(url)
+        hypertables.keep(url, AGES)
+    async with opened(url) as database:
+        yield Engine(url, request.param, database)
+
+
+class opened:
+    """A pool as the workers have it; of one connection, since PGlite has one session."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(
+            url,
+            size=1,
+            name="worker",
+            role="iotistica_worker",
+            statement_seconds=60,
+            configure=readings.prepare,
+        )
+
+    async def __aenter__(self) -> Database:
+        await self.database.open()
+        return self.database
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.database.close()
+
+
+async def make(database: Database, key: bytes = bytes(32)) -> tuple[TenantId, AgentId]:
+    agent = AgentId(uuid4())
+    async with database.transaction() as tx:
+        tenant = (await tenants.add(tx, f"e {uuid4()}", by=PLATFORM)).tenant_id
+        await agents.add(tx, tenant, agent, "an agent", key=key, by=PLATFORM)
+    return tenant, agent
+
+
+def history(chance: random.Random, count: int) -> list[Reading]:
+    """Readings of two metrics over the days, some odd."""
+    rows = []
+    for _ in range(count):
+        when = NOW - timedelta(seconds=chance.randrange(60, DAYS * 86_400), milliseconds=chance.randrange(1000))
+        value = chance.choice([None, chance.uniform(-1e6, 1e6), chance.gauss(20, 1), 1e300, 1e-300])
+        rows.append(reading(chance.choice("ab"), when, value, chance.choice(rollups.LABELS)))
+    return rows
+
+
+async def test_rollups_and_queries_are_those_of_the_readings(engine: Engine) -> None:
+    """Through late rows, duplicates and compression, on either engine."""
+    chance = random.Random(5)
+    tenant, agent = await make(engine.database)
+    known: dict[tuple[str, datetime], tuple[float | None, str]] = {}
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    for _ in range(4):
+        batch = history(chance, 300)
+        batch += chance.sample(batch, 40)
+        if known:
+            batch += [reading(*key, 7.0) for key in chance.sample(sorted(known), 60)]
+        stored = await store(engine.database, tenant, agent, batch)
+        for row in batch:
+            key = row.metric_name, epoch + timedelta(microseconds=row.time)
+            known.setdefault(key, (row.value, row.quality))
+        assert stored.stored + stored.duplicate == len({(row.metric_name, row.time) for row in batch})
+        await engine.settle()
+        async with engine.database.transaction() as tx:
+            cursor = await tx.execute("SELECT count(*) FROM readings WHERE agent_uuid = %(a)s", {"a": agent})
+            assert await cursor.fetchone() == (len(known),)
+            await check_tables(tx, agent, known)
+            for width, days in (("7m", 1), ("1h", 9), ("1d", 30), ("1w", 60)):
+                since = NOW - timedelta(days=days, seconds=chance.randrange(9000))
+                await check_query(tx, tenant, agent, "a", known, width, since, NOW)
+        if engine.name == "timescaledb":
+            assert engine.compress() > 5
+
+
+async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[Any]:
+    """What every kind of question is answered."""
+    start, end = NOW - timedelta(days=DAYS, hours=3), NOW
+    found: list[Any] = []
+    async with database.transaction() as tx:
+        store_ = await kept.of_agent(tx, tenant, agent, start, end)
+        assert store_ is not None
+        for text, tz in (
+            ("1h", None),
+            ("1d", "Europe/Zurich"),
+            ("1d", "Asia/Kolkata"),
+            ("1mo", None),
+            ("90s", None),
+        ):
+            since = max(start, end - timedelta(seconds=interval(text).seconds * 2000))
+            for name in ("avg", "min", "max", "sum", "count", "first", "last", "median", "p99"):
+                asked = [rules.named(name)]
+                how = plan(interval(text), since, end, asked, store_, zone=zone(tz))
+                series = [(agent, "a"), (agent, "b")]
+                rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=9999)
+                found.append([(text, tz, name), *rows])
+        raw = await timeseries.raw(tx, tenant, agent, "a", start=start, end=end, limit=500)
+        newest = await latest.latest(tx, tenant, agent, now=end, since=start, stale=(), only=None, limit=9)
+        whole = plan(interval("1d"), start, end, [rules.named("count")], store_).segments
+        found += [raw, newest, await summaries.summary(tx, tenant, agent, whole, limit=9)]
+        entries = await catalog.page(tx, tenant, {}, after=None, now=end, limit=9)
+        found.append([(entry.metric_name, entry.first_time, entry.last_time) for entry in entries])
+        found.append(await extracts.read(tx, Extract(tenant, agent, None, None), start, end, most=1 << 24))
+    return found
+
+
+async def test_both_engines_give_the_same_answers(stack: Stack, timescale: str) -> None:
+    """To every kind of question, over the same history."""
+    schema.migrate(timescale)
+    got = []
+    for name, url in (("plain", stack.database_url), ("timescaledb", timescale)):
+        async with opened(url) as database:
+            tenant = (TenantId("0e0e0e0e0e0e"), AgentId(UUIDS[0]))
+            async with database.transaction() as tx:
+                await tenants.add(tx, "the same", tenant[0], by=PLATFORM)
+                await agents.add(tx, *tenant, "an agent", key=bytes(32), by=PLATFORM)
+            rows = [row for row in history(random.Random(8), 800) if row.value is None or abs(row.value) < 1e200]
+            await store(database, *tenant, rows)
+            await Engine(url, name, database).settle()
+            got.append(await answers(database, *tenant))
+    for plain, other in zip(*got, strict=True):
+        if isinstance(plain, list) and plain and isinstance(plain[0], tuple) and len(plain[0]) == 3:
+            assert len(plain) == len(other)
+            for a, b in zip(plain[1:], other[1:], strict=True):
+                if isinstance(a, aggregates.Bucket):
+                    assert (a.series, a.time, a.readings) == (b.series, b.time, b.readings), plain[0]
+                    assert a.values == b.values or a.values == pytest.approx(b.values, rel=1e-9, abs=1e-6), plain[0]
+        else:
+            assert rounded(plain) == rounded(other)
+
+
+def rounded(found: Any) -> Any:
+    """An average to the digits that the order of its sum leaves."""
+    if isinstance(found, list) and found and isinstance(found[0], summaries.Summary):
+        return [msgspec.structs.replace(one, avg=one.avg and float(f"{one.avg:.9g}")) for one in found]
+    return found
+
+
+async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings, rollups of readings that are gone, and everything around them; interrupted half-way it goes on."""
+    with databases() as url:
+        if url is None:
+            pytest.skip(MISSING)
+        with monkeypatch.context() as patch:
+            patch.setattr(hypertables, "begin", lambda _: None)
+            schema.migrate(url)
+        async with opened(url) as database:
+            tenant, agent = await make(database)
+            await store(database, tenant, agent, history(random.Random(3), 500))
+            engine = Engine(url, "plain", database)
+            await engine.settle()
+            old = NOW.replace(hour=0, minute=0, second=0) - timedelta(days=900)
+            async with database.transaction() as tx:
+                await tx.execute(
+                    "INSERT INTO readings_daily SELECT %(old)s, agent_uuid, metric_name, count, good_count,"
+                    " uncertain_count, bad_count, stale_count, unknown_count, n, sum, sum_sq, min, max, first,"
+                    " first_time, last, last_time FROM readings_daily WHERE agent_uuid = %(agent)s LIMIT 1",
+                    {"old": old, "agent": agent},
+                )
+            await retention.keep(database, Kept(raw=730, minutes=730, hours=3650), NOW)
+            before = await answers(database, tenant, agent)
+            days = await tables(database, agent)
+        copy = hypertables._copy
+        with monkeypatch.context() as patch:
+            patch.setattr(hypertables, "_copy", fails_at(copy, 5))
+            with pytest.raises(ZeroDivisionError):
+                hypertables.move(url, AGES, lambda _: None)
+        with pytest.raises(CannotStart, match="iotistica timescale"):
+            hypertables.keep(url, AGES)
+        said: list[str] = []
+        assert hypertables.move(url, AGES, said.append)
+        assert "day 1 of" in said[0]
+        assert not hypertables.move(url, AGES, said.append)
+        hypertables.keep(url, AGES)
+        async with opened(url) as database:
+            assert await tables(database, agent) == days
+            after = await answers(database, tenant, agent)
+            assert [rounded(one) for one in before[-5:]] == [rounded(one) for one in after[-5:]]
+            assert any(row[1] == old for row in days["readings_daily"])
+
+
+async def tables(database: Database, agent: AgentId) -> dict[str, list[Any]]:
+    """The counts of every row of readings and of whole days."""
+    found = {}
+    async with database.transaction() as tx:
+        for name, columns in (
+            ("readings", "metric_name, time, value"),
+            ("readings_daily", "metric_name, bucket, count"),
+        ):
+            statement = f"SELECT {columns} FROM {name} WHERE agent_uuid = %(a)s ORDER BY 1, 2"
+            rows = await (await tx.execute(statement, {"a": agent})).fetchall()
+            found[name] = [row for row in rows if name == "readings" or row[1] < NOW - timedelta(days=2)]
+    return found
+
+
+def fails_at(copy: Any, number: int) -> Any:
+    calls = iter(range(number))
+
+    def copied(*arguments: Any) -> None:
+        if next(calls, None) is None:
+            raise ZeroDivisionError
+        copy(*arguments)
+
+    return copied
+
+
+async def test_policies_that_would_erase_a_rollup_are_refused(timescale: str) -> None:
+    """A refresh that reaches where the readings are dropped, by whoever's hand; our own never do."""
+    schema.migrate(timescale)
+    hypertables.keep(timescale, Ages(raw=100, minutes=10, hours=3650, compress=9))
+    with psycopg.connect(timescale, autocommit=True, prepare_threshold=None) as connection:
+        with pytest.raises(CannotStart, match="5 days"):
+            continuous.keep(connection, Ages(raw=4, minutes=10, hours=10, compress=9))
+        connection.execute("SELECT remove_retention_policy('readings')")
+        connection.execute("SELECT add_retention_policy('readings', interval '50 days')")
+        with pytest.raises(CannotStart, match="erase"):
+            continuous.expect_safe(connection)
+        continuous.keep(connection, AGES)
+        continuous.expect_safe(connection)
+    assert grid(interval("1d"), NOW - timedelta(days=1), NOW).starts()
