@@ -9,6 +9,7 @@ from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.aggregate import aggregate
+from iotistica.api.erasures import erase
 from iotistica.api.exports import export
 from iotistica.api.given import Call, Data
 from iotistica.api.guard import tenant_of
@@ -92,6 +93,6 @@ async def summary(
 
 router = Router(
     "/readings",
-    route_handlers=[timeseries, aggregate, query, latest, summary, export, write],
+    route_handlers=[timeseries, aggregate, query, latest, summary, export, write, erase],
     tags=["readings"],
 )

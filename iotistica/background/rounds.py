@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from iotistica.alarms import Alarms
-from iotistica.background import delivery, leftovers, retention, rollups
+from iotistica.background import delivery, erasing, leftovers, retention, rollups
 from iotistica.background.retention import Ages
 from iotistica.storage import lease, ledger, stream_states
 from iotistica.storage.directory import Directory
@@ -29,6 +29,8 @@ async def run(
             while not stop.is_set():
                 now = datetime.now(UTC)
                 await retention.keep(database, ages, now)
+                shown = (await directory.tenants()).values()
+                await erasing.erase(database, shown, now, retention_days=ages.raw)
                 await _ledgers(redis, database, directory, now)
                 await leftovers.remove(database, now)
                 await delivery.look(redis, database, sorted(await directory.tenants()), alarms, now)

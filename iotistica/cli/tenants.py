@@ -116,6 +116,23 @@ def set_quotas(
         click.echo(f"{what:16} {'unbounded' if most is None else most}")
 
 
+@tenants.command("keep")
+@click.argument("name")
+@click.option("--days", type=click.IntRange(1, 36_500), help="Of readings that are shown.")
+@click.option("--all", "all_", is_flag=True, help="Show all that the deployment keeps.")
+@click.pass_obj
+def keep(settings: Settings, name: str, days: int | None, all_: bool) -> None:
+    """Show a tenant its newest readings alone, at once; what is older is deleted for ever, by and by."""
+    if all_ == (days is not None):
+        raise Invalid("give --days, or --all")
+
+    async def work(tx: Tx) -> None:
+        await tenants_.keep(tx, await tenant_named(tx, name), days, by=operator())
+
+    in_database(settings, work)
+    click.echo(f"{name} is shown {'everything' if days is None else f'{days} days'}")
+
+
 @tenants.command("export")
 @click.argument("name")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))

@@ -33,6 +33,7 @@ PERMISSIONS: Final[dict[str, Rule]] = {
     "agents.rotate": Rule("admin", agents=True),
     "readings.read": Rule("viewer"),
     "readings.write": Rule("operator", agents=True),
+    "readings.erase": Rule("admin", keys=False, rare=True),
     "ingestion.read": Rule("viewer"),
     "ingestion.manage": Rule("manager"),
     "fleets.read": Rule("viewer"),

@@ -25,6 +25,11 @@ TABLES: Final = {
     " WHERE tenant_id = {tenant} AND name IS NOT NULL ORDER BY name",
     "series": "SELECT * FROM series WHERE tenant_id = {tenant} ORDER BY agent_uuid, metric_name",
     "readings": "SELECT r.* FROM agents a JOIN readings r USING (agent_uuid) WHERE a.tenant_id = {tenant}",
+    **{
+        name: f"SELECT r.* FROM agents a JOIN {name} r USING (agent_uuid) WHERE a.tenant_id = {{tenant}}"
+        for name in ("readings_1m", "readings_1h", "readings_daily")
+    },
+    "erasures": "SELECT * FROM erasures WHERE tenant_id = {tenant} ORDER BY asked_at",
     "ledger": "SELECT agent_uuid, sum(found) AS found, sum(stored) AS stored, sum(duplicate) AS duplicate,"
     " sum(rejected) AS rejected, sum(conflict) AS conflict FROM ("
     "SELECT agent_uuid, found, stored, duplicate, rejected, conflict FROM readings_ledger"
@@ -67,10 +72,14 @@ async def write(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int
 
 # In an order in which nothing points at what is gone.
 REMOVE: Final = (
+    "SELECT erase_rollups(a.agent_uuid, array_agg(s.metric_name), '2500-01-01Z') FROM agents a"
+    " JOIN series s USING (agent_uuid) WHERE a.tenant_id = %(tenant)s GROUP BY a.agent_uuid",
+    "DELETE FROM rollup_marks m USING agents a WHERE a.agent_uuid = m.agent_uuid AND a.tenant_id = %(tenant)s",
     "DELETE FROM readings r USING agents a WHERE a.agent_uuid = r.agent_uuid AND a.tenant_id = %(tenant)s",
     *(
         f"DELETE FROM {table} WHERE tenant_id = %(tenant)s"
         for table in (
+            "erasures",
             "series",
             "readings_ledger",
             "readings_ledger_totals",

@@ -157,7 +157,8 @@ SET LOCAL statement_timeout = '{LONGEST:.0f}s'
 """
 
 
-async def _begin(tx: Tx) -> Progress:
+async def claim(tx: Tx) -> Progress:
+    """How far the rollups are; nobody else moves or changes them until the commit."""
     await tx.execute(ROOM)
     return await _one(tx, CLAIM)
 
@@ -168,7 +169,7 @@ async def advance(database: Database, step: timedelta) -> timedelta:
     The partitions must be there. Done again it changes nothing, so a crash costs the step and no more.
     """
     async with database.transaction(unbounded=True) as tx:
-        at = await _begin(tx)
+        at = await claim(tx)
         if at.engine != "plain" or at.rolled_until >= at.closed_until:
             return timedelta()
         until = min(at.closed_until, at.rolled_until + step)
@@ -200,7 +201,7 @@ async def redo(database: Database, day: datetime) -> int:
     The partitions must be there.
     """
     async with database.transaction(unbounded=True) as tx:
-        at = await _begin(tx)
+        at = await claim(tx)
         taken = await (await tx.execute(TAKE, {"start": day, "end": day + DAY, "marks": MARKS})).fetchall()
         # Statements of their own from here: what was stored before its mark was taken is seen by them.
         marked = sorted({(agent, hour) for agent, hour in taken})

@@ -21,9 +21,15 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     quota_agents: int | None
     quota_series: int | None
     quota_readings_minute: int | None
+    retention_days: int | None
+    """Of what queries show; None is the deployment's."""
+    erased_until: datetime | None
 
 
-_COLUMNS: Final = "tenant_id, name, enabled, created_at, quota_agents, quota_series, quota_readings_minute"
+_COLUMNS: Final = (
+    "tenant_id, name, enabled, created_at, quota_agents, quota_series, quota_readings_minute, retention_days,"
+    " erased_until"
+)
 
 ADD: Final = f"""
 INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s) ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
@@ -69,3 +75,15 @@ async def enable(tx: Tx, tenant: TenantId, *, enabled: bool, by: Actor) -> None:
     await tx.execute(ENABLE, {"tenant": tenant, "enabled": enabled})
     action = "tenant.enabled" if enabled else "tenant.disabled"
     await audit.record(tx, tenant, by, action, ("tenant", tenant))
+
+
+KEEP: Final = f"UPDATE tenants SET retention_days = %(days)s WHERE tenant_id = %(tenant)s RETURNING {_COLUMNS}"
+
+
+async def keep(tx: Tx, tenant: TenantId, days: int | None, *, by: Actor) -> None:
+    """Show a tenant readings of so many days, None for all there are; what is older is deleted by and by."""
+    old = await find(tx, tenant)
+    await tx.execute(KEEP, {"tenant": tenant, "days": days})
+    before = {"days": old.retention_days if old else None}
+    subject = "tenant", tenant
+    await audit.record(tx, tenant, by, "tenant.retention_changed", subject, before=before, after={"days": days})

@@ -1,5 +1,6 @@
 """Plain PostgreSQL and TimescaleDB: the same readings, the same answers."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import msgspec
 import psycopg
 import pytest
 
-from iotistica.background import retention
+from iotistica.background import erasing, retention
 from iotistica.background import rollups as background
 from iotistica.background.retention import Ages as Kept
 from iotistica.domain import aggregates as rules
@@ -25,6 +26,7 @@ from iotistica.storage import (
     aggregates,
     catalog,
     continuous,
+    erasures,
     extracts,
     hypertables,
     kept,
@@ -65,8 +67,6 @@ class Engine:
     async def settle(self) -> None:
         """What happens by itself within a minute."""
         if self.name == "plain":
-            import asyncio
-
             await background.catch_up(self.database, datetime.now(UTC), rollups.DAY, asyncio.Event())
             return
         with self.owner() as connection:
@@ -152,26 +152,23 @@ async def test_rollups_and_queries_are_those_of_the_readings(engine: Engine) -> 
     """Through late rows, duplicates and compression, on either engine."""
     chance = random.Random(5)
     tenant, agent = await make(engine.database)
-    known: dict[tuple[str, datetime], tuple[float | None, str]] = {}
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    every: dict[tuple[str, datetime], tuple[float | None, str]] = {}
     for _ in range(4):
         batch = history(chance, 300)
         batch += chance.sample(batch, 40)
-        if known:
-            batch += [reading(*key, 7.0) for key in chance.sample(sorted(known), 60)]
+        if every:
+            batch += [reading(*key, 7.0) for key in chance.sample(sorted(every), 60)]
         stored = await store(engine.database, tenant, agent, batch)
-        for row in batch:
-            key = row.metric_name, epoch + timedelta(microseconds=row.time)
-            known.setdefault(key, (row.value, row.quality))
+        every = known(batch) | every
         assert stored.stored + stored.duplicate == len({(row.metric_name, row.time) for row in batch})
         await engine.settle()
         async with engine.database.transaction() as tx:
             cursor = await tx.execute("SELECT count(*) FROM readings WHERE agent_uuid = %(a)s", {"a": agent})
-            assert await cursor.fetchone() == (len(known),)
-            await check_tables(tx, agent, known)
+            assert await cursor.fetchone() == (len(every),)
+            await check_tables(tx, agent, every)
             for width, days in (("7m", 1), ("1h", 9), ("1d", 30), ("1w", 60)):
                 since = NOW - timedelta(days=days, seconds=chance.randrange(9000))
-                await check_query(tx, tenant, agent, "a", known, width, since, NOW)
+                await check_query(tx, tenant, agent, "a", every, width, since, NOW)
         if engine.name == "timescaledb":
             assert engine.compress() > 5
 
@@ -305,6 +302,69 @@ def fails_at(copy: Any, number: int) -> Any:
         copy(*arguments)
 
     return copied
+
+
+async def test_what_is_erased_is_gone_everywhere_and_nothing_else_is(engine: Engine) -> None:
+    """A series of compressed and late days, to the microsecond; its rollups too, and it can be written again."""
+    tenant, agent = await make(engine.database)
+    rows = history(random.Random(11), 600)
+    await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    if engine.name == "timescaledb":
+        engine.compress()
+    before = NOW - timedelta(hours=30, minutes=7)
+    async with engine.database.transaction() as tx:
+        await erasures.ask(tx, tenant, agent, device=None, metric="a", before=before, by=PLATFORM)
+    for _ in range(DAYS + 3):
+        async with engine.database.transaction() as tx:
+            one = await erasures.next_open(tx)
+            if one is None:
+                break
+            await erasures.step(tx, one)
+    every = known(rows)
+    left = {key: of for key, of in every.items() if key[0] == "b" or key[1] >= before}
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        (done,) = await erasures.page(tx, tenant, limit=5)
+        assert done.done_at is not None
+        assert done.readings == len(every) - len(left)
+        await check_tables(tx, agent, left)
+        await check_query(tx, tenant, agent, "a", left, "1h", NOW - timedelta(days=9), NOW)
+    again = reading("a", before - timedelta(days=3), 5.0)
+    assert (await store(engine.database, tenant, agent, [again])).stored == 1
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        await check_tables(tx, agent, left | known([again]))
+
+
+async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> None:
+    """Its readings and rollups of before those days, and nobody else's."""
+    mine, other = await make(engine.database), await make(engine.database)
+    rows = history(random.Random(12), 300)
+    for tenant, agent in (mine, other):
+        await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        await tenants.keep(tx, mine[0], 6, by=PLATFORM)
+        found = await tenants.find(tx, mine[0])
+    assert found is not None
+    await erasing.erase(engine.database, [found], NOW, retention_days=DAYS + 2)
+    since = rollups.floor(NOW - timedelta(days=6), rollups.DAY)
+    async with engine.database.transaction() as tx:
+        await check_tables(tx, other[1], known(rows))
+        await check_tables(tx, mine[1], {key: of for key, of in known(rows).items() if key[1] >= since})
+        found = await tenants.find(tx, mine[0])
+        assert found is not None
+        assert found.erased_until == since
+
+
+def known(rows: list[Reading]) -> dict[tuple[str, datetime], tuple[float | None, str]]:
+    """What is stored of these: the first of each key."""
+    found: dict[tuple[str, datetime], tuple[float | None, str]] = {}
+    for row in rows:
+        when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.time)
+        found.setdefault((row.metric_name, when), (row.value, row.quality))
+    return found
 
 
 async def test_policies_that_would_erase_a_rollup_are_refused(timescale: str) -> None:

@@ -1,0 +1,53 @@
+"""Erasures: what is to be deleted of an agent's readings, everywhere it lies."""
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("""
+    -- Readings of before `before`: of all series of the agent, of one device, or of one metric.
+    CREATE TABLE erasures (
+        erasure_id  uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        tenant_id   text NOT NULL REFERENCES tenants,
+        agent_uuid  uuid NOT NULL,
+        device_name text,
+        metric_name text,
+        before      timestamptz NOT NULL,
+        asked_at    timestamptz NOT NULL DEFAULT now(),
+        reached     timestamptz NOT NULL DEFAULT '1900-01-01T00:00Z',
+        readings    bigint NOT NULL DEFAULT 0,
+        done_at     timestamptz,
+        FOREIGN KEY (tenant_id, agent_uuid) REFERENCES agents (tenant_id, agent_uuid) ON DELETE CASCADE
+    );
+    CREATE INDEX erasures_tenant ON erasures (tenant_id, asked_at);
+    CALL confine_to_tenant('erasures');
+    GRANT SELECT, INSERT ON erasures TO iotistica_api;
+
+    -- How far what a tenant is no longer shown is deleted.
+    ALTER TABLE tenants ADD erased_until timestamptz;
+
+    -- Rollups of TimescaleDB are deleted by their owner alone, from the tables behind the views.
+    CREATE FUNCTION erase_rollups(agent uuid, names text[], until timestamptz) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    DECLARE
+        rollup text;
+        store text;
+    BEGIN
+        FOREACH rollup IN ARRAY ARRAY['readings_1m', 'readings_1h', 'readings_daily'] LOOP
+            store := rollup;
+            IF (SELECT engine FROM rollup_progress) = 'timescaledb' THEN
+                SELECT format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)
+                INTO store FROM timescaledb_information.continuous_aggregates WHERE view_name = rollup;
+            END IF;
+            EXECUTE format('DELETE FROM %s WHERE agent_uuid = $1 AND metric_name = ANY($2) AND bucket < $3', store)
+            USING agent, names, until;
+        END LOOP;
+    END $$;
+    REVOKE ALL ON FUNCTION erase_rollups FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION erase_rollups TO iotistica_worker;
+    """)

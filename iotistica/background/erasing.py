@@ -1,0 +1,54 @@
+"""Deletes readings that are to be erased, and those that a tenant is no longer shown; a day at a time."""
+
+import time
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Final
+
+from loguru import logger
+
+from iotistica.domain.rollups import floor
+from iotistica.storage import erasures
+from iotistica.storage.erasures import DAY
+from iotistica.storage.postgres import Database
+from iotistica.storage.tenants import Tenant
+
+TURN: Final = 5.0  # seconds of a round
+
+
+async def erase(database: Database, tenants: Collection[Tenant], now: datetime, *, retention_days: int) -> None:
+    """Go on with it for a while."""
+    until = time.monotonic() + TURN
+    await _asked_for(database, until)
+    oldest = floor(now, DAY) - timedelta(days=retention_days)
+    for tenant in tenants:
+        if tenant.retention_days is not None:
+            await _no_longer_shown(database, tenant, now, oldest, until)
+
+
+async def _asked_for(database: Database, until: float) -> None:
+    while time.monotonic() < until:
+        async with database.transaction(unbounded=True) as tx:
+            one = await erasures.next_open(tx)
+            if one is None:
+                return
+            done = await erasures.step(tx, one)
+        if done:
+            logger.bind(tenant=one.tenant_id, agent=str(one.agent_uuid), readings=one.readings).info("erased")
+
+
+async def _no_longer_shown(
+    database: Database, tenant: Tenant, now: datetime, oldest: datetime, until: float
+) -> None:
+    """Once a day go over all the days, since what came late may be of any."""
+    before = floor(now - timedelta(days=tenant.retention_days or 0), DAY)
+    if tenant.erased_until is not None and tenant.erased_until >= before:
+        return
+    day = oldest
+    while day < before and time.monotonic() < until:
+        async with database.transaction(unbounded=True) as tx:
+            await erasures.erase_day(tx, tenant.tenant_id, day)
+        day += DAY
+    if day >= before:
+        async with database.transaction(unbounded=True) as tx:
+            await erasures.erase_old_rollups(tx, tenant.tenant_id, before)

@@ -1,0 +1,157 @@
+"""Erasures: readings deleted on demand, a day at a time, and the rollups made of them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.domain.rollups import floor
+from iotistica.storage import audit, rollups
+from iotistica.storage.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+DAY: Final = timedelta(days=1)
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """Readings of before `before` of an agent, of one device of it or one metric; `readings` are gone so far."""
+
+    erasure_id: UUID
+    tenant_id: TenantId
+    agent_uuid: UUID
+    device_name: str | None
+    metric_name: str | None
+    before: datetime
+    asked_at: datetime
+    reached: datetime
+    readings: int
+    done_at: datetime | None
+
+
+_COLUMNS: Final = (
+    "erasure_id, tenant_id, agent_uuid, device_name, metric_name, before, asked_at, reached, readings, done_at"
+)
+
+ASK: Final = f"""
+INSERT INTO erasures (tenant_id, agent_uuid, device_name, metric_name, before)
+VALUES (%(tenant)s, %(agent)s, %(device)s, %(metric)s, %(before)s) RETURNING {_COLUMNS}
+"""
+
+
+async def ask(
+    tx: Tx, tenant: TenantId, agent: UUID, *, device: str | None, metric: str | None, before: datetime, by: Actor
+) -> Erasure:
+    """Have readings deleted; the agent is one of the tenant's."""
+    asked = {"tenant": tenant, "agent": agent, "device": device, "metric": metric, "before": before}
+    row = await row_as(tx, Erasure, ASK, asked)
+    assert row is not None  # noqa: S101 it was just inserted
+    what = {"device": device, "metric": metric, "before": before.isoformat()}
+    await audit.record(tx, tenant, by, "readings.erased", ("agent", agent), after=what)
+    return row
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM erasures WHERE tenant_id = %(tenant)s ORDER BY asked_at DESC, erasure_id LIMIT %(limit)s
+"""
+
+
+async def page(tx: Tx, tenant: TenantId, *, limit: int) -> list[Erasure]:
+    """What was asked for, the newest first."""
+    return await rows_as(tx, Erasure, PAGE, {"tenant": tenant, "limit": limit})
+
+
+OPEN: Final = f"SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL ORDER BY asked_at, erasure_id LIMIT 1"
+
+
+async def next_open(tx: Tx) -> Erasure | None:
+    """The oldest that is not done, of all tenants."""
+    return await row_as(tx, Erasure, OPEN)
+
+
+NAMES: Final = """
+SELECT metric_name FROM series WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+  AND (%(device)s::text IS NULL OR device_name = %(device)s)
+  AND (%(metric)s::text IS NULL OR metric_name = %(metric)s)
+"""
+FIRST_DAY: Final = """
+SELECT min(time) FROM readings r JOIN agents a USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND r.agent_uuid = %(agent)s AND r.metric_name = ANY(%(names)s)
+  AND r.time >= %(reached)s AND r.time < %(before)s
+"""
+ERASE: Final = """
+DELETE FROM readings r USING agents a WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = r.agent_uuid
+  AND r.agent_uuid = %(agent)s AND r.metric_name = ANY(%(names)s) AND r.time >= %(start)s AND r.time < %(end)s
+"""
+COUNT: Final = """
+UPDATE erasures SET readings = readings + %(readings)s, reached = %(reached)s,
+    done_at = CASE WHEN %(done)s THEN now() END
+WHERE tenant_id = %(tenant)s AND erasure_id = %(erasure)s
+"""
+UNLIMITED: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+ROLLUPS: Final = "SELECT erase_rollups(%(agent)s, %(names)s, %(until)s)"
+# The hours of the last day, of which readings may be left, are computed anew.
+MARK: Final = """
+INSERT INTO rollup_marks SELECT %(agent)s, h
+FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz, interval '1 hour') h
+"""
+
+
+async def step(tx: Tx, one: Erasure) -> bool:
+    """Delete the oldest day of it, or when none is left its rollups; True when it is done."""
+    own = {"tenant": one.tenant_id, "agent": one.agent_uuid}
+    rows = await (await tx.execute(NAMES, own | {"device": one.device_name, "metric": one.metric_name})).fetchall()
+    names = [name for (name,) in rows]
+    asked = own | {"names": names}
+    span = {"reached": one.reached, "before": one.before}
+    first = await (await tx.execute(FIRST_DAY, asked | span, prepare=False)).fetchone()
+    done, erased, reached = first is None or first[0] is None, 0, one.before
+    if first is not None and first[0] is not None:
+        start = floor(first[0], DAY)
+        reached = min(start + DAY, one.before)
+        await tx.execute(UNLIMITED)
+        erased = (await tx.execute(ERASE, asked | {"start": start, "end": reached}, prepare=False)).rowcount
+    else:
+        await _rollups(tx, one, names)
+    counted = {"tenant": one.tenant_id, "erasure": one.erasure_id, "readings": erased, "reached": reached}
+    await tx.execute(COUNT, counted | {"done": done})
+    return done
+
+
+async def _rollups(tx: Tx, one: Erasure, names: Sequence[str]) -> None:
+    """Under the lock of whoever rolls up, or what it has read before would come back."""
+    at = await rollups.claim(tx)
+    last = floor(one.before, DAY)
+    # TimescaleDB computes the last day anew by itself; a whole one would come back.
+    until = one.before if at.engine == "plain" else last
+    await tx.execute(ROLLUPS, {"agent": one.agent_uuid, "names": list(names), "until": until})
+    if at.engine == "plain":
+        await tx.execute(MARK, {"agent": one.agent_uuid, "since": last, "until": one.before})
+
+
+AGENTS: Final = """
+SELECT a.agent_uuid, array_agg(s.metric_name) FROM agents a JOIN series s USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s GROUP BY 1
+"""
+OLD: Final = """
+DELETE FROM readings r USING agents a WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = r.agent_uuid
+  AND r.time >= %(start)s AND r.time < %(end)s
+"""
+ERASED: Final = "UPDATE tenants SET erased_until = %(until)s WHERE tenant_id = %(tenant)s"
+
+
+async def erase_day(tx: Tx, tenant: TenantId, day: datetime) -> int:
+    """Delete a day of a tenant; returns how many readings."""
+    await tx.execute(UNLIMITED)
+    asked = {"tenant": tenant, "start": day, "end": day + DAY}
+    return (await tx.execute(OLD, asked, prepare=False)).rowcount
+
+
+async def erase_old_rollups(tx: Tx, tenant: TenantId, until: datetime) -> None:
+    """Delete a tenant's rollups of before a day, whose readings are gone, and say that it is done."""
+    await rollups.claim(tx)
+    for agent, names in await (await tx.execute(AGENTS, {"tenant": tenant})).fetchall():
+        await tx.execute(ROLLUPS, {"agent": agent, "names": names, "until": until})
+    await tx.execute(ERASED, {"tenant": tenant, "until": until})
