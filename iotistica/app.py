@@ -12,7 +12,6 @@ from iotistica import instruments, supervise
 from iotistica.api import app as http
 from iotistica.api import server
 from iotistica.api.given import Site
-from iotistica.api.vitals import Vitals
 from iotistica.background import rounds
 from iotistica.background.retention import Ages
 from iotistica.domain.accounts import WATCH_USER, service_password
@@ -37,6 +36,7 @@ from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group
+from iotistica.vitals import Vitals
 
 GROUPS: Final = ("http", "mqtt", "ingest", "background")
 ROLES: Final = {
@@ -175,6 +175,7 @@ def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
             limits=limits,
             verdicts=verdicts,
             alarms=parts.vitals.alarms,
+            room=parts.room,
             messages=profile.messages,
             longest_idle=profile.longest_idle,
         ).run
@@ -194,8 +195,14 @@ def _background(parts: Parts, _: list[str]) -> dict[str, Group]:
             redis=parts.redis,
             database=parts.worker,
             directory=parts.directory,
-            ages=Ages(raw=settings.retention_days, minutes=settings.minutes_days, hours=settings.hours_days),
-            alarms=parts.vitals.alarms,
+            ages=Ages(
+                raw=settings.retention_days,
+                minutes=settings.minutes_days,
+                hours=settings.hours_days,
+                bytes=int(settings.budget_gb * 1e9),
+            ),
+            vitals=parts.vitals,
+            room=parts.room,
         )
 
     return {"background": run}

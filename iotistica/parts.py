@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.api.vitals import Vitals
 from iotistica.domain.accounts import SERVICE_USER, derive, service_password
 from iotistica.embedded.servers import Servers
+from iotistica.room import Room
 from iotistica.settings import Settings
 from iotistica.storage import lease, readings
 from iotistica.storage import redis as redis_
@@ -18,6 +18,7 @@ from iotistica.storage.inbox import Inbox
 from iotistica.storage.postgres import Database, Role, as_role, let_in
 from iotistica.storage.redis import Redis
 from iotistica.storage.spool import Spool
+from iotistica.vitals import Vitals
 
 INGEST_SECONDS: Final = 30.0  # longest statement of a worker
 API_CONNECTIONS: Final = 10
@@ -36,6 +37,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     servers: Servers | None
     mqtt_url: str
     vitals: Vitals
+    room: Room
 
     def inbox(self, name: str) -> Inbox:
         """The way in for one edge of this process, with a spool of its own; raises `CannotStart`."""
@@ -84,6 +86,8 @@ async def parts_of(settings: Settings, key: bytes, servers: Servers | None) -> A
         await redis_.check(redis)
         if servers is not None and not settings.redis_url:
             await lease.forget_all(redis)
+        vitals = Vitals(breakers=[breaker, redis.breaker])
+        folder = settings.data_path if own else None
         yield Parts(
             settings=settings,
             key=key,
@@ -93,7 +97,8 @@ async def parts_of(settings: Settings, key: bytes, servers: Servers | None) -> A
             directory=Directory(worker),
             servers=servers,
             mqtt_url=_with_account(where.mqtt_url, key),
-            vitals=Vitals(breakers=[breaker, redis.breaker]),
+            vitals=vitals,
+            room=Room(folder, vitals.alarms, kept=settings.disk_reserve_mb << 20),
         )
     finally:
         await redis.aclose()

@@ -116,6 +116,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(ge=1, le=36_500, description="the same by the hour, a year at a time; not before the readings"),
     ] = 3650
+    budget_gb: Annotated[
+        float,
+        Meta(ge=0, description="GB that readings and rollups may take: the oldest days go first; 0: all"),
+    ] = 0.0
+    disk_reserve_mb: Annotated[
+        int, Meta(ge=0, description="MiB of our own servers' disk that no reading is stored into; 0: 3 % of it")
+    ] = 0
     compress_days: Annotated[
         int, Meta(ge=1, le=36_500, description="age at which TimescaleDB compresses readings")
     ] = 7

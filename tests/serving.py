@@ -63,6 +63,7 @@ class Served:
             "IOTISTICA_OPS_PORT": str(self.ops_port),
             "IOTISTICA_ADMIN_EMAIL": ADMIN[0],
             "IOTISTICA_ADMIN_PASSWORD": ADMIN[1],
+            "IOTISTICA_DISK_RESERVE_MB": "1",  # wherever the tests run
             "IOTISTICA_LOGIN_LIMIT": "100000",  # every test logs in from one address
             **environment,
         }

@@ -48,6 +48,31 @@ def upgrade() -> None:
             USING agent, names, until;
         END LOOP;
     END $$;
-    REVOKE ALL ON FUNCTION erase_rollups FROM PUBLIC;
-    GRANT EXECUTE ON FUNCTION erase_rollups TO iotistica_worker;
+
+    -- Before readings go for want of room, the refreshes are told not to look there any more: they would find
+    -- nothing, and erase what the rollups know of it.
+    CREATE FUNCTION drop_chunks_before(day date) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    DECLARE
+        job record;
+        reach interval := now() - (day + 1)::timestamp AT TIME ZONE 'UTC';
+        dropped integer;
+    BEGIN
+        IF (SELECT engine FROM rollup_progress) <> 'timescaledb' THEN
+            RETURN 0;
+        END IF;
+        FOR job IN SELECT job_id, config FROM timescaledb_information.jobs
+                   WHERE proc_name = 'policy_refresh_continuous_aggregate' LOOP
+            IF (job.config->>'start_offset')::interval > reach THEN
+                PERFORM alter_job(job.job_id,
+                                  config => jsonb_set(job.config, '{start_offset}', to_jsonb(reach::text)));
+            END IF;
+        END LOOP;
+        SELECT count(*) INTO dropped
+        FROM drop_chunks('readings', older_than => day::timestamp AT TIME ZONE 'UTC');
+        PERFORM drop_chunks('readings_1m', older_than => day::timestamp AT TIME ZONE 'UTC');
+        RETURN dropped;
+    END $$;
+    REVOKE ALL ON FUNCTION erase_rollups, drop_chunks_before FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION erase_rollups, drop_chunks_before TO iotistica_worker;
     """)

@@ -22,6 +22,7 @@ from iotistica.api import (
     broker,
     catalog,
     devices,
+    erasures,
     errors,
     fleets,
     identities,
@@ -40,7 +41,6 @@ from iotistica.api.guard import Guard
 from iotistica.api.principals import Doorman
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
-from iotistica.api.vitals import Vitals
 from iotistica.domain.accounts import derive
 from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import NotFound
@@ -48,6 +48,7 @@ from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.vitals import Vitals
 
 BODY_CAP: Final = 16 << 20  # bytes of a request body
 ASSETS: Final = "/schema/assets"
@@ -122,6 +123,7 @@ def create(
                 fleets.router,
                 readings.router,
                 catalog.router,
+                erasures.router,
                 ingestion.router,
                 mqtt_users.router,
                 audit.router,

@@ -76,7 +76,7 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True):
     erasures: list[ErasureView]
 
 
-@get("/erasures", opt={"permission": "readings.erase"})
+@get("/", opt={"permission": "readings.erase"})
 async def list_erasures(request: Call, database: Data, limit: Limit = 100) -> Erasures:
     """What was asked to be deleted, and how far it is."""
     tenant = tenant_of(request)
@@ -84,4 +84,4 @@ async def list_erasures(request: Call, database: Data, limit: Limit = 100) -> Er
         return Erasures(erasures=[_view(one) for one in await table.page(tx, tenant, limit=limit)])
 
 
-router = Router("/", route_handlers=[list_erasures], tags=["readings"])
+router = Router("/erasures", route_handlers=[list_erasures], tags=["readings"])

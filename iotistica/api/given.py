@@ -10,7 +10,6 @@ from litestar.di import NamedDependency
 from iotistica.api.principals import Principal
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
-from iotistica.api.vitals import Vitals
 from iotistica.domain import credentials
 from iotistica.domain.connections import Broker
 from iotistica.domain.credentials import Secret
@@ -19,6 +18,7 @@ from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.vitals import Vitals
 
 Call = Request[Any, Principal, Any]
 """A request with who makes it."""

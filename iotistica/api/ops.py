@@ -11,16 +11,16 @@ from loguru import logger
 
 from iotistica import __version__, instruments
 from iotistica.api.given import Lookups, MaybeStreams, Roles, Signs
-from iotistica.api.vitals import Vitals
 from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import IotisticaError
 from iotistica.storage import stream_states, tenants
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, ping
 from iotistica.storage.spool import Spool
+from iotistica.vitals import Storage, Vitals
 
 LAGGING = 60.0  # seconds a message waits before this is no longer healthy
-STOPPED = {"intake_paused", "ingest_stopped"}  # alarms of what does not go on
+STOPPED = {"intake_paused", "ingest_stopped", "disk_short"}  # alarms of what does not go on
 PATIENCE = 2.0  # seconds for each part to answer
 
 
@@ -64,6 +64,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lag: Lag | None = None
     spools: dict[str, SpoolView] = {}
     workers: WorkersView | None = None
+    storage: Storage | None = None
     alarms: dict[str, str] = {}
 
 
@@ -109,6 +110,7 @@ async def _look(database: Database, redis: Redis | None, roles: list[str], vital
         lag=lag if isinstance(lag, Lag) else None,
         spools={name: _spool(inbox.spool) for name, inbox in vitals.inboxes.items()},
         workers=WorkersView(running=workers[0][0], least=workers[0][1], most=workers[0][2]) if workers else None,
+        storage=vitals.storage[0] if vitals.storage else None,
         alarms=_alarms(vitals),
     )
 

@@ -6,9 +6,11 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.storage import kept, partitions
+from iotistica.domain import budget
+from iotistica.storage import kept, partitions, sizes
 from iotistica.storage.partitions import Table
 from iotistica.storage.postgres import Database
+from iotistica.storage.sizes import Sizes
 
 TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")
 
@@ -19,6 +21,8 @@ class Ages(msgspec.Struct, frozen=True, kw_only=True):
     raw: int
     minutes: int
     hours: int
+    bytes: int = 0
+    """That readings and rollups may take together; 0 is no bound."""
 
 
 async def keep(database: Database, ages: Ages, now: datetime) -> None:
@@ -31,6 +35,25 @@ async def keep(database: Database, ages: Ages, now: datetime) -> None:
         await partitions.make(database, missing, table)
     for table, age in zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True):
         await _drop(database, table, today - timedelta(days=age))
+
+
+async def keep_within(database: Database, most: int, now: datetime) -> Sizes:
+    """Drop the oldest days of readings until no more than `most` bytes are taken (0: no bound); returns what is.
+
+    Values by the minute, which take as much, go with them; by the hour and the day they stay.
+    """
+    found = await _sizes(database)
+    if most and (before := budget.beyond(found.days, found.rollups, most, now.date())):
+        await _drop(database, "readings", before)
+        await _drop(database, "readings_1m", before)
+        await partitions.drop_chunks_before(database, before)
+        found = await _sizes(database)
+    return found
+
+
+async def _sizes(database: Database) -> Sizes:
+    async with database.transaction() as tx:
+        return await sizes.sizes(tx)
 
 
 async def _drop(database: Database, table: Table, before: date) -> None:

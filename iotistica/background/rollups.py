@@ -11,6 +11,7 @@ from loguru import logger
 from iotistica.alarms import Alarms
 from iotistica.background.retention import TABLES
 from iotistica.domain.rollups import floor
+from iotistica.room import Room
 from iotistica.storage import partitions, rollups
 from iotistica.storage.postgres import Database
 from iotistica.storage.rollups import DAY, MINUTE, Progress
@@ -23,13 +24,14 @@ TURN: Final = 20.0  # seconds of what is new, and of late hours, before the othe
 LATE: Final = timedelta(minutes=10)  # beyond which the rollups are an alarm
 
 
-def follow(database: Database, alarms: Alarms) -> Group:
+def follow(database: Database, alarms: Alarms, room: Room) -> Group:
     """A group that does it until it is stopped."""
 
     async def run(stop: asyncio.Event) -> None:
         step = MINUTE
         while not stop.is_set():
-            step = await catch_up(database, datetime.now(UTC), step, stop)
+            if room.level() == "ok":
+                step = await catch_up(database, datetime.now(UTC), step, stop)
             await _tell(database, alarms)
             await sleep(EVERY, stop)
 

@@ -4,36 +4,45 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from iotistica.alarms import Alarms
-from iotistica.background import delivery, erasing, leftovers, retention, rollups
+from iotistica.background import delivery, disk, erasing, leftovers, retention, rollups
 from iotistica.background.retention import Ages
+from iotistica.room import Room
 from iotistica.storage import lease, ledger, stream_states
 from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.streams import KINDS
 from iotistica.supervise import beside, sleep
+from iotistica.vitals import Vitals
 
 EVERY: Final = 20.0  # seconds between rounds
 UNFOLDED: Final = timedelta(minutes=1)  # ledger rows younger than this stay single
 
 
 async def run(
-    stop: asyncio.Event, *, redis: Redis, database: Database, directory: Directory, ages: Ages, alarms: Alarms
+    stop: asyncio.Event,
+    *,
+    redis: Redis,
+    database: Database,
+    directory: Directory,
+    ages: Ages,
+    vitals: Vitals,
+    room: Room,
 ) -> None:
     """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
     async with lease.held(redis, "background", stop) as fence:
         if fence is None:
             return
-        async with beside("rollups", rollups.follow(database, alarms)):
+        async with beside("rollups", rollups.follow(database, vitals.alarms, room)):
             while not stop.is_set():
                 now = datetime.now(UTC)
                 await retention.keep(database, ages, now)
+                await disk.look(database, ages, vitals, room, now)
                 shown = (await directory.tenants()).values()
                 await erasing.erase(database, shown, now, retention_days=ages.raw)
                 await _ledgers(redis, database, directory, now)
                 await leftovers.remove(database, now)
-                await delivery.look(redis, database, sorted(await directory.tenants()), alarms, now)
+                await delivery.look(redis, database, sorted(await directory.tenants()), vitals.alarms, now)
                 await sleep(EVERY, stop)
 
 

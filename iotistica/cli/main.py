@@ -13,7 +13,7 @@ import click
 
 from iotistica import __version__, log
 from iotistica import settings as settings_
-from iotistica.cli import agents, audit, dead_letters, history, keys, tenants, users
+from iotistica.cli import agents, audit, dead_letters, disk, history, keys, tenants, users
 from iotistica.cli.database import database_url, key_of, opened, run
 from iotistica.embedded import home, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
@@ -38,7 +38,7 @@ def cli(context: click.Context) -> None:
 
 for command in (
     *(tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys),
-    *(dead_letters.dead_letters, audit.audit, history.import_),
+    *(dead_letters.dead_letters, audit.audit, history.import_, disk.disk),
 ):
     cli.add_command(command)
 

@@ -20,6 +20,7 @@ from iotistica.ingest.batch import Batch, MessageKey, Progress
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import ALL, Decoder
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
+from iotistica.room import Room
 from iotistica.storage import completion, ledger, partitions, streams
 from iotistica.storage import readings as table
 from iotistica.storage.directory import Directory
@@ -57,6 +58,7 @@ class Worker:
         limits: Limits,
         verdicts: Verdicts,
         alarms: Alarms,
+        room: Room,
         messages: int,
         longest_idle: float,
     ) -> None:
@@ -70,6 +72,7 @@ class Worker:
         self._limits = limits
         self._verdicts = verdicts
         self._alarms = alarms
+        self._room = room
         self._messages = messages
         self._longest_idle = longest_idle
         self._count = 1
@@ -85,6 +88,9 @@ class Worker:
         started = looked = time.monotonic()
         idle = IDLE
         while not stop.is_set():
+            if self._room.level() == "short":  # they are durable where they are
+                await sleep(self._longest_idle, stop)
+                continue
             if time.monotonic() - looked > TAKE_OVER_EVERY:
                 looked = time.monotonic()
                 stale = YOUNG_STALE if looked - started < YOUNG else streams.STALE

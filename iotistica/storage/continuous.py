@@ -21,6 +21,8 @@ class Ages(NamedTuple):
     minutes: int
     hours: int
     compress: int
+    refresh: int = 0
+    """How far readings reach back, where that is less."""
 
 
 NAMES: Final = ("readings_1m", "readings_1h", "readings_daily")
@@ -151,7 +153,7 @@ def wanted(ages: Ages) -> dict[tuple[str, str], dict[str, str]]:
     A refresh reaches back to just before the readings' end, so that late readings of any age are in it, and never
     beyond, where it would empty what it found no readings for. For the same reason rollups outlive the readings.
     """
-    refresh_from = f"{ages.raw - 1} days"
+    refresh_from = f"{(ages.refresh or ages.raw) - 1} days"
     found: dict[tuple[str, str], dict[str, str]] = {
         ("readings", "policy_retention"): {"drop_after": f"{ages.raw} days"},
         ("readings", "policy_compression"): {"compress_after": f"{ages.compress} days"},
@@ -167,6 +169,8 @@ def keep(connection: Owner, ages: Ages) -> None:
     """Give the policies these ages, and look whether they are safe together; raises `CannotStart`."""
     if ages.raw < LEAST:
         raise CannotStart(f"on TimescaleDB readings are kept for {LEAST} days at least: IOTISTICA_RETENTION_DAYS")
+    gone = _one(connection, "SELECT floor(extract(epoch FROM now() - raw_since) / 86400) FROM rollup_progress")
+    ages = ages._replace(refresh=min(ages.raw, int(gone)))  # what went for want of room is not looked for again
     there = {(name, kind): config for name, kind, config in connection.execute(JOBS).fetchall()}
     for number, ((name, kind), config) in enumerate(wanted(ages).items()):
         if _agrees(connection, there.get((name, kind)), config):

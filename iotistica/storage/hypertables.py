@@ -64,7 +64,7 @@ WHERE i.inhparent = 'readings_plain'::regclass ORDER BY c.relname
 def _load(url: str) -> str | None:
     """Make the extension in this database, in a connection of its own; why not, if it cannot be."""
     try:
-        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             if not _one(connection, AVAILABLE):
                 return "this PostgreSQL has no TimescaleDB: install it first"
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
@@ -91,7 +91,7 @@ def move(url: str, ages: Ages, told: Told) -> bool:
     A day is copied, counted and dropped in one transaction. Raises `CannotStart`.
     """
     try:
-        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             if _one(connection, ENGINE) == "timescaledb":
                 return False
             if _one(connection, OTHERS):
@@ -99,7 +99,7 @@ def move(url: str, ages: Ages, told: Told) -> bool:
         if why := _load(url):
             raise CannotStart(why)
         # Another connection: the extension is loaded as one begins.
-        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             _move(connection, ages, told)
     except psycopg.Error as exc:
         raise CannotStart(f"cannot move to TimescaleDB: {str(exc).strip()}") from exc
@@ -142,7 +142,7 @@ def _copy(connection: Owner, part: str) -> None:
 def keep(url: str, ages: Ages) -> None:
     """Where the engine is TimescaleDB, give its policies their ages; raises `CannotStart`."""
     try:
-        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             check(connection)
             if _one(connection, ENGINE) == "timescaledb":
                 continuous.keep(connection, ages)

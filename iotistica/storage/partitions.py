@@ -70,6 +70,16 @@ async def drop_before(database: Database, day: date, table: Table = "readings") 
     return dropped
 
 
+DROP_CHUNKS: Final = "SELECT drop_chunks_before(%(day)s)"
+
+
+async def drop_chunks_before(database: Database, day: date) -> int:
+    """The same of TimescaleDB's chunks of readings; returns how many."""
+    async with database.transaction(unbounded=True) as tx:
+        row = await (await tx.execute(DROP_CHUNKS, {"day": day})).fetchone()
+        return int(row[0]) if row else 0
+
+
 def day_of(us: int) -> date:
     """The UTC day of a time in us since the epoch."""
     return EPOCH_DAY + timedelta(days=us // DAY_US)

@@ -30,6 +30,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     closed_until: datetime
     rolled_until: datetime
+    raw_since: datetime
     minutes_since: datetime
 
 
@@ -49,7 +50,7 @@ async def close(database: Database, until: datetime) -> bool:
     return True
 
 
-PROGRESS: Final = "SELECT engine, closed_until, rolled_until, minutes_since FROM rollup_progress"
+PROGRESS: Final = "SELECT engine, closed_until, rolled_until, raw_since, minutes_since FROM rollup_progress"
 # Held until the commit, so that of two processes that both believe they lead one waits.
 CLAIM: Final = PROGRESS + " FOR UPDATE"
 ROLLED: Final = "UPDATE rollup_progress SET rolled_until = %(until)s"
@@ -211,6 +212,8 @@ async def redo(database: Database, day: datetime) -> int:
 
 async def _recompute(tx: Tx, at: Progress, day: datetime, marked: Sequence[tuple[UUID, datetime]]) -> None:
     end, rolled = day + DAY, at.rolled_until
+    # Of an hour whose readings were dropped one that comes late would take the place of all.
+    marked = [(agent, hour) for agent, hour in marked if hour >= at.raw_since]
     kept = [(agent, hour) for agent, hour in marked if hour >= at.minutes_since]
     gone = [(agent, hour) for agent, hour in marked if hour < at.minutes_since]
     await _run(tx, LATE_MINUTES, kept, day, min(end, floor(rolled, MINUTE)))

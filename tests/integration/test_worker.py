@@ -15,6 +15,7 @@ from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import Decoder
 from iotistica.ingest.dictionaries import Dictionaries
 from iotistica.ingest.worker import Worker
+from iotistica.room import Room
 from iotistica.storage import completion, dead_letters, ledger, quotas, readings, stream_states, streams
 from iotistica.storage import redis as redis_
 from iotistica.storage.audit import PLATFORM
@@ -42,6 +43,7 @@ def make(redis: Redis, database: Database) -> Any:
             catalogue=Catalogue(),
             limits=Limits(redis),
             verdicts=Verdicts(),
+            room=Room(None, Alarms()),
             alarms=Alarms(),
             messages=100,
             longest_idle=0.05,

@@ -11,6 +11,16 @@ from iotistica.storage.breaker import Breaker
 from iotistica.storage.inbox import Inbox
 
 
+class Storage(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Bytes on the disk, and how long it will do; `free` is known where the database is on this machine."""
+
+    readings: int
+    rollups: int
+    free: int | None
+    bytes_a_day: int
+    days_left: float | None
+
+
 class Vitals(Struct, frozen=True, kw_only=True):
     """Filled while the process is put together."""
 
@@ -19,5 +29,7 @@ class Vitals(Struct, frozen=True, kw_only=True):
     inboxes: dict[str, Inbox] = {}
     workers: list[Callable[[], tuple[int, int, int]]] = []
     """Consumers that store readings: how many there are, at least and at most."""
+    storage: list[Storage] = []
+    """The last look, of the process that does the timed work."""
     asking: dict[str, asyncio.Task[Any]] = {}
     """Questions to the parts that are on their way."""

@@ -1,0 +1,55 @@
+"""The disk: how long it will do, and what stops first when it does not."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Final, Literal, NamedTuple
+
+WEEK: Final = 7  # days that a forecast looks back on
+SHARE: Final = 0.03  # of the disk that is left free: the database needs some to clean up
+LEAST: Final = 256 << 20  # bytes of that
+MOST: Final = 2 << 30
+SOON: Final = 14  # days before it is full that are an alarm
+
+Level = Literal["ok", "low", "short"]
+"""low: rollups stop, and readings are still stored. short: readings wait where they are durable already."""
+
+
+class Forecast(NamedTuple):
+    """Bytes a day, and the days until the disk or the budget is full; None where nothing can be said."""
+
+    bytes_a_day: int
+    days_left: float | None
+
+
+def reserve(total: int) -> int:
+    """Bytes of a disk of so many that readings are not stored into."""
+    return min(max(LEAST, int(total * SHARE)), MOST)
+
+
+def level(free: int, kept: int) -> Level:
+    """What still goes on with so many bytes free, of which some are to be kept."""
+    if free < kept:
+        return "short"
+    return "low" if free < 2 * kept else "ok"
+
+
+def forecast(days: Sequence[tuple[date, int]], rollups: int, free: int | None, today: date) -> Forecast:
+    """By the last week of whole days, rollups in proportion; `free` bytes are left."""
+    recent = [size for day, size in days if today - timedelta(days=WEEK) <= day < today]
+    readings = sum(size for _, size in days)
+    if not recent or not readings:
+        return Forecast(0, None)
+    a_day = int(sum(recent) / len(recent) * (1 + rollups / readings))
+    return Forecast(a_day, None if free is None or not a_day else max(free, 0) / a_day)
+
+
+def beyond(days: Sequence[tuple[date, int]], rollups: int, most: int, today: date) -> date | None:
+    """The day before which readings must go so that no more than `most` bytes are taken; today's always stay."""
+    over = sum(size for _, size in days) + rollups - most
+    first = None
+    for day, size in sorted(days):
+        if over <= 0 or day >= today:
+            break
+        over -= size
+        first = day + timedelta(days=1)
+    return first

@@ -1,0 +1,70 @@
+"""How many bytes readings and rollups take, by day, on either engine."""
+
+from datetime import UTC, date, datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from iotistica.storage.postgres import Tx, rows_as
+
+
+class Day(NamedTuple):
+    """A day of readings, its indexes included."""
+
+    day: date
+    bytes: int
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Days in order; the rollups of all of them together."""
+
+    days: list[Day]
+    rollups: int
+
+    @property
+    def total(self) -> int:
+        return self.rollups + sum(day.bytes for day in self.days)
+
+
+class _Part(msgspec.Struct, frozen=True):
+    day: datetime
+    bytes: int
+
+
+class _Sum(msgspec.Struct, frozen=True):
+    bytes: int
+
+
+ENGINE: Final = "SELECT engine FROM rollup_progress"
+DAYS: Final = r"""
+SELECT to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS day,
+       pg_total_relation_size(c.oid) AS bytes
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'readings'::regclass AND c.relname ~ '_p\d{8}$' ORDER BY 1
+"""
+ROLLUPS: Final = """
+SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint AS bytes FROM (
+    SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent IN ('readings_1m'::regclass, 'readings_1h'::regclass)
+    UNION ALL SELECT 'readings_daily'::regclass
+) rollups
+"""
+CHUNKS: Final = """
+SELECT c.range_start AS day, sum(s.total_bytes)::bigint AS bytes
+FROM timescaledb_information.chunks c JOIN chunks_detailed_size('readings') s USING (chunk_schema, chunk_name)
+WHERE c.hypertable_name = 'readings' GROUP BY 1 ORDER BY 1
+"""
+AGGREGATES: Final = """
+SELECT coalesce(sum(hypertable_size(format('%I.%I', materialization_hypertable_schema,
+                                           materialization_hypertable_name)::regclass)), 0)::bigint AS bytes
+FROM timescaledb_information.continuous_aggregates
+WHERE view_name IN ('readings_1m', 'readings_1h', 'readings_daily')
+"""
+
+
+async def sizes(tx: Tx) -> Sizes:
+    """What is on disk now."""
+    row = await (await tx.execute(ENGINE)).fetchone()
+    plain = row is not None and row[0] == "plain"
+    days = await rows_as(tx, _Part, DAYS if plain else CHUNKS)
+    (rollups,) = await rows_as(tx, _Sum, ROLLUPS if plain else AGGREGATES)
+    return Sizes(days=[Day(part.day.astimezone(UTC).date(), part.bytes) for part in days], rollups=rollups.bytes)
