@@ -1,0 +1,103 @@
+"""Bytes a reading takes, plain and in compressed chunks of TimescaleDB, by what a real agent sent.
+
+    .venv/bin/python -m bench.compression POSTGRESQL_URL [--days 10]
+
+POSTGRESQL_URL is an empty database of a server with TimescaleDB. The readings of a captured agent (four series) are
+repeated, shifted in time, until the days are full; the same goes into partitions of plain PostgreSQL.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import uvloop
+
+from iotistica.cli.database import opened
+from iotistica.domain.envelopes import parse
+from iotistica.domain.ids import AgentId
+from iotistica.domain.readings import Reading
+from iotistica.ingest.catalogue import Catalogue
+from iotistica.storage import agents, partitions, readings, schema, sizes, tenants
+from iotistica.storage.audit import PLATFORM
+from iotistica.storage.readings import Count
+from tests.serving import served
+
+CAPTURE = Path(__file__).parents[1] / "tests" / "captures" / "second_boot_json_telemetry.jsonl"
+DAY_US = partitions.DAY_US
+ROWS = 10_000
+
+
+def captured() -> list[Reading]:
+    """What the agent sent, by time."""
+    found = []
+    for line in CAPTURE.read_text().splitlines():
+        message = json.loads(line)
+        if "/endpoints/" in message["topic"]:
+            payload = bytes.fromhex(message["payload_hex"])
+            found += parse(payload, protocol="x", received=2**52, retention_us=2**60).readings
+    return sorted(found, key=lambda reading: reading.time)
+
+
+def repeated(one: list[Reading], days: int) -> Iterator[list[Reading]]:
+    """Batches of the same readings, one capture after another, until now minus a day."""
+    end = (1_800_000_000 * 1_000_000 // DAY_US) * DAY_US  # any day
+    at = end - days * DAY_US
+    span = one[-1].time - one[0].time + 5_000_000
+    batch: list[Reading] = []
+    while at < end:
+        batch += [msgspec.structs.replace(reading, time=at + reading.time - one[0].time) for reading in one]
+        at += span
+        if len(batch) >= ROWS:
+            yield batch
+            batch = []
+
+
+async def fill(url: str, days: int) -> tuple[int, int]:
+    """Store them; rows and bytes."""
+    one, agent, rows = captured(), AgentId(uuid4()), 0
+    async with opened(url, configure=readings.prepare) as database:
+        async with database.transaction() as tx:
+            tenant = (await tenants.add(tx, f"bench {agent}", by=PLATFORM)).tenant_id
+            await agents.add(tx, tenant, agent, "a", key=bytes(32), by=PLATFORM)
+        for batch in repeated(one, days):
+            await partitions.make(database, {partitions.day_of(row.time) for row in batch})
+            async with database.transaction() as tx:
+                await Catalogue().write(tx, {agent: batch}, {agent: tenant})
+                rows += (await readings.store(tx, {agent: batch}, {agent: Count(tenant, len(batch))})).stored
+        async with database.transaction() as tx:
+            return rows, sum(day.bytes for day in (await sizes.sizes(tx)).days)
+
+
+def compress(url: str) -> int:
+    """Compress every chunk; bytes of the readings afterwards."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks('readings') c")
+        row = connection.execute("SELECT hypertable_size('readings')").fetchone()
+        return int(row[0]) if row else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--days", type=int, default=10)
+    options = parser.parse_args()
+    schema.migrate(options.url)
+    rows, size = uvloop.run(fill(options.url, options.days))
+    compressed = compress(options.url)
+    with served() as server:
+        plain_rows, plain = uvloop.run(fill(server.runtime().database_url, options.days))
+    report = {
+        "rows": rows,
+        "plain_bytes_a_row": round(plain / plain_rows, 1),
+        "hypertable_bytes_a_row": round(size / rows, 1),
+        "compressed_bytes_a_row": round(compressed / rows, 2),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
