@@ -50,4 +50,4 @@ def packets(members: Sequence[Member], start: datetime, messages: int) -> list[l
 
 def now() -> datetime:
     """A start that leaves room for the polls without reaching into the future."""
-    return datetime.now(UTC) - timedelta(minutes=10)
+    return datetime.now(UTC) - timedelta(minutes=1)

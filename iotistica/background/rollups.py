@@ -20,6 +20,9 @@ from iotistica.supervise import Group, sleep
 EVERY: Final = 5.0  # seconds
 BEHIND: Final = timedelta(minutes=2)  # what is younger is answered from single readings
 SLOW: Final = 5.0  # seconds of a step; the next ones are shorter
+LATE_EVERY: Final = (
+    20.0  # seconds between looks for late hours: one that is sent for a while is computed a few times
+)
 TURN: Final = 20.0  # seconds of what is new, and of late hours, before the other has its turn
 LATE: Final = timedelta(minutes=10)  # beyond which the rollups are an alarm
 
@@ -28,18 +31,22 @@ def follow(database: Database, alarms: Alarms, room: Room) -> Group:
     """A group that does it until it is stopped."""
 
     async def run(stop: asyncio.Event) -> None:
-        step = MINUTE
+        step, looked = MINUTE, 0.0
         while not stop.is_set():
             if room.level() == "ok":
-                step = await catch_up(database, datetime.now(UTC), step, stop)
+                late = time.monotonic() - looked > LATE_EVERY
+                looked = time.monotonic() if late else looked
+                step = await catch_up(database, datetime.now(UTC), step, stop, late=late)
             await _tell(database, alarms)
             await sleep(EVERY, stop)
 
     return run
 
 
-async def catch_up(database: Database, now: datetime, step: timedelta, stop: asyncio.Event) -> timedelta:
-    """Roll up what is closed and what came late, for a while; returns the step that the next should begin with."""
+async def catch_up(
+    database: Database, now: datetime, step: timedelta, stop: asyncio.Event, *, late: bool = True
+) -> timedelta:
+    """Roll up what is closed, and what came late, for a while; returns the step that the next should begin with."""
     if (await _progress(database)).engine != "plain":
         return step
     await rollups.close(database, floor(now - BEHIND, MINUTE))
@@ -52,7 +59,8 @@ async def catch_up(database: Database, now: datetime, step: timedelta, stop: asy
         left = await rollups.advance(database, step)
         took = time.monotonic() - began
         step = max(step / 2, MINUTE) if took > SLOW else min(step * 2, DAY)
-        await _redo(database, stop)
+        if late:
+            await _redo(database, stop)
         if not left:
             break
     return step

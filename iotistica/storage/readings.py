@@ -117,8 +117,7 @@ async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mappin
             await copy.write(_pack_rows(rows))
     await tx.execute(SHARE)
     closed, horizon = await (await tx.execute(CLOSED)).fetchone() or (None, None)
-    start, end = _span(rows)
-    old = await _store_old(tx, start, horizon) if horizon is not None and start < horizon else []
+    old = [] if horizon is None else await _store_old(tx, _span(rows)[0], horizon)
     cursor = await tx.execute(
         STORE,
         {
@@ -138,6 +137,7 @@ async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mappin
     stored, duplicate = sum(row[2] for row in outcome), sum(row[3] for row in outcome)
     conflict = 0
     if stored < size:  # some keys were there already: do they say the same?
+        start, end = _span(rows)
         asked = {"ids": [row[0] for row in outcome if row[3]], "start": start, "end": end}
         # Planned by its bounds, or every partition is opened and locked.
         cursor = await tx.execute(CONFLICTS, asked, prepare=False)
@@ -156,6 +156,8 @@ def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]
 
 async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[UUID, int, datetime, datetime]]:
     """Store what is before the horizon: agent, rows, first and last time of what was new; raises `Unavailable`."""
+    if start >= horizon:
+        return []
     await tx.execute(UNLIMITED)
     old = await (await tx.execute(STORE_OLD, {"horizon": horizon})).fetchall()
     asked = {"start": start, "horizon": horizon}
