@@ -23,14 +23,17 @@ CREATE TEMP TABLE IF NOT EXISTS staging (
 """
 COPY: Final = "COPY staging FROM STDIN (FORMAT BINARY)"
 
-# Sorted, so that two workers with the same rows wait for each other in one order and never deadlock.
-STORE: Final = """
-WITH stored AS (
+_INSERT: Final = """
     INSERT INTO readings (agent_uuid, metric_name, time, value, quality, unit, protocol, extra,
                           anomaly_score, anomaly_threshold)
     SELECT agent_uuid, metric_name, time, value, quality, unit, protocol, coalesce(extra, '{}'),
            anomaly_score, anomaly_threshold
-    FROM staging WHERE %(horizon)s::timestamptz IS NULL OR time >= %(horizon)s
+    FROM staging WHERE """
+# Sorted, so that two workers with the same rows wait for each other in one order and never deadlock.
+STORE: Final = (
+    "WITH stored AS ("
+    + _INSERT
+    + """%(horizon)s::timestamptz IS NULL OR time >= %(horizon)s
     ORDER BY agent_uuid, metric_name, time
     ON CONFLICT DO NOTHING RETURNING agent_uuid, time
 ), late AS (
@@ -53,6 +56,7 @@ FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(found)s::int[], %(rejecte
 LEFT JOIN kept USING (agent_uuid)
 RETURNING id, agent_uuid, stored, duplicate
 """
+)
 
 # Shared until the commit: while somebody stores readings, the rollups close nothing. The mark is read by a
 # statement of its own, since one that waits for the lock still sees what was there before.
@@ -62,17 +66,15 @@ CLOSED: Final = "SELECT closed_until, now() - make_interval(days => compress_day
 # What is as old as what TimescaleDB has compressed goes by itself, and is looked for afterwards: versions were seen
 # that stop at the first conflict there, and say nothing.
 UNLIMITED: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
-STORE_OLD: Final = """
-WITH stored AS (
-    INSERT INTO readings (agent_uuid, metric_name, time, value, quality, unit, protocol, extra,
-                          anomaly_score, anomaly_threshold)
-    SELECT agent_uuid, metric_name, time, value, quality, unit, protocol, coalesce(extra, '{}'),
-           anomaly_score, anomaly_threshold
-    FROM staging WHERE time < %(horizon)s ORDER BY agent_uuid, metric_name, time
+STORE_OLD: Final = (
+    "WITH stored AS ("
+    + _INSERT
+    + """time < %(horizon)s ORDER BY agent_uuid, metric_name, time
     ON CONFLICT DO NOTHING RETURNING agent_uuid, time
 )
 SELECT agent_uuid, count(*), min(time), max(time) FROM stored GROUP BY agent_uuid
 """
+)
 MISSING: Final = """
 SELECT count(*) FROM staging s WHERE s.time < %(horizon)s AND NOT EXISTS (
     SELECT FROM readings r WHERE r.agent_uuid = s.agent_uuid AND r.metric_name = s.metric_name AND r.time = s.time
