@@ -17,7 +17,6 @@ from iotistica.api.ranges import Asked, of_agents
 from iotistica.domain import aggregates as rules
 from iotistica.domain import intervals
 from iotistica.domain.filling import Fill, fill
-from iotistica.domain.grids import BUCKETS
 from iotistica.domain.ids import TenantId
 from iotistica.domain.merging import Merge, merge
 from iotistica.domain.queries import Plan, longest, plan
@@ -28,7 +27,7 @@ from iotistica.storage.postgres import Tx
 from iotistica.storage.selection import Filter, Tag, Tagged
 
 SERIES: Final = 200  # of one query
-ROWS: Final = 100_000  # buckets of one query, all its series together
+ROWS: Final = 100_000  # values of one answer, all its queries and series together
 
 Text = Annotated[str, Meta(max_length=256)]
 
@@ -89,15 +88,19 @@ class Lines(msgspec.Struct, frozen=True, kw_only=True):
 async def query(request: Call, database: Data, data: JSONBody[Body]) -> Lines:
     """Lines of many series on one grid; of a filter with `group_by` those that share the tag become one."""
     tenant = tenant_of(request)
-    results = []
+    results: list[list[Line]] = []
+    left = ROWS
     async with database.transaction(tenant) as tx:
         asked = await of_agents(tx, tenant, None, data.start, data.end)
         for at, one in enumerate(data.queries):
-            results.append(await _answer(tx, tenant, one, asked, data.tz, f"queries[{at}]"))
+            results.append(await _answer(tx, tenant, one, asked, data.tz, f"queries[{at}]", most=left))
+            left -= sum(len(line.dps) for line in results[-1])
     return Lines(query_count=len(results), start=asked.start, end=asked.end, results=results)
 
 
-async def _answer(tx: Tx, tenant: TenantId, one: Query, asked: Asked, tz: str | None, path: str) -> list[Line]:
+async def _answer(
+    tx: Tx, tenant: TenantId, one: Query, asked: Asked, tz: str | None, path: str, *, most: int
+) -> list[Line]:
     if one.agent_uuids is None and not one.filters:
         raise Invalid("name agents, or a filter", f"{path}.agent_uuids")
     if one.rate and one.percentiles:
@@ -113,7 +116,7 @@ async def _answer(tx: Tx, tenant: TenantId, one: Query, asked: Asked, tz: str | 
     if not series:
         return []
     how = plan(interval, asked.start, asked.end, wanted, asked.kept, zone=intervals.zone(tz))
-    if len(series) * min(len(how.grid.starts()), BUCKETS) > ROWS:
+    if len(series) * len(wanted) * len(how.grid.starts()) > most:
         raise Invalid(f"more than {ROWS} values: take a longer interval or fewer series", f"{path}.downsample")
     keys = [(found.agent_uuid, found.metric_name) for found in series]
     rows = await aggregates.buckets(tx, tenant, keys, how.grid, how.segments, wanted, limit=ROWS + len(series) * 10)
