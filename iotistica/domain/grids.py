@@ -79,14 +79,7 @@ def _by_clock(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo
     offsets = _offsets(start, end, zone)
     if len(offsets) == 1:
         return Fixed(start, end, width, ORIGIN - offsets[0][1])
-    return _by_pieces(
-        start,
-        end,
-        zone,
-        lambda wall: wall - (wall - ORIGIN) % width,
-        lambda wall: wall + width,
-        twice=width <= _HOUR,
-    )
+    return _by_width(width, start, end, zone, twice=width <= _HOUR)
 
 
 def _by_date(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo | None) -> Calendar:
@@ -95,13 +88,19 @@ def _by_date(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo 
         # A month has up to 31 days: a tenth more than so many times thirty lies in the next one.
         longer = timedelta(seconds=interval.seconds) * 1.1
         return _by_pieces(start, end, zone, first, lambda wall: first(wall + longer))
-    width = timedelta(seconds=interval.seconds)
+    return _by_width(timedelta(seconds=interval.seconds), start, end, zone)
+
+
+def _by_width(
+    width: timedelta, start: datetime, end: datetime, zone: ZoneInfo | None, *, twice: bool = False
+) -> Calendar:
     return _by_pieces(
         start,
         end,
         zone,
         lambda wall: wall - (wall - ORIGIN) % width,
         lambda wall: wall + width,
+        twice=twice,
     )
 
 
