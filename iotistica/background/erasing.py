@@ -7,26 +7,34 @@ from typing import Final
 
 from loguru import logger
 
+from iotistica.domain.ids import TenantId
 from iotistica.domain.rollups import floor
 from iotistica.storage import erasures
 from iotistica.storage.erasures import DAY
 from iotistica.storage.postgres import Database
 from iotistica.storage.tenants import Tenant
 
-TURN: Final = 5.0  # seconds of a round
+TURN: Final = 5.0  # seconds of a round, for each of the two
+
+Reached = dict[TenantId, datetime]
+"""The next day of each tenant whose old days are gone over; a new process begins at the first."""
 
 
-async def erase(database: Database, tenants: Collection[Tenant], now: datetime, *, retention_days: int) -> None:
+async def erase(
+    database: Database, tenants: Collection[Tenant], now: datetime, reached: Reached, *, retention_days: int
+) -> None:
     """Go on with it for a while."""
-    until = time.monotonic() + TURN
-    await _asked_for(database, until)
-    oldest = floor(now, DAY) - timedelta(days=retention_days)
+    await _asked_for(database)
+    until, oldest = time.monotonic() + TURN, floor(now, DAY) - timedelta(days=retention_days)
     for tenant in tenants:
         if tenant.retention_days is not None:
-            await _no_longer_shown(database, tenant, now, oldest, until)
+            await _no_longer_shown(
+                database, tenant, now, max(oldest, reached.get(tenant.tenant_id, oldest)), until, reached
+            )
 
 
-async def _asked_for(database: Database, until: float) -> None:
+async def _asked_for(database: Database) -> None:
+    until = time.monotonic() + TURN
     while time.monotonic() < until:
         async with database.transaction(unbounded=True) as tx:
             one = await erasures.next_open(tx)
@@ -38,17 +46,18 @@ async def _asked_for(database: Database, until: float) -> None:
 
 
 async def _no_longer_shown(
-    database: Database, tenant: Tenant, now: datetime, oldest: datetime, until: float
+    database: Database, tenant: Tenant, now: datetime, day: datetime, until: float, reached: Reached
 ) -> None:
     """Once a day go over all the days, since what came late may be of any."""
     before = floor(now - timedelta(days=tenant.retention_days or 0), DAY)
     if tenant.erased_until is not None and tenant.erased_until >= before:
         return
-    day = oldest
     while day < before and time.monotonic() < until:
         async with database.transaction(unbounded=True) as tx:
             await erasures.erase_day(tx, tenant.tenant_id, day)
         day += DAY
+        reached[tenant.tenant_id] = day
     if day >= before:
         async with database.transaction(unbounded=True) as tx:
             await erasures.erase_old_rollups(tx, tenant.tenant_id, before)
+        reached.pop(tenant.tenant_id, None)

@@ -7,7 +7,7 @@ import msgspec
 from loguru import logger
 
 from iotistica.domain import budget
-from iotistica.storage import kept, partitions, sizes
+from iotistica.storage import kept, partitions, rollups, sizes
 from iotistica.storage.partitions import Table
 from iotistica.storage.postgres import Database
 from iotistica.storage.sizes import Sizes
@@ -40,15 +40,25 @@ async def keep(database: Database, ages: Ages, now: datetime) -> None:
 async def keep_within(database: Database, most: int, now: datetime) -> Sizes:
     """Drop the oldest days of readings until no more than `most` bytes are taken (0: no bound); returns what is.
 
-    Values by the minute, which take as much, go with them; by the hour and the day they stay.
+    Values by the minute, which take as much, go with them; by the hour and the day they stay, so nothing goes
+    that these do not hold yet.
     """
     found = await _sizes(database)
-    if most and (before := budget.beyond(found.days, found.rollups, most, now.date())):
+    if most and (beyond := budget.beyond(found.days, found.rollups, most, now.date())):
+        before = min(beyond, await _held(database))
         await _drop(database, "readings", before)
         await _drop(database, "readings_1m", before)
         await partitions.drop_chunks_before(database, before)
         found = await _sizes(database)
     return found
+
+
+async def _held(database: Database) -> date:
+    """The day before which the rollups hold every reading, those that came late too."""
+    async with database.transaction() as tx:
+        at = await rollups.progress(tx)
+        late = await rollups.oldest_mark(tx)
+    return min(at.rolled_until, late or at.rolled_until).date() if at.engine == "plain" else date.max
 
 
 async def _sizes(database: Database) -> Sizes:

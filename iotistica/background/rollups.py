@@ -9,7 +9,6 @@ from typing import Final
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.background.retention import TABLES
 from iotistica.domain.rollups import floor
 from iotistica.room import Room
 from iotistica.storage import partitions, rollups
@@ -67,18 +66,20 @@ async def catch_up(
 
 
 async def _redo(database: Database, stop: asyncio.Event) -> None:
-    began = time.monotonic()
+    """Day by day backwards, so that an agent that sends old days for long keeps nobody's today waiting."""
+    began, before = time.monotonic(), datetime.max.replace(tzinfo=UTC)
     while not stop.is_set() and time.monotonic() - began < TURN:
         async with database.transaction() as tx:
-            oldest = await rollups.oldest_mark(tx)
+            newest = await rollups.newest_mark(tx, before)
             at = await rollups.progress(tx)
-        if oldest is None:
+        if newest is None:
             return
-        day = floor(oldest, DAY)
+        day = floor(newest, DAY)
         await partitions.make(database, {day.date()}, "readings_1h")
         if day + DAY > at.minutes_since:
             await partitions.make(database, {day.date()}, "readings_1m")
         marks = await rollups.redo(database, day)
+        before = day if marks < rollups.MARKS else before
         logger.bind(marks=marks, day=str(day.date())).debug("late hours computed anew")
 
 
@@ -89,8 +90,9 @@ async def _progress(database: Database) -> Progress:
 
 async def _partitions(database: Database, at: Progress, step: timedelta) -> None:
     until = min(at.rolled_until + step, at.closed_until)
-    for table in TABLES[1:]:
-        await partitions.make(database, _days(at.rolled_until, until), table)
+    await partitions.make(database, _days(at.rolled_until, until), "readings_1h")
+    if until > at.minutes_since:
+        await partitions.make(database, _days(max(at.rolled_until, at.minutes_since), until), "readings_1m")
 
 
 def _days(start: datetime, end: datetime) -> Iterable[date]:
@@ -99,7 +101,7 @@ def _days(start: datetime, end: datetime) -> Iterable[date]:
 
 async def _tell(database: Database, alarms: Alarms) -> None:
     at = await _progress(database)
-    behind = at.closed_until - at.rolled_until if at.engine == "plain" else timedelta()
+    behind = datetime.now(UTC) - at.rolled_until if at.engine == "plain" else timedelta()
     alarms.set(
         "rollups_behind",
         f"the rollups are {behind} behind: queries read single readings instead, and take longer"

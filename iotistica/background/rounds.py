@@ -33,13 +33,14 @@ async def run(
     async with lease.held(redis, "background", stop) as fence:
         if fence is None:
             return
+        erased: erasing.Reached = {}
         async with beside("rollups", rollups.follow(database, vitals.alarms, room)):
             while not stop.is_set():
                 now = datetime.now(UTC)
                 await retention.keep(database, ages, now)
                 await disk.look(database, ages, vitals, room, now)
                 shown = (await directory.tenants()).values()
-                await erasing.erase(database, shown, now, retention_days=ages.raw)
+                await erasing.erase(database, shown, now, erased, retention_days=ages.raw)
                 await _ledgers(redis, database, directory, now)
                 await leftovers.remove(database, now)
                 await delivery.look(redis, database, sorted(await directory.tenants()), vitals.alarms, now)

@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.rollups import floor
+from iotistica.domain.rollups import LONG_AGO, floor
+from iotistica.errors import Invalid
 from iotistica.storage import audit, rollups
 from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
@@ -44,8 +45,13 @@ VALUES (%(tenant)s, %(agent)s, %(device)s, %(metric)s, %(before)s) RETURNING {_C
 async def ask(
     tx: Tx, tenant: TenantId, agent: UUID, *, device: str | None, metric: str | None, before: datetime, by: Actor
 ) -> Erasure:
-    """Have readings deleted; the agent is one of the tenant's."""
+    """Have readings deleted; the agent is one of the tenant's. Raises `Invalid` if it has no such series."""
     asked = {"tenant": tenant, "agent": agent, "device": device, "metric": metric, "before": before}
+    if (device or metric) and await (await tx.execute(NAMES, asked)).fetchone() is None:
+        raise Invalid(
+            "the agent has no such series: give names as `device_name` and `metric_name` in GET /metrics/catalog",
+            "metric" if metric else "device",
+        )
     row = await row_as(tx, Erasure, ASK, asked)
     assert row is not None  # noqa: S101 it was just inserted
     what = {"device": device, "metric": metric, "before": before.isoformat()}
@@ -76,10 +82,10 @@ SELECT metric_name FROM series WHERE tenant_id = %(tenant)s AND agent_uuid = %(a
   AND (%(device)s::text IS NULL OR device_name = %(device)s)
   AND (%(metric)s::text IS NULL OR metric_name = %(metric)s)
 """
-FIRST_DAY: Final = """
+FIRST: Final = """
 SELECT min(time) FROM readings r JOIN agents a USING (agent_uuid)
 WHERE a.tenant_id = %(tenant)s AND r.agent_uuid = %(agent)s AND r.metric_name = ANY(%(names)s)
-  AND r.time >= %(reached)s AND r.time < %(before)s
+  AND r.time < %(before)s
 """
 ERASE: Final = """
 DELETE FROM readings r USING agents a WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = r.agent_uuid
@@ -90,7 +96,10 @@ UPDATE erasures SET readings = readings + %(readings)s, reached = %(reached)s,
     done_at = CASE WHEN %(done)s THEN now() END
 WHERE tenant_id = %(tenant)s AND erasure_id = %(erasure)s
 """
-UNLIMITED: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+PATIENT: Final = f"""
+SET LOCAL statement_timeout = '{rollups.LONGEST:.0f}s';
+SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0
+"""
 ROLLUPS: Final = "SELECT erase_rollups(%(agent)s, %(names)s, %(until)s)"
 # The hours of the last day, of which readings may be left, are computed anew.
 MARK: Final = """
@@ -100,34 +109,39 @@ FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz, interval '1
 
 
 async def step(tx: Tx, one: Erasure) -> bool:
-    """Delete the oldest day of it, or when none is left its rollups; True when it is done."""
+    """Delete the next day of it, or when none is left its rollups; True when it is done."""
+    await tx.execute(PATIENT)
     own = {"tenant": one.tenant_id, "agent": one.agent_uuid}
     rows = await (await tx.execute(NAMES, own | {"device": one.device_name, "metric": one.metric_name})).fetchall()
     names = [name for (name,) in rows]
     asked = own | {"names": names}
-    span = {"reached": one.reached, "before": one.before}
-    first = await (await tx.execute(FIRST_DAY, asked | span, prepare=False)).fetchone()
-    done, erased, reached = first is None or first[0] is None, 0, one.before
-    if first is not None and first[0] is not None:
-        start = floor(first[0], DAY)
-        reached = min(start + DAY, one.before)
-        await tx.execute(UNLIMITED)
-        erased = (await tx.execute(ERASE, asked | {"start": start, "end": reached}, prepare=False)).rowcount
-    else:
+    start: datetime | None = one.reached
+    if one.reached == LONG_AGO or one.reached >= one.before:
+        # At the end once more from the beginning: some may have come late while we were on our way.
+        row = await (await tx.execute(FIRST, asked | {"before": one.before}, prepare=False)).fetchone()
+        start = row[0] if row else None
+    erased, reached = 0, one.before
+    if start is None:
         await _rollups(tx, one, names)
+    else:
+        day = floor(start, DAY)
+        reached = min(day + DAY, one.before)
+        erased = (await tx.execute(ERASE, asked | {"start": day, "end": reached}, prepare=False)).rowcount
     counted = {"tenant": one.tenant_id, "erasure": one.erasure_id, "readings": erased, "reached": reached}
-    await tx.execute(COUNT, counted | {"done": done})
-    return done
+    await tx.execute(COUNT, counted | {"done": start is None})
+    return start is None
 
 
 async def _rollups(tx: Tx, one: Erasure, names: Sequence[str]) -> None:
     """Under the lock of whoever rolls up, or what it has read before would come back."""
     at = await rollups.claim(tx)
-    last = floor(one.before, DAY)
-    # TimescaleDB computes the last day anew by itself; a whole one would come back.
-    until = one.before if at.engine == "plain" else last
+    last, gone = floor(one.before, DAY), one.before < at.raw_since
+    # TimescaleDB computes the last day anew by itself, if it has readings; a whole one would come back.
+    until = one.before if at.engine == "plain" or gone else last
     await tx.execute(ROLLUPS, {"agent": one.agent_uuid, "names": list(names), "until": until})
-    if at.engine == "plain":
+    if at.engine == "plain" and gone:
+        await rollups.cut(tx, at, one.agent_uuid, one.before)
+    elif at.engine == "plain":
         await tx.execute(MARK, {"agent": one.agent_uuid, "since": last, "until": one.before})
 
 
@@ -136,15 +150,15 @@ SELECT a.agent_uuid, array_agg(s.metric_name) FROM agents a JOIN series s USING 
 WHERE a.tenant_id = %(tenant)s GROUP BY 1
 """
 OLD: Final = """
-DELETE FROM readings r USING agents a WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = r.agent_uuid
-  AND r.time >= %(start)s AND r.time < %(end)s
+DELETE FROM readings r WHERE r.time >= %(start)s AND r.time < %(end)s
+  AND r.agent_uuid = ANY(ARRAY(SELECT agent_uuid FROM agents a WHERE a.tenant_id = %(tenant)s))
 """
 ERASED: Final = "UPDATE tenants SET erased_until = %(until)s WHERE tenant_id = %(tenant)s"
 
 
 async def erase_day(tx: Tx, tenant: TenantId, day: datetime) -> int:
     """Delete a day of a tenant; returns how many readings."""
-    await tx.execute(UNLIMITED)
+    await tx.execute(PATIENT)
     asked = {"tenant": tenant, "start": day, "end": day + DAY}
     return (await tx.execute(OLD, asked, prepare=False)).rowcount
 

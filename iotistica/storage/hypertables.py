@@ -121,8 +121,8 @@ def _move(connection: Owner, ages: Ages, told: Told) -> None:
         _copy(connection, name)
         told(f"{name[-8:]}: day {number + 1} of {len(parts)}")
     continuous.make(connection)
-    first = _one(connection, "SELECT min(time) FROM readings") or datetime.now(UTC)
-    continuous.bring_in(connection, floor(first, DAY), told)
+    first = _one(connection, "SELECT greatest(min(time), max(p.raw_since)) FROM readings, rollup_progress p")
+    continuous.bring_in(connection, floor(first or datetime.now(UTC), DAY), told)
     continuous.keep(connection, ages)
     with connection.transaction():
         for name in continuous.NAMES:

@@ -12,6 +12,8 @@ from iotistica.domain.rollups import floor
 from iotistica.storage.postgres import Database, Tx, row_as
 
 LOCK: Final = "SET LOCAL lock_timeout = '1s'"  # above a usual transaction's length, or we would never get it
+# Before the other lock: who waits for this one must not hold up those who store.
+ROW: Final = "SELECT FROM rollup_progress FOR UPDATE"
 CLOSE: Final = """
 UPDATE rollup_progress SET closed_until = %(until)s
 FROM (SELECT pg_advisory_xact_lock(67351)) exclusive WHERE engine = 'plain' AND closed_until < %(until)s
@@ -32,6 +34,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     rolled_until: datetime
     raw_since: datetime
     minutes_since: datetime
+    hours_since: datetime
 
 
 async def close(database: Database, until: datetime) -> bool:
@@ -44,13 +47,16 @@ async def close(database: Database, until: datetime) -> bool:
         await tx.execute(LOCK)
         try:
             async with tx.transaction():
+                await tx.execute(ROW)
                 await tx.execute(CLOSE, {"until": until})
         except psycopg.errors.LockNotAvailable:
             return False
     return True
 
 
-PROGRESS: Final = "SELECT engine, closed_until, rolled_until, raw_since, minutes_since FROM rollup_progress"
+PROGRESS: Final = (
+    "SELECT engine, closed_until, rolled_until, raw_since, minutes_since, hours_since FROM rollup_progress"
+)
 # Held until the commit, so that of two processes that both believe they lead one waits.
 CLAIM: Final = PROGRESS + " FOR UPDATE"
 ROLLED: Final = "UPDATE rollup_progress SET rolled_until = %(until)s"
@@ -121,6 +127,7 @@ GROUP BY 1, 2, 3
 _READING: Final = f"agent_uuid, metric_name, time, quality, {USABLE} AS v"
 MINUTES: Final = _forward("minute", "readings_1m", "readings", FROM_RAW, _READING, "time")
 HOURS: Final = _forward("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket")
+HOURS_RAW: Final = _forward("hour", "readings_1h", "readings", FROM_RAW, _READING, "time")
 DAYS: Final = _forward("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket")
 
 
@@ -173,8 +180,13 @@ async def advance(database: Database, step: timedelta) -> timedelta:
         at = await claim(tx)
         if at.engine != "plain" or at.rolled_until >= at.closed_until:
             return timedelta()
-        until = min(at.closed_until, at.rolled_until + step)
-        for statement, width in ((MINUTES, MINUTE), (HOURS, HOUR), (DAYS, DAY)):
+        if at.rolled_until < at.minutes_since:  # history, of which no minutes are kept
+            until = min(at.closed_until, at.minutes_since, floor(at.rolled_until, HOUR) + max(step, HOUR))
+            statements = [(HOURS_RAW, HOUR), (DAYS, DAY)]
+        else:
+            until = min(at.closed_until, at.rolled_until + step)
+            statements = [(MINUTES, MINUTE), (HOURS, HOUR), (DAYS, DAY)]
+        for statement, width in statements:
             span = {"start": floor(at.rolled_until, width), "end": floor(until, width)}
             if span["start"] < span["end"]:
                 await tx.execute(statement, span)
@@ -183,6 +195,7 @@ async def advance(database: Database, step: timedelta) -> timedelta:
 
 
 OLDEST_MARK: Final = "SELECT min(hour) FROM rollup_marks"
+NEWEST_MARK: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
 TAKE: Final = """
 DELETE FROM rollup_marks WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM rollup_marks WHERE hour >= %(start)s AND hour < %(end)s LIMIT %(marks)s))
@@ -193,6 +206,12 @@ RETURNING agent_uuid, hour
 async def oldest_mark(tx: Tx) -> datetime | None:
     """The first hour that must be computed anew."""
     row = await (await tx.execute(OLDEST_MARK)).fetchone()
+    return row[0] if row else None
+
+
+async def newest_mark(tx: Tx, before: datetime) -> datetime | None:
+    """The last hour before then that must be computed anew."""
+    row = await (await tx.execute(NEWEST_MARK, {"before": before})).fetchone()
     return row[0] if row else None
 
 
@@ -220,6 +239,18 @@ async def _recompute(tx: Tx, at: Progress, day: datetime, marked: Sequence[tuple
     await _run(tx, LATE_HOURS, kept, day, min(end, floor(rolled, HOUR)))
     await _run(tx, LATE_HOURS_RAW, gone, day, min(end, floor(rolled, HOUR)))
     await _run(tx, LATE_DAYS, sorted({(agent, day) for agent, _ in marked}), day, min(end, floor(rolled, DAY)))
+
+
+async def cut(tx: Tx, at: Progress, agent: UUID, before: datetime) -> None:
+    """Make anew the hour and the day of `before` of what finer rollups hold of them: their readings are gone.
+
+    What is no longer held finer was dropped whole.
+    """
+    day, hour = floor(before, DAY), floor(before, HOUR)
+    if hour < before and hour >= at.minutes_since:
+        await _run(tx, LATE_HOURS, [(agent, hour)], day, day + DAY)
+    if day < before and day >= at.hours_since:
+        await _run(tx, LATE_DAYS, [(agent, day)], day, day + DAY)
 
 
 async def _run(

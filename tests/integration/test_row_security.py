@@ -85,7 +85,7 @@ async def test_without_its_own_check_the_api_reads_no_foreign_row(
         assert await users_.page(tx, other[0], after=None, limit=10) == []
         now = datetime.fromtimestamp(NOW / 1e6, UTC)
         start, end = now - timedelta(minutes=1), now + timedelta(minutes=1)
-        assert await timeseries.raw(tx, other[0], other[1], "m", start=start, end=end, limit=10) == []
+        assert (await timeseries.raw(tx, other[0], other[1], "m", start=start, end=end, limit=10)).values == []
         cursor = await tx.execute("SELECT count(*) FROM readings_with_series")
         assert await cursor.fetchone() == (0,)
 
@@ -206,7 +206,9 @@ def test_whoever_reads_readings_joins_agents() -> None:
         "readings.MISSING": "by the keys of rows just staged",
         "readings.STORE_OLD": "inserts what was decoded from an agent's own topic",
         "erasures.ERASED": "says how far it is",
-        **dict.fromkeys(("rollups.MINUTES", "rollups.HOURS", "rollups.DAYS"), "rolls up every tenant's readings"),
+        **dict.fromkeys(
+            (f"rollups.{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")), "rolls up every tenant's"
+        ),
         **dict.fromkeys(
             (f"rollups.LATE_{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")), "by agents' own marks"
         ),
