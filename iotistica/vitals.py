@@ -12,13 +12,14 @@ from iotistica.storage.inbox import Inbox
 
 
 class Storage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Bytes on the disk, and how long it will do; `free` is known where the database is on this machine."""
+    """Bytes on the disk, and the days until it or the budget is `full`; `free` is of a disk of this machine."""
 
     readings: int
     rollups: int
     free: int | None
     bytes_a_day: int
     days_left: float | None
+    full: str | None
 
 
 class Vitals(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ async def look(database: Database, ages: Ages, vitals: Vitals, room: Room, now: 
     """Do it once; `vitals` show it."""
     found = await retention.keep_within(database, ages.bytes, now)
     room.level()
-    seen = forecast(found.days, found.rollups, room.free, now.date())
+    seen = forecast(found.days, found.rollups, room.free, now.date(), ages.bytes)
     vitals.storage[:] = [
         Storage(
             readings=found.total - found.rollups,
@@ -25,10 +25,11 @@ async def look(database: Database, ages: Ages, vitals: Vitals, room: Room, now: 
             free=room.free,
             bytes_a_day=seen.bytes_a_day,
             days_left=None if seen.days_left is None else round(seen.days_left, 1),
+            full=seen.full,
         )
     ]
-    # With a budget the oldest days make room in time.
-    soon = seen.days_left is not None and seen.days_left < SOON and not ages.bytes
+    # Where the budget is full first, the oldest days make room in time.
+    soon = seen.days_left is not None and seen.days_left < SOON and seen.full == "disk"
     vitals.alarms.set(
         ALARM,
         f"the disk is full in {seen.days_left or 0:.0f} days: make it larger, or set IOTISTICA_BUDGET_GB"

@@ -10,6 +10,8 @@ from iotistica.domain.budget import forecast, reserve
 from iotistica.settings import Settings
 from iotistica.storage import sizes
 
+LONG = 3650  # days
+
 
 @click.command()
 @click.pass_obj
@@ -18,7 +20,8 @@ def disk(settings: Settings) -> None:
     found = in_database(settings, sizes.sizes)
     ours = not settings.database_url
     usage = shutil.disk_usage(settings.data_path) if ours else None
-    seen = forecast(found.days, found.rollups, usage and usage.free, datetime.now(UTC).date())
+    most = int(settings.budget_gb * 1e9)
+    seen = forecast(found.days, found.rollups, usage and usage.free, datetime.now(UTC).date(), most)
     lines = [
         ("readings", f"{_size(found.total - found.rollups)} in {len(found.days)} days"),
         ("rollups", _size(found.rollups)),
@@ -30,7 +33,10 @@ def disk(settings: Settings) -> None:
         kept = settings.disk_reserve_mb << 20 or reserve(usage.total)
         lines.append(("free", f"{_size(usage.free)} of {_size(usage.total)}, {_size(kept)} of it kept free"))
     left = "the database is elsewhere: look at its disk" if usage is None else "nothing can be said yet"
-    lines.append(("left", left if seen.days_left is None else f"{seen.days_left:.0f} days"))
+    if seen.days_left is not None:
+        days = f"{seen.days_left:.0f} days" if seen.days_left < LONG else "more than ten years"
+        left = f"{days}, until the {seen.full} is full"
+    lines.append(("left", left))
     for name, text in lines:
         click.echo(f"{name:10}{text}")
 

@@ -26,8 +26,8 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
     """Bring in readings from a CSV, Parquet or Arrow FILE, such as an export.
 
     It needs columns time, value, and metric or metric_name; unit, quality, protocol, device_name, device_uuid,
-    endpoint_uuid, extra, anomaly_score and anomaly_threshold are taken too. What is stored already stays as it
-    is, so after an interruption run it again.
+    endpoint_uuid, extra, anomaly_score and anomaly_threshold are taken too. Times without a zone are UTC. What is
+    stored already stays as it is, so after an interruption run it again. Ends with 1 if rows were rejected.
     """
     began = told = time.monotonic()
 
@@ -62,3 +62,9 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
     )
     for reason, count in sorted(outcome.rejected.items()):
         click.echo(f"  rejected, {reason}: {count:,}")
+    for number, why in outcome.bad:
+        click.echo(f"    row {number:,}: {why}")
+    if outcome.texts:
+        click.echo(f"  {outcome.texts:,} of the values are text and no numbers; they are kept as text")
+    if outcome.rejected:
+        raise SystemExit(1)

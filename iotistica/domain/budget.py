@@ -15,10 +15,11 @@ Level = Literal["ok", "low", "short"]
 
 
 class Forecast(NamedTuple):
-    """Bytes a day, and the days until the disk or the budget is full; None where nothing can be said."""
+    """Bytes a day, and the days until what is `full` first; None where nothing can be said."""
 
     bytes_a_day: int
     days_left: float | None
+    full: Literal["disk", "budget"] | None
 
 
 def reserve(total: int) -> int:
@@ -33,14 +34,21 @@ def level(free: int, kept: int) -> Level:
     return "low" if free < 2 * kept else "ok"
 
 
-def forecast(days: Sequence[tuple[date, int]], rollups: int, free: int | None, today: date) -> Forecast:
-    """By the last week of whole days, rollups in proportion; `free` bytes are left."""
+def forecast(
+    days: Sequence[tuple[date, int]], rollups: int, free: int | None, today: date, most: int = 0
+) -> Forecast:
+    """By the last week of whole days, rollups in proportion; `free` bytes are left, `most` may be taken, 0: all."""
     recent = [size for day, size in days if today - timedelta(days=WEEK) <= day < today]
     readings = sum(size for _, size in days)
     if not recent or not readings:
-        return Forecast(0, None)
+        return Forecast(0, None, None)
     a_day = int(sum(recent) / len(recent) * (1 + rollups / readings))
-    return Forecast(a_day, None if free is None or not a_day else max(free, 0) / a_day)
+    left = most - readings - rollups if most else None
+    if not a_day or (free is None and left is None):
+        return Forecast(a_day, None, None)
+    if left is not None and (free is None or left < free):
+        return Forecast(a_day, max(left, 0) / a_day, "budget")
+    return Forecast(a_day, max(free or 0, 0) / a_day, "disk")
 
 
 def beyond(days: Sequence[tuple[date, int]], rollups: int, most: int, today: date) -> date | None:

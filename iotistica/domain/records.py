@@ -25,7 +25,7 @@ NAMES: Final = {
 }
 """Our names and what they may be called in a file."""
 NEEDED: Final = ("time", "value")
-TRUTHS: Final = {"true": True, "false": False, "True": True, "False": False}
+TRUTHS: Final = {"true": True, "false": False}
 
 
 def columns(header: list[str]) -> dict[str, str]:
@@ -45,8 +45,8 @@ def reading_of(row: Mapping[str, Any], context: Context) -> Reading:
     extra = _extra(cells.pop("extra", None))
     if "time" not in cells:
         raise InvalidMessage("bad_time", "none")
-    if cells.get("value") in TRUTHS:  # a file of text has no other way to say it
-        cells["value"] = TRUTHS[cells["value"]]
+    if isinstance(text := cells.get("value"), str):  # a file of text has no other way to say it
+        cells["value"] = TRUTHS.get(text.strip().lower(), text)
     whole = cells.pop("metric_name", None)
     if "metric" not in cells:  # its name already holds the device's
         cells.pop("device_name", None)

@@ -33,7 +33,9 @@ SeriesKey = tuple[UUID, str]
 class Catalogue:
     """What is known of each series; learnt only from committed transactions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, corrects: bool = True) -> None:
+        """`corrects`: whether what these readings say of a series takes the place of what was said before."""
+        self._corrects = corrects
         self._known: Learned = {}
         self._size = 0
 
@@ -72,7 +74,7 @@ class Catalogue:
             del learned[agent][name]
         if new:
             await table.add(tx, new)
-        if changed:
+        if changed and self._corrects:
             SERIES.add(await table.update(tx, changed), {"outcome": "changed"})
         if conflicts:
             SERIES.add(conflicts, {"outcome": "device_conflict"})

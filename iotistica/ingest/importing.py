@@ -24,17 +24,23 @@ from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
 
 ROWS: Final = 10_000  # in a transaction
+SHOWN: Final = 10  # rejected rows that are told of
 Row = Mapping[str, Any]
 
 
 class Outcome(msgspec.Struct):
-    """Rows so far: rows == stored + duplicate + rejected."""
+    """Rows so far: rows == stored + duplicate + rejected; `texts` of them have a text that is no number.
+
+    `bad` are the first rows that were rejected, each counted from 1 with its reason.
+    """
 
     rows: int = 0
     stored: int = 0
     duplicate: int = 0
     conflict: int = 0
+    texts: int = 0
     rejected: dict[str, int] = {}
+    bad: list[tuple[int, str]] = []
 
 
 async def bring_in(
@@ -48,13 +54,13 @@ async def bring_in(
     told: Callable[[Outcome], None],
 ) -> Outcome:
     """Store the rows of a CSV, Arrow or Parquet file; `told` hears how far it is. Raises `Invalid`."""
-    outcome, catalogue, directory = Outcome(rejected={}), Catalogue(), Directory(database)
+    outcome, catalogue, directory = Outcome(rejected={}), Catalogue(corrects=False), Directory(database)
     rows = _rows(path)
-    while some := await asyncio.to_thread(lambda: list(itertools.islice(rows, ROWS))):
+    while some := await asyncio.to_thread(_some, rows, outcome):
         now = time.time_ns() // 1000
         context = Context(protocol=protocol, received=now, oldest=now - retention_days * partitions.DAY_US)
         batch = Batch()
-        batch.add(tenant, agent, _found(some, context), now)
+        batch.add(tenant, agent, _found(some, context, outcome), now)
         await partitions.make(database, batch.days())
         stored = await storing.store(database, catalogue, batch, await directory.tenants())
         outcome.rows += batch.counts[agent].found
@@ -67,20 +73,34 @@ async def bring_in(
     return outcome
 
 
-def _found(rows: list[Row], context: Context) -> Found:
+def _some(rows: Iterator[Row], outcome: Outcome) -> list[Row]:
+    try:
+        return list(itertools.islice(rows, ROWS))
+    except Invalid as exc:
+        if not outcome.rows:
+            raise
+        raise Invalid(f"{exc}; the {outcome.rows:,} rows before are stored: mend it and import it again") from exc
+
+
+def _found(rows: list[Row], context: Context, outcome: Outcome) -> Found:
     found = Found([], {})
-    for row in rows:
+    for number, row in enumerate(rows, outcome.rows + 1):
         try:
-            found.readings.append(reading_of(row, context))
+            reading = reading_of(row, context)
         except InvalidMessage as exc:
             found.reject(exc.code)
+            if len(outcome.bad) < SHOWN:
+                outcome.bad.append((number, f"{exc.code} {exc.detail}".strip()))
+            continue
+        outcome.texts += reading.value is None and row.get("value") not in (None, "")
+        found.readings.append(reading)
     return found
 
 
 def _rows(path: Path) -> Iterator[Row]:
     """The rows of a file by our names of its columns."""
     kind = path.suffix.lower()
-    readers = {".csv": _csv, ".parquet": _parquet, ".arrow": _arrow, ".arrows": _arrow}
+    readers = {".csv": _csv, ".parquet": _parquet, ".arrow": _arrow, ".arrows": _arrow, ".feather": _arrow}
     if kind not in readers:
         raise Invalid(f"{path.name}: the name must end in {', '.join(readers)}")
     try:
@@ -112,6 +132,11 @@ def _arrow(path: Path) -> Iterator[Row]:
     from pyarrow import ipc, memory_map
 
     with memory_map(str(path)) as source:
+        if source.read(6) == b"ARROW1":  # a file, which is a stream with an index
+            file = ipc.open_file(source)
+            yield from _batches(map(file.get_batch, range(file.num_record_batches)), file.schema.names)
+            return
+        source.seek(0)
         reader = ipc.open_stream(source)
         yield from _batches(reader, reader.schema.names)
 

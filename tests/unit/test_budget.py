@@ -23,12 +23,15 @@ def test_rollups_stop_before_readings_do() -> None:
 
 
 def test_a_forecast_is_of_the_last_week() -> None:
-    """Rollups grow with the readings; the day that is not over yet says nothing."""
+    """Rollups grow with the readings; the day that is not over yet says nothing; a budget may be full before."""
     days = [(TODAY - timedelta(days=n), 100 if n < 8 else 1) for n in range(30)]
     readings = sum(size for _, size in days)
-    assert forecast(days, readings, 2000, TODAY) == (200, 10.0)
-    assert forecast([], 0, 2000, TODAY) == (0, None)
-    assert forecast(days, 0, None, TODAY) == (100, None)
+    assert forecast(days, readings, 2000, TODAY) == (200, 10.0, "disk")
+    assert forecast([], 0, 2000, TODAY) == (0, None, None)
+    assert forecast(days, 0, None, TODAY) == (100, None, None)
+    assert forecast(days, 0, 2000, TODAY, readings + 500) == (100, 5.0, "budget")
+    assert forecast(days, 0, 2000, TODAY, readings + 5000) == (100, 20.0, "disk")
+    assert forecast(days, 0, None, TODAY, 1) == (100, 0.0, "budget")
 
 
 @given(st.lists(st.integers(0, 1000), max_size=20), st.integers(0, 1000), st.integers(1, 20_000))
