@@ -1,7 +1,7 @@
 """One table from our errors to HTTP answers, as RFC 9457 problems with an `error` for older clients."""
 
 import math
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
@@ -22,7 +22,7 @@ STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 TITLES: Final = {400: "Bad request", 401: "Not logged in", 404: "Not found", 405: "Method not allowed"}
 
 
-def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, object]]:
+def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, object]]:
     """The problem document of any error."""
     status, title = next(
         (answer for kind in type(exc).__mro__ if (answer := STATUS.get(kind))), (500, "Internal error")
@@ -33,7 +33,9 @@ def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, obje
     elif isinstance(exc, HTTPException):
         status, title, detail = exc.status_code, TITLES.get(exc.status_code, "Request refused"), exc.detail
         if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
-            extra = {"errors": [{"path": e.get("key", ""), "message": e.get("message", "")} for e in exc.extra]}
+            found = [_explained(request, e.get("key", ""), e.get("message", "")) for e in exc.extra]
+            detail = "; ".join(f"{e['path']}: {e['message']}" if e["path"] else e["message"] for e in found)
+            extra = {"errors": found}
     elif isinstance(exc, errors.Invalid) and exc.path:
         extra = {"errors": [{"path": exc.path, "message": detail}]}
     if status == 500:
@@ -51,3 +53,13 @@ def answer(_: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, obje
         **extra,
     }
     return Response(problem, status_code=status, media_type="application/problem+json", headers=headers)
+
+
+def _explained(request: Request[Any, Any, Any], key: str, message: str) -> dict[str, str]:
+    """An error of one parameter, by the name that the caller knows; where only some words will do, with those."""
+    handler = request.scope.get("route_handler")
+    field = handler.parsed_fn_signature.parameters.get(key) if handler else None
+    if field is not None and message.startswith("Invalid enum value"):
+        words = [word for kind in (field.annotation, *get_args(field.annotation)) for word in get_args(kind)]
+        message += f"; there are {', '.join(word for word in words if isinstance(word, str))}"
+    return {"path": key.rstrip("_"), "message": message}

@@ -8,6 +8,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from iotistica.api.given import Call
+from iotistica.api.parameters import Parameters
 from iotistica.api.principals import Doorman, NoCredential, Principal
 from iotistica.domain.ids import TenantId
 from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, may
@@ -33,6 +34,7 @@ class Guard:
         self._rare = Limit("administration", settings.admin_limit)
         self._agent = Limit("agent", settings.agent_limit)
         self._wrong = wrong(settings)
+        self._parameters = Parameters()
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         permission = handler.opt.get("permission", "")
@@ -58,6 +60,7 @@ class Guard:
                 f"this needs the role {rule.least}" + (f" and the scope {permission}" * (principal.kind == "key"))
             )
         await self._limits.hit(self._rare if rule.rare else self._user, str(principal.id), tenant=principal.tenant)
+        self._parameters.check(connection, handler)  # agents of every age may send what we do not know
 
     async def _identify(self, connection: Connection, *, fresh: bool) -> Principal:
         """Who it is. Wrong credentials count against the address they come from, right ones never wait for it."""
