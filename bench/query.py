@@ -161,13 +161,14 @@ def questions(year: Year) -> list[Question]:
             store = await kept.of_agent(tx, year.tenant, agent, LONG_AGO, now)
             assert store is not None
             since = now - timedelta(days=9999)
-            return await latest.latest(
-                tx, year.tenant, agent, now=now, since=since, stale=store.stale, only=None, limit=1000
-            )
+            names = await latest.names(tx, year.tenant, agent, only=None, after=None, limit=1001)
+            return await latest.latest(tx, year.tenant, agent, names, now=now, since=since, stale=store.stale)
 
     async def catalogue(database: Database) -> object:
         async with database.transaction(year.tenant) as tx:
-            return await catalog.page(tx, year.tenant, {}, after=None, now=datetime.now(UTC), limit=101)
+            return await catalog.page(
+                tx, year.tenant, {}, after=None, now=datetime.now(UTC), since=LONG_AGO, limit=101
+            )
 
     def series(start: datetime, width: str | None, tz: str | None = None) -> dict[str, Any]:
         asked = {"metric": metric, "start": start.isoformat(), "end": end.isoformat(), "interval": width, "tz": tz}

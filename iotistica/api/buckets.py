@@ -55,7 +55,7 @@ async def bucketed(
     """The buckets that have readings, and how they were found; raises `Invalid` and `NotFound`."""
     width, zone = intervals.interval(by.interval), intervals.zone(by.tz)
     async with database.transaction(tenant) as tx:
-        range_ = await of_agent(tx, tenant, span.agent, span.start, span.end)
+        range_ = await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone)
         how = plan(width, range_.start, range_.end, asked, range_.kept, zone=zone, only=by.source)
         series = [(span.agent, span.metric)]
         rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=LONGEST)

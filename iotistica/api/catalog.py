@@ -13,6 +13,7 @@ from iotistica.api.guard import tenant_of
 from iotistica.api.inputs import Limit
 from iotistica.errors import Invalid
 from iotistica.storage import catalog as table
+from iotistica.storage import kept
 from iotistica.storage.catalog import Entry
 
 
@@ -37,8 +38,10 @@ async def catalog(
     """Every series of the tenant, by agent and name, with the times of its first and its last measurement."""
     tenant = tenant_of(request)
     filters = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol, "metric": metric_name}
+    now, after = datetime.now(UTC), _after(cursor)
     async with database.transaction(tenant) as tx:
-        rows = await table.page(tx, tenant, filters, after=_after(cursor), now=datetime.now(UTC), limit=limit + 1)
+        since = (await kept.of_agents(tx, tenant, [], now, now)).shown_since(now)
+        rows = await table.page(tx, tenant, filters, after=after, now=now, since=since, limit=limit + 1)
     last = rows[limit - 1] if len(rows) > limit else None
     return Catalog(
         count=len(rows[:limit]),

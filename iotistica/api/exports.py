@@ -14,7 +14,7 @@ from iotistica.api import formats
 from iotistica.api.formats import MEDIA, Format, Writer
 from iotistica.api.given import Call, Data
 from iotistica.api.guard import tenant_of
-from iotistica.api.ranges import Time, names, of_agent
+from iotistica.api.ranges import Exactly, Names, Time, names, of_agent, single
 from iotistica.domain.intervals import moment
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage import extracts
@@ -26,16 +26,19 @@ MOST: Final = 8 << 20  # bytes of a slice, some 60,000 rows
 FIRST: Final = timedelta(hours=1)
 LONGEST: Final = timedelta(days=366)
 SHORTEST: Final = timedelta(microseconds=1)
+NAMES: Final = 200  # series of one microsecond at a time; each has some kB at most
+PIECE: Final = 1 << 18  # bytes
 
 
-@get("/{agent:uuid}/export", opt={"permission": "readings.read"}, media_type="text/csv")
+@get("/{agent:uuid}/export", opt={"permission": "readings.read"})
 async def export(
     request: Call,
     database: Data,
     agent: FromPath[UUID],
     start: Time = None,
     end: Time = None,
-    metrics: Annotated[str | None, QueryParameter(max_length=8192, description="names by commas")] = None,
+    metrics: Names = None,
+    exactly: Exactly = None,
     format_: Annotated[Format, QueryParameter(name="format")] = "csv",
     after: Annotated[
         str | None,
@@ -44,17 +47,25 @@ async def export(
 ) -> Stream:
     """Every reading of [start, end) as it is stored, by time and name; of the last day unless asked.
 
-    An answer that breaks off is not complete; `after` goes on where it broke.
+    An answer that breaks off is not complete; `after` goes on where it broke, and needs no `start`.
     """
     tenant, writer, last = tenant_of(request), formats.writer(format_), _last(after, datetime.now(UTC))
+    begin = start or (last[0].isoformat() if last else None)
     async with database.transaction(tenant) as tx:
-        asked = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
-    extract = Extract(tenant, agent, names(metrics), last)
-    begin = max(asked.start, asked.kept.raw_since, last[0] if last else asked.start)
+        asked = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
+    extract = Extract(tenant, agent, names(metrics, exactly), last)
+    whole = single(asked)
+    since = max(whole.start, last[0]) if last else whole.start
+    sent = _sent(database, writer, extract, since, asked.end)
+    first = await anext(sent)  # while it can still be answered otherwise
     return Stream(
-        _sent(database, writer, extract, begin, asked.end),
+        _pieces(first, sent),
         media_type=MEDIA[format_],
-        headers={"Content-Disposition": f'attachment; filename="{agent}.{format_}"'},
+        headers={
+            "Content-Disposition": f'attachment; filename="{agent}.{format_}"',
+            "Iotistica-Start": since.isoformat(),
+            "Iotistica-End": asked.end.isoformat(),
+        },
     )
 
 
@@ -76,6 +87,15 @@ async def _sent(
     yield await asyncio.to_thread(writer.end)
 
 
+async def _pieces(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same in pieces, each of which even a slow reader takes within the time that the server allows it."""
+    for at in range(0, len(first), PIECE):
+        yield first[at : at + PIECE]
+    async for part in rest:
+        for at in range(0, len(part), PIECE):
+            yield part[at : at + PIECE]
+
+
 async def slices(database: Database, extract: Extract, start: datetime, end: datetime) -> AsyncIterator[bytes]:
     """Rows of [start, end), each slice read in a transaction of its own: who reads slowly holds nothing of ours."""
     width = FIRST
@@ -85,11 +105,24 @@ async def slices(database: Database, extract: Extract, start: datetime, end: dat
             async with database.transaction(extract.tenant) as tx:
                 rows = await extracts.read(tx, extract, start, until, most=MOST)
         except (TooMuchError, TooSlow):
-            if width <= SHORTEST:
-                raise
-            width = max(width / 4, SHORTEST)
+            if width > SHORTEST:
+                width = max(width / 4, SHORTEST)
+                continue
+            async for rows in _instant(database, extract, start, until):
+                yield rows
+            start = until
             continue
         if rows:
             yield rows
         start = until
         width = min(width * 2, LONGEST) if len(rows) < SMALL else width
+
+
+async def _instant(database: Database, extract: Extract, start: datetime, end: datetime) -> AsyncIterator[bytes]:
+    """Rows of one microsecond that are too many for a slice, by name."""
+    async with database.transaction(extract.tenant) as tx:
+        found = await extracts.names(tx, extract, start, end)
+    for at in range(0, len(found), NAMES):
+        some = extract._replace(metrics=found[at : at + NAMES])
+        async with database.transaction(extract.tenant) as tx:
+            yield await extracts.read(tx, some, start, end, most=MOST)

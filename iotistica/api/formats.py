@@ -9,7 +9,7 @@ from iotistica.storage.extracts import COLUMNS, HEADER
 
 Format = Literal["csv", "arrow", "parquet"]
 MEDIA: Final[dict[Format, str]] = {
-    "csv": "text/csv; charset=utf-8",
+    "csv": "text/csv",
     "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
 }

@@ -1,5 +1,6 @@
 """Several series in one question: chosen by tags, brought to one grid, joined, and turned into rates."""
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,12 +22,14 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.merging import Merge, merge
 from iotistica.domain.queries import Plan, longest, plan
 from iotistica.domain.rates import RateOptions, rates
-from iotistica.errors import Invalid
+from iotistica.errors import Invalid, TooSlow
 from iotistica.storage import aggregates, selection
 from iotistica.storage.postgres import Tx
 from iotistica.storage.selection import Filter, Tag, Tagged
 
 SERIES: Final = 200  # of one query
+PATIENCE: Final = 8.0  # seconds after which no further statement begins: each may take long by itself
+COUNTED: Final = ("last", "first", "max", "min")  # of a counter: a mean over its fall is of nothing
 ROWS: Final = 100_000  # values of one answer, all its queries and series together
 
 Text = Annotated[str, Meta(max_length=256)]
@@ -40,12 +43,15 @@ class FilterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`metric` is a series' whole name, or the metric of any device; `downsample` is such as 5m-avg."""
+    """`metric` is a series' whole name, or the metric of any device; `downsample` is such as 5m-avg.
+
+    Without one it is 1h-avg, of counters 1h-last.
+    """
 
     metric: Annotated[str, Meta(min_length=1, max_length=512)]
     agent_uuids: Annotated[list[UUID], Meta(min_length=1, max_length=1000)] | None = None
     aggregator: Merge = "avg"
-    downsample: Annotated[str, Meta(max_length=32)] = "1h-avg"
+    downsample: Annotated[str, Meta(max_length=32)] | None = None
     fill: Fill = "none"
     rate: bool = False
     rate_options: RateOptions = RateOptions()
@@ -89,28 +95,37 @@ async def query(request: Call, database: Data, data: JSONBody[Body]) -> Lines:
     """Lines of many series on one grid; of a filter with `group_by` those that share the tag become one."""
     tenant = tenant_of(request)
     results: list[list[Line]] = []
-    left = ROWS
+    left, until = ROWS, time.monotonic() + PATIENCE
     async with database.transaction(tenant) as tx:
-        asked = await of_agents(tx, tenant, None, data.start, data.end)
+        asked = await of_agents(tx, tenant, None, data.start, data.end, zone=intervals.zone(data.tz))
         for at, one in enumerate(data.queries):
-            results.append(await _answer(tx, tenant, one, asked, data.tz, f"queries[{at}]", most=left))
+            results.append(await _answer(tx, tenant, one, asked, data.tz, f"queries[{at}]", most=left, until=until))
             left -= sum(len(line.dps) for line in results[-1])
     return Lines(query_count=len(results), start=asked.start, end=asked.end, results=results)
 
 
 async def _answer(
-    tx: Tx, tenant: TenantId, one: Query, asked: Asked, tz: str | None, path: str, *, most: int
+    tx: Tx, tenant: TenantId, one: Query, asked: Asked, tz: str | None, path: str, *, most: int, until: float
 ) -> list[Line]:
     if one.agent_uuids is None and not one.filters:
         raise Invalid("name agents, or a filter", f"{path}.agent_uuids")
     if one.rate and one.percentiles:
         raise Invalid("a rate has no percentiles", f"{path}.percentiles")
-    width, _, name = one.downsample.partition("-")
+    counter = one.rate and one.rate_options.counter
+    width, _, name = (one.downsample or ("1h-last" if counter else "1h-avg")).partition("-")
     names = [f"p{fraction:g}" for fraction in one.percentiles] or [name or "avg"]
     wanted = [rules.named(found, f"{path}.downsample") for found in names]
     interval = intervals.interval(width, f"{path}.downsample")
+    if counter and names[0] not in COUNTED:
+        raise Invalid(
+            f"the rate of a counter is one of {', '.join(COUNTED)}: such as 5m-last", f"{path}.downsample"
+        )
     filters = [Filter(f.tagk, f.type, f.filter) for f in one.filters]
-    series = await selection.of_metric(tx, tenant, one.metric, one.agent_uuids, filters, limit=SERIES + 1)
+    _in_time(until)
+    series = await selection.of_metric(
+        tx, tenant, one.metric, one.agent_uuids, filters, limit=SERIES + 1, path=f"{path}.filters"
+    )
+    _in_time(until)
     if len(series) > SERIES:
         raise Invalid(f"more than {SERIES} series: narrow it down", f"{path}.filters")
     if not series:
@@ -129,6 +144,11 @@ async def _answer(
         for group in _groups(one, series)
         for number, percentile in enumerate(one.percentiles or [None])
     ]
+
+
+def _in_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise TooSlow("the queries took too long together: ask for fewer at once, or shorter ranges")
 
 
 def _groups(one: Query, series: Sequence[Tagged]) -> list[list[int]]:

@@ -14,7 +14,7 @@ from iotistica.api.exports import export
 from iotistica.api.given import Call, Data
 from iotistica.api.guard import tenant_of
 from iotistica.api.queries import query
-from iotistica.api.ranges import Part, Time, names, of_agent, parts
+from iotistica.api.ranges import Exactly, Names, Part, Time, names, of_agent, parts
 from iotistica.api.timeseries import timeseries
 from iotistica.api.writing import write
 from iotistica.domain.rollups import LONG_AGO, cover, widen
@@ -24,7 +24,8 @@ from iotistica.storage import latest as table
 from iotistica.storage.summaries import Summary
 from iotistica.storage.timeseries import Value
 
-Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+After = Annotated[str | None, QueryParameter(max_length=512, description="`next` of the page before")]
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: UUID
     count: int
     readings: list[Value]
+    next: str | None
+    """Give it as `after` for the following series."""
 
 
 @get("/{agent:uuid}/latest", opt={"permission": "readings.read"})
@@ -40,8 +43,10 @@ async def latest(
     request: Call,
     database: Data,
     agent: FromPath[UUID],
-    metrics: Annotated[str | None, QueryParameter(max_length=8192, description="names by commas")] = None,
+    metrics: Names = None,
+    exactly: Exactly = None,
     limit: Limit = 1000,
+    after: After = None,
 ) -> Latest:
     """The newest reading of each series by measured time; what a fast clock dated ahead waits for its time."""
     tenant, now = tenant_of(request), datetime.now(UTC)
@@ -49,11 +54,15 @@ async def latest(
         store = await kept.of_agent(tx, tenant, agent, LONG_AGO, now)
         if store is None:
             raise NotFound
-        since, only = store.shown_since(now), names(metrics)
-        rows = await table.latest(
-            tx, tenant, agent, now=now, since=since, stale=store.stale, only=only, limit=limit
-        )
-    return Latest(agent_uuid=agent, count=len(rows), readings=rows)
+        some = await table.names(tx, tenant, agent, only=names(metrics, exactly), after=after, limit=limit + 1)
+        since = store.shown_since(now)
+        rows = await table.latest(tx, tenant, agent, some[:limit], now=now, since=since, stale=store.stale)
+    return Latest(
+        agent_uuid=agent,
+        count=len(rows),
+        readings=rows,
+        next=some[limit - 1] if len(some) > limit else None,
+    )
 
 
 class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +72,8 @@ class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[Part]
     total_metrics: int
     metrics: list[Summary]
+    next: str | None
+    """Give it as `after` for the following series."""
 
 
 @get("/{agent:uuid}/summary", opt={"permission": "readings.read"})
@@ -73,6 +84,7 @@ async def summary(
     start: Time = None,
     end: Time = None,
     limit: Limit = 1000,
+    after: After = None,
 ) -> SummaryView:
     """Per series the number of readings, the first, the last and the range; of the last day unless asked."""
     tenant = tenant_of(request)
@@ -80,7 +92,8 @@ async def summary(
         asked = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
         since, until = widen(asked.start, asked.end, asked.kept)
         segments = cover(since, until, asked.kept)
-        rows = await summaries.summary(tx, tenant, agent, segments, limit=limit)
+        some = await table.names(tx, tenant, agent, only=None, after=after, limit=limit + 1)
+        rows = await summaries.summary(tx, tenant, agent, some[:limit], segments)
     return SummaryView(
         agent_uuid=agent,
         start=since,
@@ -88,6 +101,7 @@ async def summary(
         sources=parts(segments),
         total_metrics=len(rows),
         metrics=rows,
+        next=some[limit - 1] if len(some) > limit else None,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar import get
@@ -12,13 +13,13 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from iotistica.api.buckets import Answer, By, Span, answer, bucketed
 from iotistica.api.given import Call, Data
 from iotistica.api.guard import tenant_of
-from iotistica.api.ranges import Metric, Of, Time, Width, Zone, of_agent
+from iotistica.api.ranges import Metric, Of, Time, Width, Zone, of_agent, single
 from iotistica.domain import aggregates as rules
+from iotistica.domain import intervals
 from iotistica.domain.downsampling import LEAST, Method, downsample
 from iotistica.domain.filling import Fill, fill
 from iotistica.domain.ids import TenantId
 from iotistica.domain.queries import Plan
-from iotistica.domain.rollups import Segment
 from iotistica.errors import Invalid
 from iotistica.storage import timeseries as table
 from iotistica.storage.aggregates import Bucket
@@ -100,29 +101,27 @@ async def timeseries(
     if source not in (None, "raw"):
         raise Invalid("single readings come from `raw` alone: give an interval too", "source")
     if max_points is not None:
-        return await _points(database, tenant, span, max_points, downsample)
-    return await _raw(database, tenant, span, limit)
+        return await _points(database, tenant, span, intervals.zone(tz), max_points, downsample)
+    return await _raw(database, tenant, span, intervals.zone(tz), limit)
 
 
-async def _raw(database: Database, tenant: TenantId, span: Span, limit: int) -> Timeseries:
+async def _raw(database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, limit: int) -> Timeseries:
     async with database.transaction(tenant) as tx:
-        asked = await of_agent(tx, tenant, span.agent, span.start, span.end)
-        whole = Segment("raw", asked.start, asked.end)
-        rows = await table.raw(
-            tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=limit + 1
-        )
+        whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        page = await table.raw(tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=limit)
     return Timeseries(
         **answer(span.agent, span.metric, whole.start, whole.end, [whole]),
-        count=len(rows[:limit]),
-        readings=rows[:limit],
-        next=rows[limit].time if len(rows) > limit else None,
+        count=len(page.values),
+        readings=page.values,
+        next=page.next,
     )
 
 
-async def _points(database: Database, tenant: TenantId, span: Span, most: int, method: Method) -> Points:
+async def _points(
+    database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, most: int, method: Method
+) -> Points:
     async with database.transaction(tenant) as tx:
-        asked = await of_agent(tx, tenant, span.agent, span.start, span.end)
-        whole = Segment("raw", asked.start, asked.end)
+        whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
         rows = await table.points(
             tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=POINTS + 1
         )

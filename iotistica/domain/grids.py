@@ -5,6 +5,7 @@ twice a year. One below a day holds what lies in it by that clock; the hour that
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -64,7 +65,10 @@ Grid = Fixed | Calendar
 def grid(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo | None = None) -> Grid:
     """[start, end) in buckets of the interval, by the clock of the zone (UTC unless given); raises `Invalid`."""
     if (end - start).total_seconds() / interval.seconds > BUCKETS:
-        raise Invalid(f"more than {BUCKETS} buckets: take a longer interval or a shorter range", "interval")
+        least = math.ceil((end - start).total_seconds() / BUCKETS)
+        raise Invalid(
+            f"more than {BUCKETS} buckets: take an interval of {least}s or longer, or a shorter range", "interval"
+        )
     if interval.unit != "mo" and zone is None:
         return Fixed(start, end, timedelta(seconds=interval.seconds), ORIGIN)
     if interval.unit == "s" and zone is not None:
@@ -74,7 +78,10 @@ def grid(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo | No
 
 def _by_clock(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo) -> Grid:
     if DAY % interval.seconds:
-        raise Invalid("in a zone, an interval below a day is one that divides it, such as 15m or 6h", "interval")
+        raise Invalid(
+            "in a zone, an interval of hours divides a day, such as 6h; longer ones are of days, such as 2d",
+            "interval",
+        )
     width = timedelta(seconds=interval.seconds)
     offsets = _offsets(start, end, zone)
     if len(offsets) == 1:

@@ -63,15 +63,19 @@ def plan(
     usable = buckets.sources()
     if only is not None:
         if only not in usable:
-            raise Invalid(f"{NAMES[only]} do not answer this exactly: take a longer interval", "source")
+            raise Invalid(
+                f"{NAMES[only]} do not answer this exactly: they begin by UTC, and are no shorter;"
+                f" there are {', '.join(usable)}",
+                "source",
+            )
         usable = usable[usable.index(only) :]
     segments = cover(start, end, kept, usable)
     for segment in segments:
         if segment.start < kept.since(segment.source):
             coarser = kept.finest(segment.start)
             raise Invalid(
-                f"before {kept.since(segment.source).isoformat()} there are no {NAMES[segment.source]},"
-                f" only {NAMES[coarser]}: take an interval of those, in a zone that does not cut them",
+                f"{NAMES[segment.source]} are kept since {kept.since(segment.source).isoformat()}, before it"
+                f" {NAMES[coarser]}: take an interval of those, in a zone that does not cut them, or a later start",
                 "interval",
             )
     return Plan(grid=buckets, segments=segments)

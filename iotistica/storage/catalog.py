@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
+from iotistica.domain.rollups import floor
 from iotistica.storage.postgres import Tx, rows_as
 
 RECENT: Final = timedelta(days=3)  # looked for among single readings; before that the daily rollup knows
@@ -34,11 +35,15 @@ _OF: Final = "x.agent_uuid = s.agent_uuid AND x.metric_name = s.metric_name"
 _RECENT: Final = f"{_OF} AND x.time >= %(recent)s AND x.time < %(now)s"
 PAGE: Final = f"""
 SELECT s.*, coalesce(
-        (SELECT coalesce(x.first_time, x.bucket) FROM readings_daily x WHERE {_OF} ORDER BY x.bucket LIMIT 1),
+        (SELECT greatest(coalesce(x.first_time, x.bucket), %(since)s) FROM readings_daily x
+         WHERE {_OF} AND x.bucket >= %(day)s AND coalesce(x.last_time, x.bucket) >= %(since)s
+         ORDER BY x.bucket LIMIT 1),
         (SELECT x.time FROM readings x WHERE {_RECENT} ORDER BY x.time LIMIT 1)) AS first_time,
     coalesce(
         (SELECT x.time FROM readings x WHERE {_RECENT} ORDER BY x.time DESC LIMIT 1),
-        (SELECT coalesce(x.last_time, x.bucket) FROM readings_daily x WHERE {_OF} AND x.bucket < %(now)s
+        (SELECT coalesce(x.last_time, x.bucket) FROM readings_daily x
+         WHERE {_OF} AND x.bucket < %(now)s AND x.bucket >= %(day)s
+           AND coalesce(x.last_time, x.bucket) >= %(since)s
          ORDER BY x.bucket DESC LIMIT 1)) AS last_time
 FROM (
     SELECT s.agent_uuid, a.name AS agent_name, s.metric_name, s.metric, s.device_name, s.device_uuid,
@@ -63,10 +68,15 @@ async def page(
     *,
     after: tuple[UUID, str] | None,
     now: datetime,
+    since: datetime,
     limit: int,
 ) -> list[Entry]:
-    """`limit` series after that one, by agent and name; `filters` are agent, device, protocol and metric."""
+    """`limit` series after that one, by agent and name; `filters` are agent, device, protocol and metric.
+
+    What is older than `since` is not shown: a series that has nothing younger has no times.
+    """
     asked = dict.fromkeys(("agent", "device", "protocol", "metric")) | dict(filters)
-    asked |= {"tenant": tenant, "now": now, "recent": now - RECENT, "limit": limit}
+    asked |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
+    asked |= {"since": since, "day": floor(since, timedelta(days=1))}
     agent, metric = after or (None, None)
     return await rows_as(tx, Entry, PAGE, asked | {"after_agent": agent, "after_metric": metric}, prepare=False)

@@ -42,6 +42,22 @@ class Extract(NamedTuple):
     after: tuple[datetime, str] | None
 
 
+NAMES: Final = """
+SELECT DISTINCT r.metric_name FROM agents a JOIN readings r USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.time >= %(start)s AND r.time < %(end)s
+  AND (%(metrics)s::text[] IS NULL OR r.metric_name = ANY(%(metrics)s::text[]))
+ORDER BY 1
+"""
+
+
+async def names(tx: Tx, extract: Extract, start: datetime, end: datetime) -> list[str]:
+    """The series that have readings in [start, end), in order; for a time too short to hold many."""
+    asked = {"tenant": extract.tenant, "agent": extract.agent, "start": start, "end": end}
+    metrics = extract.metrics if extract.metrics is None else list(extract.metrics)
+    rows = await (await tx.execute(NAMES, asked | {"metrics": metrics}, prepare=False)).fetchall()
+    return [name for (name,) in rows]
+
+
 async def read(tx: Tx, extract: Extract, start: datetime, end: datetime, *, most: int) -> bytes:
     """The rows of [start, end) by time and name; raises `TooMuchError` beyond `most` bytes."""
     only: Any = sql.SQL("")

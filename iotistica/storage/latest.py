@@ -34,7 +34,7 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND s.metric_name = 
 NAMES: Final = """
 SELECT s.metric_name FROM agents a JOIN series s USING (agent_uuid)
 WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
-  AND (%(only)s::text[] IS NULL OR s.metric_name = ANY(%(only)s::text[]))
+  AND (%(only)s::text[] IS NULL OR s.metric_name = ANY(%(only)s::text[])) AND s.metric_name > %(after)s
 ORDER BY s.metric_name LIMIT %(limit)s
 """
 SILENT: Final = """
@@ -67,18 +67,26 @@ class _Silent(msgspec.Struct, frozen=True):
     extra: dict[str, Any]
 
 
+async def names(
+    tx: Tx, tenant: TenantId, agent: UUID, *, only: Sequence[str] | None, after: str | None, limit: int
+) -> list[str]:
+    """`limit` names of an agent's series, or of `only` these, in order, after that one."""
+    asked = {"tenant": tenant, "agent": agent, "only": only if only is None else list(only)}
+    rows = await (await tx.execute(NAMES, asked | {"after": after or "", "limit": limit})).fetchall()
+    return [name for (name,) in rows]
+
+
 async def latest(
     tx: Tx,
     tenant: TenantId,
     agent: UUID,
+    metrics: Sequence[str],
     *,
     now: datetime,
     since: datetime,
     stale: Sequence[datetime],
-    only: Sequence[str] | None,
-    limit: int,
 ) -> list[Value]:
-    """The newest reading of each series in [since, now), by name.
+    """The newest reading of each of these series in [since, now), by name.
 
     Of the `stale` hours readings came late, which the rollups do not know yet.
     Looks into the newest partitions, and for series that are silent there into that of their last day, which the
@@ -86,17 +94,15 @@ async def latest(
     shown, without a quality.
     """
     own = {"tenant": tenant, "agent": agent}
-    rows = await (
-        await tx.execute(NAMES, own | {"only": only if only is None else list(only), "limit": limit})
-    ).fetchall()
-    missing = {name for (name,) in rows}
+    missing = set(metrics)
     found: dict[str, Value] = {}
     end = now
     for window in WINDOWS:
         await _look(tx, own, found, missing, max(now - window, since), end)
         end = max(now - window, since)
     if missing:
-        silent = await rows_as(tx, _Silent, SILENT, own | {"start": since, "end": end, "metrics": sorted(missing)})
+        asked = own | {"start": floor(since, DAY), "end": end, "metrics": sorted(missing)}
+        silent = [one for one in await rows_as(tx, _Silent, SILENT, asked) if one.time >= since]
         days: defaultdict[datetime, set[str]] = defaultdict(set)
         for one in silent:
             days[one.bucket].add(one.metric_name)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Literal, LiteralString, TypeVar
 from urllib.parse import quote, urlsplit
+from weakref import WeakValueDictionary
 
 import msgspec
 import psycopg
@@ -24,6 +25,7 @@ Row = TypeVar("Row")
 Role = Literal["iotistica_api", "iotistica_worker"]
 """Neither owns a table. `api` sees the tenant its transaction names and nothing else, `worker` every tenant."""
 
+RESERVED: Final = 2  # connections of a pool that one tenant alone cannot take
 POOL_WAIT: Final = 5.0  # seconds to wait for a free connection
 PROBE_WAIT: Final = 2.0  # seconds, of one that finds out whether the server is back
 CHECK_SECONDS: Final = 3.0  # for a connection to show that it is alive
@@ -57,6 +59,8 @@ class Database:
         """
         self.breaker = breaker or Breaker("postgres")
         self._size = size
+        self._share = max(size - RESERVED, 1)
+        self._shares: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
         self._busy = 0
         options = (
             f"-c statement_timeout={int(statement_seconds * 1000)}"
@@ -106,11 +110,15 @@ class Database:
         for the whole little longer than one statement may take: a server that stands still must not hold us.
         """
         try:
-            with self.breaker.guard(_is_lost):
-                async with self._connection(patience, None if unbounded else self._longest) as tx, tx.transaction():
-                    if tenant is not None:
-                        await tx.execute(SET_TENANT, {"tenant": tenant})
-                    yield tx
+            async with self._turn(tenant, patience):
+                with self.breaker.guard(_is_lost):
+                    async with (
+                        self._connection(patience, None if unbounded else self._longest) as tx,
+                        tx.transaction(),
+                    ):
+                        if tenant is not None:
+                            await tx.execute(SET_TENANT, {"tenant": tenant})
+                        yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
         except (psycopg.DataError, psycopg.IntegrityError) as exc:
@@ -122,6 +130,25 @@ class Database:
             raise TooSlow("the query took too long: ask for a shorter range") from exc
         except _LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
+
+    @asynccontextmanager
+    async def _turn(self, tenant: TenantId | None, patience: float) -> AsyncIterator[None]:
+        """Leaves some connections to the others, however long what one tenant asks for takes."""
+        if tenant is None:
+            yield
+            return
+        share = self._shares.get(tenant)
+        if share is None:
+            share = self._shares[tenant] = asyncio.Semaphore(self._share)
+        try:
+            async with asyncio.timeout(patience):
+                await share.acquire()
+        except TimeoutError:
+            raise Unavailable("all connections to PostgreSQL that one tenant may have are in use") from None
+        try:
+            yield
+        finally:
+            share.release()
 
     @asynccontextmanager
     async def _connection(self, patience: float, longest: float | None) -> AsyncIterator[Tx]:

@@ -1,12 +1,15 @@
 """The series of a tenant that a query means: by metric, agents and tags."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from iotistica.domain.ids import TenantId
+from iotistica.errors import Invalid
 from iotistica.storage.postgres import Tx, rows_as
 
 Tag = Literal[
@@ -33,7 +36,9 @@ TAGS: Final[dict[Tag, str]] = {
     "agent_name": "a.name",
     "fleet_uuid": "a.fleet_uuid::text",
 }
-# Patterns are left to the database, which gives up after its time.
+Kind = Literal["exact", "wildcard", "regexp"]
+PATTERN: Final = 128
+_COSTLY: Final = re.compile(r"[{]|\\[1-9mMyY]")
 _MATCHES: Final = {
     "exact": "{column} = %(filter{at})s",
     "wildcard": "{column} LIKE %(filter{at})s",
@@ -45,7 +50,7 @@ class Filter(msgspec.Struct, frozen=True):
     """A tag and what its value must be; `*` in a wildcard stands for anything."""
 
     tag: Tag
-    kind: Literal["exact", "wildcard", "regexp"]
+    kind: Kind
     text: str
 
 
@@ -75,6 +80,7 @@ async def of_metric(
     filters: Sequence[Filter],
     *,
     limit: int,
+    path: str = "filters",
 ) -> list[Tagged]:
     """Series of that name, or of that metric of any device; of all agents or of these; raises `Invalid`."""
     statement: Any = OF_METRIC
@@ -82,11 +88,28 @@ async def of_metric(
     asked["agents"] = agents if agents is None else list(agents)
     for at, one in enumerate(filters):
         statement += " AND " + _MATCHES[one.kind].format(column=TAGS[one.tag], at=at)
-        asked[f"filter{at}"] = _like(one.text) if one.kind == "wildcard" else one.text
-    return await rows_as(tx, Tagged, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", asked)
+        asked[f"filter{at}"] = _TEXTS[one.kind](one.text, path)
+    try:
+        return await rows_as(tx, Tagged, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", asked)
+    except psycopg.errors.InvalidRegularExpression as exc:
+        raise Invalid(f"no pattern: {exc.diag.message_primary}", path) from exc
 
 
-def _like(text: str) -> str:
+def _pattern(text: str, path: str) -> str:
+    """What takes the database longer than its length lets one think is not for callers."""
+    if len(text) > PATTERN or _COSTLY.search(text):
+        raise Invalid(f"a pattern has {PATTERN} characters at most, no counts such as {{3}} and no \\1", path)
+    return text
+
+
+def _like(text: str, _: str) -> str:
     for character in "\\%_":
         text = text.replace(character, "\\" + character)
     return text.replace("*", "%")
+
+
+_TEXTS: Final[dict[Kind, Callable[[str, str], str]]] = {
+    "exact": lambda text, _: text,
+    "wildcard": _like,
+    "regexp": _pattern,
+}

@@ -39,21 +39,23 @@ class _Series(msgspec.Struct, frozen=True):
 
 SERIES: Final = """
 SELECT s.metric_name, s.protocol, s.unit FROM agents a JOIN series s USING (agent_uuid)
-WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s ORDER BY s.metric_name LIMIT %(limit)s
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND s.metric_name = ANY(%(metrics)s)
+ORDER BY s.metric_name
 """
 
 
 async def summary(
-    tx: Tx, tenant: TenantId, agent: UUID, segments: Sequence[Segment], *, limit: int
+    tx: Tx, tenant: TenantId, agent: UUID, metrics: Sequence[str], segments: Sequence[Segment]
 ) -> list[Summary]:
-    """Of each series that has readings in the segments, by name."""
-    series = await rows_as(tx, _Series, SERIES, {"tenant": tenant, "agent": agent, "limit": limit})
+    """Of each of these series that has readings in the segments, by name."""
+    asked = {"tenant": tenant, "agent": agent, "metrics": list(metrics)}
+    series = await rows_as(tx, _Series, SERIES, asked)
     if not series or not segments:
         return []
     keys = [(agent, one.metric_name) for one in series]
     start, end = segments[0].start, segments[-1].end
     whole = Calendar(start, end, [start], [start])
-    of = await aggregates.totals(tx, tenant, keys, whole, segments, NEEDS, limit=limit)
+    of = await aggregates.totals(tx, tenant, keys, whole, segments, NEEDS, limit=len(keys))
     averages = finish(AGGREGATES["avg"], of)
     return [
         Summary(

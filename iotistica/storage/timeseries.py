@@ -1,13 +1,14 @@
 """Single readings of a series over time."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from psycopg.rows import dict_row
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,30 +30,43 @@ jsonb_strip_nulls(jsonb_build_object('device_name', s.device_name, 'device_uuid'
     'endpoint_uuid', s.endpoint_uuid, 'metric', s.metric)) || coalesce(r.extra, '{}') AS extra
 """
 
+MOST: Final = 8 << 20  # bytes of `extra` in one answer, beyond which it ends early
+
+# The windows are streamed, and end with the limit.
 RAW: Final = (
     "SELECT r.time, r.metric_name, r.value, r.quality, r.unit, r.protocol, r.anomaly_score, r.anomaly_threshold,"
     + SERIES_EXTRA
-    + """
-FROM agents a JOIN readings r USING (agent_uuid)
-LEFT JOIN series s ON s.agent_uuid = r.agent_uuid AND s.metric_name = r.metric_name
-WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.metric_name = %(metric)s
-  AND r.time >= %(start)s AND r.time < %(end)s
-ORDER BY r.time LIMIT %(limit)s
+    + """, r.following
+FROM (
+    SELECT r.*, lead(r.time) OVER w AS following, sum(octet_length(r.extra::text)) OVER w AS bytes
+    FROM agents a JOIN readings r USING (agent_uuid)
+    WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.metric_name = %(metric)s
+      AND r.time >= %(start)s AND r.time < %(end)s
+    WINDOW w AS (ORDER BY r.time ROWS UNBOUNDED PRECEDING)
+    ORDER BY r.time LIMIT %(limit)s
+) r LEFT JOIN series s ON s.agent_uuid = r.agent_uuid AND s.metric_name = r.metric_name
+WHERE coalesce(r.bytes, 0) <= %(most)s
+ORDER BY r.time
 """
 )
 
 
+class Page(NamedTuple):
+    """Readings, and the time of the next one if there are more."""
+
+    values: list[Value]
+    next: datetime | None
+
+
 async def raw(
     tx: Tx, tenant: TenantId, agent: UUID, metric: str, *, start: datetime, end: datetime, limit: int
-) -> list[Value]:
-    """Readings of one series in [start, end), the oldest first."""
-    return await rows_as(
-        tx,
-        Value,
-        RAW,
-        {"tenant": tenant, "agent": agent, "metric": metric, "start": start, "end": end, "limit": limit},
-        prepare=False,
-    )
+) -> Page:
+    """At most `limit` readings of one series in [start, end), and `MOST` bytes of `extra`, the oldest first."""
+    asked = {"tenant": tenant, "agent": agent, "metric": metric, "start": start, "end": end}
+    async with tx.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(RAW, asked | {"limit": limit, "most": MOST}, prepare=False)
+        rows = await cursor.fetchall()
+    return Page(msgspec.convert(rows, list[Value], strict=False), rows[-1]["following"] if rows else None)
 
 
 POINTS: Final = """

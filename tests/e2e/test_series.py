@@ -42,7 +42,8 @@ def agent(server: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
         rows.writerow(["yesterday", "", "state", 1, "", "", ""])
         rows.writerow([iso(datetime.now(UTC) + timedelta(days=9)), "", "state", 1, "", "", ""])
     done = server.command("import", str(path), "--tenant", tenant, "--agent", uuid)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # some were rejected
+    assert "row 5,763: bad_time yesterday" in done.stdout
     assert f"{2 * MINUTES + 4:,} rows: {2 * MINUTES + 2:,} stored" in done.stdout
     assert "rejected, bad_time: 1" in done.stdout
     assert "rejected, future: 1" in done.stdout
@@ -210,6 +211,13 @@ def test_several_series_are_asked_for_at_once(client: httpx.Client, agent: str) 
 @pytest.mark.parametrize(
     ("query", "path"),
     [
+        ({"metric": "m", "filters": [{"tagk": "unit", "type": "regexp", "filter": "(.{1,100}){9}"}]}, "filters"),
+        ({"metric": "m", "filters": [{"tagk": "unit", "type": "regexp", "filter": r"(.*)\\1"}]}, "filters"),
+        (
+            {"metric": "m", "agent_uuids": [str(uuid4())], "rate": True, "downsample": "1h-avg"}
+            | {"rate_options": {"counter": True}},
+            "downsample",
+        ),
         ({"metric": "m"}, "agent_uuids"),
         ({"metric": "m", "filters": [{"tagk": "password", "filter": "x"}]}, ""),
         ({"metric": "m", "filters": [{"tagk": "unit", "type": "regexp", "filter": "("}]}, ""),
@@ -241,7 +249,13 @@ def test_an_export_is_everything_in_order_and_goes_on_where_it_broke(client: htt
     last = rows[1233]
     rest = export(client, agent, after=f"{last['time']},{last['metric_name']}").text
     assert list(csv.DictReader(io.StringIO(rest))) == rows[1234:]
-    assert export(client, agent, metrics="state").text.count("\n") == 2
+    whole = client.get(f"/readings/{agent}/export", params={"after": f"{last['time']},{last['metric_name']}"})
+    assert whole.text == rest  # it needs no start
+    assert whole.headers["content-type"] == "text/csv; charset=utf-8"
+    assert export(client, agent, format="parquet").headers["content-type"] == "application/vnd.apache.parquet"
+    assert export(client, agent, metrics="state, none").text.count("\n") == 2
+    assert export(client, agent, metric=["state", 'odd "%s"; %']).text.count("\n") == 3
+    assert export(client, agent, metrics="a\0").status_code == 400
     assert export(client, agent, after="yesterday").status_code == 400
 
 
@@ -289,3 +303,120 @@ def test_a_foreign_agent_is_unknown_everywhere(server: Served, agent: str) -> No
     answer = post(stranger, queries=[{"metric": "temperature", "agent_uuids": [agent]}])
     assert answer.json()["results"] == [[]]
     assert stranger.get("/metrics/catalog").json()["metrics"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("timeseries?metric=state&from=4d", "no parameter 'from'"),
+        ("timeseries?metric=state&maxpoints=9", "is max_points meant?"),
+        ("timeseries?metric=state&start=4d&start=5d", "more than once"),
+        ("timeseries?metric=state&fill=zero&interval=1h", "there are none, null, previous, linear"),
+        ("timeseries?metric=state&start=739942d", "out of range"),
+        ("summary?end=739000d", "out of range"),
+        ("export?format=xlsx", "format: Invalid enum value 'xlsx'; there are csv, arrow, parquet"),
+        ("timeseries?metric=state&start=4d&interval=0h", "whole number above 0"),
+        ("timeseries?metric=state&start=400d&interval=1s", "3456s or longer"),
+    ],
+)
+def test_a_mistake_is_never_ignored(client: httpx.Client, agent: str, path: str, said: str) -> None:
+    """What a route does not know could mean something else to who wrote it: of a deletion, everything."""
+    answer = client.get(f"/readings/{agent}/{path}")
+    assert answer.status_code == 400, answer.text
+    assert said in answer.json()["detail"]
+
+
+def test_a_misspelt_deletion_deletes_nothing(server: Served, agent: str) -> None:
+    """Nor does one of a series that there is not."""
+    admin = server.login("series", "admin")
+    for asked in ({"metrics": "state"}, {"metric": "stat"}, {"device": "boilr"}, {"metric": ["a", "b"]}):
+        assert admin.delete(f"/readings/{agent}", params=asked).status_code == 400
+    assert admin.get("/erasures").json()["erasures"] == []
+
+
+def test_dates_are_of_the_zone_that_is_asked_for(client: httpx.Client, agent: str) -> None:
+    """Unless they name one."""
+    day = (DAY + timedelta(days=1)).date().isoformat()
+    until_ = (DAY + timedelta(days=2)).date().isoformat()
+    answer = ask(client, agent, start=day, end=until_, interval="1d", tz="Asia/Kolkata", agg="count")
+    assert [row["value"] for row in answer["readings"]] == [1440]
+    assert answer["start"] == iso(DAY + timedelta(hours=18, minutes=30))
+    single = ask(client, agent, start=day, end=until_, tz="Asia/Kolkata")
+    assert (single["start"], single["count"]) == (answer["start"], 1440)
+
+
+def test_lists_of_series_have_pages(client: httpx.Client, agent: str) -> None:
+    """Each says how the next is asked for."""
+    for path, key in (("latest", "readings"), ("summary", "metrics")):
+        names: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            asked = {"limit": 3, "after": after} | ({"start": iso(DAY)} if path == "summary" else {})
+            page = client.get(f"/readings/{agent}/{path}", params=asked).json()
+            names += [row["metric_name"] for row in page[key]]
+            after = page["next"]
+        assert names == sorted(names)
+        assert len(names) == 4
+
+
+def test_an_answer_ends_early_where_readings_are_large(server: Served, agent: str) -> None:
+    """Nothing is left out: `next` goes on; an export of one moment of many series holds them all."""
+    uuid, client = server.add_agent("series")["uuid"], server.login("series", "operator")
+    assert uuid != agent
+    when = DAY + timedelta(hours=3)
+    large = "ü" * 3900  # of two bytes each
+    for first in range(0, 1300, 50):
+        points = [
+            {"metric": "large", "value": f"{n} {large}", "timestamp": iso(when + timedelta(seconds=n))}
+            for n in range(first, first + 50)
+        ]
+        points += [{"metric": f"m{n:04}", "value": large, "timestamp": iso(when)} for n in range(first, first + 50)]
+        answer = client.post(
+            f"/readings?agent={uuid}", content=json.dumps({"readings": points}, ensure_ascii=False)
+        )
+        assert answer.status_code == 202, answer.text
+    asked: dict[str, Any] = {"metric": "large", "end": iso(DAY + timedelta(days=1)), "start": iso(DAY)}
+    until(lambda: client.get(f"/readings/{uuid}/summary", params={"start": iso(DAY)}).json()["total_metrics"], 60)
+    until(lambda: export(client, uuid).text.count("\n") == 2601, 60)
+    rows = list(csv.DictReader(io.StringIO(export(client, uuid).text)))
+    assert len({row["metric_name"] for row in rows}) == 1301
+    assert [row["metric_name"] for row in rows[:1301]] == sorted(row["metric_name"] for row in rows[:1301])
+    values: list[int] = []
+    pages = 0
+    while asked["start"]:
+        page = client.get(f"/readings/{uuid}/timeseries", params=asked).json()
+        values += [int(row["extra"]["text"].split()[0]) for row in page["readings"]]
+        asked["start"], pages = page["next"], pages + 1
+    assert values == list(range(1300))
+    assert pages == 2
+
+
+def test_an_import_leaves_what_a_series_says_of_itself(server: Served, agent: str, tmp_path: Path) -> None:
+    """History without a unit or a protocol takes none from the live readings of today."""
+    uuid, client = server.add_agent("series")["uuid"], server.login("series", "operator")
+    assert uuid != agent
+    live = {"metric": "temp", "value": 1, "unit": "degC", "protocol": "modbus"}
+    assert client.post(f"/readings?agent={uuid}", content=json.dumps({"readings": [live]})).status_code == 202
+    catalog: dict[str, Any] = {"agentUuid": uuid}
+    until(lambda: client.get("/metrics/catalog", params=catalog).json()["metrics"])
+    path = tmp_path / "old.csv"
+    path.write_text(f"time,metric,value\n{iso(DAY)},temp,2\n{iso(DAY + timedelta(hours=1))},temp,TRUE\n")
+    path.write_text(path.read_text() + f'{iso(DAY + timedelta(hours=2))},temp,"1,5"\n')
+    done = server.command("import", str(path), "--tenant", "series", "--agent", uuid)
+    assert (done.returncode, "3 stored" in done.stdout) == (0, True), done.stdout
+    assert "1 of the values are text and no numbers" in done.stdout
+    (entry,) = client.get("/metrics/catalog", params=catalog).json()["metrics"]
+    assert (entry["unit"], entry["protocol"]) == ("degC", "modbus")
+
+
+def test_a_file_of_arrow_is_read_like_a_stream(server: Served, client: httpx.Client, tmp_path: Path) -> None:
+    """As data frames write them, whole or in pieces."""
+    pa = pytest.importorskip("pyarrow")
+    uuid = server.add_agent("series")["uuid"]
+    table = pa.table({"time": [DAY, DAY + timedelta(hours=1)], "metric": ["x", "x"], "value": [1.5, None]})
+    path = tmp_path / "frame.feather"
+    with pa.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table)
+    done = server.command("import", str(path), "--tenant", "series", "--agent", uuid)
+    assert "2 rows: 2 stored" in done.stdout, done.stderr + done.stdout
+    assert [row["value"] for row in ask(client, uuid, metric="x")["readings"]] == [1.5, None]

@@ -201,10 +201,10 @@ async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[
                 rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=9999)
                 found.append([(text, tz, name), *rows])
         raw = await timeseries.raw(tx, tenant, agent, "a", start=start, end=end, limit=500)
-        newest = await latest.latest(tx, tenant, agent, now=end, since=start, stale=(), only=None, limit=9)
+        newest = await latest.latest(tx, tenant, agent, ["a", "b"], now=end, since=start, stale=())
         whole = plan(interval("1d"), start, end, [rules.named("count")], store_).segments
-        found += [raw, newest, await summaries.summary(tx, tenant, agent, whole, limit=9)]
-        entries = await catalog.page(tx, tenant, {}, after=None, now=end, limit=9)
+        found += [raw, newest, await summaries.summary(tx, tenant, agent, ["a", "b"], whole)]
+        entries = await catalog.page(tx, tenant, {}, after=None, now=end, since=start, limit=9)
         found.append([(entry.metric_name, entry.first_time, entry.last_time) for entry in entries])
         found.append(await extracts.read(tx, Extract(tenant, agent, None, None), start, end, most=1 << 24))
     return found
@@ -354,7 +354,7 @@ async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> No
         await tenants.keep(tx, mine[0], 6, by=PLATFORM)
         found = await tenants.find(tx, mine[0])
     assert found is not None
-    await erasing.erase(engine.database, [found], NOW, retention_days=DAYS + 2)
+    await erasing.erase(engine.database, [found], NOW, {}, retention_days=DAYS + 2)
     since = rollups.floor(NOW - timedelta(days=6), rollups.DAY)
     async with engine.database.transaction() as tx:
         await check_tables(tx, other[1], known(rows))

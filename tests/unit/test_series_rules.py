@@ -3,6 +3,8 @@
 import math
 import statistics
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -11,9 +13,12 @@ from hypothesis import strategies as st
 from iotistica.domain.aggregates import finish, named
 from iotistica.domain.downsampling import downsample
 from iotistica.domain.filling import fill
+from iotistica.domain.intervals import moment
+from iotistica.domain.rates import RateOptions, rates
 from iotistica.errors import Invalid
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+NOON = START + timedelta(hours=12)
 HOURS = [START + timedelta(hours=n) for n in range(6)]
 SOME = {HOURS[1]: 1.0, HOURS[4]: 4.0}
 
@@ -86,3 +91,35 @@ def test_an_unknown_aggregate_is_refused(name: str) -> None:
     """With the names of those there are."""
     with pytest.raises(Invalid, match="stddev"):
         named(name)
+
+
+def test_a_counter_that_falls_has_begun_anew_or_gone_round() -> None:
+    """Which of the two says `counter_max`; neither is ever a negative rate, or one of trillions by default."""
+    values = [65_500.0, 65_530.0, 14.0, 24.0]
+    line = [(NOON + timedelta(seconds=10 * n), value) for n, value in enumerate(values)]
+
+    def of(**options: Any) -> list[float | None]:
+        return [value for _, value in rates(line, RateOptions(**options))]
+
+    assert of() == [3.0, -6551.6, 1.0]
+    assert of(counter=True) == [3.0, 1.4, 1.0]
+    assert of(counter=True, counter_max=65_536) == [3.0, 2.0, 1.0]
+    assert of(counter=True, counter_max=2.0**53, reset_value=100) == [3.0, 1.4, 1.0]
+    assert of(counter=True, counter_max=100) == [3.0, 1.4, 1.0]
+
+
+def test_a_time_without_a_zone_is_of_the_one_asked_for() -> None:
+    """One that names its own keeps it; none leaves the years that databases know."""
+    zurich = ZoneInfo("Europe/Zurich")
+
+    def of(text: str, zone: ZoneInfo | None = zurich) -> datetime:
+        return moment(text, now=NOON, default=NOON, path="start", zone=zone)
+
+    assert of("2026-10-25") == datetime(2026, 10, 24, 22, tzinfo=UTC)
+    assert of("2026-10-25T12:00") == datetime(2026, 10, 25, 11, tzinfo=UTC)
+    assert of("2026-10-25T12:00Z") == datetime(2026, 10, 25, 12, tzinfo=UTC)
+    assert of("2026-10-25", None) == datetime(2026, 10, 25, tzinfo=UTC)
+    assert of("now") == NOON
+    for text in ("739942d", "999999w", "1mo", "1899-12-31", "yesterday"):
+        with pytest.raises(Invalid):
+            of(text)
