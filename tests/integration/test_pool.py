@@ -1,0 +1,38 @@
+"""The pool of connections to PostgreSQL, shared by tenants that know nothing of each other."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Unavailable
+from iotistica.storage.postgres import RESERVED, Database
+from tests.conftest import Stack
+
+
+async def test_one_tenant_leaves_connections_to_the_others(stack: Stack) -> None:
+    """However many questions it asks at once; they wait for each other, and for as long as they have patience."""
+    pool = Database(stack.database_url, size=RESERVED + 2, name="pool", role="iotistica_api", statement_seconds=30)
+    await pool.open()
+    busy, other = TenantId("busy"), TenantId("other")
+    async with AsyncExitStack() as held:
+        for _ in range(2):
+            await held.enter_async_context(pool.transaction(busy))
+        with pytest.raises(Unavailable, match="one tenant"):
+            async with pool.transaction(busy, patience=0.2):
+                pass
+        for tenant in (other, None):
+            async with pool.transaction(tenant, patience=2.0) as tx:
+                await tx.execute("SELECT 1")
+        waiting = asyncio.create_task(_ask(pool, busy))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    await waiting
+    assert not pool._shares
+    await pool.close()
+
+
+async def _ask(pool: Database, tenant: TenantId) -> None:
+    async with pool.transaction(tenant) as tx:
+        await tx.execute("SELECT 1")
