@@ -48,15 +48,17 @@ async def _asked_for(database: Database) -> None:
 async def _no_longer_shown(
     database: Database, tenant: Tenant, now: datetime, day: datetime, until: float, reached: Reached
 ) -> None:
-    """Once a day go over all the days, since what came late may be of any."""
+    """Once a day go over all the days, since what came late may be of any; at least one in a turn."""
     before = floor(now - timedelta(days=tenant.retention_days or 0), DAY)
     if tenant.erased_until is not None and tenant.erased_until >= before:
         return
-    while day < before and time.monotonic() < until:
+    while day < before:
         async with database.transaction(unbounded=True) as tx:
             await erasures.erase_day(tx, tenant.tenant_id, day)
         day += DAY
         reached[tenant.tenant_id] = day
+        if time.monotonic() >= until:
+            break
     if day >= before:
         async with database.transaction(unbounded=True) as tx:
             await erasures.erase_old_rollups(tx, tenant.tenant_id, before)

@@ -168,10 +168,12 @@ async def test_what_is_no_longer_shown_is_deleted_in_turns(own: Database, monkey
         await tenants.keep(tx, whose[0], 3, by=PLATFORM)
         found = await tenants.find(tx, whose[0])
     assert found is not None
-    monkeypatch.setattr(erasing, "TURN", 0.003)  # hardly a day
+    monkeypatch.setattr(erasing, "TURN", 0.0)  # a day each
     reached: erasing.Reached = {}
-    for _ in range(60):
+    for back in range(8, 3, -1):
         await erasing.erase(own, [found], NOW, reached, retention_days=9)
+        assert reached == {whose[0]: TODAY - timedelta(days=back)}
+    await erasing.erase(own, [found], NOW, reached, retention_days=9)
     async with own.transaction() as tx:
         after = await tenants.find(tx, whose[0])
         left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
