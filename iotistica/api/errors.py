@@ -62,4 +62,5 @@ def _explained(request: Request[Any, Any, Any], key: str, message: str) -> dict[
     if field is not None and message.startswith("Invalid enum value"):
         words = [word for kind in (field.annotation, *get_args(field.annotation)) for word in get_args(kind)]
         message += f"; there are {', '.join(word for word in words if isinstance(word, str))}"
-    return {"path": key.rstrip("_"), "message": message}
+    alias = getattr(field.kwarg_definition, "name", None) if field is not None else None
+    return {"path": alias or key, "message": message}

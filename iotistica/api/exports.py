@@ -1,7 +1,8 @@
 """Readings of an agent as a file: streamed, in order of time, in memory a slice at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 from uuid import UUID
@@ -80,20 +81,21 @@ def _last(after: str | None, now: datetime) -> tuple[datetime, str] | None:
 
 async def _sent(
     database: Database, writer: Writer, extract: Extract, start: datetime, end: datetime
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     async for rows in slices(database, extract, start, end):
         if part := await asyncio.to_thread(writer.add, rows):
             yield part
     yield await asyncio.to_thread(writer.end)
 
 
-async def _pieces(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
     """The same in pieces, each of which even a slow reader takes within the time that the server allows it."""
     for at in range(0, len(first), PIECE):
         yield first[at : at + PIECE]
-    async for part in rest:
-        for at in range(0, len(part), PIECE):
-            yield part[at : at + PIECE]
+    async with aclosing(rest):
+        async for part in rest:
+            for at in range(0, len(part), PIECE):
+                yield part[at : at + PIECE]
 
 
 async def slices(database: Database, extract: Extract, start: datetime, end: datetime) -> AsyncIterator[bytes]:
@@ -122,7 +124,15 @@ async def _instant(database: Database, extract: Extract, start: datetime, end: d
     """Rows of one microsecond that are too many for a slice, by name."""
     async with database.transaction(extract.tenant) as tx:
         found = await extracts.names(tx, extract, start, end)
-    for at in range(0, len(found), NAMES):
-        some = extract._replace(metrics=found[at : at + NAMES])
-        async with database.transaction(extract.tenant) as tx:
-            yield await extracts.read(tx, some, start, end, most=MOST)
+    at, size = 0, NAMES
+    while at < len(found):
+        some = extract._replace(metrics=found[at : at + size])
+        try:
+            async with database.transaction(extract.tenant) as tx:
+                rows = await extracts.read(tx, some, start, end, most=MOST)
+        except TooMuchError:
+            size //= 2  # one alone is never too much
+            continue
+        if rows:
+            yield rows
+        at += size

@@ -45,7 +45,7 @@ class FilterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`metric` is a series' whole name, or the metric of any device; `downsample` is such as 5m-avg.
 
-    Without one it is 1h-avg, of counters 1h-last.
+    Without one it is 1h; without a function it is avg, of counters last.
     """
 
     metric: Annotated[str, Meta(min_length=1, max_length=512)]
@@ -112,8 +112,8 @@ async def _answer(
     if one.rate and one.percentiles:
         raise Invalid("a rate has no percentiles", f"{path}.percentiles")
     counter = one.rate and one.rate_options.counter
-    width, _, name = (one.downsample or ("1h-last" if counter else "1h-avg")).partition("-")
-    names = [f"p{fraction:g}" for fraction in one.percentiles] or [name or "avg"]
+    width, _, name = (one.downsample or "1h").partition("-")
+    names = [f"p{fraction:g}" for fraction in one.percentiles] or [name or ("last" if counter else "avg")]
     wanted = [rules.named(found, f"{path}.downsample") for found in names]
     interval = intervals.interval(width, f"{path}.downsample")
     if counter and names[0] not in COUNTED:

@@ -15,8 +15,7 @@ ALARM: Final = "disk_soon_full"
 
 async def look(database: Database, ages: Ages, vitals: Vitals, room: Room, now: datetime) -> None:
     """Do it once; `vitals` show it."""
-    found = await retention.keep_within(database, ages.bytes, now)
-    room.level()
+    found = await retention.keep_within(database, ages.bytes, now, forced=room.level() != "ok")
     seen = forecast(found.days, found.rollups, room.free, now.date(), ages.bytes)
     vitals.storage[:] = [
         Storage(

@@ -51,6 +51,7 @@ async def _no_longer_shown(
     """Once a day go over all the days, since what came late may be of any; at least one in a turn."""
     before = floor(now - timedelta(days=tenant.retention_days or 0), DAY)
     if tenant.erased_until is not None and tenant.erased_until >= before:
+        reached.pop(tenant.tenant_id, None)
         return
     while day < before:
         async with database.transaction(unbounded=True) as tx:

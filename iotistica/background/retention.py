@@ -37,15 +37,15 @@ async def keep(database: Database, ages: Ages, now: datetime) -> None:
         await _drop(database, table, today - timedelta(days=age))
 
 
-async def keep_within(database: Database, most: int, now: datetime) -> Sizes:
+async def keep_within(database: Database, most: int, now: datetime, *, forced: bool = False) -> Sizes:
     """Drop the oldest days of readings until no more than `most` bytes are taken (0: no bound); returns what is.
 
     Values by the minute, which take as much, go with them; by the hour and the day they stay, so nothing goes
-    that these do not hold yet.
+    that these do not hold yet, unless `forced`: where the disk is nearly full they wait for room themselves.
     """
     found = await _sizes(database)
     if most and (beyond := budget.beyond(found.days, found.rollups, most, now.date())):
-        before = min(beyond, await _held(database))
+        before = beyond if forced else min(beyond, await _held(database))
         await _drop(database, "readings", before)
         await _drop(database, "readings_1m", before)
         await partitions.drop_chunks_before(database, before)

@@ -116,20 +116,22 @@ async def step(tx: Tx, one: Erasure) -> bool:
     names = [name for (name,) in rows]
     asked = own | {"names": names}
     start: datetime | None = one.reached
-    if one.reached == LONG_AGO or one.reached >= one.before:
-        # At the end once more from the beginning: some may have come late while we were on our way.
+    last = one.reached >= one.before
+    if one.reached == LONG_AGO or last:
+        # At the end once more from the beginning, at one go: some may have come late while we were on our way.
         row = await (await tx.execute(FIRST, asked | {"before": one.before}, prepare=False)).fetchone()
         start = row[0] if row else None
     erased, reached = 0, one.before
-    if start is None:
-        await _rollups(tx, one, names)
-    else:
+    if start is not None:
         day = floor(start, DAY)
-        reached = min(day + DAY, one.before)
+        reached = one.before if last else min(day + DAY, one.before)
         erased = (await tx.execute(ERASE, asked | {"start": day, "end": reached}, prepare=False)).rowcount
+    done = last or start is None
+    if done:
+        await _rollups(tx, one, names)
     counted = {"tenant": one.tenant_id, "erasure": one.erasure_id, "readings": erased, "reached": reached}
-    await tx.execute(COUNT, counted | {"done": start is None})
-    return start is None
+    await tx.execute(COUNT, counted | {"done": done})
+    return done
 
 
 async def _rollups(tx: Tx, one: Erasure, names: Sequence[str]) -> None:

@@ -121,13 +121,19 @@ def _move(connection: Owner, ages: Ages, told: Told) -> None:
         _copy(connection, name)
         told(f"{name[-8:]}: day {number + 1} of {len(parts)}")
     continuous.make(connection)
-    first = _one(connection, "SELECT greatest(min(time), max(p.raw_since)) FROM readings, rollup_progress p")
+    first = _one(connection, FIRST)
     continuous.bring_in(connection, floor(first or datetime.now(UTC), DAY), told)
     continuous.keep(connection, ages)
     with connection.transaction():
         for name in continuous.NAMES:
             connection.execute(f"DROP TABLE IF EXISTS {name}_plain".encode())
         connection.execute(DONE)
+
+
+FIRST = """
+SELECT greatest(r.first, p.raw_since) FROM (SELECT min(time) AS first FROM readings) r, rollup_progress p
+WHERE r.first IS NOT NULL
+"""
 
 
 def _copy(connection: Owner, part: str) -> None:

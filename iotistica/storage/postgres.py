@@ -110,15 +110,15 @@ class Database:
         for the whole little longer than one statement may take: a server that stands still must not hold us.
         """
         try:
-            async with self._turn(tenant, patience):
-                with self.breaker.guard(_is_lost):
-                    async with (
-                        self._connection(patience, None if unbounded else self._longest) as tx,
-                        tx.transaction(),
-                    ):
-                        if tenant is not None:
-                            await tx.execute(SET_TENANT, {"tenant": tenant})
-                        yield tx
+            with self.breaker.guard(_is_lost):
+                async with (
+                    self._turn(tenant, patience),
+                    self._connection(patience, None if unbounded else self._longest) as tx,
+                    tx.transaction(),
+                ):
+                    if tenant is not None:
+                        await tx.execute(SET_TENANT, {"tenant": tenant})
+                    yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
         except (psycopg.DataError, psycopg.IntegrityError) as exc:

@@ -194,7 +194,10 @@ async def advance(database: Database, step: timedelta) -> timedelta:
         return at.closed_until - until
 
 
-OLDEST_MARK: Final = "SELECT min(hour) FROM rollup_marks"
+# Of what is gone already there is nothing to compute.
+OLDEST_MARK: Final = """
+SELECT min(m.hour) FROM rollup_marks m JOIN rollup_progress p ON m.hour >= p.raw_since
+"""
 NEWEST_MARK: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
 TAKE: Final = """
 DELETE FROM rollup_marks WHERE ctid = ANY(ARRAY(

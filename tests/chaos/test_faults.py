@@ -148,7 +148,8 @@ async def test_every_fault_loses_nothing(
     """Each of them once and repeatedly, under 200 messages a second."""
     await chaos.start(roles)
     row = await run(chaos, rows, name, fault, 2 if times > 1 and "0 s" in name else times)
-    check(row, publisher="standing queue" not in name)
+    # A broker that acknowledges before it writes can lose what it has not handed on yet when it is killed itself.
+    check(row, publisher="Mosquitto" not in name)
 
 
 @pytest.mark.chaos
