@@ -1,6 +1,6 @@
 """Single readings of a series over time."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -30,29 +30,24 @@ jsonb_strip_nulls(jsonb_build_object('device_name', s.device_name, 'device_uuid'
     'endpoint_uuid', s.endpoint_uuid, 'metric', s.metric)) || coalesce(r.extra, '{}') AS extra
 """
 
-MOST: Final = 8 << 20  # bytes of `extra` in one answer, beyond which it ends early
+SLICE: Final = 500  # readings that are fetched at a time
+MOST: Final = 4 << 20  # bytes of `extra` after which no further slice is: one may hold as much
 
-# The windows are streamed, and end with the limit.
 RAW: Final = (
     "SELECT r.time, r.metric_name, r.value, r.quality, r.unit, r.protocol, r.anomaly_score, r.anomaly_threshold,"
     + SERIES_EXTRA
-    + """, r.following
-FROM (
-    SELECT r.*, lead(r.time) OVER w AS following, sum(octet_length(r.extra::text)) OVER w AS bytes
-    FROM agents a JOIN readings r USING (agent_uuid)
-    WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.metric_name = %(metric)s
-      AND r.time >= %(start)s AND r.time < %(end)s
-    WINDOW w AS (ORDER BY r.time ROWS UNBOUNDED PRECEDING)
-    ORDER BY r.time LIMIT %(limit)s
-) r LEFT JOIN series s ON s.agent_uuid = r.agent_uuid AND s.metric_name = r.metric_name
-WHERE coalesce(r.bytes, 0) <= %(most)s
-ORDER BY r.time
+    + """, octet_length(r.extra::text) AS bytes
+FROM agents a JOIN readings r USING (agent_uuid)
+LEFT JOIN series s ON s.agent_uuid = r.agent_uuid AND s.metric_name = r.metric_name
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.metric_name = %(metric)s
+  AND r.time >= %(start)s AND r.time < %(end)s
+ORDER BY r.time LIMIT %(limit)s
 """
 )
 
 
 class Page(NamedTuple):
-    """Readings, and the time of the next one if there are more."""
+    """Readings, and from when on there may be more."""
 
     values: list[Value]
     next: datetime | None
@@ -61,12 +56,21 @@ class Page(NamedTuple):
 async def raw(
     tx: Tx, tenant: TenantId, agent: UUID, metric: str, *, start: datetime, end: datetime, limit: int
 ) -> Page:
-    """At most `limit` readings of one series in [start, end), and `MOST` bytes of `extra`, the oldest first."""
-    asked = {"tenant": tenant, "agent": agent, "metric": metric, "start": start, "end": end}
+    """At most `limit` readings of one series in [start, end), fewer where they are large, the oldest first."""
+    asked = {"tenant": tenant, "agent": agent, "metric": metric, "end": end}
+    values: list[Value] = []
+    size = 0
     async with tx.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(RAW, asked | {"limit": limit, "most": MOST}, prepare=False)
-        rows = await cursor.fetchall()
-    return Page(msgspec.convert(rows, list[Value], strict=False), rows[-1]["following"] if rows else None)
+        while len(values) <= limit and size <= MOST:
+            most = min(limit + 1 - len(values), SLICE)
+            await cursor.execute(RAW, asked | {"start": start, "limit": most}, prepare=False)
+            rows = await cursor.fetchall()
+            values += msgspec.convert(rows, list[Value], strict=False)
+            if len(rows) < most:
+                return Page(values, None)
+            start = rows[-1]["time"] + timedelta(microseconds=1)
+            size += sum(row["bytes"] or 0 for row in rows)
+    return Page(values[:limit], values[limit].time if len(values) > limit else start)
 
 
 POINTS: Final = """
