@@ -34,7 +34,9 @@ def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str
         status, title, detail = exc.status_code, TITLES.get(exc.status_code, "Request refused"), exc.detail
         if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
             found = [_explained(request, e.get("key", ""), e.get("message", "")) for e in exc.extra]
-            detail = "; ".join(f"{e['path']}: {e['message']}" if e["path"] else e["message"] for e in found)
+            detail = (
+                "; ".join(f"{e['path']}: {e['message']}" if e["path"] else e["message"] for e in found) or detail
+            )
             extra = {"errors": found}
     elif isinstance(exc, errors.Invalid) and exc.path:
         extra = {"errors": [{"path": exc.path, "message": detail}]}

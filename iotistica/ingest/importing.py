@@ -92,7 +92,7 @@ def _found(rows: list[Row], context: Context, outcome: Outcome) -> Found:
             if len(outcome.bad) < SHOWN:
                 outcome.bad.append((number, f"{exc.code} {exc.detail}".strip()))
             continue
-        outcome.texts += reading.value is None and row.get("value") not in (None, "")
+        outcome.texts += reading.value is None and bool(row.get("value")) and isinstance(row["value"], str)
         found.readings.append(reading)
     return found
 
