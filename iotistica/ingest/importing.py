@@ -25,6 +25,7 @@ from iotistica.storage.postgres import Database
 
 ROWS: Final = 10_000  # in a transaction
 SHOWN: Final = 10  # rejected rows that are told of
+LONGEST: Final = 200  # characters of the reason of each
 Row = Mapping[str, Any]
 
 
@@ -90,11 +91,16 @@ def _found(rows: list[Row], context: Context, outcome: Outcome) -> Found:
         except InvalidMessage as exc:
             found.reject(exc.code)
             if len(outcome.bad) < SHOWN:
-                outcome.bad.append((number, f"{exc.code} {exc.detail}".strip()))
+                outcome.bad.append((number, _shown(f"{exc.code} {exc.detail}")))
             continue
         outcome.texts += reading.value is None and bool(row.get("value")) and isinstance(row["value"], str)
         found.readings.append(reading)
     return found
+
+
+def _shown(text: str) -> str:
+    """What a file says, so that a terminal takes it for text."""
+    return "".join(c if c.isprintable() else "?" for c in text[:LONGEST]).strip()
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -39,11 +39,11 @@ def agent(server: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
             rows.writerow([when, "chiller", "temperature", -value, "C", "bad" if n % 100 == 0 else "good", ""])
         rows.writerow([iso(DAY), "", "state", "", "", "good", json.dumps({"text": 'on "hold", ü%'})])
         rows.writerow([iso(DAY), "", 'odd "%s"; %', "true", "", "", ""])
-        rows.writerow(["yesterday", "", "state", 1, "", "", ""])
+        rows.writerow(["yesterday\x1b[2J", "", "state", 1, "", "", ""])
         rows.writerow([iso(datetime.now(UTC) + timedelta(days=9)), "", "state", 1, "", "", ""])
     done = server.command("import", str(path), "--tenant", tenant, "--agent", uuid)
     assert done.returncode == 1, done.stderr  # some were rejected
-    assert "row 5,763: bad_time yesterday" in done.stdout
+    assert "row 5,763: bad_time yesterday?[2J\n" in done.stdout
     assert f"{2 * MINUTES + 4:,} rows: {2 * MINUTES + 2:,} stored" in done.stdout
     assert "rejected, bad_time: 1" in done.stdout
     assert "rejected, future: 1" in done.stdout
