@@ -15,6 +15,7 @@ from iotistica.api.given import Site
 from iotistica.background import rounds
 from iotistica.background.retention import Ages
 from iotistica.domain.accounts import WATCH_USER, service_password
+from iotistica.domain.secrets import Box
 from iotistica.domain.verdicts import Verdicts
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
@@ -183,7 +184,8 @@ def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
     mark = parts.settings.stream_mark
     crew = Crew(hire, profile=profile, redis=redis, database=database, directory=directory, mark=mark)
     parts.vitals.workers.append(lambda: (crew.workers, profile.least, profile.most))
-    return {"ingest": crew.run, "control": Control(redis=redis, database=database, directory=directory).run}
+    control = Control(redis=redis, database=database, directory=directory, box=Box(parts.key))
+    return {"ingest": crew.run, "control": control.run}
 
 
 def _background(parts: Parts, _: list[str]) -> dict[str, Group]:

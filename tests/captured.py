@@ -18,7 +18,7 @@ _STAMP = re.compile(r"2026-11-23T07:\d\d:\d\d\.\d{3}Z")
 
 
 def packets(name: str) -> list[dict[str, Any]]:
-    """The captured PUBLISH packets of a file, in order."""
+    """The captured PUBLISH packets of a file, or its HTTP exchanges, in order."""
     return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
 
 

@@ -13,6 +13,8 @@ from iotistica.api.gaps import get_gaps
 from iotistica.api.given import Accounts, Call, Data, Here
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
+from iotistica.api.states import get_current_state, get_devices, get_interfaces
+from iotistica.api.timelines import get_timeline
 from iotistica.domain import connections
 from iotistica.domain.accounts import mqtt_password
 from iotistica.domain.connections import Mqtt
@@ -150,5 +152,10 @@ def _view(agent: agents.Agent) -> AgentView:
 
 
 router = Router(
-    "/agents", route_handlers=[list_agents, get_agent, add_agent, change_agent, get_gaps], tags=["agents"]
+    "/agents",
+    route_handlers=[
+        *(list_agents, get_agent, add_agent, change_agent),
+        *(get_gaps, get_timeline, get_current_state, get_interfaces, get_devices),
+    ],
+    tags=["agents"],
 )

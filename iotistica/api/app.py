@@ -34,10 +34,12 @@ from iotistica.api import (
     provisioning,
     provisioning_keys,
     readings,
+    states,
     users,
 )
 from iotistica.api.given import Signer, Site
 from iotistica.api.guard import Guard
+from iotistica.api.inflation import Inflation
 from iotistica.api.principals import Doorman
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
@@ -114,6 +116,7 @@ def create(
             *(
                 provisioning.router,
                 devices.router,
+                states.report,
                 provisioning_keys.router,
                 provisioning_keys.alias,
                 identities.router,
@@ -142,6 +145,7 @@ def create(
     return Litestar(
         route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
         guards=[guard],
+        middleware=[Inflation()],
         dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, **given),
         exception_handlers={Exception: errors.answer},
         openapi_config=OpenAPIConfig(

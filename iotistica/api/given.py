@@ -13,6 +13,7 @@ from iotistica.api.tokens import Tokens
 from iotistica.domain import credentials
 from iotistica.domain.connections import Broker
 from iotistica.domain.credentials import Secret
+from iotistica.domain.secrets import Box
 from iotistica.settings import Settings
 from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
@@ -32,6 +33,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """The server's key, which secrets are derived and digested with."""
     broker: Broker
     """Where agents are sent."""
+
+    @property
+    def box(self) -> Box:
+        """Seals and opens the secrets of documents."""
+        return Box(self.key)
 
     def secret(self, prefix: str) -> Secret:
         """A new secret of a kind."""

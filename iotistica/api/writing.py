@@ -43,8 +43,6 @@ async def write(
     An agent writes its own; everybody else names the agent.
     """
     whose = await _whose(request, database, agent)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Invalid("send it without a content encoding, or deflated as a payload", "content-encoding")
     payload = await request.body()
     if len(payload) > PAYLOAD_CAP:
         raise Invalid(f"more than {PAYLOAD_CAP} bytes: send it in parts")

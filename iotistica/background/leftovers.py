@@ -1,10 +1,10 @@
-"""Removes sessions, links and wrong passwords that nobody will ask for any more."""
+"""Removes what nobody will ask for any more: old happenings, sessions, links and wrong passwords."""
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from iotistica.domain import passwords
-from iotistica.storage import links, login_failures, sessions
+from iotistica.storage import links, login_failures, sessions, timeline
 from iotistica.storage.postgres import Database
 
 KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever
@@ -16,3 +16,5 @@ async def remove(database: Database, now: datetime) -> None:
         await sessions.forget(tx, before=now - KEPT)
         await links.forget(tx, before=now - KEPT)
         await login_failures.forget(tx, before=now - timedelta(seconds=passwords.FORGOTTEN))
+    async with database.transaction() as tx:
+        await timeline.forget(tx, before=now - timedelta(days=timeline.DAYS))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from iotistica.domain.readings import strip_nul
+from iotistica.domain.documents import strip_nul
 from iotistica.errors import InvalidMessage
 
 DOMAINS: Final = ("key", "metric", "unit", "quality", "device")

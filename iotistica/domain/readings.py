@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from iotistica.domain import times
+from iotistica.domain.documents import clean, strip_nul
 from iotistica.domain.quality import quality_of
 from iotistica.errors import InvalidMessage
 
@@ -184,30 +185,12 @@ def _with_details(extra: dict[str, Any], point: Point) -> dict[str, Any]:
 
 def bounded(extra: dict[str, Any]) -> dict[str, Any]:
     """`extra` as JSON can hold it, within its cap: text without NUL, no infinities, largest parts dropped."""
-    clean = {key: _jsonable(value) for key, value in extra.items()}
-    while clean and len(msgspec.json.encode(clean)) > EXTRA_CAP:
-        largest = max(clean, key=lambda key: len(msgspec.json.encode(clean[key])))
-        del clean[largest]
-        clean["truncated"] = True
-    return clean
-
-
-def _jsonable(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, str):
-        return strip_nul(value)
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return value if -(1 << 63) <= value < 1 << 63 else "a number too large"
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)
-    if depth >= 8:
-        return "too deep"
-    if isinstance(value, list):
-        return [_jsonable(item, depth + 1) for item in value]
-    if isinstance(value, dict):
-        return {strip_nul(str(key)): _jsonable(item, depth + 1) for key, item in list(value.items())}
-    return strip_nul(str(value))[:TEXT_CAP]
+    kept = {key: clean(value, deepest=8) for key, value in extra.items()}
+    while kept and len(msgspec.json.encode(kept)) > EXTRA_CAP:
+        largest = max(kept, key=lambda key: len(msgspec.json.encode(kept[key])))
+        del kept[largest]
+        kept["truncated"] = True
+    return kept
 
 
 def _name(value: Any) -> str:
@@ -222,13 +205,6 @@ def _name(value: Any) -> str:
     if "\ufffd" in text:
         raise InvalidMessage("bad_utf8")
     return text
-
-
-def strip_nul(text: str) -> str:
-    """PostgreSQL's text holds no NUL, nor half a surrogate pair."""
-    if text.isascii():
-        return text.replace("\0", "") if "\0" in text else text
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def clean_label(value: Any) -> str | None:

@@ -6,13 +6,13 @@ from typing import Final, NamedTuple
 from iotistica.domain.ids import AgentId, TenantId, decode_agent, decode_tenant
 from iotistica.errors import InvalidMessage
 
-CONSUMED: Final = (b"endpoints", b"metrics", b"meta")
-ORDERED: Final = (b"meta",)
+CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state")
+ORDERED: Final = (b"meta", b"state")
 """Topics whose messages are applied in the order in which they came."""
 LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
-FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics", "i/+/a/+/meta/#")
+FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics", "i/+/a/+/meta/#", "i/+/a/+/state")
 
 
 class Route(NamedTuple):

@@ -8,22 +8,29 @@ from uuid import UUID
 
 from iotistica.domain import codec, dictionaries, topics
 from iotistica.domain.ids import TenantId
+from iotistica.domain.secrets import Box
+from iotistica.domain.topics import Route
 from iotistica.errors import REFUSALS, Conflict, InvalidMessage
+from iotistica.ingest.states import Reports
 from iotistica.instruments import DEAD
-from iotistica.storage import completion, lease, ledger, parked, streams
+from iotistica.storage import completion, lease, ledger, live, parked, streams
 from iotistica.storage import dictionaries as table
 from iotistica.storage.completion import Aside
 from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.dictionaries import Known
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
+from iotistica.storage.live import News
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import CONTROL, Entry
+from iotistica.storage.streams import CONTROL, READINGS, Entry, Message
 from iotistica.supervise import sleep
 
 NAME: Final = "control"
 DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")
+STATE: Final = b"state"
+NO_MARK: Final = 1 << 30
+"""Entries of a stream beyond which measured values are not appended: what is in hand must find room."""
 TENANTS: Final = 64  # asked at a time
 PORTION: Final = 3.0  # seconds of messages in one transaction, and those of one message more
 SPACING: Final = 1.0  # seconds between releases of one tenant's parked messages
@@ -36,7 +43,9 @@ Revisions = dict[tuple[UUID, int], int]
 class Control:
     """Applies messages one by one, an entry after the other."""
 
-    def __init__(self, *, redis: Redis, database: Database, directory: Directory) -> None:
+    def __init__(self, *, redis: Redis, database: Database, directory: Directory, box: Box) -> None:
+        """`box` seals the secrets that reports repeat."""
+        self._box = box
         self._redis = redis
         self._database = database
         self._directory = directory
@@ -88,24 +97,40 @@ class Control:
         owners = await self._directory.owners({topics.route(topic).agent for topic, _ in entry.messages})
         letters: dict[int, DeadLetter] = {}
         learned: dict[tuple[UUID, int], Known] = {}
-        done = 0
+        news: list[News] = []
+        done, most = 0, len(entry.messages)
         while done < len(entry.messages):
-            portion = _Portion(entry, done, letters)
+            portion = _Portion(entry, done, letters, Reports(entry.tenant, self._box), most=most)
             try:
                 async with self._database.transaction() as tx:
                     await portion.apply(tx, owners)
+                    await self._pass_on(entry, portion.reports.metrics())
             except Conflict:
                 done = await self._resume_after(entry, letters, learned)
                 continue
             except REFUSALS as exc:
                 if portion.at is None:
-                    raise
+                    if most == 1:
+                        raise
+                    most = 1  # one of them is at fault: it is found alone
+                    continue
                 letters[portion.at] = _letter(entry, portion.at, "refused", str(exc))
                 continue
             letters |= portion.letters
             learned |= portion.learned
+            news += portion.reports.news()
             done = portion.end
+        await live.publish(self._redis, news)
         await self._tell(entry, learned, [letters[number] for number in sorted(letters)])
+
+    async def _pass_on(self, entry: Entry, measured: Sequence[Message]) -> None:
+        """Give measured values of reports to those who store readings.
+
+        Before the commit: what is applied again after a crash is passed on again, and stored once.
+        """
+        if measured:
+            batch = {(entry.tenant, READINGS): measured}
+            await streams.append(self._redis, batch, received=entry.received, mark=NO_MARK)
 
     async def _resume_after(
         self, entry: Entry, letters: dict[int, DeadLetter], learned: dict[tuple[UUID, int], Known]
@@ -114,7 +139,7 @@ class Control:
         async with self._database.transaction() as tx:
             before = (await ledger.committed(tx, [entry.key]))[entry.key]
             for number, (topic, payload) in enumerate(entry.messages[: before.messages]):
-                version = _version(payload)
+                version = _version(topic, payload)
                 if number in before.dead:
                     letters.setdefault(number, _letter(entry, number, "refused", "it could not be applied"))
                 elif version is not None:
@@ -148,8 +173,12 @@ class Control:
 class _Portion:
     """The messages of an entry from one on that one transaction applies."""
 
-    def __init__(self, entry: Entry, start: int, condemned: Mapping[int, DeadLetter]) -> None:
+    def __init__(
+        self, entry: Entry, start: int, condemned: Mapping[int, DeadLetter], reports: Reports, *, most: int
+    ) -> None:
         self._entry = entry
+        self._last = min(start + most, len(entry.messages))
+        self.reports = reports
         self._start = start
         self._condemned = condemned
         self.end = start
@@ -161,28 +190,38 @@ class _Portion:
     async def apply(self, tx: Tx, owners: Mapping[UUID, TenantId]) -> None:
         """Apply messages until they have taken `PORTION`, and write once what they taught."""
         entry, began = self._entry, time.monotonic()
-        while self.end < len(entry.messages) and time.monotonic() - began < PORTION:
+        while self.end < self._last and time.monotonic() - began < PORTION:
             self.at = number = self.end
             if number not in self._condemned:
                 try:
-                    await self._learn(tx, number, owners)
+                    await self._take(tx, number, owners)
                 except InvalidMessage as exc:
                     self.letters[number] = _letter(entry, number, exc.code, exc.detail)
             self.end += 1
             await asyncio.sleep(0)
+        if self._last - self._start > 1:
+            self.at = None
+        for number, refusal in (await self.reports.write(tx)).items():
+            self.letters[number] = _letter(entry, number, refusal.code, refusal.detail)
         self.at = None
         for (agent, version), known in self.learned.items():
             await table.put(tx, entry.tenant, agent, version, known)
         dead = [n for n in range(self._start, self.end) if n in self._condemned or n in self.letters]
         await ledger.count_entries(tx, [EntryCount(*entry.key, self._start, self.end - self._start, dead)])
 
-    async def _learn(self, tx: Tx, number: int, owners: Mapping[UUID, TenantId]) -> None:
+    async def _take(self, tx: Tx, number: int, owners: Mapping[UUID, TenantId]) -> None:
         topic, payload = self._entry.messages[number]
         route = topics.route(topic)
         if owners.get(route.agent) != self._entry.tenant:
             raise InvalidMessage("unknown_agent")
-        if route.rest not in DICTIONARY:
+        if route.rest == STATE:
+            self.reports.add(number, route.agent, payload, self._entry.received + number)
+        elif route.rest in DICTIONARY:
+            await self._learn(tx, route, payload)
+        else:
             raise InvalidMessage("bad_topic", "nothing consumes this topic")
+
+    async def _learn(self, tx: Tx, route: Route, payload: bytes) -> None:
         document, is_msgpack = codec.unwrap(payload)
         update = dictionaries.read(codec.decode(document, is_msgpack, object))
         key = route.agent, update.version
@@ -190,7 +229,9 @@ class _Portion:
         self.learned[key] = table.taught(old, update)
 
 
-def _version(payload: bytes) -> int | None:
+def _version(topic: bytes, payload: bytes) -> int | None:
+    if topics.route(topic).rest not in DICTIONARY:
+        return None
     try:
         document, is_msgpack = codec.unwrap(payload)
         return dictionaries.read(codec.decode(document, is_msgpack, object)).version

@@ -75,8 +75,9 @@ async def update(tx: Tx, tenant: TenantId, old: Agent, *, name: str, fleet: UUID
     return row
 
 
-# Seen: the newest row of its ledger, which is folded into the totals after a minute.
+# Seen: its newest report, or the newest row of its ledger, which is folded into the totals after a minute.
 _SEEN: Final = """
+LEFT JOIN agent_states reported USING (tenant_id, agent_uuid)
 LEFT JOIN (
     SELECT agent_uuid, max(at) AS last_seen FROM (
         SELECT agent_uuid, at FROM readings_ledger WHERE tenant_id = %(tenant)s
@@ -86,7 +87,7 @@ LEFT JOIN (
 ) seen USING (agent_uuid)
 """
 PAGE: Final = (
-    f"SELECT {_COLUMNS}, seen.last_seen FROM agents a"
+    f"SELECT {_COLUMNS}, greatest(seen.last_seen, reported.reported_at) AS last_seen FROM agents a"
     + _SEEN
     + """WHERE a.tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR agent_uuid > %(after)s)
 ORDER BY agent_uuid LIMIT %(limit)s"""
@@ -99,7 +100,7 @@ async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> l
 
 
 GET: Final = (
-    f"SELECT {_COLUMNS}, seen.last_seen FROM agents a"
+    f"SELECT {_COLUMNS}, greatest(seen.last_seen, reported.reported_at) AS last_seen FROM agents a"
     + _SEEN
     + "WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
 )

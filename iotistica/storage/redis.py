@@ -142,6 +142,10 @@ def dictionary_key(tenant: TenantId, agent: UUID) -> str:
     return f"tenant:{{{tenant}}}:dict:{agent}"
 
 
+def live_channel(tenant: TenantId, agent: UUID, kind: str) -> str:
+    return f"tenant:{{{tenant}}}:device:{agent}:{kind}"
+
+
 def limit_key(tenant: str | None, name: str, subject: str, minute: int) -> str:
     scope = f"tenant:{{{tenant}}}:" if tenant else ""
     return f"{scope}limit:{name}:{subject}:{minute}"

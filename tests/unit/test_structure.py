@@ -90,6 +90,7 @@ GLOBAL = {
     "sessions.FORGET": "by age",
     "sessions.LIVE": "finds the session of an access token",
     "sessions.ROTATE": "finds the session of a refresh token",
+    "timeline.FORGET": "by age",
     "tenants.ALL": "tenants themselves",
     "tenants.FIND": "tenants themselves, for the command line",
     "users.BY_LOGIN": "log-in names no tenant",

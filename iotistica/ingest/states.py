@@ -1,0 +1,95 @@
+"""Reports of agents: those of one transaction are merged and written together."""
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain import secrets, states
+from iotistica.domain.ids import TenantId, agent_topic
+from iotistica.domain.secrets import Box
+from iotistica.domain.states import Report
+from iotistica.errors import InvalidMessage
+from iotistica.storage import states as table
+from iotistica.storage import timeline
+from iotistica.storage.live import News
+from iotistica.storage.postgres import Tx
+from iotistica.storage.streams import Message
+from iotistica.storage.timeline import Happening
+
+CHANGED: Final = "state.changed"
+"""The kind of a happening: an agent says of itself what it did not say before."""
+
+
+class Reports:
+    """The reports of one tenant's agents in one transaction, in their order."""
+
+    def __init__(self, tenant: TenantId, box: Box) -> None:
+        self._tenant = tenant
+        self._box = box
+        self._reports: defaultdict[UUID, list[tuple[int, Report]]] = defaultdict(list)
+
+    def add(self, number: int, agent: UUID, payload: bytes, received: int) -> None:
+        """Take the report that came as the message of that number; raises `InvalidMessage`."""
+        report = states.read(payload, agent, received)
+        sealed = msgspec.structs.replace(report, values=self._box.seal(report.values, self._tenant))
+        self._reports[agent].append((number, sealed))
+
+    async def write(self, tx: Tx) -> dict[int, InvalidMessage]:
+        """Merge the reports and write what became of them; returns those that are refused after all."""
+        if not self._reports:
+            return {}
+        refused: dict[int, InvalidMessage] = {}
+        old = await table.load(tx, self._tenant, self._reports)
+        new = {}
+        happened = []
+        for agent, reports in self._reports.items():
+            state = before = old[agent].merged if agent in old else states.EMPTY
+            for number, report in reports:
+                try:
+                    state = _fitting(states.merge(state, report))
+                except InvalidMessage as exc:
+                    refused[number] = exc
+            new[agent] = state
+            if changes := states.changes(before, state):
+                at = datetime.fromtimestamp(reports[-1][1].received / 1e6, UTC)
+                details = {"changes": [secrets.mask(msgspec.to_builtins(change)) for change in changes]}
+                happened.append(Happening(agent=agent, at=at, kind=CHANGED, details=details))
+        await table.save(tx, self._tenant, new, old)
+        await timeline.add(tx, self._tenant, happened)
+        return refused
+
+    def metrics(self) -> list[Message]:
+        """Measured values of live reports as messages of their own, with the times at which they came."""
+        found = []
+        for agent, reports in self._reports.items():
+            topic = f"{agent_topic(self._tenant, agent)}/metrics".encode()
+            found += [
+                (topic, msgspec.json.encode({"timestamp": report.received, **measured}))
+                for _, report in reports
+                if (measured := report.metrics)
+            ]
+        return found
+
+    def news(self) -> list[News]:
+        """What those who watch these agents are told."""
+        found = []
+        for agent, reports in self._reports.items():
+            for _, report in reports:
+                if not report.is_live:
+                    continue
+                head = {"agentUuid": str(agent), "at": datetime.fromtimestamp(report.received / 1e6, UTC)}
+                measured = report.metrics
+                rest = {key: value for key, value in report.values.items() if key not in measured}
+                found.append(News(self._tenant, agent, "state", head | {"state": secrets.mask(rest)}))
+                if measured:
+                    found.append(News(self._tenant, agent, "metrics", head | {"metrics": measured}))
+        return found
+
+
+def _fitting(state: states.State) -> states.State:
+    if len(msgspec.json.encode(state.values)) > states.STATE_CAP:
+        raise InvalidMessage("too_large", f"the agent's state would be more than {states.STATE_CAP} bytes")
+    return state

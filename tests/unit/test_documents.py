@@ -1,0 +1,116 @@
+"""Documents of others: compared, cleaned, and with their secrets kept."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotistica.domain import documents, secrets
+from iotistica.domain.documents import differences
+from iotistica.domain.ids import TenantId
+from iotistica.domain.secrets import MASK, Box
+from iotistica.errors import Invalid
+
+TENANT, OTHER = TenantId("a1b2c3d4e5f6"), TenantId("b1b2c3d4e5f6")
+BOX = Box(bytes(32))
+NAMES = st.sampled_from(("password", "environment", "name", "url", "services", "connectionString", "port", "uuid"))
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("mqtt://me:pw@host")
+DOCUMENTS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=12
+)
+TARGET = {
+    "apps": {"1": {"services": [{"serviceId": 1, "config": {"environment": {"A": "aaa"}, "ports": ["80:80"]}}]}},
+    "config": {
+        "endpoints": [
+            {"name": "plc", "connection": {"host": "h", "password": "hunter2"}},
+            {"name": "echo", "connectionString": '{"host":"h","password":"hunter2"}'},
+            {"name": "url", "connection": {"brokerUrl": "mqtt://me:hunter2@broker"}},
+        ]
+    },
+}
+
+
+def change(path: str, old: Any, new: Any) -> dict[str, Any]:
+    return {"path": path, "before": old, "after": new}
+
+
+def test_a_comparison_names_what_changed_by_what_it_is_called() -> None:
+    """The member of a list keeps its name when it changes its place."""
+    old = {"endpoints": [{"name": "a", "poll": 1}, {"name": "b", "poll": 1}], "level": "info", "tags": [1, 2]}
+    new = {"endpoints": [{"name": "b", "poll": 5}, {"name": "c"}], "level": "info", "tags": [1, 3]}
+    found = {one.path: one for one in differences(old, new)}
+    assert set(found) == {"endpoints[a]", "endpoints[b].poll", "endpoints[c]", "tags[1]"}
+    assert (found["endpoints[b].poll"].before, found["endpoints[b].poll"].after) == (1, 5)
+    assert (found["endpoints[a]"].before, found["tags[1]"].after) == ({"name": "a", "poll": 1}, 3)
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_only_what_is_alike_has_no_differences(old: Any, new: Any) -> None:
+    """A comparison of two documents is empty exactly if they are the same."""
+    assert (differences(old, new) == []) == (json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True))
+
+
+def test_a_comparison_is_bounded() -> None:
+    """In number, and in the size of what it shows."""
+    assert len(differences({}, {str(n): n for n in range(1000)})) == documents.MOST
+    assert differences({}, {"a": "x" * 5000})[0].after == "(5002 bytes)"
+
+
+def test_what_is_kept_can_be_kept() -> None:
+    """No NUL, no infinity, no number beyond 64 bits, no bottomless nesting."""
+    deep: Any = "end"
+    for _ in range(40):
+        deep = [deep]
+    cleaned = documents.clean({"a\0": "b\0", "inf": math.inf, "big": 1 << 70, "deep": deep, "half": "\ud800"})
+    assert (cleaned["a"], cleaned["inf"], cleaned["big"], cleaned["half"]) == (
+        "b",
+        "inf",
+        "a number too large",
+        "?",
+    )
+    assert "too deep" in json.dumps(cleaned["deep"])
+
+
+@given(DOCUMENTS)
+def test_what_is_sealed_is_opened_again_and_shows_nothing(document: Any) -> None:
+    """Opened it is the same, sealed again it is sealed alike, and masked it is the same before and after."""
+    sealed = BOX.seal(document, TENANT)
+    assert BOX.open(sealed, TENANT) == document
+    assert BOX.seal(document, TENANT) == sealed
+    assert secrets.mask(secrets.mask(document)) == secrets.mask(document)
+    assert secrets.keep_masked(secrets.mask(document), document) == document
+
+
+def test_every_kind_of_secret_is_found_and_nothing_else() -> None:
+    """Passwords by name, environments whole, log-ins in addresses, and connections that are texts of JSON."""
+    sealed = json.dumps(BOX.seal(TARGET, TENANT))
+    assert "hunter2" not in sealed
+    assert "aaa" not in sealed
+    masked = secrets.mask(BOX.seal(TARGET, TENANT))
+    (plc, echo, url) = masked["config"]["endpoints"]
+    assert plc == {"name": "plc", "connection": {"host": "h", "password": MASK}}
+    assert "hunter2" not in str(echo)
+    assert url["connection"]["brokerUrl"] == MASK
+    assert masked["apps"]["1"]["services"][0]["config"] == {"environment": {"A": MASK}, "ports": ["80:80"]}
+
+
+def test_another_tenant_or_key_opens_nothing() -> None:
+    """What is sealed for one tenant is a mask to every other."""
+    sealed = BOX.seal(TARGET, TENANT)
+    for opened in (BOX.open(sealed, OTHER), Box(b"1" * 32).open(sealed, TENANT)):
+        assert opened["config"]["endpoints"][0]["connection"]["password"] == MASK
+
+
+def test_a_mask_written_back_keeps_the_secret_and_elsewhere_is_an_error() -> None:
+    """Who reads a document without its secrets can change it and write it back."""
+    shown = secrets.mask(TARGET)
+    shown["config"]["endpoints"].reverse()
+    back = secrets.keep_masked(shown, TARGET)
+    assert back["config"]["endpoints"][2] == TARGET["config"]["endpoints"][0]  # type: ignore[index]
+    shown["config"]["endpoints"][2]["name"] = "another"
+    with pytest.raises(Invalid) as refused:
+        secrets.keep_masked(shown, TARGET)
+    assert refused.value.path == "config.endpoints[another].connection.password"
