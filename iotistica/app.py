@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from iotistica import instruments, supervise
@@ -20,7 +21,7 @@ from iotistica.domain.verdicts import Verdicts
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
 from iotistica.embedded.servers import Servers
-from iotistica.errors import CannotStart
+from iotistica.errors import CannotStart, Unavailable
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.control import Control
 from iotistica.ingest.crew import Crew
@@ -34,11 +35,14 @@ from iotistica.settings import Settings
 from iotistica.simulate import demo
 from iotistica.storage.breaker import Breaker
 from iotistica.storage.limits import Limits
+from iotistica.storage.polls import Counts
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.supervise import Group
+from iotistica.storage.roster import Roster
+from iotistica.supervise import Group, sleep
 from iotistica.vitals import Vitals
 
+COUNTS_EVERY: Final = 10.0  # seconds between writes of who asked for its target
 GROUPS: Final = ("http", "mqtt", "ingest", "background")
 ROLES: Final = {
     "api": ("http", "mqtt", "background"),
@@ -96,8 +100,16 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
     settings = parts.settings
     site = Site(settings=settings, key=parts.key, broker=settings.agents_broker())
     inbox = parts.inbox("http")
+    roster, counts = Roster(parts.worker), Counts(parts.worker)
+
+    async def counted(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await sleep(COUNTS_EVERY, stop)
+            await counts.write()
 
     async def run(stop: asyncio.Event) -> None:
+        with suppress(Unavailable):  # who asks first shall be known, should the database go away then
+            await roster.look()
         app = http.create(
             database=parts.api,
             lookups=parts.worker,
@@ -105,13 +117,15 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
             inbox=inbox,
             vitals=parts.vitals,
             site=site,
+            roster=roster,
+            counts=counts,
             roles=groups,
         )
         host, port = settings.listen, settings.http_port
         proxies = settings.trusted_proxies
         await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
 
-    return {"http": run, "http-spool": inbox.run}
+    return {"http": run, "http-spool": inbox.run, "roster": roster.run, "polls": counted}
 
 
 def _ops(settings: Settings, lookups: Database, redis: Redis | None, groups: list[str], vitals: Vitals) -> Group:

@@ -83,5 +83,13 @@ class Conflict(IotisticaError):
     """Something with that name exists already, or it has changed meanwhile."""
 
 
+class Outdated(Conflict):
+    """Somebody else has changed this meanwhile: read it, and write again; `current` says what it is now."""
+
+    def __init__(self, message: str, current: object) -> None:
+        super().__init__(message)
+        self.current = current
+
+
 REFUSALS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
 """What a message may bring about that the database, or our packing of it, does not take."""

@@ -31,10 +31,12 @@ from iotistica.api import (
     mqtt_users,
     ops,
     passwords,
+    polls,
     provisioning,
     provisioning_keys,
     readings,
     states,
+    targets,
     users,
 )
 from iotistica.api.given import Signer, Site
@@ -48,8 +50,10 @@ from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import NotFound
 from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
+from iotistica.storage.polls import Counts, Polls
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.storage.roster import Roster
 from iotistica.vitals import Vitals
 
 BODY_CAP: Final = 16 << 20  # bytes of a request body
@@ -103,12 +107,14 @@ def create(
     inbox: Inbox,
     vitals: Vitals,
     site: Site,
+    roster: Roster,
+    counts: Counts,
     roles: list[str],
 ) -> Litestar:
     """The whole API; `database` sees one tenant at a time, `lookups` all."""
     tokens = Tokens(derive(site.key, "access-token"), site.settings.token_key_file)
     limits = Limits(redis)
-    guard = Guard(Doorman(lookups, tokens, site.key), limits, site.settings)
+    guard = Guard(Doorman(lookups, tokens, site.key, roster), limits, site.settings)
     api = Router(
         "/api/v1",
         route_handlers=[
@@ -117,12 +123,15 @@ def create(
                 provisioning.router,
                 devices.router,
                 states.report,
+                polls.poll,
                 provisioning_keys.router,
                 provisioning_keys.alias,
                 identities.router,
             ),
             *(
                 agents.router,
+                targets.agents_router,
+                targets.fleets_router,
                 fleets.router,
                 readings.router,
                 catalog.router,
@@ -142,6 +151,7 @@ def create(
         "site": site,
     }
     given["rendering"] = Rendering(lookups)
+    given |= {"polls": Polls(roster, database, redis, site.key), "counts": counts}
     return Litestar(
         route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
         guards=[guard],

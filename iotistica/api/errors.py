@@ -14,6 +14,7 @@ STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.Unauthorized: (401, "Not logged in"),
     errors.Forbidden: (403, "Not allowed"),
     errors.NotFound: (404, "Not found"),
+    errors.Outdated: (412, "Changed meanwhile"),
     errors.Conflict: (409, "Conflict"),
     errors.TooMany: (429, "Too many requests"),
     errors.Unavailable: (503, "Not available now"),
@@ -27,7 +28,7 @@ def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str
     status, title = next(
         (answer for kind in type(exc).__mro__ if (answer := STATUS.get(kind))), (500, "Internal error")
     )
-    detail, extra = str(exc), {}
+    detail, extra = str(exc), dict[str, object]()
     if isinstance(exc, (RecursionError, UnicodeDecodeError)):
         status, title, detail = 400, "Bad request", "the body is nested too deep, or is no UTF-8"
     elif isinstance(exc, HTTPException):
@@ -40,6 +41,8 @@ def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str
             extra = {"errors": found}
     elif isinstance(exc, errors.Invalid) and exc.path:
         extra = {"errors": [{"path": exc.path, "message": detail}]}
+    elif isinstance(exc, errors.Outdated):
+        extra = {"current": exc.current}
     if status == 500:
         logger.opt(exception=exc).error("request failed")
         detail = "an error of ours; the log has it"

@@ -17,6 +17,7 @@ from iotistica.domain.secrets import Box
 from iotistica.settings import Settings
 from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
+from iotistica.storage.polls import Counts, Polls
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.vitals import Vitals
@@ -59,4 +60,8 @@ Limiter = NamedDependency[Limits]
 Accounts = NamedDependency[Rendering]
 """How current the broker's accounts are; named `rendering`."""
 Here = NamedDependency[Site]
+Told = NamedDependency[Polls]
+"""What agents are told; named `polls`."""
+Polled = NamedDependency[Counts]
+"""Who asked, and when; named `counts`."""
 Roles = NamedDependency[list[str]]

@@ -49,7 +49,8 @@ class Guard:
         connection.scope["auth"] = principal
         if principal.kind == "agent":
             _check_agent(principal, permission, connection, handler)
-            await self._limits.hit(self._agent, str(principal.id), tenant=principal.tenant)
+            if not handler.opt.get("unlimited"):
+                await self._limits.hit(self._agent, str(principal.id), tenant=principal.tenant)
             return
         if permission == AGENT or rule is None:
             raise Forbidden("this route is the agent's own")

@@ -13,8 +13,10 @@ from iotistica.domain import credentials
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unauthorized
 from iotistica.storage import agent_keys, api_keys, sessions
+from iotistica.storage.agent_keys import Holder
 from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Database
+from iotistica.storage.roster import Roster
 
 FRESH: Final = 1.0  # seconds a credential is believed; so long may somebody go on whom it was taken from
 MOST: Final = 20_000  # credentials remembered
@@ -41,8 +43,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 class Doorman:
     """Knows credentials, for a moment from memory."""
 
-    def __init__(self, lookups: Database, tokens: Tokens, key: bytes) -> None:
+    def __init__(self, lookups: Database, tokens: Tokens, key: bytes, roster: Roster) -> None:
         """`lookups` sees all tenants; `key` is the server's, which digests are made with."""
+        self._roster = roster
         self._lookups = lookups
         self._tokens = tokens
         self._key = key
@@ -94,13 +97,9 @@ class Doorman:
 
     async def _agent(self, secret: str, address: str) -> Principal:
         digest = credentials.digest(self._key, secret)
-        async with self._lookups.transaction() as tx:
-            holder = await agent_keys.find(tx, digest)
-            if holder is None:
-                raise Unauthorized("this key is unknown, revoked or has expired")
-            if holder.is_new:
-                by = Actor(kind="agent", id=str(holder.agent_uuid), name=holder.name, address=address)
-                await agent_keys.first_used(tx, holder, digest, by=by)
+        holder = self._roster.holder(digest) if self._roster.is_current else None
+        if holder is None:
+            holder = await self._holder(digest, address)
         return Principal(
             kind="agent",
             tenant=holder.tenant_id,
@@ -108,6 +107,16 @@ class Doorman:
             name=holder.name,
             is_proven=holder.state == "active",
         )
+
+    async def _holder(self, digest: bytes, address: str) -> Holder:
+        async with self._lookups.transaction() as tx:
+            holder = await agent_keys.find(tx, digest)
+            if holder is None:
+                raise Unauthorized("this key is unknown, revoked or has expired")
+            if holder.is_new:
+                by = Actor(kind="agent", id=str(holder.agent_uuid), name=holder.name, address=address)
+                await agent_keys.first_used(tx, holder, digest, by=by)
+        return holder
 
 
 def _credential(headers: Mapping[str, str]) -> str:

@@ -31,6 +31,8 @@ PERMISSIONS: Final[dict[str, Rule]] = {
     "agents.write": Rule("manager"),
     "agents.identity": Rule("admin", rare=True),
     "agents.rotate": Rule("admin", agents=True),
+    "targets.read": Rule("viewer"),
+    "targets.write": Rule("operator"),
     "readings.read": Rule("viewer"),
     "readings.write": Rule("operator", agents=True),
     "readings.erase": Rule("admin", keys=False, rare=True),

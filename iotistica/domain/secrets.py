@@ -46,6 +46,17 @@ class Box:
         """The document as it was before it was sealed; what was sealed by another key becomes the mask."""
         return _unseal(document, lambda sealed: self._open(sealed, tenant))
 
+    def seal_bytes(self, content: bytes, tenant: TenantId) -> bytes:
+        """A whole document, sealed for the tenant."""
+        return self._cipher.encrypt(content, [tenant.encode()])
+
+    def open_bytes(self, sealed: bytes, tenant: TenantId) -> bytes | None:
+        """What was sealed; None if it was by another key, or for another tenant."""
+        try:
+            return self._cipher.decrypt(sealed, [tenant.encode()])
+        except InvalidTag:
+            return None
+
     def _seal(self, text: str, tenant: TenantId) -> dict[str, str]:
         return {SEALED: b64encode(self._cipher.encrypt(text.encode(), [tenant.encode()])).decode()}
 

@@ -29,6 +29,13 @@ TABLES: Final = {
         name: f"SELECT r.* FROM agents a JOIN {name} r USING (agent_uuid) WHERE a.tenant_id = {{tenant}}"
         for name in ("readings_1m", "readings_1h", "readings_daily")
     },
+    "states": "SELECT agent_uuid, state, lively, reported_at FROM agent_states"
+    " WHERE tenant_id = {tenant} ORDER BY agent_uuid",
+    "timeline": "SELECT * FROM agent_timeline WHERE tenant_id = {tenant} ORDER BY id",
+    "targets": "SELECT subject, latest, deployed, deployed_at, deployed_by FROM targets"
+    " WHERE tenant_id = {tenant} ORDER BY subject",
+    "target_versions": "SELECT subject, version, apps, config, changes, note, restores, author, at FROM target_versions"
+    " WHERE tenant_id = {tenant} ORDER BY subject, version",
     "erasures": "SELECT * FROM erasures WHERE tenant_id = {tenant} ORDER BY asked_at",
     "ledger": "SELECT agent_uuid, sum(found) AS found, sum(stored) AS stored, sum(duplicate) AS duplicate,"
     " sum(rejected) AS rejected, sum(conflict) AS conflict FROM ("

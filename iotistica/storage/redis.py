@@ -142,6 +142,10 @@ def dictionary_key(tenant: TenantId, agent: UUID) -> str:
     return f"tenant:{{{tenant}}}:dict:{agent}"
 
 
+def poll_key(tenant: TenantId, agent: UUID) -> str:
+    return f"tenant:{{{tenant}}}:poll:{agent}"
+
+
 def live_channel(tenant: TenantId, agent: UUID, kind: str) -> str:
     return f"tenant:{{{tenant}}}:device:{agent}:{kind}"
 

@@ -39,7 +39,9 @@ def routes() -> Iterator[Route]:
     site = Site(settings=Settings(), key=bytes(32), broker=Broker(protocol="mqtt", host="h", port=1))
     nothing: Any = None
     made = app.create(
-        database=nothing, lookups=nothing, redis=nothing, inbox=nothing, vitals=nothing, site=site, roles=[]
+        **dict.fromkeys(("database", "lookups", "redis", "inbox", "vitals", "roster", "counts"), nothing),
+        site=site,
+        roles=[],
     )
     for route in made.routes:
         for handler in getattr(route, "route_handlers", ()):
@@ -180,13 +182,20 @@ def test_an_agent_reaches_itself_alone(people: People, route: Route) -> None:
     assert (early.status_code != 403) == may_early, early.text
 
 
-BODIES: dict[str, dict[str, Any]] = {"/replace": {"by": UNKNOWN}, "/mqtt-users/{name:str}": {"newPassword": True}}
+BODIES: dict[str, dict[str, Any]] = {
+    "/replace": {"by": UNKNOWN},
+    "/mqtt-users/{name:str}": {"newPassword": True},
+    "/rollback": {"version": 1},
+}
+QUERIES = {"timeseries": {"metric": "m"}, "aggregate": {"metric": "m"}, "compare": {"from": "0", "to": "0"}}
 
 
 @pytest.mark.parametrize("route", [r for r in PRIVATE if "{" in r.path and r.permission != AGENT], ids=str)
 def test_a_foreign_id_looks_like_one_that_nobody_has(people: People, route: Route) -> None:
     """To the owner of another tenant, byte for byte, with everything else right."""
     (parameter,) = re.findall(r"{(\w+):", route.path)
+    if parameter == "subject":
+        parameter = "agent" if "/agents/" in route.path else "fleet"
     kind = next(
         (name for name in ("api-keys", "provision") if name in route.path and parameter == "key"), parameter
     )
@@ -194,7 +203,7 @@ def test_a_foreign_id_looks_like_one_that_nobody_has(people: People, route: Rout
     answers = []
     for value in (people.ids[kind], UNKNOWN):
         path = address(route, value).removeprefix("/api/v1")
-        query = {"metric": "m"} if path.endswith(("timeseries", "aggregate")) else {}
+        query = next((query for end, query in QUERIES.items() if path.endswith(end)), {})
         sent = {"json": body} if route.method in ("POST", "PUT", "PATCH") else {}
         answers.append(people.stranger.request(route.method, path, params=query, **sent))  # type: ignore[arg-type]
     foreign, unknown = answers

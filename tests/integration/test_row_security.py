@@ -19,7 +19,7 @@ from tests.integration.test_store import NOW, reading, store
 from tests.unit.test_structure import statements
 
 ROLLUPS = {"readings_1m", "readings_1h", "readings_daily", "rollup_progress", "rollup_marks"}
-WITHOUT_TENANT = {"readings", *ROLLUPS, "alembic_version", "login_failures", "broker_renders"}
+WITHOUT_TENANT = {"sync_epoch", "readings", *ROLLUPS, "alembic_version", "login_failures", "broker_renders"}
 """Readings join `agents`; the others are the platform's own."""
 
 

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from litestar.handlers import HTTPRouteHandler
@@ -83,6 +84,8 @@ GLOBAL = {
     "rollups.PROGRESS": "the rollups' progress is the installation's",
     "rollups.ROLLED": "the rollups' progress is the installation's",
     "rollups.TAKE": "every tenant's, day by day",
+    "roster.CHANGED": "finds the tenants of agents",
+    "roster.NOW": "a clock",
     "sequences.TAKE": "joins every tenant's numbers, agent by agent",
     "series.GET": "agents were checked against their tenant before",
     "series.UPDATE": "agents were checked against their tenant before",
@@ -131,7 +134,12 @@ def test_every_route_names_its_permission() -> None:
     """A route that forgets to is refused by this, and by the guard."""
     broker = Broker(protocol="mqtt", host="h", port=1)
     site = Site(settings=settings.Settings(), key=bytes(32), broker=broker)
-    made = app.create(database=None, lookups=None, redis=None, inbox=None, vitals=None, site=site, roles=[])  # type: ignore[arg-type]
+    nothing: Any = None
+    made = app.create(
+        **dict.fromkeys(("database", "lookups", "redis", "inbox", "vitals", "roster", "counts"), nothing),
+        site=site,
+        roles=[],
+    )
     handlers = [
         handler
         for route in made.routes

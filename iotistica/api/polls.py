@@ -1,0 +1,32 @@
+"""The poll: an agent asks what it is to be."""
+
+from typing import Final
+from uuid import UUID
+
+from litestar import Response, get
+from litestar.params import FromPath
+
+from iotistica.api.given import Call, Polled, Told
+from iotistica.domain.permissions import AGENT
+from iotistica.domain.targets import matches
+
+_HEADERS: Final = {"Cache-Control": "no-cache"}
+
+
+@get("/device/{agent:uuid}/state", opt={"permission": AGENT, "unlimited": True}, tags=["agent-facing"])
+async def poll(request: Call, agent: FromPath[UUID], polls: Told, counts: Polled) -> Response[bytes]:
+    """What the agent is to be: `{"<uuid>": {apps, config, version, …}}`; 304 if it names the tag that this has.
+
+    Whatever passing fault there is, an agent that was told something is told that again.
+    """
+    tenant, known = request.auth.tenant, request.headers.get("if-none-match")
+    tag = polls.tag(agent) if known else None
+    if tag is None or not matches(known or "", tag):
+        sent = await polls.sent(tenant, agent)
+        if not known or not matches(known, sent.etag):
+            counts.add(tenant, agent, sent.counter)
+            headers = {"ETag": sent.etag, **_HEADERS}
+            return Response(sent.body, status_code=200, media_type="application/json", headers=headers)
+        tag = sent.etag
+    counts.add(tenant, agent, None)
+    return Response(b"", status_code=304, headers={"ETag": tag, **_HEADERS})
