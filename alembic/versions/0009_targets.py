@@ -1,4 +1,4 @@
-"""What agents are told to be: versions that are never changed, and a number per agent that rises with what it is sent."""
+"""What agents are told to be: versions that are never changed, and an agent's number that rises with its answer."""
 
 from alembic import op
 
@@ -43,8 +43,8 @@ def upgrade() -> None:
         FOREIGN KEY (tenant_id, fleet_uuid) REFERENCES fleets (tenant_id, fleet_uuid) ON DELETE CASCADE
     );
 
-    -- One row an agent. `counter` rises with every write that changes what the agent is sent, and is the version it is
-    -- told; `changed` is the transaction that last changed anything which those who answer its poll remember.
+    -- One row an agent. `counter` rises with every write that changes what the agent is sent, and is the version it
+    -- is told; `changed` is the transaction that last changed anything which those who answer its poll remember.
     CREATE TABLE agent_sync (
         agent_uuid uuid PRIMARY KEY,
         tenant_id  text NOT NULL,

@@ -34,8 +34,8 @@ TABLES: Final = {
     "timeline": "SELECT * FROM agent_timeline WHERE tenant_id = {tenant} ORDER BY id",
     "targets": "SELECT subject, latest, deployed, deployed_at, deployed_by FROM targets"
     " WHERE tenant_id = {tenant} ORDER BY subject",
-    "target_versions": "SELECT subject, version, apps, config, changes, note, restores, author, at FROM target_versions"
-    " WHERE tenant_id = {tenant} ORDER BY subject, version",
+    "target_versions": "SELECT subject, version, apps, config, changes, note, restores, author, at"
+    " FROM target_versions WHERE tenant_id = {tenant} ORDER BY subject, version",
     "erasures": "SELECT * FROM erasures WHERE tenant_id = {tenant} ORDER BY asked_at",
     "ledger": "SELECT agent_uuid, sum(found) AS found, sum(stored) AS stored, sum(duplicate) AS duplicate,"
     " sum(rejected) AS rejected, sum(conflict) AS conflict FROM ("
