@@ -9,9 +9,11 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
+from iotistica.api.explanations import explain
 from iotistica.api.gaps import get_gaps
 from iotistica.api.given import Accounts, Call, Data, Here
 from iotistica.api.guard import actor_of, tenant_of
+from iotistica.api.health import get_health
 from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
 from iotistica.api.states import get_current_state, get_devices, get_interfaces
 from iotistica.api.timelines import get_timeline
@@ -155,7 +157,7 @@ router = Router(
     "/agents",
     route_handlers=[
         *(list_agents, get_agent, add_agent, change_agent),
-        *(get_gaps, get_timeline, get_current_state, get_interfaces, get_devices),
+        *(get_gaps, get_timeline, get_current_state, get_interfaces, get_devices, get_health, explain),
     ],
     tags=["agents"],
 )

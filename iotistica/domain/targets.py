@@ -150,31 +150,30 @@ def checked_endpoint(endpoint: Any, path: str) -> Json:
     """One endpoint as it is kept; one without a uuid gets one that its name decides. Raises `Invalid`."""
     if not isinstance(endpoint, dict):
         raise Invalid("an endpoint is an object", path)
-    _check_text(endpoint.get("name"), f"{path}.name")
+    at = f"{path}." if path else ""
+    _check_text(endpoint.get("name"), f"{at}name")
     named: Json = {"uuid": str(uuid5(NAMESPACE_URL, f"endpoint:{endpoint['name']}")), "enabled": True}
     whole = named | endpoint
     try:
         whole["uuid"] = str(UUID(whole["uuid"]))
     except (ValueError, AttributeError, TypeError):
-        raise Invalid("not a UUID", f"{path}.uuid") from None
+        raise Invalid("not a UUID", f"{at}uuid") from None
     if not isinstance(whole.get("protocol"), str) or not _PROTOCOL.fullmatch(whole["protocol"]):
-        raise Invalid(
-            "protocol is modbus, opcua, mqtt, bacnet, snmp or another word of this kind", f"{path}.protocol"
-        )
+        raise Invalid("protocol is modbus, opcua, mqtt, bacnet, snmp or another word of this kind", f"{at}protocol")
     if not isinstance(whole["enabled"], bool):
-        raise Invalid("enabled is true or false", f"{path}.enabled")
+        raise Invalid("enabled is true or false", f"{at}enabled")
     for name in ("pollInterval", "poll_interval"):
         interval = whole.get(name, POLL_MS[0])
         if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-            raise Invalid("a number of milliseconds", f"{path}.{name}")
+            raise Invalid("a number of milliseconds", f"{at}{name}")
         if not POLL_MS[0] <= interval <= POLL_MS[1]:
-            raise Invalid(f"milliseconds, {POLL_MS[0]} to {POLL_MS[1]}", f"{path}.{name}")
+            raise Invalid(f"milliseconds, {POLL_MS[0]} to {POLL_MS[1]}", f"{at}{name}")
     if not isinstance(whole.setdefault("connection", {}), dict):
-        raise Invalid("connection is an object", f"{path}.connection")
+        raise Invalid("connection is an object", f"{at}connection")
     for name in ("dataPoints", "data_points", "registers"):
         points = whole.get(name, [])
         if not isinstance(points, list) or len(points) > POINTS or not all(isinstance(p, dict) for p in points):
-            raise Invalid(f"{name} is a list of at most {POINTS} objects", f"{path}.{name}")
+            raise Invalid(f"{name} is a list of at most {POINTS} objects", f"{at}{name}")
     return whole
 
 

@@ -15,7 +15,7 @@ from iotistica.domain.secrets import Box
 from iotistica.domain.targets import Target
 from iotistica.errors import Unavailable
 from iotistica.storage import targets
-from iotistica.storage.postgres import Database
+from iotistica.storage.postgres import Database, Tx, row_as
 from iotistica.storage.redis import Redis, poll_key, translated
 from iotistica.storage.roster import Roster
 
@@ -151,6 +151,27 @@ SET polled_at = greatest(p.polled_at, excluded.polled_at),
     fetched_at = coalesce(excluded.fetched_at, p.fetched_at), fetched = coalesce(excluded.fetched, p.fetched),
     polls = p.polls + excluded.polls, not_modified = p.not_modified + excluded.not_modified
 """
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """When an agent asked for its target, and what it got; `fetched` is the number of that."""
+
+    polled_at: datetime
+    fetched_at: datetime | None
+    fetched: int | None
+    polls: int
+    not_modified: int
+
+
+ASKED: Final = """
+SELECT polled_at, fetched_at, fetched, polls, not_modified FROM agent_polls
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+"""
+
+
+async def asked(tx: Tx, tenant: TenantId, agent: UUID) -> Asked | None:
+    """When an agent asked, as of the last write of the counts; None if it never did."""
+    return await row_as(tx, Asked, ASKED, {"tenant": tenant, "agent": agent})
 
 
 class Counts:
