@@ -277,8 +277,9 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         changes = [msgspec.to_builtins(one) for one in _masked(old, new)]
         return Comparison(from_version=older, to_version=newer, changes=changes)
 
-    replace = put("/{subject:uuid}/target-state", opt=write)(_write)
-    create = post("/{subject:uuid}/target-state", opt=write, status_code=200)(_write)
+    path, id_ = "/{subject:uuid}/target-state", f"{kind.capitalize()}Target"
+    replace = put(path, opt=write, operation_id=f"Replace{id_}")(_write)
+    create = post(path, opt=write, status_code=200, operation_id=f"Create{id_}")(_write)
     return [get_target, replace, create, clear, deploy, roll_back, history, compare]
 
 
