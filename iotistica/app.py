@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Final
 
 from iotistica import instruments, supervise
@@ -28,7 +29,7 @@ from iotistica.ingest.crew import Crew
 from iotistica.ingest.decoding import Decoder
 from iotistica.ingest.dictionaries import Dictionaries
 from iotistica.ingest.worker import Worker
-from iotistica.mqtt import probe, watch
+from iotistica.mqtt import healing, probe, watch
 from iotistica.mqtt.intake import Intake
 from iotistica.parts import INGEST_SECONDS, Parts, parts_of
 from iotistica.settings import Settings
@@ -166,7 +167,10 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
         await probe.prove_confined(parts.mqtt_url, accounts, ours=broker is not None)
         await intake.run(stop)
 
-    return {"mqtt": run, "mqtt-spool": inbox.run}
+    async def heal(stop: asyncio.Event) -> None:
+        await healing.run(parts.worker, parts.mqtt_url, parts.key, stop)
+
+    return {"mqtt": run, "mqtt-spool": inbox.run, "healing": heal}
 
 
 def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
@@ -219,6 +223,7 @@ def _background(parts: Parts, _: list[str]) -> dict[str, Group]:
             ),
             vitals=parts.vitals,
             room=parts.room,
+            silence=timedelta(minutes=settings.offline_minutes),
         )
 
     return {"background": run}

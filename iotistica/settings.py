@@ -123,6 +123,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     disk_reserve_mb: Annotated[
         int, Meta(ge=0, description="MiB of our own servers' disk that no reading is stored into; 0: 3 % of it")
     ] = 0
+    offline_minutes: Annotated[
+        float, Meta(ge=0.1, le=1440, description="silence after which an agent is offline; at least 0.1")
+    ] = 5.0
     compress_days: Annotated[
         int, Meta(ge=1, le=36_500, description="age at which TimescaleDB compresses readings")
     ] = 7

@@ -57,6 +57,11 @@ class Client311:
         self._socket.sendall(b"\x82" + _length(len(body)) + body)
         assert self.read()[0] == 0x90
 
+    def ping(self) -> None:
+        """Ask whether the connection is there; raises OSError if it is not."""
+        self._socket.sendall(b"\xc0\0")
+        assert self.read()[0] == 0xD0
+
     def read(self) -> tuple[int, bytes]:
         """The next packet: its type and flags, and its body."""
         kind = self._exactly(1)[0]

@@ -1,11 +1,9 @@
-"""Agents: listed, made, renamed."""
+"""Agents: made, renamed, moved, set aside."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Final
 from uuid import UUID, uuid4
 
 import msgspec
-from litestar import Router, get, patch, post
+from litestar import Router, delete, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
@@ -14,33 +12,18 @@ from iotistica.api.gaps import get_gaps
 from iotistica.api.given import Accounts, Call, Data, Here
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.health import get_health
-from iotistica.api.inputs import Cursor, Limit, Name, after_uuid
+from iotistica.api.identities import State
+from iotistica.api.inputs import Name
+from iotistica.api.search import AgentView, get_agent, list_agents, query_agents, view
 from iotistica.api.states import get_current_state, get_devices, get_interfaces
 from iotistica.api.timelines import get_timeline
 from iotistica.domain import connections
 from iotistica.domain.accounts import mqtt_password
 from iotistica.domain.connections import Mqtt
-from iotistica.domain.ids import AgentId, TenantId, agent_topic
+from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage import agents, broker_accounts, fleets
-from iotistica.storage.postgres import Tx
-
-ONLINE: Final = timedelta(minutes=5)  # since it last sent something
-
-
-class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    uuid: UUID
-    name: str
-    online: bool
-    last_seen: datetime | None
-    created_at: datetime
-    topic: str
-    state: str
-    kind: str | None
-    fleet_uuid: UUID | None
-    agent_version: str | None
-    os_version: str | None
-    replaced_by: UUID | None
+from iotistica.storage import agents, broker_accounts, fleets, identities, search
+from iotistica.storage.postgres import Database, Tx
 
 
 class NewAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -54,43 +37,16 @@ class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     name: Name | UnsetType = UNSET
     fleet_uuid: UUID | UnsetType | None = UNSET
+    active: bool | UnsetType = UNSET
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    is_active: bool
 
 
 class MadeAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent: AgentView
     mqtt: Mqtt
-
-
-class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
-    agents: list[AgentView]
-    count: int
-    next: str | None
-    """Give it as `cursor` for the page after this one."""
-
-
-@get("/", opt={"permission": "agents.read"})
-async def list_agents(
-    request: Call,
-    database: Data,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> AgentPage:
-    """The agents of your tenant, in order of their ids."""
-    async with database.transaction(tenant_of(request)) as tx:
-        found = await agents.page(tx, tenant_of(request), after=after_uuid(cursor), limit=limit + 1)
-    views = [_view(agent) for agent in found[:limit]]
-    more = str(views[-1].uuid) if len(found) > limit else None
-    return AgentPage(agents=views, count=len(views), next=more)
-
-
-@get("/{agent:uuid}", opt={"permission": "agents.read"})
-async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> AgentView:
-    """One agent."""
-    async with database.transaction(tenant_of(request)) as tx:
-        found = await agents.get(tx, tenant_of(request), agent)
-    if found is None:
-        raise NotFound
-    return _view(found)
 
 
 @post("/", opt={"permission": "agents.write"}, status_code=201)
@@ -101,33 +57,60 @@ async def add_agent(
     tenant, agent = tenant_of(request), AgentId(data.uuid or uuid4())
     async with database.transaction(tenant) as tx:
         await _check_fleet(tx, tenant, data.fleet_uuid)
-        made = await agents.add(
-            tx, tenant, agent, data.name, key=site.key, by=actor_of(request), fleet=data.fleet_uuid
-        )
+        await agents.add(tx, tenant, agent, data.name, key=site.key, by=actor_of(request), fleet=data.fleet_uuid)
+        made = await _shown(tx, tenant, agent)
         since = await broker_accounts.moment(tx)
     await rendering.awaited(since)
     password = mqtt_password(site.key, tenant, agent, 1)
-    return MadeAgent(agent=_view(made), mqtt=connections.mqtt(site.broker, tenant, agent, password))
+    return MadeAgent(agent=made, mqtt=connections.mqtt(site.broker, tenant, agent, password))
 
 
 @patch("/{agent:uuid}", opt={"permission": "agents.write"})
 async def change_agent(
     request: Call, data: JSONBody[AgentChange], database: Data, agent: FromPath[UUID]
 ) -> AgentView:
-    """Give an agent another name or fleet."""
+    """Give an agent another name or fleet, or set it aside."""
+    return await _change(request, database, agent, data)
+
+
+@patch("/{agent:uuid}/active", opt={"permission": "agents.write"})
+async def set_active(request: Call, data: JSONBody[Activity], database: Data, agent: FromPath[UUID]) -> AgentView:
+    """Set an agent aside, or take it back: one that is not active is left out of rollouts, and is not healed."""
+    return await _change(request, database, agent, AgentChange(active=data.is_active))
+
+
+@delete("/{agent:uuid}", opt={"permission": "agents.identity"}, status_code=200)
+async def delete_agent(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> State:
+    """The same as `POST …/retire`: out of service for good; its readings stay, and are erased by themselves."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        await identities.retire(tx, tenant, agent, server_key=site.key, by=actor_of(request))
+    return State(uuid=agent, state="retired")
+
+
+async def _change(request: Call, database: Database, agent: UUID, data: AgentChange) -> AgentView:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         old = await agents.get(tx, tenant, agent)
         if old is None:
             raise NotFound
-        name = old.name if data.name is UNSET else data.name
         fleet = old.fleet_uuid if data.fleet_uuid is UNSET else data.fleet_uuid
         await _check_fleet(tx, tenant, fleet)
-        await agents.update(tx, tenant, old, name=name, fleet=fleet, by=actor_of(request))
-        new = await agents.get(tx, tenant, agent)
-    if new is None:
+        await agents.update(
+            *(tx, tenant, old),
+            name=old.name if data.name is UNSET else data.name,
+            fleet=fleet,
+            active=old.active if data.active is UNSET else data.active,
+            by=actor_of(request),
+        )
+        return await _shown(tx, tenant, agent)
+
+
+async def _shown(tx: Tx, tenant: TenantId, agent: UUID) -> AgentView:
+    found = await search.get(tx, tenant, agent)
+    if found is None:
         raise NotFound
-    return _view(new)
+    return view(found)
 
 
 async def _check_fleet(tx: Tx, tenant: TenantId, fleet: UUID | None) -> None:
@@ -135,28 +118,10 @@ async def _check_fleet(tx: Tx, tenant: TenantId, fleet: UUID | None) -> None:
         raise Invalid("there is no such fleet", "fleetUuid")
 
 
-def _view(agent: agents.Agent) -> AgentView:
-    seen = agent.last_seen
-    return AgentView(
-        uuid=agent.agent_uuid,
-        name=agent.name,
-        online=seen is not None and datetime.now(UTC) - seen < ONLINE,
-        last_seen=seen,
-        created_at=agent.created_at,
-        topic=agent_topic(agent.tenant_id, agent.agent_uuid),
-        state=agent.state,
-        kind=agent.kind,
-        fleet_uuid=agent.fleet_uuid,
-        agent_version=agent.agent_version,
-        os_version=agent.os_version,
-        replaced_by=agent.replaced_by,
-    )
-
-
 router = Router(
     "/agents",
     route_handlers=[
-        *(list_agents, get_agent, add_agent, change_agent),
+        *(list_agents, query_agents, get_agent, add_agent, change_agent, set_active, delete_agent),
         *(get_gaps, get_timeline, get_current_state, get_interfaces, get_devices, get_health, explain),
     ],
     tags=["agents"],

@@ -38,6 +38,7 @@ from iotistica.api import (
     provisioning_keys,
     readings,
     states,
+    tags,
     targets,
     users,
 )
@@ -137,6 +138,7 @@ def create(
                 apps.agents_router,
                 apps.fleets_router,
                 endpoints.router,
+                tags.router,
                 fleets.router,
                 readings.router,
                 catalog.router,

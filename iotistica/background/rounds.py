@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from iotistica.background import delivery, disk, erasing, leftovers, retention, rollups
+from iotistica.background import delivery, disk, erasing, leftovers, presence, retention, rollups
 from iotistica.background.retention import Ages
 from iotistica.room import Room
 from iotistica.storage import lease, ledger, stream_states
@@ -28,13 +28,17 @@ async def run(
     ages: Ages,
     vitals: Vitals,
     room: Room,
+    silence: timedelta,
 ) -> None:
     """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
     async with lease.held(redis, "background", stop) as fence:
         if fence is None:
             return
         erased: erasing.Reached = {}
-        async with beside("rollups", rollups.follow(database, vitals.alarms, room)):
+        async with (
+            beside("rollups", rollups.follow(database, vitals.alarms, room)),
+            beside("presence", presence.follow(redis, database, directory, silence)),
+        ):
             while not stop.is_set():
                 now = datetime.now(UTC)
                 await retention.keep(database, ages, now)

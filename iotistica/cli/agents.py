@@ -15,9 +15,10 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import agents as agents_
-from iotistica.storage import broker_accounts, identities
+from iotistica.storage import broker_accounts, identities, search
 from iotistica.storage import fleets as fleets_
 from iotistica.storage.postgres import Tx
+from iotistica.storage.search import Search
 
 EXAMPLE = '{"readings": [{"deviceName": "plc-1", "metric": "temperature", "value": 21.5, "unit": "degC"}]}'
 UUID_ = click.argument("uuid", type=click.UUID)
@@ -75,7 +76,7 @@ def list_(settings: Settings, tenant: str) -> None:
     """List a tenant's agents, and when each was last seen."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await agents_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
+        found = await search.page(tx, await tenant_named(tx, tenant), Search(), limit=100_000)
         seen = [a.last_seen.isoformat(" ", "seconds") if a.last_seen else "never seen" for a in found]
         return [
             f"{a.agent_uuid}  {a.state:10}  {when:25}  {a.name}"

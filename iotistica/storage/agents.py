@@ -1,4 +1,4 @@
-"""Agents: who they are, and when they were last seen."""
+"""Agents: who they are."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -25,20 +25,21 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     os_version: str | None
     replaced_by: UUID | None
     created_at: datetime
-    last_seen: datetime | None = None
+    active: bool
 
     def facts(self) -> dict[str, Any]:
         """What the audit shows."""
-        return {"name": self.name, "state": self.state, "kind": self.kind, "fleet": self.fleet_uuid}
+        facts = {"name": self.name, "state": self.state, "kind": self.kind, "fleet": self.fleet_uuid}
+        return facts | {"active": self.active}
 
 
-_COLUMNS: Final = """agent_uuid, a.tenant_id, a.name, a.state, a.kind, a.fleet_uuid, a.agent_version, a.os_version,
-a.replaced_by, a.created_at"""
+COLUMNS: Final = """agent_uuid, a.tenant_id, a.name, a.state, a.kind, a.fleet_uuid, a.agent_version, a.os_version,
+a.replaced_by, a.created_at, a.active"""
 
 ADD: Final = f"""
 INSERT INTO agents AS a (agent_uuid, tenant_id, name, fleet_uuid)
 VALUES (%(agent)s, %(tenant)s, %(name)s, %(fleet)s)
-ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
+ON CONFLICT DO NOTHING RETURNING {COLUMNS}
 """
 
 
@@ -59,14 +60,17 @@ async def add(
 
 
 UPDATE: Final = f"""
-UPDATE agents a SET name = %(name)s, fleet_uuid = %(fleet)s
-WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s RETURNING {_COLUMNS}
+UPDATE agents a SET name = %(name)s, fleet_uuid = %(fleet)s, active = %(active)s
+WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s RETURNING {COLUMNS}
 """
 
 
-async def update(tx: Tx, tenant: TenantId, old: Agent, *, name: str, fleet: UUID | None, by: Actor) -> Agent:
-    """Give an agent another name or fleet; raises `NotFound`."""
-    row = await row_as(tx, Agent, UPDATE, {"tenant": tenant, "agent": old.agent_uuid, "name": name, "fleet": fleet})
+async def update(
+    tx: Tx, tenant: TenantId, old: Agent, *, name: str, fleet: UUID | None, active: bool, by: Actor
+) -> Agent:
+    """Give an agent another name or fleet, or set it aside; raises `NotFound`."""
+    parameters = {"tenant": tenant, "agent": old.agent_uuid, "name": name, "fleet": fleet, "active": active}
+    row = await row_as(tx, Agent, UPDATE, parameters)
     if row is None:
         raise NotFound
     await audit.record(
@@ -75,40 +79,29 @@ async def update(tx: Tx, tenant: TenantId, old: Agent, *, name: str, fleet: UUID
     return row
 
 
-# Seen: its newest report, or the newest row of its ledger, which is folded into the totals after a minute.
-_SEEN: Final = """
-LEFT JOIN agent_states reported USING (tenant_id, agent_uuid)
-LEFT JOIN (
-    SELECT agent_uuid, max(at) AS last_seen FROM (
-        SELECT agent_uuid, at FROM readings_ledger WHERE tenant_id = %(tenant)s
-        UNION ALL
-        SELECT agent_uuid, last_at FROM readings_ledger_totals WHERE tenant_id = %(tenant)s
-    ) ledger GROUP BY agent_uuid
-) seen USING (agent_uuid)
-"""
-PAGE: Final = (
-    f"SELECT {_COLUMNS}, greatest(seen.last_seen, reported.reported_at) AS last_seen FROM agents a"
-    + _SEEN
-    + """WHERE a.tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR agent_uuid > %(after)s)
-ORDER BY agent_uuid LIMIT %(limit)s"""
-)
-
-
-async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[Agent]:
-    """A tenant's agents in order of their ids, `limit` after the given one."""
-    return await rows_as(tx, Agent, PAGE, {"tenant": tenant, "after": after, "limit": limit})
-
-
-GET: Final = (
-    f"SELECT {_COLUMNS}, greatest(seen.last_seen, reported.reported_at) AS last_seen FROM agents a"
-    + _SEEN
-    + "WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
-)
+GET: Final = f"SELECT {COLUMNS} FROM agents a WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Agent | None:
     """One agent of a tenant."""
     return await row_as(tx, Agent, GET, {"tenant": tenant, "agent": agent})
+
+
+MOVE: Final = f"""
+UPDATE agents a SET fleet_uuid = %(fleet)s WHERE a.tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
+  AND (%(only)s::uuid IS NULL OR fleet_uuid = %(only)s) RETURNING {COLUMNS}
+"""
+
+
+async def move(
+    tx: Tx, tenant: TenantId, agents: Sequence[UUID], fleet: UUID | None, *, only: UUID | None = None, by: Actor
+) -> set[UUID]:
+    """Put agents into a fleet, or into none; those of the fleet `only`, if one is named. Returns who there was."""
+    parameters = {"tenant": tenant, "agents": sorted(agents), "fleet": fleet, "only": only}
+    moved = await rows_as(tx, Agent, MOVE, parameters)
+    after = {"fleet": fleet, "agents": [agent.agent_uuid for agent in moved[:1000]], "count": len(moved)}
+    await audit.record(tx, tenant, by, "agents.moved", ("fleet", fleet or only), after=after)
+    return {agent.agent_uuid for agent in moved}
 
 
 OWNERS: Final = """

@@ -36,6 +36,10 @@ TABLES: Final = {
     " WHERE tenant_id = {tenant} ORDER BY subject",
     "target_versions": "SELECT subject, version, apps, config, changes, note, restores, author, at"
     " FROM target_versions WHERE tenant_id = {tenant} ORDER BY subject, version",
+    "presence": "SELECT agent_uuid, status, since, data_at, heard_at FROM agent_presence"
+    " WHERE tenant_id = {tenant} ORDER BY agent_uuid",
+    "tags": "SELECT agent_uuid, key, value FROM agent_tags WHERE tenant_id = {tenant} ORDER BY agent_uuid, key",
+    "tag_definitions": "SELECT * FROM tag_definitions WHERE tenant_id = {tenant} ORDER BY key",
     "erasures": "SELECT * FROM erasures WHERE tenant_id = {tenant} ORDER BY asked_at",
     "ledger": "SELECT agent_uuid, sum(found) AS found, sum(stored) AS stored, sum(duplicate) AS duplicate,"
     " sum(rejected) AS rejected, sum(conflict) AS conflict FROM ("
@@ -101,6 +105,7 @@ REMOVE: Final = (
             "agent_challenges",
             "agent_keys",
             "agents",
+            "tag_definitions",
             "provisioning_keys",
             "fleets",
             "api_keys",

@@ -63,6 +63,12 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
             await _release(redis, key, token)
 
 
+async def is_held(redis: Redis, name: str) -> bool:
+    """Whether some process has the lease now; raises `Unavailable`."""
+    with translated(redis):
+        return bool(await redis.exists(f"lease:{name}"))
+
+
 async def forget_all(redis: Redis) -> None:
     """End every lease; for the start of a Redis that only we use, where their holders are gone."""
     with translated(redis):

@@ -109,6 +109,7 @@ def people(server: Served) -> People:
         "api-keys": owner.get("/auth/api-keys").json()["keys"][0]["id"],
         "provision": owner.get("/provision/keys").json()["keys"][0]["id"],
         "id": a_dead_letter(owner, agent),
+        "key": owner.post("/tags/definitions", json={"key": "colour"}).json()["key"],
         "name": owner.post("/mqtt-users", json={"name": "reader"}).json()["name"],
     }
     assert tenant
@@ -186,6 +187,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/replace": {"by": UNKNOWN},
     "/mqtt-users/{name:str}": {"newPassword": True},
     "/rollback": {"version": 1},
+    "/active": {"is_active": True},
+    "/tags": {"tags": {}, "key": "a", "value": "b"},
+    "/fleets/{fleet:uuid}": {"name": "a name"},
+    "/fleets/{fleet:uuid}/agents": {"agents": [UNKNOWN]},
+    "/agents/remove": {"agents": [UNKNOWN]},
     "/apps": {"appId": 7},
     "/devices": {"name": "x", "protocol": "modbus"},
     "/devices/{name:str}": {"protocol": "modbus"},

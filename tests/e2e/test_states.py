@@ -87,8 +87,9 @@ def test_the_traffic_of_the_public_agent_gives_its_current_state(server: Served,
 
     latest = until(measured, what="measured values are readings")
     assert {latest[name]["protocol"] for name in LIVELY} == {"system"}
-    seen = operator.get(f"/agents/{device.uuid}").json()
-    assert (seen["online"], seen["agentVersion"]) == (True, "1.0.547")
+    path = f"/agents/{device.uuid}"
+    seen = until(lambda: (a := operator.get(path).json())["online"] and a, what="it is online")
+    assert seen["agentVersion"] == "1.0.547"
 
 
 def _shown(state: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage import agents, aggregates, audit, exports, fleets, ledger, tenants, timeseries
+from iotistica.storage import agents, aggregates, audit, exports, fleets, ledger, search, tenants, timeseries
 from iotistica.storage import users as users_
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.postgres import Database
@@ -19,7 +19,15 @@ from tests.integration.test_store import NOW, reading, store
 from tests.unit.test_structure import statements
 
 ROLLUPS = {"readings_1m", "readings_1h", "readings_daily", "rollup_progress", "rollup_marks"}
-WITHOUT_TENANT = {"sync_epoch", "readings", *ROLLUPS, "alembic_version", "login_failures", "broker_renders"}
+WITHOUT_TENANT = {
+    "sync_epoch",
+    "presence_watch",
+    "readings",
+    *ROLLUPS,
+    "alembic_version",
+    "login_failures",
+    "broker_renders",
+}
 """Readings join `agents`; the others are the platform's own."""
 
 
@@ -80,7 +88,7 @@ async def test_without_its_own_check_the_api_reads_no_foreign_row(
             cursor = await tx.execute(cast("LiteralString", f"SELECT DISTINCT tenant_id FROM {table}"))
             assert {row[0] for row in await cursor.fetchall()} <= {tenant}, table
         assert await agents.get(tx, other[0], other[1]) is None
-        assert await agents.page(tx, other[0], after=None, limit=10) == []
+        assert await search.page(tx, other[0], search.Search(), limit=10) == []
         assert (await ledger.balance(tx, other[0], None)).found == 0
         assert await users_.page(tx, other[0], after=None, limit=10) == []
         now = datetime.fromtimestamp(NOW / 1e6, UTC)

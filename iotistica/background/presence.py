@@ -1,0 +1,88 @@
+"""Looks which agents are there, and tells what changed."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from loguru import logger
+
+from iotistica.domain import presence as rules
+from iotistica.domain.ids import TenantId
+from iotistica.domain.presence import Turns
+from iotistica.errors import Unavailable
+from iotistica.storage import lease, live, presence, stream_states, timeline
+from iotistica.storage.directory import Directory
+from iotistica.storage.live import News
+from iotistica.storage.postgres import Database, Tx
+from iotistica.storage.presence import Change
+from iotistica.storage.redis import Redis
+from iotistica.storage.streams import KINDS
+from iotistica.storage.timeline import Happening
+from iotistica.supervise import Group, sleep
+
+EVERY: Final = 5.0  # seconds between looks
+LAG: Final = 30.0  # seconds that a message waits at most for its tenant to be looked at
+
+
+def follow(redis: Redis, database: Database, directory: Directory, silence: timedelta) -> Group:
+    """Look every `EVERY` seconds; one that never comes is `silence` too late to be online."""
+
+    async def run(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await look(redis, database, await lagging(redis, directory), silence)
+            except Unavailable as exc:
+                logger.bind(reason=str(exc)).debug("presence is not looked at")
+            await sleep(EVERY, stop)
+
+    return run
+
+
+async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
+    """The tenants whose messages wait: their agents have sent what is not stored yet. Raises `Unavailable`."""
+    tenants = sorted(await directory.tenants())
+    before = time.time() - LAG
+    waiting = [kind for kind in KINDS if (await stream_states.lag(redis, tenants, kind))[0] < before]
+    return [
+        tenant
+        for tenant in (tenants if waiting else ())
+        if any([(await stream_states.lag(redis, [tenant], kind))[0] < before for kind in waiting])
+    ]
+
+
+async def look(redis: Redis, database: Database, lagging: Sequence[TenantId], silence: timedelta) -> None:
+    """Look once; nobody of a `lagging` tenant becomes silent. Raises `Unavailable`."""
+    taking = await lease.is_held(redis, "intake")
+    async with database.transaction() as tx:
+        seen = await presence.watch(tx, taking=taking)
+        await presence.hear(tx, seen)
+        found = await presence.changes(tx, seen, silence, lagging)
+        turned = [(one, rules.turned(one.turns, seen.now, flapping=one.flapping)) for one in found]
+        await presence.turn(tx, seen.now, turned)
+        await _tell(tx, seen.now, turned)
+        for calmed in await presence.calm(tx, before=seen.now - rules.CALM):
+            details = {"status": calmed.status}
+            happened = Happening(agent=calmed.agent_uuid, at=seen.now, kind="presence.steady", details=details)
+            await timeline.add(tx, calmed.tenant_id, [happened])
+    await live.publish(redis, [_news(change, seen.now) for change in found])
+
+
+async def _tell(tx: Tx, now: datetime, turned: list[tuple[Change, Turns]]) -> None:
+    """Write down what is worth telling: of one that comes and goes, that it does so, once."""
+    happened: dict[TenantId, list[Happening]] = {}
+    for change, turns in turned:
+        if change.flapping:
+            continue
+        kind = "presence.flapping" if turns.flapping else f"presence.{change.new}"
+        details = {"before": None if change.is_first else change.old, "since": change.since}
+        one = Happening(agent=change.agent_uuid, at=now, kind=kind, details=details)
+        happened.setdefault(change.tenant_id, []).append(one)
+    for tenant, rows in happened.items():
+        await timeline.add(tx, tenant, rows)
+
+
+def _news(change: Change, now: datetime) -> News:
+    content = {"type": "presence", "agent": change.agent_uuid, "status": change.new, "at": now}
+    return News(change.tenant_id, change.agent_uuid, "events", content)

@@ -1,0 +1,182 @@
+"""Which agents are there: from what they sent, whatever the platform itself did meanwhile."""
+
+import contextlib
+from datetime import timedelta
+
+import pytest
+
+from iotistica.background import presence as looking
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.mqtt import healing
+from iotistica.storage import presence, timeline
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from tests.devices import Device, key_for
+from tests.integration.test_store import NOW, reading, store
+from tests.mqtt311 import Client311
+from tests.serving import Served, until
+
+SILENCE = timedelta(minutes=5)
+POLLED = """
+INSERT INTO agent_polls (agent_uuid, tenant_id, polled_at, polls, not_modified)
+VALUES (%(agent)s, %(tenant)s, now(), 1, 0)
+ON CONFLICT (agent_uuid) DO UPDATE SET polled_at = now()
+"""
+
+
+class Plant:
+    """One agent, the clock that it is looked at by, and what is known of it."""
+
+    def __init__(self, database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> None:
+        self.database, self.redis, self.tenant, self.agent = database, redis, tenant, agent
+
+    async def look(self) -> str | None:
+        await looking.look(self.redis, self.database, (), SILENCE)
+        async with self.database.transaction() as tx:
+            found = await presence.get(tx, self.tenant, self.agent)
+        return found.status if found else None
+
+    async def send(self, second: int) -> None:
+        await store(self.database, self.tenant, {self.agent: [reading(time=NOW + second)]})
+
+    async def poll(self) -> None:
+        async with self.database.transaction() as tx:
+            await tx.execute(POLLED, {"agent": self.agent, "tenant": self.tenant})
+
+    async def pass_minutes(self, minutes: float, *, looking: bool = True) -> None:
+        """Let time pass for this agent, and for the platform unless it was away."""
+        by = timedelta(minutes=minutes)
+        async with self.database.transaction() as tx:
+            for table, column in (
+                *(("agent_presence", name) for name in ("data_at", "heard_at", "since", "healed_at")),
+                ("agent_polls", "polled_at"),
+                ("readings_ledger", "at"),
+                ("agent_states", "reported_at"),
+            ):
+                await tx.execute(
+                    f"UPDATE {table} SET {column} = {column} - %(by)s WHERE agent_uuid = %(agent)s",  # type: ignore[arg-type]
+                    {"by": by, "agent": self.agent},
+                )
+            await tx.execute(
+                "UPDATE agent_presence SET turns = (SELECT coalesce(array_agg(t - %(by)s ORDER BY t), '{}')"
+                " FROM unnest(turns) t) WHERE agent_uuid = %(agent)s",
+                {"by": by, "agent": self.agent},
+            )
+            column = "since" if looking else "looked_at"
+            await tx.execute(f"UPDATE presence_watch SET {column} = {column} - %(by)s", {"by": by})  # type: ignore[arg-type]
+
+    async def kinds(self) -> list[str]:
+        async with self.database.transaction() as tx:
+            rows = await timeline.page(tx, self.tenant, self.agent, before=None, kinds=None, limit=100)
+        return [row.kind for row in reversed(rows)]
+
+
+@pytest.fixture
+async def plant(database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> Plant:
+    await redis.set("lease:intake", "somebody")
+    plant = Plant(database, redis, tenant, agent)
+    await plant.look()
+    return plant
+
+
+async def test_an_agent_is_online_by_its_data_and_offline_after_a_silence(plant: Plant) -> None:
+    """And each change is on its timeline once."""
+    assert await plant.look() is None
+    await plant.send(1)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(4.9)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(0.2)
+    assert await plant.look() == "offline"
+    await plant.send(2)
+    assert await plant.look() == "online"
+    assert await plant.look() == "online"
+    assert await plant.kinds() == ["presence.online", "presence.offline", "presence.online"]
+
+
+async def test_an_agent_that_polls_and_sends_nothing_is_silent(plant: Plant) -> None:
+    """A poll is a sign of life, and no data."""
+    await plant.poll()
+    assert await plant.look() == "offline"
+    await plant.send(1)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(6)
+    await plant.poll()
+    assert await plant.look() == "silent"
+    await plant.pass_minutes(6)
+    assert await plant.look() == "offline"
+
+
+async def test_the_platforms_own_pause_makes_nobody_offline(plant: Plant) -> None:
+    """Nor a time without an intake, nor messages that wait; only a silence in which somebody listened."""
+    await plant.send(1)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(600, looking=False)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(4)
+    assert await plant.look() == "online"
+    await plant.redis.delete("lease:intake")
+    assert await plant.look() == "online"
+    await plant.redis.set("lease:intake", "somebody")
+    await plant.pass_minutes(4.9)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(0.2)
+    await looking.look(plant.redis, plant.database, [plant.tenant], SILENCE)
+    assert "presence.offline" not in await plant.kinds()
+    assert await plant.look() == "offline"
+
+
+async def test_one_that_comes_and_goes_is_told_once(plant: Plant) -> None:
+    """Until it is calm for half an hour."""
+    for number in range(5):
+        await plant.send(number)
+        assert await plant.look() == "online"
+        await plant.pass_minutes(6)
+        assert await plant.look() == "offline"
+    kinds = await plant.kinds()
+    assert kinds[:5] == ["presence.online", "presence.offline"] * 2 + ["presence.online"]
+    assert kinds[5:] == ["presence.flapping"]
+    await plant.send(50)
+    await plant.look()
+    await plant.pass_minutes(31)
+    await plant.send(51)
+    assert await plant.look() == "online"
+    assert (await plant.kinds())[6:] == ["presence.steady"]
+
+
+async def test_a_silent_agent_is_healed_by_dropping_its_connection(server: Served) -> None:
+    """Its own connection ends, and it is let in again at once; the next try comes later."""
+    server.add_tenant("healing")
+    device = Device(server).join(key_for(server.login("healing", "owner")))
+    database = Database(
+        server.runtime().database_url, size=2, name="test", role="iotistica_worker", statement_seconds=10
+    )
+    await database.open()
+    try:
+        client = device.connect()
+        set_silent = (
+            "INSERT INTO agent_presence (agent_uuid, tenant_id, status, since, heard_at)"
+            " SELECT agent_uuid, tenant_id, 'silent', now() - interval '3 minutes', now() FROM agents WHERE agent_uuid = %(agent)s"
+            " ON CONFLICT (agent_uuid) DO UPDATE SET status = 'silent', since = excluded.since, heard_at = now()"
+        )
+        async with database.transaction() as tx:
+            await tx.execute(set_silent, {"agent": device.uuid})
+        with contextlib.closing(client):
+            until(lambda: _is_dropped(client), 30, "the connection is dropped")
+        device.connect().close()
+        async with database.transaction() as tx:
+            assert await presence.claim_silent(tx, most=10) == []
+    finally:
+        await database.close()
+    owner = server.login("healing", "owner")
+    path = f"/agents/{device.uuid}/timeline"
+    rows = until(lambda: owner.get(path, params={"kind": healing.HEALED}).json()["happenings"], what="it is told")
+    assert rows[0]["details"] == {"attempt": 1, "outcome": "its connection was dropped"}
+
+
+def _is_dropped(client: Client311) -> bool:
+    try:
+        client.ping()
+    except OSError:
+        return True
+    return False
