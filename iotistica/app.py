@@ -18,6 +18,7 @@ from iotistica.background import rounds
 from iotistica.background.retention import Ages
 from iotistica.domain.accounts import WATCH_USER, service_password
 from iotistica.domain.secrets import Box
+from iotistica.domain.topics import Stream
 from iotistica.domain.verdicts import Verdicts
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
@@ -202,8 +203,12 @@ def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:
     mark = parts.settings.stream_mark
     crew = Crew(hire, profile=profile, redis=redis, database=database, directory=directory, mark=mark)
     parts.vitals.workers.append(lambda: (crew.workers, profile.least, profile.most))
-    control = Control(redis=redis, database=database, directory=directory, box=Box(parts.key))
-    return {"ingest": crew.run, "control": control.run}
+    box = Box(parts.key)
+    applied: tuple[Stream, ...] = ("control", "logs")
+    consumers: dict[str, Group] = {
+        name: Control(name, redis=redis, database=database, directory=directory, box=box).run for name in applied
+    }
+    return {"ingest": crew.run, **consumers}
 
 
 def _background(parts: Parts, _: list[str]) -> dict[str, Group]:

@@ -20,6 +20,7 @@ PAUSES: Final = _meter.create_counter("iotistica_intake_pauses", "1", "times the
 READINGS: Final = _meter.create_counter(
     "iotistica_readings", "1", "readings by outcome: stored, duplicate, conflict, rejected"
 )
+LOG_LINES: Final = _meter.create_counter("iotistica_log_lines", "1", "log lines by outcome: stored, dropped")
 SERIES: Final = _meter.create_counter(
     "iotistica_series",
     "1",

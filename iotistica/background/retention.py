@@ -6,12 +6,13 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.domain import budget
+from iotistica.domain import budget, logs
 from iotistica.storage import kept, partitions, rollups, sizes
 from iotistica.storage.partitions import Table
 from iotistica.storage.postgres import Database
 from iotistica.storage.sizes import Sizes
 
+LOGS: Final[Table] = "agent_logs"
 TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")
 
 
@@ -29,12 +30,13 @@ async def keep(database: Database, ages: Ages, now: datetime) -> None:
     """Do it once."""
     today = now.date()
     ahead = {today + timedelta(days=days) for days in range(-1, partitions.AHEAD)}
-    for table in TABLES:
+    for table in (*TABLES, LOGS):
         async with database.transaction() as tx:
             missing = {partitions.first_day(table, day) for day in ahead} - await partitions.existing(tx, table)
         await partitions.make(database, missing, table)
     for table, age in zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True):
         await _drop(database, table, today - timedelta(days=age))
+    await partitions.drop_before(database, today - logs.KEPT, LOGS)
 
 
 async def keep_within(database: Database, most: int, now: datetime, *, forced: bool = False) -> Sizes:

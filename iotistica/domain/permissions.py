@@ -38,6 +38,7 @@ PERMISSIONS: Final[dict[str, Rule]] = {
     "readings.erase": Rule("admin", keys=False, rare=True),
     "ingestion.read": Rule("viewer"),
     "ingestion.manage": Rule("manager"),
+    "logs.read": Rule("viewer"),
     "fleets.read": Rule("viewer"),
     "fleets.write": Rule("manager"),
     "mqtt.read": Rule("operator"),

@@ -1,25 +1,31 @@
 """The topics agents publish to, and whose each is."""
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from iotistica.domain.ids import AgentId, TenantId, decode_agent, decode_tenant
 from iotistica.errors import InvalidMessage
 
-CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state")
-ORDERED: Final = (b"meta", b"state")
-"""Topics whose messages are applied in the order in which they came."""
+Stream = Literal["readings", "control", "logs"]
+
+CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state", b"logs")
+STREAMS: Final[dict[bytes, Stream]] = {b"meta": "control", b"state": "control", b"logs": "logs"}
+"""Where messages of a topic wait, those of the others with the readings. Control is applied in its order."""
 LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
-FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics", "i/+/a/+/meta/#", "i/+/a/+/state")
+FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics", "i/+/a/+/meta/#", "i/+/a/+/state", "i/+/a/+/logs/#")
 
 
 class Route(NamedTuple):
     tenant: TenantId
     agent: AgentId
     rest: bytes
-    is_ordered: bool
+    stream: Stream
+
+    @property
+    def is_ordered(self) -> bool:
+        return self.stream == "control"
 
 
 def route(topic: bytes) -> Route:
@@ -41,7 +47,7 @@ def _route(topic: bytes) -> Route:
     first = parts[4].split(b"/", 1)[0]
     if first not in CONSUMED:
         raise InvalidMessage("bad_topic", "nothing consumes this topic")
-    return Route(tenant, agent, parts[4], first in ORDERED)
+    return Route(tenant, agent, parts[4], STREAMS.get(first, "readings"))
 
 
 def protocol_of(rest: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Reads what must be applied in its order: one consumer of all tenants' control streams, under one lease."""
+"""Reads what is applied message by message: one consumer of all tenants' control streams, or of their logs."""
 
 import asyncio
 import time
@@ -9,8 +9,10 @@ from uuid import UUID
 from iotistica.domain import codec, dictionaries, topics
 from iotistica.domain.ids import TenantId
 from iotistica.domain.secrets import Box
-from iotistica.domain.topics import Route
+from iotistica.domain.topics import Route, Stream
 from iotistica.errors import REFUSALS, Conflict, InvalidMessage
+from iotistica.ingest import logs
+from iotistica.ingest.logs import Lines
 from iotistica.ingest.states import Reports
 from iotistica.instruments import DEAD
 from iotistica.storage import completion, lease, ledger, live, parked, streams
@@ -23,10 +25,9 @@ from iotistica.storage.ledger import EntryCount
 from iotistica.storage.live import News
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import CONTROL, READINGS, Entry, Message
+from iotistica.storage.streams import READINGS, Entry, Message
 from iotistica.supervise import sleep
 
-NAME: Final = "control"
 DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")
 STATE: Final = b"state"
 NO_MARK: Final = 1 << 30
@@ -43,8 +44,10 @@ Revisions = dict[tuple[UUID, int], int]
 class Control:
     """Applies messages one by one, an entry after the other."""
 
-    def __init__(self, *, redis: Redis, database: Database, directory: Directory, box: Box) -> None:
-        """`box` seals the secrets that reports repeat."""
+    def __init__(self, name: Stream, *, redis: Redis, database: Database, directory: Directory, box: Box) -> None:
+        """`name` is that of the streams, and of the lease; `box` seals the secrets that reports repeat."""
+        self._name = name
+        self._kind = streams.OF[name]
         self._box = box
         self._redis = redis
         self._database = database
@@ -56,7 +59,7 @@ class Control:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply what comes for as long as the lease is ours; what a predecessor left comes first."""
-        async with lease.held(self._redis, "control", stop) as fence:
+        async with lease.held(self._redis, self._name, stop) as fence:
             if fence is None:
                 return
             self._mine.clear()
@@ -75,7 +78,7 @@ class Control:
             self._turn = (self._turn + TENANTS) % len(tenants)
             tenants = (tenants + tenants)[self._turn : self._turn + TENANTS]
         await self._resume([tenant for tenant in tenants if tenant not in self._mine])
-        entries = await streams.read(self._redis, tenants, NAME, count=1, kind=CONTROL)
+        entries = await streams.read(self._redis, tenants, self._name, count=1, kind=self._kind)
         for entry in entries:
             await self._apply(entry)
         await self._release()
@@ -84,7 +87,7 @@ class Control:
     async def _resume(self, tenants: Sequence[TenantId]) -> None:
         """Apply first what was read and not finished; the consumer's name is the lease's, so it is all ours."""
         for tenant in tenants:
-            while entries := await streams.read_own(self._redis, [tenant], NAME, count=1, kind=CONTROL):
+            while entries := await streams.read_own(self._redis, [tenant], self._name, count=1, kind=self._kind):
                 await self._apply(entries[0])
             self._mine.add(tenant)
 
@@ -103,7 +106,7 @@ class Control:
             portion = _Portion(entry, done, letters, Reports(entry.tenant, self._box), most=most)
             try:
                 async with self._database.transaction() as tx:
-                    await portion.apply(tx, owners)
+                    await portion.apply(tx, self._database, owners)
                     await self._pass_on(entry, portion.reports.metrics())
             except Conflict:
                 done = await self._resume_after(entry, letters, learned)
@@ -179,6 +182,7 @@ class _Portion:
         self._entry = entry
         self._last = min(start + most, len(entry.messages))
         self.reports = reports
+        self._lines = Lines(entry.tenant)
         self._start = start
         self._condemned = condemned
         self.end = start
@@ -187,7 +191,7 @@ class _Portion:
         self.letters: dict[int, DeadLetter] = {}
         self.learned: dict[tuple[UUID, int], Known] = {}
 
-    async def apply(self, tx: Tx, owners: Mapping[UUID, TenantId]) -> None:
+    async def apply(self, tx: Tx, database: Database, owners: Mapping[UUID, TenantId]) -> None:
         """Apply messages until they have taken `PORTION`, and write once what they taught."""
         entry, began = self._entry, time.monotonic()
         while self.end < self._last and time.monotonic() - began < PORTION:
@@ -203,6 +207,7 @@ class _Portion:
             self.at = None
         for number, refusal in (await self.reports.write(tx)).items():
             self.letters[number] = _letter(entry, number, refusal.code, refusal.detail)
+        await self._lines.write(tx, database)
         self.at = None
         for (agent, version), known in self.learned.items():
             await table.put(tx, entry.tenant, agent, version, known)
@@ -216,6 +221,8 @@ class _Portion:
             raise InvalidMessage("unknown_agent")
         if route.rest == STATE:
             self.reports.add(number, route.agent, payload, self._entry.received + number)
+        elif route.rest.startswith(logs.TOPIC):
+            self._lines.add(route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest in DICTIONARY:
             await self._learn(tx, route, payload)
         else:

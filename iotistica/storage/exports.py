@@ -36,6 +36,8 @@ TABLES: Final = {
     " WHERE tenant_id = {tenant} ORDER BY subject",
     "target_versions": "SELECT subject, version, apps, config, changes, note, restores, author, at"
     " FROM target_versions WHERE tenant_id = {tenant} ORDER BY subject, version",
+    "logs": "SELECT time, agent_uuid, service, level, is_system, is_stderr, message, meta FROM agent_logs"
+    " WHERE tenant_id = {tenant}",
     "presence": "SELECT agent_uuid, status, since, data_at, heard_at FROM agent_presence"
     " WHERE tenant_id = {tenant} ORDER BY agent_uuid",
     "tags": "SELECT agent_uuid, key, value FROM agent_tags WHERE tenant_id = {tenant} ORDER BY agent_uuid, key",
@@ -90,6 +92,7 @@ REMOVE: Final = (
     *(
         f"DELETE FROM {table} WHERE tenant_id = %(tenant)s"
         for table in (
+            "agent_logs",
             "erasures",
             "series",
             "readings_ledger",

@@ -13,7 +13,7 @@ from iotistica.errors import Superseded, Unavailable
 from iotistica.storage.redis import Redis, translated
 from iotistica.supervise import sleep
 
-NAMES: Final = ("intake", "control", "background")
+NAMES: Final = ("intake", "control", "logs", "background")
 TTL: Final = 15_000  # ms
 RENEW: Final = 5.0  # seconds
 RETRY: Final = 1.0  # seconds between tries to get it

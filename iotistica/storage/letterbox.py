@@ -12,7 +12,7 @@ from iotistica.domain import topics
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full, Invalid, InvalidMessage
 from iotistica.storage.redis import PLATFORM_DLQ, Redis, dead_letter_stream, ledger_key, translated
-from iotistica.storage.streams import CONTROL, READINGS, encode
+from iotistica.storage.streams import OF, READINGS, encode
 
 ID: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,10}")
 SCANNED: Final = 5000  # letters that are looked at for one page
@@ -127,16 +127,17 @@ def _letter(id_: str, facts: dict[bytes, bytes]) -> Letter:
     )
 
 
+FIRST: Final = 3  # of the keys that name streams, as Lua counts
 # A letter that is not there any more was given back or thrown away before: it is not given back twice.
 REPLAY: Final = """
 local replayed = 0
 for i = 1, #ARGV, 6 do
-    local id, ordered, messages, received, attempts, size = unpack(ARGV, i, i + 5)
-    if redis.call('XDEL', KEYS[3], id) == 1 then
-        redis.call('XADD', KEYS[1 + tonumber(ordered)], '*', 'n', 1, 't', received, 'm', messages, 'a', attempts)
-        redis.call('HINCRBY', KEYS[4], 'taken', 1)
-        redis.call('HINCRBY', KEYS[4], 'waiting', 1)
-        redis.call('HINCRBY', KEYS[4], 'dead_bytes', -size)
+    local id, stream, messages, received, attempts, size = unpack(ARGV, i, i + 5)
+    if redis.call('XDEL', KEYS[1], id) == 1 then
+        redis.call('XADD', KEYS[tonumber(stream)], '*', 'n', 1, 't', received, 'm', messages, 'a', attempts)
+        redis.call('HINCRBY', KEYS[2], 'taken', 1)
+        redis.call('HINCRBY', KEYS[2], 'waiting', 1)
+        redis.call('HINCRBY', KEYS[2], 'dead_bytes', -size)
         replayed = replayed + 1
     end
 end
@@ -168,14 +169,14 @@ async def replay(redis: Redis, tenant: TenantId, letters: Sequence[Letter], *, m
         topic = letter.topic.encode("utf-8", "surrogateescape")
         if not letter.is_whole or letter.agent is None:
             continue
-        is_ordered = topics.route(topic).is_ordered
+        stream = FIRST + list(OF).index(topics.route(topic).stream)
         message = encode([(topic, letter.payload)])
-        arguments += [letter.id, int(is_ordered), message, letter.received_us, letter.attempts, len(letter.payload)]
+        arguments += [letter.id, stream, message, letter.received_us, letter.attempts, len(letter.payload)]
     if not arguments:
         return 0
-    keys = (READINGS.stream(tenant), CONTROL.stream(tenant), dead_letter_stream(tenant), ledger_key(tenant))
+    keys = (dead_letter_stream(tenant), ledger_key(tenant), *(kind.stream(tenant) for kind in OF.values()))
     with translated(redis):
-        if await redis.xlen(keys[0]) >= mark:
+        if await redis.xlen(READINGS.stream(tenant)) >= mark:
             raise Full("the stream is full: wait until what is in it is stored")
         return int(await redis.eval(REPLAY, len(keys), *keys, *arguments))
 

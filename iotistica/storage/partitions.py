@@ -12,18 +12,19 @@ AHEAD: Final = 3  # days made before they are needed
 EPOCH_DAY: Final = date(1970, 1, 1)
 DAY_US: Final = 86_400_000_000
 
-Table = Literal["readings", "readings_1m", "readings_1h"]
-"""By the day, the month and the year: what one holds is of about the same size."""
+Table = Literal["readings", "readings_1m", "readings_1h", "agent_logs"]
+"""By the day, the month, the year and the day: what one holds is of about the same size."""
 
 
 def first_day(table: Table, day: date) -> date:
     """The first day of the partition that this day lies in."""
-    return {"readings": day, "readings_1m": day.replace(day=1), "readings_1h": day.replace(month=1, day=1)}[table]
+    months = {"readings_1m": day.replace(day=1), "readings_1h": day.replace(month=1, day=1)}
+    return months.get(table, day)
 
 
 def next_day(table: Table, day: date) -> date:
     """The first day of the partition after the one that this day lies in."""
-    widest = {"readings": 1, "readings_1m": 31, "readings_1h": 366}[table]
+    widest = {"readings_1m": 31, "readings_1h": 366}.get(table, 1)
     return first_day(table, first_day(table, day) + timedelta(days=widest))
 
 

@@ -126,6 +126,10 @@ def control_stream(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:agent:control"
 
 
+def logs_stream(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:agent:logs"
+
+
 def parked_stream(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:agent:parked"
 
@@ -157,6 +161,10 @@ def limit_key(tenant: str | None, name: str, subject: str, minute: int) -> str:
 
 def control_group(tenant: TenantId) -> str:
     return f"{{{tenant}}}:control"
+
+
+def log_writers_group(tenant: TenantId) -> str:
+    return f"{{{tenant}}}:log-writers"
 
 
 def writers_group(tenant: TenantId) -> str:

@@ -9,7 +9,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import InvalidMessage
 from iotistica.storage.dead_letters import HEAD, DeadLetter
 from iotistica.storage.segment import Counts, Message
-from iotistica.storage.streams import CONTROL, READINGS, StreamKey
+from iotistica.storage.streams import OF, StreamKey
 
 
 class Sorted:
@@ -33,8 +33,7 @@ class Sorted:
                 letter = DeadLetter(topic, payload[:HEAD], received, "too_large", digest, size=len(payload))
                 self.too_large.setdefault(route.tenant, []).append(letter)
             else:
-                kind = CONTROL if route.is_ordered else READINGS
-                self.streams.setdefault((route.tenant, kind), []).append(message)
+                self.streams.setdefault((route.tenant, OF[route.stream]), []).append(message)
 
     @property
     def tenants(self) -> set[TenantId]:

@@ -7,12 +7,15 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from iotistica.domain.ids import TenantId
+from iotistica.domain.topics import Stream
 from iotistica.errors import Full
 from iotistica.storage.redis import (
     Redis,
     control_group,
     control_stream,
     ledger_key,
+    log_writers_group,
+    logs_stream,
     readings_stream,
     translated,
     writers_group,
@@ -34,7 +37,10 @@ class Kind(NamedTuple):
 READINGS: Final = Kind("", readings_stream, writers_group)
 CONTROL: Final = Kind("c", control_stream, control_group)
 """What must be applied in the order in which it came."""
-KINDS: Final = (READINGS, CONTROL)
+LOGS: Final = Kind("l", logs_stream, log_writers_group)
+KINDS: Final = (READINGS, CONTROL, LOGS)
+OF: Final[dict[Stream, Kind]] = {"readings": READINGS, "control": CONTROL, "logs": LOGS}
+"""By what topics call them."""
 
 StreamKey = tuple[TenantId, Kind]
 

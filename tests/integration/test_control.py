@@ -76,7 +76,7 @@ async def waiting(redis_: Redis, tenant: TenantId) -> int:
 
 @pytest.fixture
 def control(redis: Redis, database: Database) -> Control:
-    return Control(redis=redis, database=database, directory=Directory(database), box=Box(bytes(32)))
+    return Control("control", redis=redis, database=database, directory=Directory(database), box=Box(bytes(32)))
 
 
 async def test_deltas_add_to_what_is_known_per_version(
@@ -284,7 +284,7 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
         raise Unavailable("cut")
 
     def fresh() -> Control:
-        return Control(redis=redis, database=database, directory=Directory(database), box=Box(bytes(32)))
+        return Control("control", redis=redis, database=database, directory=Directory(database), box=Box(bytes(32)))
 
     monkeypatch.setattr(module.completion, "finish", cut)
     with pytest.raises(Unavailable):

@@ -27,7 +27,7 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.segment import Message
 from iotistica.storage.spool import Spool
-from iotistica.storage.streams import CONTROL, KINDS, READINGS, Kind
+from iotistica.storage.streams import CONTROL, KINDS, LOGS, READINGS, Kind
 from tests.conftest import Stack
 from tests.serving import until
 
@@ -37,7 +37,7 @@ CAP = 1 << 20
 
 
 def message(tenant: TenantId, number: int, kind: Kind = READINGS, size: int = 5) -> Message:
-    rest = "meta/dictionary" if kind is CONTROL else "endpoints/x"
+    rest = {CONTROL: "meta/dictionary", LOGS: "logs/x"}.get(kind, "endpoints/x")
     return f"{agent_topic(tenant, AGENT)}/{rest}".encode(), b"%d " % number + b"x" * size
 
 

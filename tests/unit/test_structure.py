@@ -44,6 +44,8 @@ GLOBAL = {
     "ledger.FOLD_REJECTIONS": "folds every tenant's rows, tenant by tenant",
     "links.FORGET": "by age",
     "links.USE": "finds the tenant of a link",
+    "logs.FORGET": "by age",
+    "logs.FORGET_NAMES": "by age",
     "login_failures.ADD": "a name that is tried may be nobody's",
     "login_failures.CLEAR": "a name that is tried may be nobody's",
     "login_failures.FIND": "a name that is tried may be nobody's",
