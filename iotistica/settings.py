@@ -13,7 +13,7 @@ from iotistica.domain.scaling import PROFILES, Profile, ProfileName
 from iotistica.errors import CannotStart
 
 PREFIX = "IOTISTICA_"
-SECRET = frozenset({"admin_password", "secret_key", "broker_secret"})
+SECRET = frozenset({"admin_password", "secret_key", "broker_secret", "update_secret"})
 URLS = frozenset({"database_url", "redis_url", "mqtt_url"})
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     broker_secret: Annotated[
         str, Meta(description="secret of a broker that asks /mosquitto-auth/*; empty: it is closed")
+    ] = ""
+    update_secret: Annotated[
+        str,
+        Meta(description="the agents' UPDATE_COMMAND_SECRET, which signs their updates; empty: unsigned"),
     ] = ""
     trusted_proxies: Annotated[
         str, Meta(description="addresses of proxies whose X-Forwarded-For is believed, by commas")

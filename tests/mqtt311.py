@@ -77,6 +77,16 @@ class Client311:
         """What was delivered up to a payload that must come, each acknowledged."""
         got: list[bytes] = []
         while last not in got:
+            got.append(self.message())
+        return got
+
+    def messages(self, count: int) -> list[bytes]:
+        """So many payloads, each acknowledged."""
+        return [self.message() for _ in range(count)]
+
+    def message(self) -> bytes:
+        """The payload of the next message, which is acknowledged."""
+        while True:
             kind, body = self.read()
             if kind & 0xF0 != 0x30:
                 continue
@@ -84,9 +94,8 @@ class Client311:
             rest = body[2 + size :]
             if kind & 0x06:
                 self._socket.sendall(b"\x40\x02" + rest[:2])
-                rest = rest[2:]
-            got.append(rest)
-        return got
+                return rest[2:]
+            return rest
 
     def close(self) -> None:
         self._socket.close()

@@ -17,6 +17,7 @@ from iotistica.api.inputs import Name
 from iotistica.api.search import AgentView, get_agent, list_agents, query_agents, view
 from iotistica.api.states import get_current_state, get_devices, get_interfaces
 from iotistica.api.timelines import get_timeline
+from iotistica.api.updates import command_update, list_updates
 from iotistica.domain import connections
 from iotistica.domain.accounts import mqtt_password
 from iotistica.domain.connections import Mqtt
@@ -123,6 +124,7 @@ router = Router(
     route_handlers=[
         *(list_agents, query_agents, get_agent, add_agent, change_agent, set_active, delete_agent),
         *(get_gaps, get_timeline, get_current_state, get_interfaces, get_devices, get_health, explain),
+        *(command_update, list_updates),
     ],
     tags=["agents"],
 )

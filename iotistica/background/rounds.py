@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from iotistica.background import delivery, disk, erasing, leftovers, presence, retention, rollups
+from iotistica.background import delivery, disk, erasing, leftovers, presence, retention, rollups, updating
 from iotistica.background.retention import Ages
 from iotistica.room import Room
 from iotistica.storage import lease, ledger, stream_states
@@ -47,6 +47,7 @@ async def run(
                 await erasing.erase(database, shown, now, erased, retention_days=ages.raw)
                 await _ledgers(redis, database, directory, now)
                 await leftovers.remove(database, now)
+                await updating.end(database)
                 await delivery.look(redis, database, sorted(await directory.tenants()), vitals.alarms, now)
                 await sleep(EVERY, stop)
 

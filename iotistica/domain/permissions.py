@@ -30,6 +30,7 @@ PERMISSIONS: Final[dict[str, Rule]] = {
     "agents.read": Rule("viewer"),
     "agents.write": Rule("manager"),
     "agents.identity": Rule("admin", rare=True),
+    "agents.update": Rule("manager"),
     "agents.rotate": Rule("admin", agents=True),
     "targets.read": Rule("viewer"),
     "targets.write": Rule("operator"),

@@ -8,13 +8,20 @@ from iotistica.errors import InvalidMessage
 
 Stream = Literal["readings", "control", "logs"]
 
-CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state", b"logs")
-STREAMS: Final[dict[bytes, Stream]] = {b"meta": "control", b"state": "control", b"logs": "logs"}
+CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state", b"logs", b"agent")
+STREAMS: Final[dict[bytes, Stream]] = {
+    b"meta": "control",
+    b"state": "control",
+    b"agent": "control",
+    b"logs": "logs",
+}
 """Where messages of a topic wait, those of the others with the readings. Control is applied in its order."""
 LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
-FILTERS: Final = ("i/+/a/+/endpoints/#", "i/+/a/+/metrics", "i/+/a/+/meta/#", "i/+/a/+/state", "i/+/a/+/logs/#")
+FILTERS: Final = tuple(
+    f"i/+/a/+/{rest}" for rest in ("endpoints/#", "metrics", "meta/#", "state", "logs/#", "agent/+")
+)
 
 
 class Route(NamedTuple):

@@ -11,7 +11,8 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.secrets import Box
 from iotistica.domain.topics import Route, Stream
 from iotistica.errors import REFUSALS, Conflict, InvalidMessage
-from iotistica.ingest import logs
+from iotistica.ingest import lifecycle, logs
+from iotistica.ingest.lifecycle import Signs
 from iotistica.ingest.logs import Lines
 from iotistica.ingest.states import Reports
 from iotistica.instruments import DEAD
@@ -182,7 +183,7 @@ class _Portion:
         self._entry = entry
         self._last = min(start + most, len(entry.messages))
         self.reports = reports
-        self._lines = Lines(entry.tenant)
+        self._lines, self._signs = Lines(entry.tenant), Signs(entry.tenant)
         self._start = start
         self._condemned = condemned
         self.end = start
@@ -208,6 +209,7 @@ class _Portion:
         for number, refusal in (await self.reports.write(tx)).items():
             self.letters[number] = _letter(entry, number, refusal.code, refusal.detail)
         await self._lines.write(tx, database)
+        await self._signs.write(tx)
         self.at = None
         for (agent, version), known in self.learned.items():
             await table.put(tx, entry.tenant, agent, version, known)
@@ -221,6 +223,8 @@ class _Portion:
             raise InvalidMessage("unknown_agent")
         if route.rest == STATE:
             self.reports.add(number, route.agent, payload, self._entry.received + number)
+        elif route.rest.startswith(lifecycle.TOPIC):
+            self._signs.add(route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest.startswith(logs.TOPIC):
             self._lines.add(route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest in DICTIONARY:

@@ -12,6 +12,7 @@ from iotistica.domain import topics
 from iotistica.errors import Unavailable
 from iotistica.instruments import PAUSES
 from iotistica.mqtt.client import Batch, Client, connect
+from iotistica.mqtt.publish import emptying
 from iotistica.storage import lease
 from iotistica.storage.breaker import Breaker
 from iotistica.storage.inbox import Inbox, LeftError
@@ -56,6 +57,7 @@ class Intake:
             async with (
                 connect(self._url, keep_session=True, breaker=self._breaker) as client,
                 beside("broker-watch", self._watch),
+                beside("publish", emptying(self._redis, client)),
             ):
                 await client.subscribe(topics.FILTERS)
                 self._opened()

@@ -38,6 +38,7 @@ TABLES: Final = {
     " FROM target_versions WHERE tenant_id = {tenant} ORDER BY subject, version",
     "logs": "SELECT time, agent_uuid, service, level, is_system, is_stderr, message, meta FROM agent_logs"
     " WHERE tenant_id = {tenant}",
+    "updates": "SELECT * FROM agent_updates WHERE tenant_id = {tenant} ORDER BY issued_at",
     "presence": "SELECT agent_uuid, status, since, data_at, heard_at FROM agent_presence"
     " WHERE tenant_id = {tenant} ORDER BY agent_uuid",
     "tags": "SELECT agent_uuid, key, value FROM agent_tags WHERE tenant_id = {tenant} ORDER BY agent_uuid, key",

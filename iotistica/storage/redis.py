@@ -28,6 +28,8 @@ CONNECTIONS: Final = 32
 TIMEOUT: Final = 3.0  # seconds for one answer
 
 PLATFORM_DLQ: Final = "platform:dlq"
+OUTBOUND: Final = "platform:outbound"
+"""The tenants whose messages wait for the broker."""
 
 
 def client(url: str) -> Redis:
@@ -128,6 +130,10 @@ def control_stream(tenant: TenantId) -> str:
 
 def logs_stream(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:agent:logs"
+
+
+def outbound_stream(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:agent:outbound"
 
 
 def parked_stream(tenant: TenantId) -> str:

@@ -187,6 +187,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/replace": {"by": UNKNOWN},
     "/mqtt-users/{name:str}": {"newPassword": True},
     "/rollback": {"version": 1},
+    "/update-agent": {"version": "1.0.1"},
     "/active": {"is_active": True},
     "/tags": {"tags": {}, "key": "a", "value": "b"},
     "/fleets/{fleet:uuid}": {"name": "a name"},

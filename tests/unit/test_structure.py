@@ -104,6 +104,7 @@ GLOBAL = {
     "timeline.FORGET": "by age",
     "tenants.ALL": "tenants themselves",
     "tenants.FIND": "tenants themselves, for the command line",
+    "updates.END": "the open updates of every tenant, by age",
     "users.BY_LOGIN": "log-in names no tenant",
 }
 

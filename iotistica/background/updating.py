@@ -1,0 +1,16 @@
+"""Ends updates of agents that are done, or took too long."""
+
+from datetime import UTC, datetime
+
+from iotistica.storage import timeline, updates
+from iotistica.storage.postgres import Database
+from iotistica.storage.timeline import Happening
+
+
+async def end(database: Database) -> None:
+    """Do it once, for every tenant."""
+    async with database.transaction() as tx:
+        for ended in await updates.end(tx):
+            kind, details = f"agent.update_{ended.status}", {"version": ended.version}
+            happened = Happening(agent=ended.agent_uuid, at=datetime.now(UTC), kind=kind, details=details)
+            await timeline.add(tx, ended.tenant_id, [happened])
