@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,6 +39,14 @@ def lines(operator: httpx.Client, device: Device, **query: Any) -> list[dict[str
     return found
 
 
+def rows_of(recorded: dict[str, Any]) -> list[dict[str, Any]]:
+    body = recorded["req_body"]
+    return [
+        json.loads(row) if isinstance(row, str) else row
+        for row in (body if isinstance(body, list) else body.splitlines())
+    ]
+
+
 def ndjson(*rows: dict[str, Any]) -> bytes:
     return "\n".join(json.dumps(row) for row in rows).encode()
 
@@ -46,10 +55,10 @@ def test_the_batches_of_the_public_agent_are_acknowledged_and_found(operator: ht
     """Each with its own id; one that comes again is accepted and stored once."""
     recorded = [one for one in captured.packets("first_boot_http") if one["path"].endswith("/logs")]
     assert recorded
-    sent = 0
+    sent, then = 0, max(row["timestamp"] for one in recorded for row in rows_of(one))
     for one in recorded:
-        rows = one["req_body"] if isinstance(one["req_body"], list) else one["req_body"].splitlines()
-        body = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
+        rows = [row | {"timestamp": row["timestamp"] - then + round(time.time() * 1000)} for row in rows_of(one)]
+        body = ndjson(*rows)
         sent += len(rows)
         batch = next(value for name, value in one["req_headers"] if name.lower() == "x-batch-id")
         compressed = gzip.compress(body)
