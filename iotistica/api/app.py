@@ -15,6 +15,7 @@ from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
 from iotistica.api import (
+    agent_jobs,
     agents,
     api_keys,
     apps,
@@ -30,6 +31,8 @@ from iotistica.api import (
     identities,
     ingestion,
     invitations,
+    job_templates,
+    jobs,
     logs,
     mqtt_users,
     ops,
@@ -143,6 +146,9 @@ def create(
                 endpoints.router,
                 tags.router,
                 fleets.router,
+                job_templates.router,
+                jobs.router,
+                agent_jobs.router,
                 readings.router,
                 catalog.router,
                 erasures.router,

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from iotistica.background import delivery, disk, erasing, leftovers, presence, retention, rollups, updating
+from iotistica.background import delivery, disk, erasing, jobs, leftovers, presence, retention, rollups, updating
 from iotistica.background.retention import Ages
 from iotistica.room import Room
 from iotistica.storage import lease, ledger, stream_states
@@ -38,6 +38,7 @@ async def run(
         async with (
             beside("rollups", rollups.follow(database, vitals.alarms, room)),
             beside("presence", presence.follow(redis, database, directory, silence)),
+            beside("jobs", jobs.follow(redis, database)),
         ):
             while not stop.is_set():
                 now = datetime.now(UTC)

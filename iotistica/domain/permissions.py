@@ -39,6 +39,8 @@ PERMISSIONS: Final[dict[str, Rule]] = {
     "readings.erase": Rule("admin", keys=False, rare=True),
     "ingestion.read": Rule("viewer"),
     "ingestion.manage": Rule("manager"),
+    "jobs.read": Rule("operator"),
+    "jobs.write": Rule("operator"),
     "logs.read": Rule("viewer"),
     "fleets.read": Rule("viewer"),
     "fleets.write": Rule("manager"),

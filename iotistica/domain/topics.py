@@ -8,11 +8,12 @@ from iotistica.errors import InvalidMessage
 
 Stream = Literal["readings", "control", "logs"]
 
-CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state", b"logs", b"agent")
+CONSUMED: Final = (b"endpoints", b"metrics", b"meta", b"state", b"logs", b"agent", b"jobs")
 STREAMS: Final[dict[bytes, Stream]] = {
     b"meta": "control",
     b"state": "control",
     b"agent": "control",
+    b"jobs": "control",
     b"logs": "logs",
 }
 """Where messages of a topic wait, those of the others with the readings. Control is applied in its order."""
@@ -20,7 +21,17 @@ LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
 FILTERS: Final = tuple(
-    f"i/+/a/+/{rest}" for rest in ("endpoints/#", "metrics", "meta/#", "state", "logs/#", "agent/+")
+    f"i/+/a/+/{rest}"
+    for rest in (
+        "endpoints/#",
+        "metrics",
+        "meta/#",
+        "state",
+        "logs/#",
+        "agent/+",
+        "jobs/+/update",
+        "jobs/start-next",
+    )
 )
 
 

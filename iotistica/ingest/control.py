@@ -11,12 +11,13 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.secrets import Box
 from iotistica.domain.topics import Route, Stream
 from iotistica.errors import REFUSALS, Conflict, InvalidMessage
-from iotistica.ingest import lifecycle, logs
+from iotistica.ingest import jobs, lifecycle, logs
+from iotistica.ingest.jobs import Answers
 from iotistica.ingest.lifecycle import Signs
 from iotistica.ingest.logs import Lines
 from iotistica.ingest.states import Reports
 from iotistica.instruments import DEAD
-from iotistica.storage import completion, lease, ledger, live, parked, streams
+from iotistica.storage import completion, lease, ledger, live, outbound, parked, streams
 from iotistica.storage import dictionaries as table
 from iotistica.storage.completion import Aside
 from iotistica.storage.dead_letters import DeadLetter
@@ -24,6 +25,7 @@ from iotistica.storage.dictionaries import Known
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
 from iotistica.storage.live import News
+from iotistica.storage.outbound import Outgoing
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
 from iotistica.storage.streams import READINGS, Entry, Message
@@ -102,6 +104,7 @@ class Control:
         letters: dict[int, DeadLetter] = {}
         learned: dict[tuple[UUID, int], Known] = {}
         news: list[News] = []
+        replies: list[Outgoing] = []
         done, most = 0, len(entry.messages)
         while done < len(entry.messages):
             portion = _Portion(entry, done, letters, Reports(entry.tenant, self._box), most=most)
@@ -123,8 +126,10 @@ class Control:
             letters |= portion.letters
             learned |= portion.learned
             news += portion.reports.news()
+            replies += portion.answers.replies
             done = portion.end
         await live.publish(self._redis, news)
+        await outbound.send(self._redis, entry.tenant, replies)
         await self._tell(entry, learned, [letters[number] for number in sorted(letters)])
 
     async def _pass_on(self, entry: Entry, measured: Sequence[Message]) -> None:
@@ -183,7 +188,7 @@ class _Portion:
         self._entry = entry
         self._last = min(start + most, len(entry.messages))
         self.reports = reports
-        self._lines, self._signs = Lines(entry.tenant), Signs(entry.tenant)
+        self._lines, self._signs, self.answers = Lines(entry.tenant), Signs(entry.tenant), Answers(entry.tenant)
         self._start = start
         self._condemned = condemned
         self.end = start
@@ -206,7 +211,8 @@ class _Portion:
             await asyncio.sleep(0)
         if self._last - self._start > 1:
             self.at = None
-        for number, refusal in (await self.reports.write(tx)).items():
+        refused = await self.reports.write(tx) | await self.answers.write(tx)
+        for number, refusal in refused.items():
             self.letters[number] = _letter(entry, number, refusal.code, refusal.detail)
         await self._lines.write(tx, database)
         await self._signs.write(tx)
@@ -225,6 +231,8 @@ class _Portion:
             self.reports.add(number, route.agent, payload, self._entry.received + number)
         elif route.rest.startswith(lifecycle.TOPIC):
             self._signs.add(route.agent, route.rest, payload, self._entry.received + number)
+        elif route.rest.startswith(jobs.TOPIC):
+            self.answers.add(number, route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest.startswith(logs.TOPIC):
             self._lines.add(route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest in DICTIONARY:

@@ -39,6 +39,9 @@ TABLES: Final = {
     "logs": "SELECT time, agent_uuid, service, level, is_system, is_stderr, message, meta FROM agent_logs"
     " WHERE tenant_id = {tenant}",
     "updates": "SELECT * FROM agent_updates WHERE tenant_id = {tenant} ORDER BY issued_at",
+    "job_templates": "SELECT * FROM job_templates WHERE tenant_id = {tenant} ORDER BY template_id",
+    "job_executions": "SELECT * FROM job_executions WHERE tenant_id = {tenant} ORDER BY queued_at",
+    "agent_job_status": "SELECT * FROM agent_job_status WHERE tenant_id = {tenant} ORDER BY job_id, agent_uuid",
     "presence": "SELECT agent_uuid, status, since, data_at, heard_at FROM agent_presence"
     " WHERE tenant_id = {tenant} ORDER BY agent_uuid",
     "tags": "SELECT agent_uuid, key, value FROM agent_tags WHERE tenant_id = {tenant} ORDER BY agent_uuid, key",

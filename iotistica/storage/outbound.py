@@ -25,11 +25,13 @@ class Waiting(NamedTuple):
     message: Outgoing
 
 
-async def send(redis: Redis, tenant: TenantId, messages: Sequence[Outgoing]) -> None:
-    """Let messages be published; raises `Unavailable`, and `Full` if too many wait."""
+async def send(redis: Redis, tenant: TenantId, messages: Sequence[Outgoing], *, most: int = MOST) -> None:
+    """Let messages be published; raises `Unavailable`, and `Full` if more than `most` wait."""
+    if not messages:
+        return
     key = outbound_stream(tenant)
     with translated(redis):
-        if await redis.xlen(key) + len(messages) > MOST:
+        if await redis.xlen(key) + len(messages) > most:
             raise Full("too many messages wait for the broker: is it away?")
         async with redis.pipeline(transaction=False) as pipe:
             for message in messages:

@@ -109,6 +109,8 @@ def people(server: Served) -> People:
         "api-keys": owner.get("/auth/api-keys").json()["keys"][0]["id"],
         "provision": owner.get("/provision/keys").json()["keys"][0]["id"],
         "id": a_dead_letter(owner, agent),
+        "template": owner.post("/jobs/templates", json={"name": "t", "job_document": {}}).json()["template_id"],
+        "job": a_job(owner, agent),
         "key": owner.post("/tags/definitions", json={"key": "colour"}).json()["key"],
         "name": owner.post("/mqtt-users", json={"name": "reader"}).json()["name"],
     }
@@ -124,6 +126,14 @@ def a_dead_letter(owner: httpx.Client, agent: Device) -> str:
         device.publish(f"{agent.topic}/endpoints/x", b"{bad")
     letters = until(lambda: owner.get("/ingestion/dead-letters").json()["deadLetters"], what="a dead letter")
     return str(letters[0]["id"])
+
+
+def a_job(owner: httpx.Client, agent: Device) -> str:
+    """The id of a job that waits for an agent: without one there is nothing to take."""
+    wanted = {"job_name": "a job", "job_document": {}, "target_agents": [agent.uuid]}
+    job = str(owner.post("/jobs/execute", json=wanted).json()["job"]["job_id"])
+    until(lambda: owner.get(f"/jobs/executions/{job}").json()["job"]["counts"]["queued"], what="it is released")
+    return job
 
 
 def address(route: Route, value: str) -> str:
@@ -189,6 +199,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/rollback": {"version": 1},
     "/update-agent": {"version": "1.0.1"},
     "/active": {"is_active": True},
+    "/jobs/templates/{template:uuid}": {"name": "x", "job_document": {}},
     "/tags": {"tags": {}, "key": "a", "value": "b"},
     "/fleets/{fleet:uuid}": {"name": "a name"},
     "/fleets/{fleet:uuid}/agents": {"agents": [UNKNOWN]},

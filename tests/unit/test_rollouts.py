@@ -1,0 +1,227 @@
+"""The arithmetic of rollouts, by a simulator of agents in which nothing is left to chance or to the clock."""
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iotistica.domain import rollouts
+from iotistica.domain.rollouts import BURST, Abort, Counts, Pace, Policy, Rollout
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+SILENCE = 300  # seconds until a silent agent is given up
+
+
+@dataclass
+class Agent:
+    """One that ends as it must, so long after it was told."""
+
+    end: str
+    seconds: int
+    is_canary: bool = False
+    told: int | None = None
+
+    def status(self, now: int) -> str:
+        if self.told is None:
+            return "waiting"
+        took = SILENCE if self.end == "timed_out" else self.seconds
+        return "in_progress" if now < self.told + took else self.end
+
+
+@dataclass
+class Simulation:
+    """Second by second, as the platform does it."""
+
+    policy: Policy
+    agents: list[Agent]
+    second: int = 0
+    aborted_at: int | None = None
+    reason: str | None = None
+    releases: list[tuple[int, int]] = field(default_factory=list)
+    history: list[Counts] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for agent in self.agents[: self.policy.rollout.canary]:
+            agent.is_canary = True
+        self.pace = Pace(1, BEGIN)
+
+    def counts(self) -> Counts:
+        number: dict[str, int] = {}
+        for agent in self.agents:
+            status = agent.status(self.second)
+            for name in (status, *((f"canaries_{status}",) if agent.is_canary else ())):
+                number[name] = number.get(name, 0) + 1
+        lost = number.pop("canaries_failed", 0) + number.pop("canaries_timed_out", 0)
+        number.pop("canaries_in_progress", 0)
+        canaries = sum(agent.is_canary for agent in self.agents)
+        return Counts(**number, canaries=canaries, canaries_lost=lost)
+
+    def run(self, seconds: int, every: int = 1) -> "Simulation":
+        for second in range(0, seconds, every):
+            self.second = second
+            counts = self.counts()
+            self.history.append(counts)
+            now = BEGIN + timedelta(seconds=second)
+            step = rollouts.step(self.policy, counts, self.pace, now, most=500)
+            self.pace = step.pace
+            if step.abort is not None:
+                self.aborted_at, self.reason = second, step.abort
+                assert step.release == 0
+                break
+            waiting = [agent for agent in self.agents if agent.told is None]
+            for agent in waiting[: step.release]:
+                agent.told = second
+            if step.release:
+                self.releases.append((second, step.release))
+            if not self.counts().open:
+                break
+        return self
+
+    @property
+    def told(self) -> int:
+        return sum(agent.told is not None for agent in self.agents)
+
+
+def policy(*abort: Abort, **rollout: Any) -> Policy:
+    return Policy(rollout=Rollout(**rollout), abort=abort)
+
+
+def fleet(**ends: int) -> list[Agent]:
+    """So many agents that end so, mixed the same way each time."""
+    agents = [Agent(end, 20) for end, number in ends.items() for _ in range(number)]
+    random.Random(7).shuffle(agents)
+    return agents
+
+
+def test_without_a_rate_everybody_is_told_at_once() -> None:
+    """In portions, of which each is a step."""
+    done = Simulation(policy(), fleet(succeeded=1200)).run(100)
+    assert done.releases == [(0, 500), (1, 500), (2, 200)]
+
+
+def test_a_constant_rate_is_kept() -> None:
+    """Ten a minute: one at once, then one each six seconds."""
+    done = Simulation(policy(rate_per_minute=10), fleet(succeeded=30)).run(600)
+    assert [second for second, _ in done.releases][:5] == [0, 6, 12, 18, 24]
+    assert done.told == 30
+
+
+def test_a_rate_grows_with_those_that_succeeded() -> None:
+    """Doubled with each ten, and never beyond what the platform may do."""
+    rule = Rollout(rate_per_minute=60, growth_factor=2, growth_after=10)
+    assert [rollouts.rate(rule, n) for n in (0, 9, 10, 20, 99)] == [1, 1, 2, 4, 512]
+    assert rollouts.rate(rule, 10**9) == rollouts.FASTEST / 60
+    quick = Simulation(Policy(rollout=rule), fleet(succeeded=300)).run(1000).second
+    slow = Simulation(policy(rate_per_minute=60), fleet(succeeded=300)).run(1000).second
+    assert quick < slow / 3
+
+
+def test_failures_call_it_off_at_the_first_step_that_shows_them() -> None:
+    """A fifth of at least ten: at the step in which it is so, and nobody is told after."""
+    rule = Abort(on="failures", percent=20, min_agents=10)
+    done = Simulation(policy(rule, rate_per_minute=60), fleet(succeeded=60, failed=40)).run(1000)
+    assert done.aborted_at is not None
+    passed = [c.ended >= 10 and c.failed * 5 >= c.ended for c in done.history]
+    assert passed == [False] * (len(passed) - 1) + [True]
+    assert done.reason == f"{done.history[-1].failed} of {done.history[-1].ended} agents failed; the limit is 20 %"
+    assert done.told < 40
+
+
+def test_silence_calls_it_off_as_failures_do() -> None:
+    """A fleet that says nothing is not under way for ever."""
+    rule = Abort(on="silences", percent=50, min_agents=5)
+    done = Simulation(policy(rule, rate_per_minute=6), fleet(timed_out=1000)).run(100_000)
+    assert done.aborted_at == SILENCE + 40  # the fifth was told after 40 s
+    assert done.told == (SILENCE + 40) // 10
+    assert "5 of 5 agents timed out" in str(done.reason)
+
+
+def test_each_rule_looks_at_its_own_kind() -> None:
+    """Failures are no silences."""
+    silent = Abort(on="silences", percent=1, min_agents=1)
+    assert Simulation(policy(silent), fleet(failed=50)).run(1000).aborted_at is None
+    failing = Abort(on="failures", percent=1, min_agents=1)
+    assert Simulation(policy(failing), fleet(timed_out=50)).run(1000).aborted_at is None
+    both = Simulation(policy(Abort(percent=50)), fleet(timed_out=25, failed=25)).run(1000)
+    assert both.aborted_at == 20
+
+
+@pytest.mark.parametrize(("end", "after"), [("failed", 20), ("timed_out", SILENCE)])
+def test_a_lost_canary_keeps_the_others_from_it(end: str, after: int) -> None:
+    """Called off, though no rule says so, and nobody else was told."""
+    agents = [Agent("succeeded", 5), Agent(end, 20), Agent("succeeded", 5), *fleet(succeeded=50)]
+    done = Simulation(policy(canary=3), agents).run(2000)
+    assert (done.told, done.aborted_at) == (3, after)
+    assert done.reason == "1 of 3 canaries did not succeed; 100 % must"
+
+
+def test_the_rest_waits_until_every_canary_has_ended() -> None:
+    """And two thirds are enough where that is said."""
+    agents = [Agent("succeeded", 5), Agent("failed", 20), Agent("succeeded", 90), *fleet(succeeded=50)]
+    done = Simulation(policy(canary=3, canary_success_percent=60), agents).run(2000)
+    assert done.aborted_at is None
+    assert done.releases == [(0, 3), (90, 50)]
+
+
+def test_after_a_pause_nothing_is_made_up_for() -> None:
+    """A platform that was away for an hour does not tell an hour's worth of agents at once."""
+    rule, counts = policy(rate_per_minute=600), Counts(waiting=10_000)
+    step = rollouts.step(rule, counts, Pace(0, BEGIN), BEGIN + timedelta(hours=1), most=500)
+    assert step.release == 10 * BURST + 1
+    backwards = rollouts.step(rule, counts, Pace(0, BEGIN), BEGIN - timedelta(hours=1), most=500)
+    assert backwards.release == 0
+
+
+ENDS = st.lists(
+    st.builds(Agent, st.sampled_from(["succeeded", "failed", "timed_out"]), st.integers(1, 400)), max_size=80
+)
+RULES = st.lists(
+    st.builds(
+        Abort,
+        on=st.sampled_from(["failures", "silences", "either"]),
+        percent=st.integers(1, 100).map(float),
+        min_agents=st.integers(1, 30),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    agents=ENDS,
+    rules=RULES,
+    rate=st.one_of(st.none(), st.floats(1, 2000)),
+    growth=st.floats(1, 4),
+    canary=st.integers(0, 10),
+    every=st.integers(1, 7),
+)
+def test_no_rollout_breaks_its_own_rules(
+    agents: list[Agent], rules: list[Abort], rate: float | None, growth: float, canary: int, every: int
+) -> None:
+    """Whatever the agents do: the rate, the canaries and the rules hold at each step, and it comes to an end."""
+    rule = Rollout(rate_per_minute=rate, growth_factor=growth, growth_after=5, canary=canary)
+    done = Simulation(Policy(rollout=rule, abort=tuple(rules)), agents).run(20_000, every)
+    if done.aborted_at is None:
+        assert done.told == len(agents)
+        assert not done.counts().open
+    for counts in done.history[:-1] if done.aborted_at is not None else done.history:
+        for one in rules:
+            bad = {"failures": counts.failed, "silences": counts.timed_out}.get(
+                one.on, counts.failed + counts.timed_out
+            )
+            assert not bad or counts.ended < one.min_agents or bad / counts.ended * 100 < one.percent + 1e-9
+    first = [agent for agent in agents if agent.is_canary]
+    others = [agent.told for agent in agents if not agent.is_canary and agent.told is not None]
+    if first and others:
+        assert all(agent.told is not None and agent.status(min(others)) != "in_progress" for agent in first)
+    if rate is not None and growth == 1:
+        per_second, room = rate / 60, 1 + rate / 60 * BURST
+        for at, (begin, _) in enumerate(done.releases):
+            for to in range(at, len(done.releases)):
+                end = done.releases[to][0]
+                told = sum(number for _, number in done.releases[at : to + 1])
+                assert told <= room + per_second * (end - begin) + 1e-6
