@@ -121,13 +121,14 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
             site=site,
             roster=roster,
             counts=counts,
+            tally=parts.tally,
             roles=groups,
         )
         host, port = settings.listen, settings.http_port
         proxies = settings.trusted_proxies
         await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
 
-    return {"http": run, "http-spool": inbox.run, "roster": roster.run, "polls": counted}
+    return {"http": run, "http-spool": inbox.run, "roster": roster.run, "polls": counted, "tally": parts.tally.run}
 
 
 def _ops(settings: Settings, lookups: Database, redis: Redis | None, groups: list[str], vitals: Vitals) -> Group:
@@ -157,7 +158,7 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
 
     async def watched(stop: asyncio.Event) -> None:
         seen = watch.Watch(alarms, limit=parts.settings.broker_queue_mb << 20)
-        await watch.run(probe.as_account(parts.mqtt_url, watcher), seen, stop)
+        await watch.run(probe.as_account(parts.mqtt_url, watcher), seen, parts.tally, stop)
 
     intake = Intake(
         parts.redis, inbox, url=parts.mqtt_url, alarms=alarms, breaker=breaker, opened=opened, watch=watched
@@ -171,7 +172,7 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
     async def heal(stop: asyncio.Event) -> None:
         await healing.run(parts.worker, parts.mqtt_url, parts.key, stop)
 
-    return {"mqtt": run, "mqtt-spool": inbox.run, "healing": heal}
+    return {"mqtt": run, "mqtt-spool": inbox.run, "healing": heal, "tally": parts.tally.run}
 
 
 def _ingest(parts: Parts, _: list[str]) -> dict[str, Group]:

@@ -18,6 +18,7 @@ from iotistica.storage.inbox import Inbox
 from iotistica.storage.postgres import Database, Role, as_role, let_in
 from iotistica.storage.redis import Redis
 from iotistica.storage.spool import Spool
+from iotistica.storage.tally import Tally
 from iotistica.vitals import Vitals
 
 INGEST_SECONDS: Final = 30.0  # longest statement of a worker
@@ -34,6 +35,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     worker: Database
     redis: Redis
     directory: Directory
+    tally: Tally
     servers: Servers | None
     mqtt_url: str
     vitals: Vitals
@@ -95,6 +97,7 @@ async def parts_of(settings: Settings, key: bytes, servers: Servers | None) -> A
             worker=worker,
             redis=redis,
             directory=Directory(worker),
+            tally=Tally(worker),
             servers=servers,
             mqtt_url=_with_account(where.mqtt_url, key),
             vitals=vitals,

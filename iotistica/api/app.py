@@ -61,6 +61,7 @@ from iotistica.storage.polls import Counts, Polls
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.roster import Roster
+from iotistica.storage.tally import Tally
 from iotistica.vitals import Vitals
 
 BODY_CAP: Final = 16 << 20  # bytes of a request body
@@ -116,6 +117,7 @@ def create(
     site: Site,
     roster: Roster,
     counts: Counts,
+    tally: Tally,
     roles: list[str],
 ) -> Litestar:
     """The whole API; `database` sees one tenant at a time, `lookups` all."""
@@ -167,7 +169,7 @@ def create(
         "site": site,
     }
     given["rendering"] = Rendering(lookups)
-    given |= {"polls": Polls(roster, database, redis, site.key), "counts": counts}
+    given |= {"polls": Polls(roster, database, redis, site.key), "counts": counts, "tally": tally}
     return Litestar(
         route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
         guards=[guard],

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -9,15 +10,16 @@ from litestar import Response, Router, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from iotistica.api.given import Here, Lookups, Site
+from iotistica.api.given import Here, Lookups, Noted, Site
 from iotistica.domain import filters
 from iotistica.domain.accounts import SERVICE_USER, derive, password_fits, password_line, service_password
 from iotistica.domain.filters import Access
-from iotistica.domain.ids import encode_tenant
+from iotistica.domain.ids import agent_of_user, encode_tenant
 from iotistica.domain.permissions import BROKER
 from iotistica.storage import broker_accounts
 from iotistica.storage.broker_accounts import Account
 from iotistica.storage.postgres import Database
+from iotistica.storage.tally import Tally
 
 Text = Annotated[str, Meta(max_length=1024)]
 ACC: Final[dict[str, tuple[Literal["read", "write"], ...]]] = {
@@ -46,11 +48,15 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/user", opt={"permission": BROKER}, status_code=200)
-async def user(data: JSONBody[Login], lookups: Lookups, site: Here) -> Response[dict[str, Any]]:
+async def user(data: JSONBody[Login], lookups: Lookups, site: Here, tally: Noted) -> Response[dict[str, Any]]:
     """Whether this is the password of an account that may connect."""
     account = await _account(lookups, site, data.username)
     line = account.line if account else _decoy(site)
-    return _answer(password_fits(line, data.password) and account is not None)
+    allowed = password_fits(line, data.password) and account is not None
+    if account is not None and (who := agent_of_user(data.username)):
+        kind, details = ("broker.let_in", {}) if allowed else ("broker.refused", {"reason": "a wrong password"})
+        tally.add(*who, kind, details)
+    return _answer(allowed)
 
 
 @post("/superuser", opt={"permission": BROKER}, status_code=200)
@@ -60,14 +66,24 @@ async def superuser(data: JSONBody[Who]) -> Response[dict[str, Any]]:
 
 
 @post("/acl", opt={"permission": BROKER}, status_code=200)
-async def acl(data: JSONBody[Question], lookups: Lookups, site: Here) -> Response[dict[str, Any]]:
-    """Whether an account may read or write a topic, or subscribe to a filter."""
+async def acl(data: JSONBody[Question], lookups: Lookups, site: Here, tally: Noted) -> Response[dict[str, Any]]:
+    """Whether an account may read, write or subscribe to a topic; an agent's timeline has what it may not."""
     account = await _account(lookups, site, data.username)
     wanted = _wanted(data)
     if account is None or not wanted:
         return _answer(allowed=False)
     rules = _rules(account)
-    return _answer(all(filters.allows(rules, data.topic, access) for access in wanted))
+    allowed = all(filters.allows(rules, data.topic, access) for access in wanted)
+    if not allowed:
+        _note(tally, data, wanted)
+    return _answer(allowed)
+
+
+def _note(tally: Tally, data: Question, wanted: Sequence[str]) -> None:
+    who = agent_of_user(data.username)
+    if who is not None:
+        details = {"topic": data.topic, "access": " and ".join(wanted)}
+        tally.add(*who, "broker.denied", details, word=data.topic[:100])
 
 
 async def _account(lookups: Database, site: Site, username: str) -> Account | None:

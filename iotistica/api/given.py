@@ -20,6 +20,7 @@ from iotistica.storage.limits import Limits
 from iotistica.storage.polls import Counts, Polls
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.storage.tally import Tally
 from iotistica.vitals import Vitals
 
 Call = Request[Any, Principal, Any]
@@ -64,4 +65,6 @@ Told = NamedDependency[Polls]
 """What agents are told; named `polls`."""
 Polled = NamedDependency[Counts]
 """Who asked, and when; named `counts`."""
+Noted = NamedDependency[Tally]
+"""What happens to agents too often to write each time; named `tally`."""
 Roles = NamedDependency[list[str]]

@@ -18,10 +18,13 @@ from iotistica.storage import agents, timeline
 Kinds = Annotated[str | None, QueryParameter(max_length=200)]
 
 
-class HappeningView(msgspec.Struct, frozen=True, kw_only=True):
+class HappeningView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     at: datetime
     kind: str
     details: dict[str, Any]
+    times: int
+    last_at: datetime | None
+    """Of what came more than once within an hour."""
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -48,7 +51,11 @@ async def get_timeline(
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
         found = await timeline.page(tx, tenant, agent, before=before, kinds=kinds, limit=limit + 1)
-    views = [HappeningView(at=row.at, kind=row.kind, details=row.details) for row in found[:limit]]
+    views = [_view(row) for row in found[:limit]]
     last = found[limit - 1] if len(found) > limit else None
     more = older.cursor(last.at, last.id) if last else None
     return Timeline(agent_uuid=agent, happenings=views, count=len(views), next=more)
+
+
+def _view(row: timeline.Row) -> HappeningView:
+    return HappeningView(at=row.at, kind=row.kind, details=row.details, times=row.times, last_at=row.last_at)

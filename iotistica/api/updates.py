@@ -16,12 +16,10 @@ from iotistica.domain import updates as rules
 from iotistica.domain.ids import AgentId, agent_topic
 from iotistica.domain.updates import Command, Status
 from iotistica.errors import Conflict, Invalid, NotFound
-from iotistica.storage import agents, outbound, timeline, updates
+from iotistica.storage import agents, outbound, updates
 from iotistica.storage.outbound import Outgoing
-from iotistica.storage.timeline import Happening
 
 FURTHEST: Final = timedelta(days=30)
-COMMANDED: Final = "agent.update_commanded"
 
 
 class NewUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +70,6 @@ async def command_update(
         if found.state != "active":
             raise Conflict(f"the agent is {found.state}: it hears no commands")
         made = await updates.add(tx, tenant, agent, command, by=actor_of(request))
-        details = {"version": command.version, "from": found.agent_version, "by": made.author["name"]}
-        await timeline.add(tx, tenant, [Happening(agent=agent, at=now, kind=COMMANDED, details=details)])
         message = Outgoing(
             f"{agent_topic(tenant, AgentId(agent))}/agent/update",
             rules.payload(command, site.settings.update_secret),

@@ -4,7 +4,19 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from iotistica.background import delivery, disk, erasing, jobs, leftovers, presence, retention, rollups, updating
+from iotistica.background import (
+    clocks,
+    delivery,
+    disk,
+    erasing,
+    jobs,
+    leftovers,
+    letters,
+    presence,
+    retention,
+    rollups,
+    updating,
+)
 from iotistica.background.retention import Ages
 from iotistica.room import Room
 from iotistica.storage import lease, ledger, stream_states
@@ -35,6 +47,7 @@ async def run(
         if fence is None:
             return
         erased: erasing.Reached = {}
+        watches = clocks.Clocks()
         async with (
             beside("rollups", rollups.follow(database, vitals.alarms, room)),
             beside("presence", presence.follow(redis, database, directory, silence)),
@@ -46,7 +59,9 @@ async def run(
                 await disk.look(database, ages, vitals, room, now)
                 shown = (await directory.tenants()).values()
                 await erasing.erase(database, shown, now, erased, retention_days=ages.raw)
+                await watches.look(database, now)
                 await _ledgers(redis, database, directory, now)
+                await letters.tell(redis, database, sorted(await directory.tenants()))
                 await leftovers.remove(database, now)
                 await updating.end(database)
                 await delivery.look(redis, database, sorted(await directory.tenants()), vitals.alarms, now)

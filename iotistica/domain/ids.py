@@ -49,6 +49,15 @@ def agent_user(tenant: TenantId, agent: UUID) -> str:
     return f"{encode_tenant(tenant)}/a/{encode_agent(agent)}"
 
 
+def agent_of_user(user: str) -> tuple[TenantId, AgentId] | None:
+    """The agent that a broker's user name is of; None for any other user."""
+    tenant, between, agent = user.partition("/a/")
+    try:
+        return (decode_tenant(tenant.encode()), decode_agent(agent.encode())) if between else None
+    except ValueError:
+        return None
+
+
 def tenant_user(tenant: TenantId, name: str) -> str:
     """The broker's user name of a tenant's own user."""
     return f"{encode_tenant(tenant)}/u/{name}"

@@ -56,8 +56,9 @@ max_queued_bytes {queue}
 max_inflight_messages 2000
 max_packet_size 2162688
 set_tcp_nodelay true
-connection_messages false
+connection_messages true
 log_dest stderr
+log_dest topic
 log_type error
 log_type warning
 log_type notice

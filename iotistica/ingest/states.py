@@ -21,6 +21,8 @@ from iotistica.storage.timeline import Happening
 
 CHANGED: Final = "state.changed"
 """The kind of a happening: an agent says of itself what it did not say before."""
+REACHED: Final = "target.reported"
+"""It reports another version of its target than before."""
 
 
 class Reports:
@@ -57,6 +59,10 @@ class Reports:
                 at = datetime.fromtimestamp(reports[-1][1].received / 1e6, UTC)
                 details = {"changes": [secrets.mask(msgspec.to_builtins(change)) for change in changes]}
                 happened.append(Happening(agent=agent, at=at, kind=CHANGED, details=details))
+                versions = before.values.get("version"), state.values.get("version")
+                if versions[0] != versions[1]:
+                    facts = {"before": versions[0], "version": versions[1]}
+                    happened.append(Happening(agent=agent, at=at, kind=REACHED, details=facts))
         await table.save(tx, self._tenant, new, old)
         await timeline.add(tx, self._tenant, happened)
         return refused

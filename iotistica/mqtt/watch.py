@@ -8,12 +8,16 @@ from typing import Final
 from loguru import logger
 
 from iotistica.alarms import Alarms
+from iotistica.domain import broker_log
 from iotistica.errors import CannotStart
 from iotistica.instruments import BROKER_DROPPED, BROKER_STORED
 from iotistica.mqtt.client import connect
+from iotistica.storage.tally import Tally
 
 STORED: Final = b"$SYS/broker/store/messages/bytes"
 DROPPED: Final = b"$SYS/broker/publish/messages/dropped"
+LOGS: Final = (b"$SYS/broker/log/N", b"$SYS/broker/log/E")
+"""Its notices and errors, where `log_dest topic` is set: who connects, and who is thrown out."""
 NEARLY_FULL: Final = 0.5  # share of what it keeps for one client that is an alarm
 REMEMBERED: Final = 600.0  # seconds that an alarm about dropped messages stays
 
@@ -60,15 +64,18 @@ class Watch:
         )
 
 
-async def run(url: str, watch: Watch, stop: asyncio.Event) -> None:
-    """Listen until `stop`; a broker that does not let us is not watched, and that is said."""
+async def run(url: str, watch: Watch, tally: Tally, stop: asyncio.Event) -> None:
+    """Listen until `stop`, and count who connects; a broker that does not let us is not watched: that is said."""
     try:
         async with connect(url) as client:
-            await client.subscribe([STORED.decode(), DROPPED.decode()])
+            await client.subscribe([topic.decode() for topic in (STORED, DROPPED, *LOGS)])
             async for batch in client.batches(stop):
                 batch.ack()
                 for _, topic, payload in batch.messages:
-                    watch.hear(topic, payload)
+                    if topic not in LOGS:
+                        watch.hear(topic, payload)
+                    elif said := broker_log.read(payload):
+                        tally.add(said.tenant, said.agent, said.kind, said.details, word=said.word)
     except CannotStart as exc:
         logger.bind(reason=str(exc)).warning("the broker's queue is not watched: it has no account for that")
         await stop.wait()

@@ -1,12 +1,15 @@
 """The audit: every change of identity and access, who made it, from where, before and after; append-only."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 
 from iotistica.domain.ids import TenantId
+from iotistica.storage import timeline
 from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.timeline import Happening
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +22,8 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLATFORM: Final = Actor(kind="platform")
+UNSHOWN: Final = ("changes",)
+"""Facts that the timeline leaves out: they are long, and the history of targets has them."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +58,7 @@ async def record(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
-    """Write down a change, in the transaction that makes it.
+    """Write down a change, in the transaction that makes it; one of an agent is on its timeline too.
 
     `subject` is a kind and an id. Secrets and their digests never come in here.
     """
@@ -72,6 +77,11 @@ async def record(
             "after": None if after is None else msgspec.json.encode(after).decode(),
         },
     )
+    if subject[0] == "agent":
+        shown = {key: value for key, value in (after or {}).items() if key not in UNSHOWN}
+        details = {"by": {"kind": by.kind, "name": by.name}, **shown}
+        happened = Happening(agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=details)
+        await timeline.add(tx, tenant, [happened])
 
 
 PAGE: Final = """

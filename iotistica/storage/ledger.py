@@ -1,7 +1,7 @@
 """The two ledgers: what was taken in and what became of it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -117,7 +117,14 @@ ON CONFLICT (tenant_id, agent_uuid) DO UPDATE SET
     last_time = greatest(t.last_time, excluded.last_time), last_at = greatest(t.last_at, excluded.last_at)
 """
 FOLD_REJECTIONS: Final = """
-WITH old AS (DELETE FROM rejections WHERE at < %(before)s RETURNING *)
+WITH old AS (DELETE FROM rejections WHERE at < %(before)s RETURNING *), told AS (
+    INSERT INTO agent_timeline AS t (tenant_id, agent_uuid, at, kind, details, times, once)
+    SELECT a.tenant_id, a.agent_uuid, min(at), 'readings.rejected', jsonb_build_object('reason', reason),
+           least(sum(readings), 1 << 30), reason || to_char(date_trunc('hour', at, 'UTC'), ' YYYY-MM-DD"T"HH24')
+    FROM old JOIN agents a USING (tenant_id, agent_uuid)
+    GROUP BY a.tenant_id, a.agent_uuid, reason, date_trunc('hour', at, 'UTC') ORDER BY a.agent_uuid
+    ON CONFLICT (agent_uuid, kind, once) WHERE once IS NOT NULL
+    DO UPDATE SET times = least(t.times::bigint + excluded.times, 1 << 30), last_at = excluded.at)
 INSERT INTO rejections_totals AS t
 SELECT tenant_id, agent_uuid, reason, sum(readings), max(at)
 FROM old GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
@@ -133,6 +140,18 @@ INSERT INTO payloads_ledger_totals AS t
 SELECT tenant_id, sum(processed), sum(dead) FROM old GROUP BY 1
 ON CONFLICT (tenant_id) DO UPDATE SET processed = t.processed + excluded.processed, dead = t.dead + excluded.dead
 """
+
+
+FRESHNESS: Final = """
+SELECT tenant_id, agent_uuid, max(last_time - at) FROM readings_ledger WHERE last_time IS NOT NULL
+GROUP BY tenant_id, agent_uuid
+"""
+
+
+async def freshness(tx: Tx) -> list[tuple[TenantId, UUID, timedelta]]:
+    """How far the newest measured time of each agent is from when it came, within the last minute or so."""
+    cursor = await tx.execute(FRESHNESS)
+    return [(TenantId(tenant), agent, skew) for tenant, agent, skew in await cursor.fetchall()]
 
 
 async def fold(tx: Tx, *, before: datetime) -> None:

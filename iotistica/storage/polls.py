@@ -153,6 +153,16 @@ SET polled_at = greatest(p.polled_at, excluded.polled_at),
 """
 
 
+FETCHED: Final = """
+INSERT INTO agent_timeline (tenant_id, agent_uuid, at, kind, details)
+SELECT a.tenant_id, a.agent_uuid, n.at, 'target.fetched', jsonb_build_object('version', n.fetched)
+FROM unnest(%(agents)s::uuid[], %(tenants)s::text[], %(fetched_at)s::timestamptz[], %(fetched)s::bigint[])
+     AS n (agent_uuid, tenant_id, at, fetched)
+JOIN agents a USING (tenant_id, agent_uuid) LEFT JOIN agent_polls p USING (agent_uuid)
+WHERE n.fetched IS NOT NULL AND n.fetched IS DISTINCT FROM p.fetched
+"""
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """When an agent asked for its target, and what it got; `fetched` is the number of that."""
 
@@ -214,6 +224,7 @@ class Counts:
         }
         try:
             async with self._database.transaction() as tx:
+                await tx.execute(FETCHED, columns)
                 await tx.execute(WRITE, columns)
         except Unavailable:
             self._counts = taken | self._counts

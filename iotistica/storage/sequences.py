@@ -1,18 +1,21 @@
 """The numbers of agents' messages: appended as they are stored, joined to runs later."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.sequences import Mark, Run, joined
+from iotistica.domain.sequences import Gap, Mark, Run, gaps, joined
+from iotistica.storage import timeline
 from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.timeline import Happening
 
 RUNS: Final = 1000  # of an agent; the oldest go first
 AGENTS: Final = 500  # joined in one transaction
+TOLD: Final = 20  # gaps of an agent that one folding puts on its timeline
 
 ADD: Final = """
 INSERT INTO sequence_marks (tenant_id, agent_uuid, ms, number)
@@ -87,9 +90,21 @@ async def fold(tx: Tx, *, before: datetime, oldest: datetime) -> int:
     for marks in found:
         known = await runs(tx, marks.tenant_id, marks.agent_uuid)
         new = joined(known, map(Mark, marks.ms, marks.numbers))
+        await timeline.add(tx, marks.tenant_id, _told(marks.agent_uuid, gaps(known), gaps(new)))
         kept = [run for run in new if run.last_ms >= oldest.timestamp() * 1000][-RUNS:]
         whose = {"tenant": marks.tenant_id, "agent": marks.agent_uuid}
         await tx.execute(CLEAR, whose)
         columns = {name: [getattr(run, name) for run in kept] for name in Run._fields}
         await tx.execute(PUT, whose | columns)
     return len(found)
+
+
+def _told(agent: UUID, known: Sequence[Gap], new: Sequence[Gap]) -> list[Happening]:
+    """Gaps that were not there before, and those that late messages have filled."""
+    changed = {"messages.missing": set(new) - set(known), "messages.found": set(known) - set(new)}
+    now = datetime.now(UTC)
+    return [
+        Happening(agent=agent, at=now, kind=kind, details=gap._asdict(), once=f"{gap.first}-{gap.last} {gap.after}")
+        for kind, some in changed.items()
+        for gap in sorted(some)[:TOLD]
+    ]

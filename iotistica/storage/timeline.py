@@ -1,7 +1,7 @@
 """What happened to each agent, in the order of time."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +21,9 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     kind: str
     details: dict[str, Any]
+    once: str | None = None
+    """What comes again under the same word is one row, that of the first, with the details of the last."""
+    times: int = 1
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,32 +31,62 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     kind: str
     details: dict[str, Any]
+    times: int
+    last_at: datetime | None
+    """Of what came more than once."""
 
 
+# What is said of an agent that is not the tenant's is left out.
 ADD: Final = """
-INSERT INTO agent_timeline (tenant_id, agent_uuid, at, kind, details)
-SELECT %(tenant)s, * FROM unnest(%(agents)s::uuid[], %(at)s::timestamptz[], %(kinds)s::text[], %(details)s::jsonb[])
+INSERT INTO agent_timeline AS t (tenant_id, agent_uuid, at, kind, details, times, once)
+SELECT a.tenant_id, n.*
+FROM unnest(%(agents)s::uuid[], %(at)s::timestamptz[], %(kinds)s::text[], %(details)s::jsonb[], %(times)s::int[],
+            %(once)s::text[]) AS n (agent_uuid, at, kind, details, times, once)
+JOIN agents a USING (agent_uuid) WHERE a.tenant_id = %(tenant)s ORDER BY agent_uuid, at
+ON CONFLICT (agent_uuid, kind, once) WHERE once IS NOT NULL
+DO UPDATE SET times = t.times + excluded.times, last_at = greatest(t.last_at, excluded.at),
+              details = excluded.details
 """
 
 
 async def add(tx: Tx, tenant: TenantId, happened: Sequence[Happening]) -> None:
     """Write down what happened to agents of a tenant."""
-    if not happened:
+    rows = _joined(happened)
+    if not rows:
         return
     await tx.execute(
         ADD,
         {
             "tenant": tenant,
-            "agents": [one.agent for one in happened],
-            "at": [one.at for one in happened],
-            "kinds": [one.kind for one in happened],
-            "details": [msgspec.json.encode(one.details).decode() for one in happened],
+            "agents": [one.agent for one in rows],
+            "at": [one.at for one in rows],
+            "kinds": [one.kind for one in rows],
+            "details": [msgspec.json.encode(one.details).decode() for one in rows],
+            "times": [one.times for one in rows],
+            "once": [one.once for one in rows],
         },
     )
 
 
+def _joined(happened: Sequence[Happening]) -> list[Happening]:
+    """What comes again within one call as one."""
+    single = [one for one in happened if one.once is None]
+    again: dict[tuple[UUID, str, str | None], Happening] = {}
+    for one in happened:
+        if one.once is not None:
+            key = one.agent, one.kind, one.once
+            times = again[key].times + one.times if key in again else one.times
+            again[key] = msgspec.structs.replace(one, times=times)
+    return [*single, *again.values()]
+
+
+def hourly(word: str, at: datetime) -> str:
+    """The word for what is counted hour by hour."""
+    return f"{word} {at.astimezone(UTC):%Y-%m-%dT%H}"
+
+
 PAGE: Final = """
-SELECT id, at, kind, details FROM agent_timeline
+SELECT id, at, kind, details, times, last_at FROM agent_timeline
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
   AND (%(at)s::timestamptz IS NULL OR (at, id) < (%(at)s, %(id)s))
   AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
@@ -85,3 +118,23 @@ DELETE FROM agent_timeline WHERE id = ANY(ARRAY(
 async def forget(tx: Tx, *, before: datetime) -> int:
     """Forget some of what is older; how much."""
     return (await tx.execute(FORGET, {"before": before, "most": PORTION})).rowcount
+
+
+TOLD: Final = "SELECT last_id FROM dead_letters_told WHERE tenant_id = %(tenant)s FOR UPDATE"
+
+
+async def told(tx: Tx, tenant: TenantId) -> str | None:
+    """The last dead letter of a tenant that is on the timeline; nobody else tells any before the commit."""
+    row = await (await tx.execute(TOLD, {"tenant": tenant})).fetchone()
+    return str(row[0]) if row else None
+
+
+TELL: Final = """
+INSERT INTO dead_letters_told (tenant_id, last_id) VALUES (%(tenant)s, %(id)s)
+ON CONFLICT (tenant_id) DO UPDATE SET last_id = excluded.last_id
+"""
+
+
+async def tell(tx: Tx, tenant: TenantId, id_: str) -> None:
+    """Note which dead letter was told last."""
+    await tx.execute(TELL, {"tenant": tenant, "id": id_})

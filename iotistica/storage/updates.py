@@ -63,9 +63,8 @@ async def add(tx: Tx, tenant: TenantId, agent: UUID, command: Command, *, by: Ac
     made = await row_as(tx, Update, ADD, parameters)
     if made is None:
         raise NotFound
-    await audit.record(
-        tx, tenant, by, "agent.update", ("agent", agent), after={"version": command.version, "force": command.force}
-    )
+    after = {"version": made.version, "from": made.from_version}
+    await audit.record(tx, tenant, by, "agent.update_commanded", ("agent", agent), after=after)
     return made
 
 

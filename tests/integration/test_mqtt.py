@@ -16,6 +16,8 @@ from iotistica.errors import CannotStart, Superseded, Unavailable
 from iotistica.mqtt import probe, watch
 from iotistica.mqtt.client import Client, connect
 from iotistica.mqtt.protocol import PAUSE_BYTES
+from iotistica.storage.postgres import Database
+from iotistica.storage.tally import Tally
 from tests.conftest import Stack, new_stack
 
 SECONDS = 20
@@ -28,13 +30,14 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-async def test_the_brokers_figures_are_watched(stack: Stack) -> None:
+async def test_the_brokers_figures_are_watched(stack: Stack, database: Database) -> None:
     """They come to the account that may read them, and a queue near its bound is an alarm with what to do."""
     stop, alarms = asyncio.Event(), Alarms()
     account = WATCH_USER, service_password(stack.key, WATCH_USER)
     seen = watch.Watch(alarms, limit=1)
     url = probe.as_account(stack.mqtt_url, account)
-    watching = asyncio.create_task(watch.run(url, seen, stop))
+    tally = Tally(database)
+    watching = asyncio.create_task(watch.run(url, seen, tally, stop))
     async with asyncio.timeout(SECONDS):
         while "broker_queue" not in alarms.raised:
             seen._limit = 1
@@ -43,7 +46,7 @@ async def test_the_brokers_figures_are_watched(stack: Stack) -> None:
     stop.set()
     await watching
     foreign = probe.as_account(stack.mqtt_url, (WATCH_USER, "wrong"))
-    unwatched = asyncio.create_task(watch.run(foreign, watch.Watch(alarms, limit=1), stop))
+    unwatched = asyncio.create_task(watch.run(foreign, watch.Watch(alarms, limit=1), tally, stop))
     await asyncio.wait_for(unwatched, SECONDS)
 
 

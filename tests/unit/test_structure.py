@@ -43,6 +43,7 @@ GLOBAL = {
     "jobs.FORGET": "by age",
     "ledger.FOLD_READINGS": "folds every tenant's rows, tenant by tenant",
     "ledger.FOLD_REJECTIONS": "folds every tenant's rows, tenant by tenant",
+    "ledger.FRESHNESS": "every tenant's agents of the last minute",
     "links.FORGET": "by age",
     "links.USE": "finds the tenant of a link",
     "logs.FORGET": "by age",
@@ -151,7 +152,7 @@ def test_every_route_names_its_permission() -> None:
     site = Site(settings=settings.Settings(), key=bytes(32), broker=broker)
     nothing: Any = None
     made = app.create(
-        **dict.fromkeys(("database", "lookups", "redis", "inbox", "vitals", "roster", "counts"), nothing),
+        **dict.fromkeys(("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally"), nothing),
         site=site,
         roles=[],
     )

@@ -1,0 +1,45 @@
+"""Notices agents whose clocks are wrong: by the newest time that they measured, against when it came."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage import ledger, timeline
+from iotistica.storage.postgres import Database
+from iotistica.storage.timeline import Happening, hourly
+
+AHEAD: Final = timedelta(seconds=60)
+BEHIND: Final = timedelta(minutes=10)
+LOOKS: Final = 60  # without one fresh value until a clock is behind: what was kept during an outage comes late too
+REMEMBERED: Final = 100_000  # agents that lag
+
+
+class Clocks:
+    """Looked at once a round, before the ledger is folded."""
+
+    def __init__(self) -> None:
+        self._late: dict[UUID, int] = {}
+
+    async def look(self, database: Database, now: datetime) -> None:
+        """Put on the timeline whose clock is ahead, or has been behind for many rounds of live data."""
+        async with database.transaction() as tx:
+            happened: dict[TenantId, list[Happening]] = {}
+            for tenant, agent, skew in await ledger.freshness(tx):
+                late = self._lateness(agent, skew)
+                if skew < AHEAD and late < LOOKS:
+                    continue
+                kind = "clock.ahead" if skew > timedelta(0) else "clock.behind"
+                details = {"seconds": round(abs(skew.total_seconds()))}
+                one = Happening(agent=agent, at=now, kind=kind, details=details, once=hourly("", now))
+                happened.setdefault(tenant, []).append(one)
+            for tenant, rows in happened.items():
+                await timeline.add(tx, tenant, rows)
+
+    def _lateness(self, agent: UUID, skew: timedelta) -> int:
+        """The rounds for which nothing fresh has come."""
+        if skew > -BEHIND or len(self._late) >= REMEMBERED:
+            self._late.pop(agent, None)
+            return 0
+        self._late[agent] = self._late.get(agent, 0) + 1
+        return self._late[agent]

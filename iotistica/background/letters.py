@@ -1,0 +1,43 @@
+"""Puts on each agent's timeline which of its messages could not be processed."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage import letterbox, timeline
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.storage.timeline import Happening, hourly
+
+MOST: Final = 200  # letters told of a tenant in one look; each may hold a megabyte
+REFUSED: Final = "message.refused"
+"""The kind of a happening: a message became a dead letter."""
+
+
+async def tell(redis: Redis, database: Database, tenants: Sequence[TenantId]) -> None:
+    """Do it once, for every tenant: letters that came since the last time, counted by hour, reason and agent."""
+    for tenant in tenants:
+        async with database.transaction() as tx:
+            after = await timeline.told(tx, tenant)
+            page = await letterbox.page(redis, tenant, after=after, limit=MOST)
+            if not page.letters:
+                continue
+            happened = [
+                Happening(
+                    agent=UUID(letter.agent),
+                    at=letter.at,
+                    kind=REFUSED,
+                    details={
+                        "reason": letter.reason,
+                        "detail": letter.detail,
+                        "topic": letter.topic,
+                        "id": letter.id,
+                    },
+                    once=hourly(letter.reason, letter.at),
+                )
+                for letter in page.letters
+                if letter.agent is not None
+            ]
+            await timeline.add(tx, tenant, happened)
+            await timeline.tell(tx, tenant, page.letters[-1].id)

@@ -1,0 +1,108 @@
+"""What comes again and again is one row an hour, and what the upkeep finds is on the timeline."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from iotistica.background import clocks, letters
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.sequences import Mark
+from iotistica.storage import ledger, sequences, streams, timeline
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.storage.tally import Tally
+from iotistica.storage.timeline import Row
+from tests.integration.test_worker import fill, make
+
+__all__ = ["make"]
+
+HOUR = timedelta(hours=1)
+
+
+async def rows(database: Database, tenant: TenantId, agent: AgentId, *kinds: str) -> list[Row]:
+    """The oldest first."""
+    async with database.transaction() as tx:
+        found = await timeline.page(tx, tenant, agent, before=None, kinds=kinds or None, limit=100)
+    return found[::-1]
+
+
+async def test_what_is_counted_is_one_row(database: Database, tenant: TenantId, agent: AgentId) -> None:
+    """Within one write and over many; another word is another row, and what is no agent of the tenant's is none."""
+    tally = Tally(database)
+    for address in ("one", "one", "two"):
+        tally.add(tenant, agent, "broker.connected", {"address": address}, word=address)
+    tally.add(tenant, AgentId(uuid4()), "broker.connected", {})
+    await tally.write()
+    tally.add(tenant, agent, "broker.connected", {"address": "one"}, word="one")
+    await tally.write()
+    await tally.write()
+    found = await rows(database, tenant, agent, "broker.connected")
+    assert sorted((row.details["address"], row.times, row.last_at is not None) for row in found) == [
+        ("one", 3, True),
+        ("two", 1, False),
+    ]
+
+
+async def test_what_could_not_be_read_is_told_once(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
+) -> None:
+    """By reason and hour, with the last one's words; a second look tells only what is new."""
+    await streams.make_groups(redis, [tenant], streams.READINGS)
+    for count, expected in ((3, 3), (0, 3), (2, 5)):
+        if count:
+            await fill(redis, tenant, agent, count)  # each with a bad one beside it
+            entries = await streams.read(redis, [tenant], "one", count=10)
+            await make("one")._store(entries)
+        await letters.tell(redis, database, [tenant])
+        found = await rows(database, tenant, agent, letters.REFUSED)
+        assert sum(row.times for row in found) == expected
+        assert {row.details["reason"] for row in found} == {"bad_json"}
+
+
+async def test_rejected_readings_are_told_by_reason(database: Database, tenant: TenantId, agent: AgentId) -> None:
+    """When they are added to the totals."""
+    for _ in range(2):
+        async with database.transaction() as tx:
+            await ledger.count_rejections(tx, {(tenant, agent, "future"): 5, (tenant, agent, "too_old"): 1})
+            await ledger.fold(tx, before=datetime.now(UTC) + HOUR)
+    found = await rows(database, tenant, agent, "readings.rejected")
+    assert sorted((row.details["reason"], row.times) for row in found) in (
+        [("future", 10), ("too_old", 2)],
+        [("future", 5), ("future", 5), ("too_old", 1), ("too_old", 1)],  # a new hour began between
+    )
+
+
+async def test_a_gap_is_told_and_so_is_its_end(database: Database, tenant: TenantId, agent: AgentId) -> None:
+    """Numbers that never arrived, and those that arrive late after all."""
+    now = datetime.now(UTC)
+    ms = int(now.timestamp() * 1000)
+    for numbers, kinds in (((1, 2, 6), ["messages.missing"]), ((3, 4, 5), ["messages.missing", "messages.found"])):
+        async with database.transaction() as tx:
+            await sequences.add(tx, [(tenant, agent, Mark(ms + number, number)) for number in numbers])
+        async with database.transaction() as tx:
+            await sequences.fold(tx, before=now + HOUR, oldest=now - HOUR)
+        found = await rows(database, tenant, agent, "messages.missing", "messages.found")
+        assert [row.kind for row in found] == kinds
+        assert [(row.details["first"], row.details["last"]) for row in found] == [(3, 5)] * len(kinds)
+
+
+async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, agent: AgentId) -> None:
+    """One that is ahead at once, one that is behind after twenty minutes of nothing fresh; a replay is neither."""
+
+    async def look(skew: timedelta, times: int = 1) -> list[str]:
+        watches, now = clocks.Clocks(), datetime.now(UTC)
+        async with database.transaction() as tx:
+            await tx.execute("DELETE FROM readings_ledger WHERE agent_uuid = %s", [agent])
+            await tx.execute(
+                "INSERT INTO readings_ledger (tenant_id, agent_uuid, found, stored, duplicate, rejected, first_time,"
+                " last_time) VALUES (%s, %s, 1, 1, 0, 0, now() + %s, now() + %s)",
+                [tenant, agent, skew, skew],
+            )
+        for _ in range(times):
+            await watches.look(database, now)
+        return [row.kind for row in await rows(database, tenant, agent, "clock.ahead", "clock.behind")]
+
+    assert await look(timedelta(seconds=30), clocks.LOOKS) == []
+    assert await look(-HOUR, clocks.LOOKS - 1) == []
+    assert await look(-HOUR, clocks.LOOKS) == ["clock.behind"]
+    assert set(await look(timedelta(seconds=90))) == {"clock.behind", "clock.ahead"}

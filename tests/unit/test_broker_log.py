@@ -1,0 +1,67 @@
+"""What the broker's log says is read for the agent that it is about."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from iotistica.domain import broker_log
+from iotistica.domain.ids import AgentId, TenantId, agent_user
+
+TENANT = TenantId("a1b2c3d4e5f6")
+AGENT = AgentId(UUID(int=7))
+USER = agent_user(TENANT, AGENT)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "details"),
+    [
+        (
+            f"1795521441: New client connected from 127.0.0.1:43950 as {USER} (p2, c1, k60, u'{USER}').",
+            "broker.connected",
+            {"address": "127.0.0.1", "protocol": "MQTT 3.1.1"},
+        ),
+        (
+            f"1795521441: New client connected from fe80::1:43950 as {USER} (p5, c0, k60, u'{USER}').",
+            "broker.connected",
+            {"address": "fe80::1", "protocol": "MQTT 5"},
+        ),
+        (
+            f"1795521441: Client {USER} already connected, closing old connection.",
+            "broker.taken_over",
+            {"reason": "the same account connected again: two agents with one identity do this to each other"},
+        ),
+        (f"1: Client {USER} closed its connection.", "broker.left", {"reason": "closed its connection"}),
+        (
+            f"1: Client {USER} has exceeded timeout, disconnecting.",
+            "broker.left",
+            {"reason": "has exceeded timeout"},
+        ),
+        (
+            f"1: Client {USER} disconnected due to protocol error.",
+            "broker.left",
+            {"reason": "disconnected due to protocol error"},
+        ),
+    ],
+)
+def test_a_line_about_an_agent_is_read(line: str, kind: str, details: dict[str, Any]) -> None:
+    """Who it is, what it is, and what is said besides."""
+    said = broker_log.read(line.encode())
+    assert said is not None
+    assert (said.tenant, said.agent, said.kind, said.details) == (TENANT, AGENT, kind, details)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"1795521441: New connection from 127.0.0.1:43950 on port 18999.",
+        b"1795521441: Client <unknown> disconnected, not authorised.",
+        b"1795521441: New client connected from 127.0.0.1:1 as iotistica (p5, c0, k60, u'iotistica').",
+        b"1795521441: Client probe000/a/one closed its connection.",
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_other_lines_are_about_nobody(line: bytes) -> None:
+    """The platform's own accounts, and whatever else a broker says."""
+    assert broker_log.read(line) is None
