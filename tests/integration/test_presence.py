@@ -68,7 +68,7 @@ class Plant:
     async def kinds(self) -> list[str]:
         async with self.database.transaction() as tx:
             rows = await timeline.page(tx, self.tenant, self.agent, before=None, kinds=None, limit=100)
-        return [row.kind for row in reversed(rows)]
+        return [row.kind for row in reversed(rows) if row.kind.startswith("presence.")]
 
 
 @pytest.fixture
