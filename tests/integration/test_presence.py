@@ -1,6 +1,7 @@
 """Which agents are there: from what they sent, whatever the platform itself did meanwhile."""
 
 import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -72,11 +73,12 @@ class Plant:
 
 
 @pytest.fixture
-async def plant(database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> Plant:
+async def plant(database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> AsyncIterator[Plant]:
     await redis.set("lease:intake", "somebody")
     plant = Plant(database, redis, tenant, agent)
     await plant.look()
-    return plant
+    yield plant
+    await redis.delete("lease:intake")
 
 
 async def test_an_agent_is_online_by_its_data_and_offline_after_a_silence(plant: Plant) -> None:
