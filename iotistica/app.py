@@ -36,6 +36,7 @@ from iotistica.parts import INGEST_SECONDS, Parts, parts_of
 from iotistica.settings import Settings
 from iotistica.simulate import demo
 from iotistica.storage.breaker import Breaker
+from iotistica.storage.hub import Hub
 from iotistica.storage.limits import Limits
 from iotistica.storage.polls import Counts
 from iotistica.storage.postgres import Database
@@ -102,7 +103,7 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
     settings = parts.settings
     site = Site(settings=settings, key=parts.key, broker=settings.agents_broker())
     inbox = parts.inbox("http")
-    roster, counts = Roster(parts.worker), Counts(parts.worker)
+    roster, counts, hub = Roster(parts.worker), Counts(parts.worker), Hub(parts.redis)
 
     async def counted(stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -122,13 +123,21 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
             roster=roster,
             counts=counts,
             tally=parts.tally,
+            hub=hub,
             roles=groups,
         )
         host, port = settings.listen, settings.http_port
         proxies = settings.trusted_proxies
         await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
 
-    return {"http": run, "http-spool": inbox.run, "roster": roster.run, "polls": counted, "tally": parts.tally.run}
+    return {
+        "http": run,
+        "http-spool": inbox.run,
+        "roster": roster.run,
+        "polls": counted,
+        "tally": parts.tally.run,
+        "live": hub.run,
+    }
 
 
 def _ops(settings: Settings, lookups: Database, redis: Redis | None, groups: list[str], vitals: Vitals) -> Group:

@@ -33,6 +33,7 @@ from iotistica.api import (
     invitations,
     job_templates,
     jobs,
+    live,
     logs,
     mqtt_users,
     ops,
@@ -41,6 +42,7 @@ from iotistica.api import (
     provisioning,
     provisioning_keys,
     readings,
+    sockets,
     states,
     tags,
     targets,
@@ -55,6 +57,7 @@ from iotistica.api.tokens import Tokens
 from iotistica.domain.accounts import derive
 from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import NotFound
+from iotistica.storage.hub import Hub
 from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
 from iotistica.storage.polls import Counts, Polls
@@ -118,12 +121,14 @@ def create(
     roster: Roster,
     counts: Counts,
     tally: Tally,
+    hub: Hub,
     roles: list[str],
 ) -> Litestar:
     """The whole API; `database` sees one tenant at a time, `lookups` all."""
     tokens = Tokens(derive(site.key, "access-token"), site.settings.token_key_file)
     limits = Limits(redis)
-    guard = Guard(Doorman(lookups, tokens, site.key, roster), limits, site.settings)
+    doorman = Doorman(lookups, tokens, site.key, roster)
+    guard = Guard(doorman, limits, site.settings)
     api = Router(
         "/api/v1",
         route_handlers=[
@@ -151,6 +156,7 @@ def create(
                 job_templates.router,
                 jobs.router,
                 agent_jobs.router,
+                live.live,
                 readings.router,
                 catalog.router,
                 erasures.router,
@@ -169,9 +175,18 @@ def create(
         "site": site,
     }
     given["rendering"] = Rendering(lookups)
-    given |= {"polls": Polls(roster, database, redis, site.key), "counts": counts, "tally": tally}
+    given |= {"polls": Polls(roster, database, redis, site.key), "counts": counts, "tally": tally, "hub": hub}
+    given["doorman"] = doorman
     return Litestar(
-        route_handlers=[service, *ops.handlers, api, asset, broker.router, *([jwks] if tokens.jwks else [])],
+        route_handlers=[
+            service,
+            *ops.handlers,
+            api,
+            asset,
+            broker.router,
+            sockets.sockets,
+            *([jwks] if tokens.jwks else []),
+        ],
         guards=[guard],
         middleware=[Inflation()],
         dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, **given),

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Request
 from litestar.di import NamedDependency
 
-from iotistica.api.principals import Principal
+from iotistica.api.principals import Doorman, Principal
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
 from iotistica.domain import credentials
@@ -15,6 +15,7 @@ from iotistica.domain.connections import Broker
 from iotistica.domain.credentials import Secret
 from iotistica.domain.secrets import Box
 from iotistica.settings import Settings
+from iotistica.storage.hub import Hub
 from iotistica.storage.inbox import Inbox
 from iotistica.storage.limits import Limits
 from iotistica.storage.polls import Counts, Polls
@@ -67,4 +68,8 @@ Polled = NamedDependency[Counts]
 """Who asked, and when; named `counts`."""
 Noted = NamedDependency[Tally]
 """What happens to agents too often to write each time; named `tally`."""
+Ears = NamedDependency[Hub]
+"""Who listens; named `hub`."""
+Door = NamedDependency[Doorman]
+"""Who knows credentials; named `doorman`."""
 Roles = NamedDependency[list[str]]

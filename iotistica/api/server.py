@@ -16,6 +16,7 @@ from iotistica.errors import CannotStart
 GRACE: Final = 5  # seconds for requests in flight
 CONNECTIONS: Final = 2000
 BACKLOG: Final = 1024
+MESSAGE: Final = 64 << 10  # bytes of a WebSocket's message to us
 HEAD_SECONDS: Final = 10.0  # from the connection, or the first byte, to the end of the headers
 BODY_SECONDS: Final = 120.0  # from there to the end of the body
 READ_SECONDS: Final = 60.0  # until the caller has read what was sent so far
@@ -104,6 +105,8 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=_Protocol,
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -11,7 +11,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.secrets import Box
 from iotistica.domain.topics import Route, Stream
 from iotistica.errors import REFUSALS, Conflict, InvalidMessage
-from iotistica.ingest import jobs, lifecycle, logs
+from iotistica.ingest import jobs, lifecycle, logs, sharing
 from iotistica.ingest.jobs import Answers
 from iotistica.ingest.lifecycle import Signs
 from iotistica.ingest.logs import Lines
@@ -24,7 +24,7 @@ from iotistica.storage.dead_letters import DeadLetter
 from iotistica.storage.dictionaries import Known
 from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
-from iotistica.storage.live import News
+from iotistica.storage.live import News, Watched
 from iotistica.storage.outbound import Outgoing
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
@@ -57,6 +57,7 @@ class Control:
         self._directory = directory
         self._mine: set[TenantId] = set()
         self._turn = 0
+        self._watched = Watched(redis)
         self._news: dict[TenantId, Revisions] = {}
         self._released: dict[TenantId, float] = {}
 
@@ -127,6 +128,7 @@ class Control:
             learned |= portion.learned
             news += portion.reports.news()
             replies += portion.answers.replies
+            news += sharing.logs(await self._watched.of(entry.tenant), entry.tenant, portion.lines.batches)
             done = portion.end
         await live.publish(self._redis, news)
         await outbound.send(self._redis, entry.tenant, replies)
@@ -188,7 +190,7 @@ class _Portion:
         self._entry = entry
         self._last = min(start + most, len(entry.messages))
         self.reports = reports
-        self._lines, self._signs, self.answers = Lines(entry.tenant), Signs(entry.tenant), Answers(entry.tenant)
+        self.lines, self._signs, self.answers = Lines(entry.tenant), Signs(entry.tenant), Answers(entry.tenant)
         self._start = start
         self._condemned = condemned
         self.end = start
@@ -214,7 +216,7 @@ class _Portion:
         refused = await self.reports.write(tx) | await self.answers.write(tx)
         for number, refusal in refused.items():
             self.letters[number] = _letter(entry, number, refusal.code, refusal.detail)
-        await self._lines.write(tx, database)
+        await self.lines.write(tx, database)
         await self._signs.write(tx)
         self.at = None
         for (agent, version), known in self.learned.items():
@@ -234,7 +236,7 @@ class _Portion:
         elif route.rest.startswith(jobs.TOPIC):
             self.answers.add(number, route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest.startswith(logs.TOPIC):
-            self._lines.add(route.agent, route.rest, payload, self._entry.received + number)
+            self.lines.add(route.agent, route.rest, payload, self._entry.received + number)
         elif route.rest in DICTIONARY:
             await self._learn(tx, route, payload)
         else:

@@ -27,6 +27,11 @@ class Lines:
         batch = logs.read(payload, received, service="agent" if service == logs.HTTP else service[: logs.SERVICE])
         self._batches.append((agent, batch))
 
+    @property
+    def batches(self) -> list[tuple[UUID, Batch]]:
+        """What was taken, by agent."""
+        return self._batches
+
     async def write(self, tx: Tx, database: Database) -> None:
         """Store them; missing partitions are made before, in transactions of their own."""
         if not self._batches:

@@ -15,7 +15,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.readings import Reading
 from iotistica.domain.verdicts import Verdicts
 from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
-from iotistica.ingest import storing
+from iotistica.ingest import sharing, storing
 from iotistica.ingest.batch import Batch, MessageKey, Progress
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import ALL, Decoder
@@ -25,6 +25,7 @@ from iotistica.storage import completion, ledger, partitions, streams
 from iotistica.storage import readings as table
 from iotistica.storage.directory import Directory
 from iotistica.storage.limits import Limit, Limits
+from iotistica.storage.live import Watched
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.streams import Entry, EntryKey
@@ -65,6 +66,7 @@ class Worker:
         """`messages` are asked for at a time; empty streams are looked at every `longest_idle` seconds."""
         self._name = name
         self._redis = redis
+        self._watched = Watched(redis)
         self._database = database
         self._directory = directory
         self._decoder = decoder
@@ -164,6 +166,7 @@ class Worker:
             entries = entries[len(done) :]
             if done:
                 await completion.finish(self._redis, done, {entry.key: progress[entry.key].aside for entry in done})
+            await sharing.share(self._redis, self._watched, batch)
             self._report(batch, stored, time.monotonic() - began)
 
     def _judge(self, batch: Batch) -> None:

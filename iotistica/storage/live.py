@@ -1,6 +1,7 @@
 """What happens now, told to whoever listens: nothing waits for a listener, and nothing is kept for one."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -8,10 +9,14 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unavailable
-from iotistica.storage.redis import Redis, live_channel, translated
+from iotistica.storage.redis import Redis, live_channel, translated, watched_key
 
 Kind = Literal["state", "metrics", "readings", "logs", "events"]
 KINDS: Final[tuple[Kind, ...]] = ("state", "metrics", "readings", "logs", "events")
+WATCHED: Final[tuple[Kind, ...]] = ("readings", "logs")
+"""Published only for agents that somebody watches."""
+LASTS: Final = 30.0  # seconds that an agent is watched for, unless that is renewed
+BELIEVED: Final = 1.0  # seconds for which is believed who is watched
 
 
 class News(NamedTuple):
@@ -35,3 +40,38 @@ async def publish(redis: Redis, news: Sequence[News]) -> None:
                 await pipe.execute()
     except Unavailable:
         return
+
+
+async def watch(redis: Redis, tenant: TenantId, agents: Collection[UUID]) -> None:
+    """Have everything of these agents published for a while; raises `Unavailable`."""
+    if not agents:
+        return
+    key, now = watched_key(tenant), time.time()
+    with translated(redis):
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.zremrangebyscore(key, "-inf", now)
+            pipe.zadd(key, {str(agent): now + LASTS for agent in agents})
+            pipe.expire(key, int(LASTS * 2))
+            await pipe.execute()
+
+
+class Watched:
+    """The agents that somebody watches, as this process knows it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._known: dict[TenantId, tuple[float, frozenset[UUID]]] = {}
+
+    async def of(self, tenant: TenantId) -> frozenset[UUID]:
+        """Those of a tenant; nobody, if Redis is away."""
+        until, agents = self._known.get(tenant, (0.0, frozenset[UUID]()))
+        if time.monotonic() < until:
+            return agents
+        try:
+            with translated(self._redis):
+                found: Any = await self._redis.zrangebyscore(watched_key(tenant), time.time(), "+inf")
+        except Unavailable:
+            found = ()
+        agents = frozenset(UUID(one.decode()) for one in found)
+        self._known[tenant] = time.monotonic() + BELIEVED, agents
+        return agents

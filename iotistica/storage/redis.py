@@ -160,6 +160,15 @@ def live_channel(tenant: TenantId, agent: UUID, kind: str) -> str:
     return f"tenant:{{{tenant}}}:device:{agent}:{kind}"
 
 
+def live_pattern(tenant: TenantId) -> str:
+    """The channels of all agents of a tenant."""
+    return f"tenant:{{{tenant}}}:device:*"
+
+
+def watched_key(tenant: TenantId) -> str:
+    return f"tenant:{{{tenant}}}:watched"
+
+
 def limit_key(tenant: str | None, name: str, subject: str, minute: int) -> str:
     scope = f"tenant:{{{tenant}}}:" if tenant else ""
     return f"{scope}limit:{name}:{subject}:{minute}"

@@ -39,7 +39,9 @@ def routes() -> Iterator[Route]:
     site = Site(settings=Settings(), key=bytes(32), broker=Broker(protocol="mqtt", host="h", port=1))
     nothing: Any = None
     made = app.create(
-        **dict.fromkeys(("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally"), nothing),
+        **dict.fromkeys(
+            ("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally", "hub"), nothing
+        ),
         site=site,
         roles=[],
     )

@@ -152,7 +152,9 @@ def test_every_route_names_its_permission() -> None:
     site = Site(settings=settings.Settings(), key=bytes(32), broker=broker)
     nothing: Any = None
     made = app.create(
-        **dict.fromkeys(("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally"), nothing),
+        **dict.fromkeys(
+            ("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally", "hub"), nothing
+        ),
         site=site,
         roles=[],
     )
