@@ -14,6 +14,7 @@ from iotistica import instruments, supervise
 from iotistica.api import app as http
 from iotistica.api import server
 from iotistica.api.given import Site
+from iotistica.api.shortcut import Shortcut
 from iotistica.background import rounds
 from iotistica.background.retention import Ages
 from iotistica.domain.accounts import WATCH_USER, service_password
@@ -38,7 +39,7 @@ from iotistica.simulate import demo
 from iotistica.storage.breaker import Breaker
 from iotistica.storage.hub import Hub
 from iotistica.storage.limits import Limits
-from iotistica.storage.polls import Counts
+from iotistica.storage.polls import Counts, Polls
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.roster import Roster
@@ -113,6 +114,7 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
     async def run(stop: asyncio.Event) -> None:
         with suppress(Unavailable):  # who asks first shall be known, should the database go away then
             await roster.look()
+        polls = Polls(roster, parts.api, parts.redis, parts.key)
         app = http.create(
             database=parts.api,
             lookups=parts.worker,
@@ -121,14 +123,16 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
             vitals=parts.vitals,
             site=site,
             roster=roster,
+            polls=polls,
             counts=counts,
             tally=parts.tally,
             hub=hub,
             roles=groups,
         )
+        quick = Shortcut(app, roster=roster, polls=polls, counts=counts, key=parts.key)
         host, port = settings.listen, settings.http_port
         proxies = settings.trusted_proxies
-        await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
+        await server.serve(quick, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
 
     return {
         "http": run,

@@ -38,7 +38,6 @@ from iotistica.api import (
     mqtt_users,
     ops,
     passwords,
-    polls,
     provisioning,
     provisioning_keys,
     readings,
@@ -51,6 +50,7 @@ from iotistica.api import (
 from iotistica.api.given import Signer, Site
 from iotistica.api.guard import Guard
 from iotistica.api.inflation import Inflation
+from iotistica.api.polls import poll
 from iotistica.api.principals import Doorman
 from iotistica.api.rendering import Rendering
 from iotistica.api.tokens import Tokens
@@ -119,6 +119,7 @@ def create(
     vitals: Vitals,
     site: Site,
     roster: Roster,
+    polls: Polls,
     counts: Counts,
     tally: Tally,
     hub: Hub,
@@ -139,7 +140,7 @@ def create(
                 states.report,
                 logs.agent_facing,
                 logs.router,
-                polls.poll,
+                poll,
                 provisioning_keys.router,
                 provisioning_keys.alias,
                 identities.router,
@@ -175,7 +176,7 @@ def create(
         "site": site,
     }
     given["rendering"] = Rendering(lookups)
-    given |= {"polls": Polls(roster, database, redis, site.key), "counts": counts, "tally": tally, "hub": hub}
+    given |= {"polls": polls, "counts": counts, "tally": tally, "hub": hub}
     given["doorman"] = doorman
     return Litestar(
         route_handlers=[

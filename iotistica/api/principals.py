@@ -53,7 +53,7 @@ class Doorman:
 
     async def identify(self, headers: Mapping[str, str], address: str, *, fresh: bool = False) -> Principal:
         """Who shows these headers, asked anew if it must be `fresh`; raises `Unauthorized`."""
-        credential = _credential(headers)
+        credential = credential_of(headers)
         remembered = hashlib.sha256(credential.encode("utf-8", "replace")).digest()
         until, principal = self._known.get(remembered, (0.0, None))
         if principal is not None and not fresh and time.monotonic() < until:
@@ -119,7 +119,8 @@ class Doorman:
         return holder
 
 
-def _credential(headers: Mapping[str, str]) -> str:
+def credential_of(headers: Mapping[str, str]) -> str:
+    """The credential that a request shows; raises `NoCredential`."""
     for name in HEADERS:
         if value := headers.get(name):
             return value.strip()

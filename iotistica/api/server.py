@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
-from litestar import Litestar
+from litestar.types import ASGIApp
 from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    app: Litestar, stop: asyncio.Event, *, host: str, port: int, setting: str, proxies: str = ""
+    app: ASGIApp, stop: asyncio.Event, *, host: str, port: int, setting: str, proxies: str = ""
 ) -> None:
     """Serve until `stop`; raises `CannotStart` when the address is taken. `setting` names what to change.
 

@@ -1,5 +1,6 @@
 """What agents are told when they ask: from memory, else from the database, and the last known when that is away."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from iotistica.storage.roster import Roster
 BODIES: Final = 64 << 20  # bytes of answers in memory
 TAGS: Final = 200_000  # agents whose newest tag is in memory
 COPY_DAYS: Final = 30  # an answer stays in Redis after it was last made
+PORTION: Final = 500  # agents whose polls are written at a time
 PATIENCE: Final = 2.0  # seconds for a connection to the database, when something else is known
 
 
@@ -65,11 +67,17 @@ class Polls:
             return None
         return found[1]
 
+    def held(self, agent: UUID) -> Sent | None:
+        """The last answer to an agent that is in memory, be it current or not."""
+        held = self._bodies.get(agent)
+        if held is not None:
+            self._bodies.move_to_end(agent)
+        return held
+
     async def sent(self, tenant: TenantId, agent: UUID) -> Sent:
         """What the agent is told now, or was told last if that cannot be found out; raises `Unavailable`."""
-        held = self._bodies.get(agent)
+        held = self.held(agent)
         if held is not None and self.tag(agent) == held.etag:
-            self._bodies.move_to_end(agent)
             return held
         counter = self._roster.counter(agent) if self._roster.is_current else None
         copied = await self._copied(tenant, agent) if counter is not None and held is None else None
@@ -207,14 +215,20 @@ class Counts:
 
     async def write(self) -> None:
         """Write what was counted; if the database is away it is kept and written later."""
-        if not self._counts:
-            return
         taken, self._counts = self._counts, {}
+        agents = sorted(taken, key=lambda agent: agent.bytes)
+        for at in range(0, len(agents), PORTION):
+            try:
+                await self._write({agent: taken[agent] for agent in agents[at : at + PORTION]})
+            except Unavailable:
+                self._keep({agent: taken[agent] for agent in agents[at:]})
+                return
+            await asyncio.sleep(0)  # polls go on meanwhile
+
+    async def _write(self, counted: dict[UUID, _Count]) -> None:
+        counts = list(counted.values())
         columns: dict[str, list[Any]] = {
-            "agents": sorted(taken, key=lambda agent: agent.bytes),
-        }
-        counts = [taken[agent] for agent in columns["agents"]]
-        columns |= {
+            "agents": list(counted),
             "tenants": [count.tenant for count in counts],
             "polled": [_time(count.polled_at) for count in counts],
             "fetched_at": [_time(count.fetched_at) for count in counts],
@@ -222,12 +236,19 @@ class Counts:
             "polls": [count.polls for count in counts],
             "not_modified": [count.not_modified for count in counts],
         }
-        try:
-            async with self._database.transaction() as tx:
-                await tx.execute(FETCHED, columns)
-                await tx.execute(WRITE, columns)
-        except Unavailable:
-            self._counts = taken | self._counts
+        async with self._database.transaction() as tx:
+            await tx.execute(FETCHED, columns)
+            await tx.execute(WRITE, columns)
+
+    def _keep(self, unwritten: dict[UUID, _Count]) -> None:
+        """Count what could not be written to what has come since."""
+        for agent, old in unwritten.items():
+            new = self._counts.setdefault(agent, old)
+            if new is not old:
+                new.polls += old.polls
+                new.not_modified += old.not_modified
+                if new.fetched is None:
+                    new.fetched_at, new.fetched = old.fetched_at, old.fetched
 
 
 def _time(stamp: float | None) -> datetime | None:

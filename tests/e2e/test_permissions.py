@@ -40,7 +40,8 @@ def routes() -> Iterator[Route]:
     nothing: Any = None
     made = app.create(
         **dict.fromkeys(
-            ("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally", "hub"), nothing
+            ("database", "lookups", "redis", "inbox", "vitals", "roster", "polls", "counts", "tally", "hub"),
+            nothing,
         ),
         site=site,
         roles=[],

@@ -153,7 +153,8 @@ def test_every_route_names_its_permission() -> None:
     nothing: Any = None
     made = app.create(
         **dict.fromkeys(
-            ("database", "lookups", "redis", "inbox", "vitals", "roster", "counts", "tally", "hub"), nothing
+            ("database", "lookups", "redis", "inbox", "vitals", "roster", "polls", "counts", "tally", "hub"),
+            nothing,
         ),
         site=site,
         roles=[],
