@@ -130,12 +130,14 @@ async def _database(database: Database, vitals: Vitals) -> Part:
 
     error = await _within(vitals, "database", ask)
     saturation = round(database.saturation(), 2)
-    return Part(ok=error is None, error=error, saturation=saturation, breaker=database.breaker.state)
+    ok = error is None and database.breaker.is_closed  # half open: this try went well, others are still refused
+    return Part(ok=ok, error=error, saturation=saturation, breaker=database.breaker.state)
 
 
 async def _redis(redis: Redis, vitals: Vitals) -> Part:
     error = await _within(vitals, "redis", lambda: ping(redis))
-    return Part(ok=error is None, error=error, breaker=redis.breaker.state)
+    ok = error is None and redis.breaker.is_closed
+    return Part(ok=ok, error=error, breaker=redis.breaker.state)
 
 
 async def _lag(database: Database, redis: Redis) -> Lag:
