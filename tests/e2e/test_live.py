@@ -34,6 +34,7 @@ class Stream:
 
     def __init__(self, response: httpx.Response) -> None:
         self._events: Queue[tuple[str, Any]] = Queue()
+        self._passed: list[tuple[str, Any]] = []
         self._lines = response.iter_lines()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -50,7 +51,11 @@ class Stream:
             return
 
     def next(self, *names: str, seconds: float = 10.0) -> Any:
-        """The next event of one of these names; others are passed over."""
+        """The next event of one of these names; others are kept for who asks for them."""
+        for at, (name, content) in enumerate(self._passed):
+            if name in names:
+                del self._passed[at]
+                return content
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             try:
@@ -59,6 +64,7 @@ class Stream:
                 break
             if name in names:
                 return content
+            self._passed.append((name, content))
         raise AssertionError(f"no {names} within {seconds} s")
 
     def is_silent(self, name: str, seconds: float) -> bool:
