@@ -29,6 +29,7 @@ import psycopg
 import uvloop
 from litestar import Litestar, get
 
+from iotistica import listening
 from iotistica.api import server as serving
 from iotistica.domain import credentials
 from iotistica.embedded import home
@@ -182,7 +183,8 @@ async def constant() -> dict[str, str]:
 def serve_constant(port: int) -> None:
     """Serve the constant until killed."""
     app = Litestar([constant], openapi_config=None, logging_config=None)
-    uvloop.run(serving.serve(app, asyncio.Event(), host="127.0.0.1", port=port, setting="port"))
+    listener = listening.opened("127.0.0.1", port, "port", {})
+    uvloop.run(serving.serve(app, asyncio.Event(), listener=listener))
 
 
 def told(base: str, agents: Agents) -> Iterator[str]:

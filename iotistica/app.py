@@ -5,12 +5,12 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from iotistica import instruments, supervise
+from iotistica import instruments, listening, supervise
 from iotistica.api import app as http
 from iotistica.api import server
 from iotistica.api.given import Site
@@ -66,26 +66,38 @@ def groups_of(roles: Sequence[str]) -> list[str]:
     return [group for group in GROUPS if group in wanted]
 
 
+def door(settings: Settings, groups: Sequence[str], environ: Mapping[str, str]) -> socket.socket:
+    """The one port that a process of these groups listens on; raises `CannotStart`."""
+    if "http" in groups:
+        return listening.opened(settings.listen, settings.http_port, "IOTISTICA_HTTP_PORT", environ)
+    return listening.opened(settings.listen, settings.ops_port, "IOTISTICA_OPS_PORT", environ)
+
+
 async def serve(
-    settings: Settings, roles: Sequence[str], key: bytes, servers: Servers | None, *, with_demo: bool = False
-) -> None:
-    """Run the groups of these roles until a signal; raises `CannotStart`."""
+    settings: Settings,
+    groups: list[str],
+    key: bytes,
+    servers: Servers | None,
+    listener: socket.socket,
+    *,
+    with_demo: bool = False,
+) -> bool:
+    """Run these groups until a signal; whether to start anew. Raises `CannotStart`."""
     instruments.start()
-    groups = groups_of(roles)
-    async with parts_of(settings, key, servers) as parts:
+    async with parts_of(settings, key, servers, listener) as parts:
         running: dict[str, Group] = {}
         for group in groups:
             running |= BUILDERS[group](parts, groups)
         if "http" not in groups:
-            running["ops"] = _ops(settings, parts.worker, parts.redis, groups, parts.vitals)
+            running["ops"] = _ops(listener, parts.worker, parts.redis, groups, parts.vitals)
         if servers is not None:
             running |= _embedded(servers, key, parts.worker)
         if with_demo:
             running["demo"] = await demo.prepare(parts.worker, key, settings, parts.mqtt_url)
-        await supervise.run(running, drain_seconds=settings.drain_seconds)
+        return await supervise.run(running, drain_seconds=settings.drain_seconds)
 
 
-async def broker(settings: Settings, key: bytes, servers: Servers) -> None:
+async def broker(settings: Settings, key: bytes, servers: Servers, listener: socket.socket) -> bool:
     """Run the broker and give it its accounts until a signal; for its own container, without Redis."""
     instruments.start()
     database = Database(
@@ -94,8 +106,8 @@ async def broker(settings: Settings, key: bytes, servers: Servers) -> None:
     await database.open()
     try:
         vitals = Vitals(breakers=[database.breaker])
-        running = {"ops": _ops(settings, database, None, ["broker"], vitals), **_embedded(servers, key, database)}
-        await supervise.run(running, drain_seconds=settings.drain_seconds)
+        running = {"ops": _ops(listener, database, None, ["broker"], vitals), **_embedded(servers, key, database)}
+        return await supervise.run(running, drain_seconds=settings.drain_seconds)
     finally:
         await database.close()
 
@@ -130,9 +142,7 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
             roles=groups,
         )
         quick = Shortcut(app, roster=roster, polls=polls, counts=counts, key=parts.key)
-        host, port = settings.listen, settings.http_port
-        proxies = settings.trusted_proxies
-        await server.serve(quick, stop, host=host, port=port, setting="IOTISTICA_HTTP_PORT", proxies=proxies)
+        await server.serve(quick, stop, listener=parts.listener, proxies=settings.trusted_proxies)
 
     return {
         "http": run,
@@ -144,11 +154,12 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
     }
 
 
-def _ops(settings: Settings, lookups: Database, redis: Redis | None, groups: list[str], vitals: Vitals) -> Group:
+def _ops(
+    listener: socket.socket, lookups: Database, redis: Redis | None, groups: list[str], vitals: Vitals
+) -> Group:
     async def run(stop: asyncio.Event) -> None:
         app = http.create_ops(lookups=lookups, redis=redis, roles=groups, vitals=vitals)
-        host, port = settings.listen, settings.ops_port
-        await server.serve(app, stop, host=host, port=port, setting="IOTISTICA_OPS_PORT")
+        await server.serve(app, stop, listener=listener)
 
     return run
 

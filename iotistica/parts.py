@@ -1,5 +1,6 @@
 """What the groups of one process share, built once and closed at its end."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -37,6 +38,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     directory: Directory
     tally: Tally
     servers: Servers | None
+    listener: socket.socket
     mqtt_url: str
     vitals: Vitals
     room: Room
@@ -57,7 +59,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def parts_of(settings: Settings, key: bytes, servers: Servers | None) -> AsyncIterator[Parts]:
+async def parts_of(
+    settings: Settings, key: bytes, servers: Servers | None, listener: socket.socket
+) -> AsyncIterator[Parts]:
     """The parts of a process with these settings; raises `CannotStart`."""
     where = servers or settings
     redis = redis_.client(where.redis_url)
@@ -99,6 +103,7 @@ async def parts_of(settings: Settings, key: bytes, servers: Servers | None) -> A
             directory=Directory(worker),
             tally=Tally(worker),
             servers=servers,
+            listener=listener,
             mqtt_url=_with_account(where.mqtt_url, key),
             vitals=vitals,
             room=Room(folder, vitals.alarms, kept=settings.disk_reserve_mb << 20),

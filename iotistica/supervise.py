@@ -19,14 +19,14 @@ LONGEST_WAIT: Final = 1.5  # seconds; what is away is asked only as often as its
 CALM_AFTER: Final = 30.0  # seconds of work after which a crash counts as the first again
 
 
-async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asyncio.Event | None = None) -> None:
-    """Run the groups until a signal, `stop` or a group that cannot start.
+async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asyncio.Event | None = None) -> bool:
+    """Run the groups until a signal, `stop` or a group that cannot start; whether to start anew (SIGUSR2).
 
     A group that raises `CannotStart` ends them all, and this raises it. Any other error restarts that
     group alone, with back-off.
     """
-    stop = stop or asyncio.Event()
-    _own_signals(stop)
+    stop, anew = stop or asyncio.Event(), asyncio.Event()
+    _own_signals(stop, anew)
     tasks = {asyncio.create_task(keep(name, group, stop), name=name) for name, group in groups.items()}
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
@@ -42,6 +42,7 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
                 raise result
     finally:
         stopping.cancel()
+    return anew.is_set()
 
 
 async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
@@ -110,7 +111,13 @@ async def first_of(*events: asyncio.Event, seconds: float | None) -> None:
             wait.cancel()
 
 
-def _own_signals(stop: asyncio.Event) -> None:
+def _own_signals(stop: asyncio.Event, anew: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(sign, stop.set)
+
+    def restart() -> None:
+        anew.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGUSR2, restart)

@@ -11,11 +11,11 @@ from litestar.types import ASGIApp
 from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from iotistica.errors import CannotStart
+from iotistica.listening import BACKLOG
 
 GRACE: Final = 5  # seconds for requests in flight
+LAST: Final = 0.3  # seconds for one that is on its way when we stop
 CONNECTIONS: Final = 2000
-BACKLOG: Final = 1024
 MESSAGE: Final = 64 << 10  # bytes of a WebSocket's message to us
 HEAD_SECONDS: Final = 10.0  # from the connection, or the first byte, to the end of the headers
 BODY_SECONDS: Final = 120.0  # from there to the end of the body
@@ -30,6 +30,7 @@ class _Protocol(HttpToolsProtocol):
 
     _due: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
+    _is_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -49,6 +50,8 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         idle = self._is_idle()
         super().on_headers_complete()
+        if self._is_ending:
+            self.cycle.keep_alive = False
         if idle:
             self._expect(BODY_SECONDS)
 
@@ -68,6 +71,11 @@ class _Protocol(HttpToolsProtocol):
         self._expect(None)
         self._unstick()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Answer what comes in an instant: whoever has just connected would else see the connection end."""
+        self._is_ending = True
+        self.loop.call_later(LAST if self._is_idle() else 0, super().shutdown)
 
     def handle_websocket_upgrade(self) -> None:
         self._expect(None)
@@ -95,10 +103,8 @@ class _Server(uvicorn.Server):
         yield  # signals are the supervisor's
 
 
-async def serve(
-    app: ASGIApp, stop: asyncio.Event, *, host: str, port: int, setting: str, proxies: str = ""
-) -> None:
-    """Serve until `stop`; raises `CannotStart` when the address is taken. `setting` names what to change.
+async def serve(app: ASGIApp, stop: asyncio.Event, *, listener: socket.socket, proxies: str = "") -> None:
+    """Serve until `stop`; the listener stays open, so that who connects afterwards waits for what serves next.
 
     `proxies`, by commas, are those whose word for a caller's address is taken.
     """
@@ -114,34 +120,21 @@ async def serve(
         forwarded_allow_ips=proxies or None,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
+        backlog=BACKLOG,
         server_header=False,
     )
     server = _Server(config)
-    with _bound(host, port, setting) as listener:
-        logger.bind(address=f"{host}:{port}").info("HTTP is open")
-        ending = asyncio.create_task(_end(server, stop), name="http stop")
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            ending.cancel()
+    host, port = listener.getsockname()[:2]
+    logger.bind(address=f"{host}:{port}").info("HTTP is open")
+    ending = asyncio.create_task(_end(server, stop), name="http stop")
+    try:
+        with listener.dup() as ours:  # uvicorn closes what it is given
+            ours.setblocking(False)
+            await server.serve(sockets=[ours])
+    finally:
+        ending.cancel()
 
 
 async def _end(server: Any, stop: asyncio.Event) -> None:
     await stop.wait()
     server.should_exit = True
-
-
-def _bound(host: str, port: int, setting: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as exc:
-        listener.close()
-        raise CannotStart(
-            f"cannot listen on {host}:{port} ({exc.strerror}); set {setting} to another port"
-        ) from exc
-    listener.setblocking(False)
-    return listener

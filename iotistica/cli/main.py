@@ -6,12 +6,13 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from iotistica import __version__, log
+from iotistica import __version__, listening, log
 from iotistica import settings as settings_
 from iotistica.cli import agents, audit, dead_letters, disk, history, keys, tenants, users
 from iotistica.cli.database import database_url, key_of, opened, run
@@ -23,6 +24,8 @@ from iotistica.storage import tenants as tenants_
 from iotistica.storage import users as users_
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.continuous import Ages
+
+RESTART_SECONDS: Final = 60.0  # until the servers of a process that starts anew run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,17 +54,19 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     """Start everything that no URL names, and serve until a signal."""
     from iotistica import app, parts  # the other commands need not wait for Litestar
 
-    wanted = [role.strip() for role in roles.split(",") if role.strip()]
-    app.groups_of(wanted)
+    groups = app.groups_of([role.strip() for role in roles.split(",") if role.strip()])
     key = key_of(settings, make=True)
     with _servers(settings, key) as embedded:
+        listener = app.door(settings, groups, os.environ)
         url = embedded.database_url if embedded else settings.database_url
         schema.migrate(url)
         hypertables.keep(url, ages_of(settings))
         if not settings.database_url:
             parts.let_roles_in(url, key)
         run(_first_start(url, settings))
-        run(app.serve(settings, wanted, key, embedded, with_demo=demo))
+        anew = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
+    if anew:
+        listening.start_anew(listener, os.environ)
 
 
 @cli.command()
@@ -75,10 +80,29 @@ def broker(settings: Settings) -> None:
     if not settings.secret_key:
         raise CannotStart("set IOTISTICA_SECRET_KEY to that of the other processes: passwords derive from it")
     with servers.running(settings, key_of(settings), ("broker",)) as embedded:
+        listener = app.door(settings, (), os.environ)
         if embedded.broker is None:
             raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
         schema.migrate(settings.database_url)
-        run(app.broker(settings, key_of(settings), embedded))
+        anew = run(app.broker(settings, key_of(settings), embedded, listener))
+    if anew:
+        listening.start_anew(listener, os.environ)
+
+
+@cli.command()
+@click.pass_obj
+def restart(settings: Settings) -> None:
+    """Start the instance on this data folder anew, with what is installed now; its HTTP port stays open."""
+    before = home.runtime(settings.data_path)
+    if before is None:
+        raise CannotStart("nothing runs on this data folder; send a process with servers of your own a SIGUSR2")
+    os.kill(before.pid, signal.SIGUSR2)
+    end = time.monotonic() + RESTART_SECONDS
+    while (now := home.runtime(settings.data_path)) is None or now.children == before.children:
+        if time.monotonic() > end:
+            raise CannotStart(f"process {before.pid} does not start anew; its log says why")
+        time.sleep(0.1)
+    click.echo(f"process {now.pid} has started anew")
 
 
 @contextlib.contextmanager

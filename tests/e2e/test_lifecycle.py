@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from iotistica.embedded import mosquitto
 from iotistica.embedded.child import accepts
 from iotistica.embedded.home import Home
 from tests.conftest import Stack, new_stack
+from tests.devices import Device, key_for
 from tests.mqtt311 import Client311
 from tests.serving import Served, data_folder, free_port, served, until
 
@@ -179,6 +182,69 @@ def test_a_folder_that_the_servers_user_cannot_reach_is_left_to_root() -> None:
         finally:
             if elsewhere is not None:
                 shutil.rmtree(elsewhere, ignore_errors=True)
+
+
+def test_a_restart_leaves_no_gap(folder: Path) -> None:
+    """Whoever polls while a process starts anew waits for the answer: two failed polls would silence an agent."""
+    server = Served(folder).start().ready()
+    answers: list[int | str] = []
+    done = threading.Event()
+    try:
+        device = Device(server).join(key_for(server.login()))
+        url, headers = f"{device.base}/device/{device.uuid}/state", {"X-Device-API-Key": device.api_key}
+
+        def poll() -> None:
+            while not done.is_set():
+                try:
+                    answers.append(httpx.get(url, headers=headers, timeout=30).status_code)
+                except httpx.HTTPError as exc:
+                    answers.append(repr(exc))
+
+        polling = [threading.Thread(target=poll) for _ in range(3)]
+        for thread in polling:
+            thread.start()
+        for times in (1, 2):
+            before = len(answers)
+            answer = server.command("restart")
+            assert answer.returncode == 0, answer.stderr + server.text()
+            server.ready()
+            assert server.text().count("HTTP is open") == times + 1
+            until(lambda: len(answers) > before + 100)  # noqa: B023 called at once
+    finally:
+        done.set()
+        for thread in polling:
+            thread.join()
+        assert server.stop() == 0
+    assert set(answers) == {200}
+
+
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.executable, [sys.executable, "-m", "iotistica", "serve", "--roles", "http"])
+"""
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_port_that_somebody_opened_for_us_is_taken_over(folder: Path, stack: Stack, listens: bool) -> None:
+    """As systemd hands it on, as descriptor 3; one that does not listen ends the process with the reason."""
+    server = Served(folder, **stack.urls())
+    with socket.socket() as listener, server.log.open("wb") as log:
+        listener.bind(("127.0.0.1", 0))
+        if listens:
+            listener.listen()
+        number = listener.fileno()
+        command = [sys.executable, "-c", AS_SYSTEMD, str(number)]
+        server.process = subprocess.Popen(
+            command, env=server.environment, stdout=log, stderr=log, pass_fds=[number]
+        )
+        if listens:
+            assert server.ready(listener.getsockname()[1]).stop() == 0
+        else:
+            assert server.process.wait(30) == 1
+            assert "descriptor 3 is not a TCP socket that listens" in server.text().splitlines()[-1]
 
 
 def test_a_second_instance_on_the_same_folder_refuses(server: Served) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from iotistica import listening
 from iotistica.api import server as http
 from tests.mqtt311 import Client311
 from tests.serving import ADMIN, Served, free_port, until
@@ -232,13 +233,15 @@ def test_a_request_that_does_not_come_holds_no_place(monkeypatch: pytest.MonkeyP
 
     async def ask() -> list[bytes]:
         stop = asyncio.Event()
-        serving = asyncio.create_task(http.serve(Litestar(), stop, host="127.0.0.1", port=port, setting="X"))
+        listener = listening.opened("127.0.0.1", port, "X", {})
+        serving = asyncio.create_task(http.serve(Litestar(), stop, listener=listener))
         await asyncio.sleep(0)
         requests = (b"", b"GET / HTTP/1.1\r\nHost: x", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answers = [await answer(request) for request in requests]
         await answer(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n")  # what begins no request
         stop.set()
         await serving
+        listener.close()
         return answers
 
     silent, half, whole = asyncio.run(ask())
