@@ -16,6 +16,7 @@ Group = Callable[[asyncio.Event], Awaitable[None]]
 
 FIRST_WAIT: Final = 0.4  # seconds before the first restart
 LONGEST_WAIT: Final = 1.5  # seconds; what is away is asked only as often as its breaker lets
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CALM_AFTER: Final = 30.0  # seconds of work after which a crash counts as the first again
 
 
@@ -30,7 +31,17 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
     tasks = {asyncio.create_task(keep(name, group, stop), name=name) for name, group in groups.items()}
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
-        await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        while not stop.is_set():
+            done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            strays = {task for task in done & tasks if task.cancelled()}
+            if not strays:
+                break
+            for task in strays:  # somebody's cancel that came too late: no reason to stop the others
+                name = task.get_name()
+                logger.bind(group=name).error("cancelled by nobody we know; starts again")
+                tasks -= {task}
+                await sleep(FIRST_WAIT, stop)
+                tasks |= {asyncio.create_task(keep(name, groups[name], stop), name=name)}
         stop.set()
         logger.info("stopping")
         _, late = await asyncio.wait(tasks, timeout=drain_seconds)
@@ -76,10 +87,12 @@ async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
 @asynccontextmanager
 async def beside(name: str, group: Group) -> AsyncIterator[None]:
     """Run a group, again after each crash, for as long as the block lasts."""
-    task = asyncio.create_task(keep(name, group, asyncio.Event()), name=name)
+    stop = asyncio.Event()
+    task = asyncio.create_task(keep(name, group, stop), name=name)
     try:
         yield
     finally:
+        stop.set()  # for one whose driver makes an error of its own of the cancel
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -112,12 +125,19 @@ async def first_of(*events: asyncio.Event, seconds: float | None) -> None:
 
 
 def _own_signals(stop: asyncio.Event, anew: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(sign, stop.set)
+    loop, ended = asyncio.get_running_loop(), False
 
-    def restart() -> None:
-        anew.set()
+    def end() -> None:  # also of one that is about to start anew
+        nonlocal ended
+        ended = True
+        anew.clear()
         stop.set()
 
+    def restart() -> None:
+        if not ended:
+            anew.set()
+            stop.set()
+
+    for sign in ENDING:
+        loop.add_signal_handler(sign, end)
     loop.add_signal_handler(signal.SIGUSR2, restart)

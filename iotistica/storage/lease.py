@@ -34,33 +34,36 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
         return
     block = asyncio.current_task()
     assert block is not None  # noqa: S101 we are in a coroutine
-    lost = False
+    lost = over = False
 
     async def renew() -> None:
         nonlocal lost
-        while True:
+        while not over:
             await asyncio.sleep(RENEW)
             try:
                 mine = await _renew(redis, key, token)
             except (Unavailable, RedisError):
-                continue
-            if not mine:
+                continue  # which may be what a driver made of our cancel: `over` says so
+            if not mine and not over:
                 lost = True
                 block.cancel()
                 return
 
     renewal = asyncio.create_task(renew(), name=f"renew {key}")
     try:
-        yield fence
-    except asyncio.CancelledError:
-        if lost:
+        try:
+            yield fence
+        finally:
+            over = True
+            renewal.cancel()
+            await asyncio.wait([renewal])  # one that went on would keep the lease for nobody
+            if not lost:
+                await _release(redis, key, token)
+    except (asyncio.CancelledError, Exception) as exc:
+        if lost:  # whatever a driver made of the cancel
             block.uncancel()
-            raise Superseded(f"another process took the lease {name}") from None
+            raise Superseded(f"another process took the lease {name}") from exc
         raise
-    finally:
-        renewal.cancel()
-        if not lost:
-            await _release(redis, key, token)
 
 
 async def is_held(redis: Redis, name: str) -> bool:

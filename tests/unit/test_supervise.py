@@ -63,3 +63,45 @@ async def test_a_group_that_does_not_stop_is_cancelled() -> None:
     asyncio.get_running_loop().call_later(0.05, stop.set)
     await supervise.run({"deaf": deaf}, drain_seconds=0.05, stop=stop)
     assert cancelled
+
+
+async def test_a_cancel_that_nobody_asked_for_restarts_the_group() -> None:
+    """It is no reason to end the others."""
+    stop, starts, calm = asyncio.Event(), 0, 0
+
+    async def struck(stop: asyncio.Event) -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(5)
+        stop.set()
+
+    async def steady(stop: asyncio.Event) -> None:
+        nonlocal calm
+        calm += 1
+        await stop.wait()
+
+    await supervise.run({"struck": struck, "steady": steady}, drain_seconds=5, stop=stop)
+    assert (starts, calm) == (2, 1)
+
+
+async def test_a_group_beside_ends_though_its_driver_swallows_the_cancel() -> None:
+    """A driver that makes an error of its own of it, which the group takes for a server that is away."""
+    asked = 0
+
+    async def deaf(stop: asyncio.Event) -> None:
+        nonlocal asked
+        while not stop.is_set():
+            asked += 1
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                continue
+
+    async with asyncio.timeout(5):
+        async with supervise.beside("deaf", deaf):
+            await asyncio.sleep(0.05)
+    assert asked == 1
