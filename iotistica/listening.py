@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from iotistica.errors import CannotStart
+from iotistica.supervise import ENDING
 
 FIRST: Final = 3  # the descriptor of a socket that somebody opened for us, as sd_listen_fds(3) has it
 BACKLOG: Final = 4096  # connections that wait while nobody answers; the kernel's net.core.somaxconn bounds it too
@@ -47,12 +48,25 @@ def _inherited(count: str) -> socket.socket:
     return listener
 
 
+def wait_for_start() -> None:
+    """Let nobody who asks for a new start end a process that is just starting."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def heed() -> list[int]:
+    """Hear the signals that end a process, from now on: none is to start anew after one of them."""
+    heard: list[int] = []
+    for sign in ENDING:
+        signal.signal(sign, lambda number, _: heard.append(number))
+    return heard
+
+
 def start_anew(listener: socket.socket, environ: Mapping[str, str]) -> NoReturn:
     """Become a new process of the same command line and number, which goes on with the socket.
 
     Whoever connects meanwhile waits in its queue.
     """
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asked twice; it would end a process that is just starting
+    wait_for_start()
     os.dup2(listener.fileno(), FIRST)
     os.set_inheritable(FIRST, True)  # also where it is that one already
     given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -25,6 +26,7 @@ from iotistica.storage import users as users_
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.continuous import Ages
 
+FILES: Final = 65_536
 RESTART_SECONDS: Final = 60.0  # until the servers of a process that starts anew run
 
 
@@ -54,6 +56,8 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     """Start everything that no URL names, and serve until a signal."""
     from iotistica import app, parts  # the other commands need not wait for Litestar
 
+    listening.wait_for_start()
+    _raise_files()
     groups = app.groups_of([role.strip() for role in roles.split(",") if role.strip()])
     key = key_of(settings, make=True)
     with _servers(settings, key) as embedded:
@@ -65,7 +69,8 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
             parts.let_roles_in(url, key)
         run(_first_start(url, settings))
         anew = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
-    if anew:
+        ended = listening.heed() if anew else []
+    if anew and not ended:
         listening.start_anew(listener, os.environ)
 
 
@@ -75,6 +80,7 @@ def broker(settings: Settings) -> None:
     """Run Mosquitto alone and give it its accounts, in a container of its own beside the database."""
     from iotistica import app
 
+    listening.wait_for_start()
     if not settings.database_url:
         raise CannotStart("set IOTISTICA_DATABASE_URL: the broker's accounts are in PostgreSQL")
     if not settings.secret_key:
@@ -85,7 +91,8 @@ def broker(settings: Settings) -> None:
             raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
         schema.migrate(settings.database_url)
         anew = run(app.broker(settings, key_of(settings), embedded, listener))
-    if anew:
+        ended = listening.heed() if anew else []
+    if anew and not ended:
         listening.start_anew(listener, os.environ)
 
 
@@ -103,6 +110,17 @@ def restart(settings: Settings) -> None:
             raise CannotStart(f"process {before.pid} does not start anew; its log says why")
         time.sleep(0.1)
     click.echo(f"process {now.pid} has started anew")
+
+
+def _raise_files() -> None:
+    """Allow `FILES` open files if we may: each connection is one, and many systems begin with 1,024.
+
+    No more than that: our servers inherit it, and some make tables of that length.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 @contextlib.contextmanager

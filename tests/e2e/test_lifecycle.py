@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_every_combination_of_roles_starts_and_stops(folder: Path, roles: tuple[
         server.ready(port)
         health = httpx.get(f"http://127.0.0.1:{port}/health").json()
         assert set(health["roles"]) == groups
-        assert metric(server, "iotistica_group_restarts", port) == 0
+        assert metric(server, "iotistica_group_restarts", port) == 0, server.text()
     finally:
         code = server.stop()
     assert code == 0, server.text()
@@ -187,6 +188,7 @@ def test_a_folder_that_the_servers_user_cannot_reach_is_left_to_root() -> None:
 def test_a_restart_leaves_no_gap(folder: Path) -> None:
     """Whoever polls while a process starts anew waits for the answer: two failed polls would silence an agent."""
     server = Served(folder).start().ready()
+    opened = server.text().count("HTTP is open")
     answers: list[int | str] = []
     done = threading.Event()
     try:
@@ -208,7 +210,7 @@ def test_a_restart_leaves_no_gap(folder: Path) -> None:
             answer = server.command("restart")
             assert answer.returncode == 0, answer.stderr + server.text()
             server.ready()
-            assert server.text().count("HTTP is open") == times + 1
+            assert server.text().count("HTTP is open") == opened + times
             until(lambda: len(answers) > before + 100)  # noqa: B023 called at once
     finally:
         done.set()
@@ -216,6 +218,18 @@ def test_a_restart_leaves_no_gap(folder: Path) -> None:
             thread.join()
         assert server.stop() == 0
     assert set(answers) == {200}
+
+
+def test_a_restart_that_is_followed_by_an_end_is_an_end(folder: Path) -> None:
+    """Whoever stops the process while it drains does not find it running again."""
+    server = Served(folder).start().ready()
+    assert server.process is not None
+    server.process.send_signal(signal.SIGUSR2)
+    time.sleep(0.05)
+    assert server.stop() == 0
+    assert server.text().count("stopping") >= 1
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"http://127.0.0.1:{server.http_port}/health", timeout=2)
 
 
 AS_SYSTEMD = """
