@@ -84,9 +84,9 @@ async def list_letters(
     return Letters(dead_letters=[_view(letter) for letter in page.letters], count=len(page.letters), next=page.next)
 
 
-@get("/{id:str}", opt={"permission": "ingestion.read"})
+@get("/{id:str}", opt={"permission": "ingestion.manage"})
 async def read_letter(request: Call, redis: Streams, id: FromPath[Id]) -> Opened:  # noqa: A002
-    """One of them with its bytes."""
+    """One of them with its bytes, which may hold secrets that an agent reported."""
     letter = await letterbox.get(redis, tenant_of(request), id)
     if letter is None or letter.id != id:
         raise NotFound

@@ -6,8 +6,12 @@ from typing import Any, Final
 import msgspec
 
 DEEPEST: Final = 32  # levels of a document
+VALUES: Final = 50_000  # in one document, objects and lists among them; each is looked at several times
 MOST: Final = 100  # changes named of one comparison
 SHOWN: Final = 1024  # bytes of a value that a comparison shows
+TOTAL: Final = 32 << 10  # bytes of a comparison; what is beyond is counted
+KEY: Final = 100  # characters of a key in a path
+PATH: Final = 400  # characters of a path
 IDENTITIES: Final = ("uuid", "id", "serviceId", "appId", "name")
 """What tells the members of a list apart, the first that all of them have."""
 
@@ -50,6 +54,36 @@ def clean(value: Any, *, deepest: int = DEEPEST) -> Any:
     return strip_nul(str(value))[:SHOWN]
 
 
+def is_large(value: Any, *, most: int = VALUES) -> bool:
+    """Whether a document holds more values than anybody should have to look at."""
+    left, waiting = most, [value]
+    while waiting and left >= 0:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            left -= len(one)
+            waiting += one.values()
+        elif isinstance(one, list):
+            left -= len(one)
+            waiting += one
+    return left < 0
+
+
+def is_deep(value: Any, *, deepest: int = DEEPEST) -> bool:
+    """Whether a document has more levels than `clean` leaves it."""
+    level = [value]
+    for _ in range(deepest + 1):
+        level = [inner for one in level for inner in _members(one)]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: Any) -> list[Any]:
+    """The objects and lists directly inside."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in inner if isinstance(one, (dict, list))]
+
+
 def differences(old: Any, new: Any) -> list[Change]:
     """What is different in `new`, by path, as `config.endpoints[plc-1].pollInterval`; the first `MOST`.
 
@@ -57,6 +91,11 @@ def differences(old: Any, new: Any) -> list[Change]:
     """
     found: list[Change] = []
     _compare(old, new, "", found)
+    size = 0
+    for number, change in enumerate(found):
+        size += len(msgspec.json.encode(change))
+        if size > TOTAL:
+            return [*found[:number], Change(path="…", after=f"{len(found) - number} changes more")]
     return found
 
 
@@ -64,7 +103,7 @@ def _compare(old: Any, new: Any, path: str, found: list[Change]) -> None:
     if len(found) >= MOST or (old == new and type(old) is type(new)):
         return
     if isinstance(old, dict) and isinstance(new, dict) and SEALED not in old and SEALED not in new:
-        _compare_keys(old, new, path, found, lambda key: f"{path}.{key}" if path else str(key))
+        _compare_keys(old, new, path, found, lambda key: f"{path}.{_cut(key)}" if path else _cut(key))
         return
     if isinstance(old, list) and isinstance(new, list):
         names = names_of(old), names_of(new)
@@ -73,7 +112,7 @@ def _compare(old: Any, new: Any, path: str, found: list[Change]) -> None:
         by_name = [
             dict(zip(n or positions(items), items, strict=True)) for n, items in zip(names, (old, new), strict=True)
         ]
-        _compare_keys(by_name[0], by_name[1], path, found, lambda key: f"{path}[{key}]")
+        _compare_keys(by_name[0], by_name[1], path, found, lambda key: f"{path}[{_cut(key)}]")
         return
     found.append(_change(path, old, new))
 
@@ -105,8 +144,14 @@ def names_of(items: list[Any]) -> list[str] | None:
     return None
 
 
+def _cut(key: Any) -> str:
+    text = str(key)
+    return text if len(text) <= KEY else text[:KEY] + "…"
+
+
 def _change(path: str, old: Any, new: Any) -> Change:
-    return Change(path=path, before=_short(old), after=_short(new))
+    shown = path if len(path) <= PATH else f"{path[: PATH // 2]}…{path[-PATH // 2 :]}"
+    return Change(path=shown, before=_short(old), after=_short(new))
 
 
 def _short(value: Any) -> Any:

@@ -19,17 +19,21 @@ from iotistica.errors import Invalid
 MASK: Final = "********"
 """Stands for a secret; written back where one was, it leaves that as it is."""
 _NAME: Final = re.compile(
-    r"pass(word|wd|phrase)?$|pwd$|secret|token$|api_?key$|private_?key|client_?key$|access_?key|credential"
-    r"|^community$",
+    r"pass(word|wd|phrase|code)?$|pwd$|secret|token$|private_?key|access_?key|credential|psk$|^community$"
+    r"|(api|client|auth|priv|privacy|shared|account|signing|encryption)_?key$",
     re.I,
 )
 _ENVIRONMENT: Final = re.compile(r"^env(ironment)?(_?(vars?|variables))?$", re.I)
-_LOGIN: Final = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_AUTHORITY: Final = re.compile(r"://([^/\s]*)")
+_NUMBER: Final = "\0"
+"""Before what is sealed as a number; no text of a document holds one."""
 _INSIDE: Final = ("connectionString",)
 """Texts that are JSON themselves, as agents echo the connections of endpoints."""
 
-Leaf = Callable[[str, str], Any]
-"""What becomes of a secret text: its path, and the text."""
+Path = tuple[str, ...]
+Secret = str | int | float
+Leaf = Callable[[Path, Secret], Any]
+"""What becomes of a secret: where it stands, key by key, and itself."""
 
 
 class Box:
@@ -40,7 +44,7 @@ class Box:
 
     def seal(self, document: Any, tenant: TenantId) -> Any:
         """The document with every secret in it sealed for the tenant; raises `Invalid` for a foreign seal."""
-        return _walk(document, lambda _, text: self._seal(text, tenant), "", under=False)
+        return _walk(document, lambda _, secret: self._seal(secret, tenant), (), under=False)
 
     def open(self, document: Any, tenant: TenantId) -> Any:
         """The document as it was before it was sealed; what was sealed by another key becomes the mask."""
@@ -57,19 +61,22 @@ class Box:
         except InvalidTag:
             return None
 
-    def _seal(self, text: str, tenant: TenantId) -> dict[str, str]:
+    def _seal(self, secret: Secret, tenant: TenantId) -> dict[str, str]:
+        text = secret if isinstance(secret, str) else _NUMBER + msgspec.json.encode(secret).decode()
         return {SEALED: b64encode(self._cipher.encrypt(text.encode(), [tenant.encode()])).decode()}
 
-    def _open(self, sealed: str, tenant: TenantId) -> str:
+    def _open(self, sealed: str, tenant: TenantId) -> Secret:
         try:
-            return self._cipher.decrypt(b64decode(sealed), [tenant.encode()]).decode()
+            text = self._cipher.decrypt(b64decode(sealed), [tenant.encode()]).decode()
         except (InvalidTag, binascii.Error, ValueError):
             return MASK
+        number: Secret = msgspec.json.decode(text[1:]) if text.startswith(_NUMBER) else text
+        return number
 
 
 def mask(document: Any) -> Any:
     """The document, sealed or not, as people may read it who must not see its secrets."""
-    return _walk(_unseal(document, lambda _: MASK), lambda _, __: MASK, "", under=False)
+    return _walk(_unseal(document, lambda _: MASK), lambda _, __: MASK, (), under=False)
 
 
 def keep_masked(new: Any, old: Any) -> Any:
@@ -78,21 +85,22 @@ def keep_masked(new: Any, old: Any) -> Any:
     Raises `Invalid` with the path of a mask where there was no secret.
     """
 
-    def kept(path: str, text: str) -> str:
-        if text != MASK:
-            return text
+    def kept(path: Path, secret: Secret) -> Secret:
+        if secret != MASK:
+            return secret
         if path not in before:
-            raise Invalid(f"{MASK} stands for a secret that is there already, and here is none: write it", path)
+            where = ".".join(path).replace(".[", "[")
+            raise Invalid(f"{MASK} stands for a secret that is there already, and here is none: write it", where)
         return before[path]
 
-    before: dict[str, str] = {}
+    before: dict[Path, Secret] = {}
 
-    def noted(path: str, text: str) -> str:
-        before[path] = text
-        return text
+    def noted(path: Path, secret: Secret) -> Secret:
+        before[path] = secret
+        return secret
 
-    _walk(old, noted, "", under=False)
-    return _walk(new, kept, "", under=False)
+    _walk(old, noted, (), under=False)
+    return _walk(new, kept, (), under=False)
 
 
 def has_seal(document: Any) -> bool:
@@ -102,14 +110,14 @@ def has_seal(document: Any) -> bool:
     return isinstance(document, list) and any(has_seal(item) for item in document)
 
 
-def _walk(value: Any, leaf: Leaf, path: str, *, under: bool) -> Any:
-    """The document with its secret texts replaced; `under` what is secret as a whole."""
+def _walk(value: Any, leaf: Leaf, path: Path, *, under: bool) -> Any:
+    """The document with its secrets replaced; `under` what is secret as a whole."""
     if isinstance(value, dict):
         if SEALED in value:
             return value
         found = {}
         for key, item in value.items():
-            where = f"{path}.{key}" if path else str(key)
+            where = (*path, str(key))
             if key in _INSIDE and isinstance(item, str):
                 found[key] = _walk_inside(item, leaf, where)
             else:
@@ -118,32 +126,47 @@ def _walk(value: Any, leaf: Leaf, path: str, *, under: bool) -> Any:
         return found
     if isinstance(value, list):
         names = documents.names_of(value) or documents.positions(value)
-        return [_walk(item, leaf, f"{path}[{n}]", under=under) for n, item in zip(names, value, strict=True)]
-    if isinstance(value, str) and value and (under or value == MASK or _LOGIN.search(value)):
-        return leaf(path, value)
-    return value
+        return [_walk(item, leaf, (*path, f"[{n}]"), under=under) for n, item in zip(names, value, strict=True)]
+    if isinstance(value, str):
+        return leaf(path, value) if value and (under or value == MASK or _has_login(value)) else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return leaf(path, value) if under and is_number else value
 
 
-def _walk_inside(text: str, leaf: Leaf, path: str) -> Any:
+def _has_login(text: str) -> bool:
+    """Whether an address in it names a user and a password."""
+    for found in _AUTHORITY.finditer(text):
+        user, at, _ = found[1].rpartition("@")
+        if at and ":" in user:
+            return True
+    return False
+
+
+def _walk_inside(text: str, leaf: Leaf, path: Path) -> Any:
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        return leaf(path, text) if _LOGIN.search(text) else text
+        return leaf(path, text) if text == MASK or _has_login(text) else text
+    if documents.is_deep(document) or documents.is_large(document):
+        return leaf(path, text)
     became: list[Any] = []
 
-    def noted(where: str, secret: str) -> Any:
+    def noted(where: Path, secret: Secret) -> Any:
         became.append(leaf(where, secret))
         return became[-1]
 
     new = _walk(document, noted, path, under=False)
-    if not all(isinstance(one, str) for one in became):
-        return leaf(path, text)  # sealed as a whole
+    if not became:
+        return text
+    whole = leaf(path, text)  # which its mask may stand for, where it was sealed as a whole
+    if any(isinstance(one, dict) for one in became):
+        return whole
     return text if new == document else msgspec.json.encode(new).decode()
 
 
-def _unseal(value: Any, opened: Callable[[str], str]) -> Any:
+def _unseal(value: Any, opened: Callable[[str], Secret]) -> Any:
     if isinstance(value, dict):
         if len(value) == 1 and isinstance(sealed := value.get(SEALED), str):
             return opened(sealed)

@@ -114,3 +114,76 @@ def test_a_mask_written_back_keeps_the_secret_and_elsewhere_is_an_error() -> Non
     with pytest.raises(Invalid) as refused:
         secrets.keep_masked(shown, TARGET)
     assert refused.value.path == "config.endpoints[another].connection.password"
+
+
+def test_a_mask_stands_only_for_what_stands_at_its_own_place() -> None:
+    """A key with a dot in it is another place, where the secret would be shown."""
+    old = {"config": {"environment": {"FOO": "hunter2"}}}
+    with pytest.raises(Invalid):
+        secrets.keep_masked({"config": {"environment.FOO": MASK}}, old)
+
+
+def test_numbers_are_secrets_too() -> None:
+    """A PIN is sealed, masked and kept as the number that it is; a switch is none."""
+    document = {"environment": {"PIN": 4711, "RATE": 1.5, "DEBUG": True}, "connection": {"password": 1234567}}
+    sealed = BOX.seal(document, TENANT)
+    assert "4711" not in json.dumps(sealed)
+    assert "1234567" not in json.dumps(sealed)
+    assert BOX.open(sealed, TENANT) == document
+    masked = secrets.mask(sealed)
+    assert masked["environment"] == {"PIN": MASK, "RATE": MASK, "DEBUG": True}
+    assert secrets.keep_masked(masked, document) == document
+
+
+@pytest.mark.parametrize("name", ["authKey", "privKey", "priv_key", "psk", "passcode", "sharedKey", "signing_key"])
+def test_keys_by_their_other_names_are_secrets(name: str) -> None:
+    """As SNMP, cloud brokers and others call them."""
+    assert secrets.mask({name: "hunter2"}) == {name: MASK}
+    assert secrets.mask({"keyboard": "de", "monkey": 1, "authorized": "x"}) == {
+        "keyboard": "de",
+        "monkey": 1,
+        "authorized": "x",
+    }
+
+
+@pytest.mark.parametrize("text", ["://" + ":" * 1_000_000, "://a" * 250_000, "://" + "@" * 1_000_000])
+def test_a_long_text_is_looked_through_once(text: str) -> None:
+    """One that makes a pattern try every beginning with every end would take hours here."""
+    assert secrets.mask({"a": text}) == {"a": text}
+    assert secrets.mask({"a": text + " amqp://u:p@h"}) == {"a": MASK}
+
+
+def test_a_connection_that_is_too_deep_is_a_secret_as_a_whole() -> None:
+    """The text of JSON inside a document is none of the levels that were counted."""
+    text = '{"a":' + "[" * 400 + "]" * 400 + "}"
+    document = {"connectionString": text}
+    assert secrets.mask(document) == {"connectionString": MASK}
+    assert BOX.open(BOX.seal(document, TENANT), TENANT) == document
+
+
+def test_a_comparison_takes_a_bounded_room() -> None:
+    """However long the keys are, and however many changes there are."""
+    key = "k" * 900_000
+    old = {key: {str(n): n for n in range(100)}}
+    new = {key: {str(n): n + 1 for n in range(100)}}
+    assert len(json.dumps([c.path for c in documents.differences(old, new)])) < 100_000
+    many = documents.differences({}, {f"key {n}": "x" * 1000 for n in range(100)})
+    assert sum(len(json.dumps(c.after)) for c in many) < 40_000
+    assert "more" in many[-1].after
+
+
+def test_a_document_of_too_many_values_is_known_before_it_is_looked_at() -> None:
+    """In breadth and in depth."""
+    assert not documents.is_large({"a": [1] * 1000})
+    assert documents.is_large([[] for _ in range(documents.VALUES + 1)])
+    assert documents.is_deep([[[[]]]], deepest=2)
+    assert not documents.is_deep([[[1]], 2], deepest=2)
+
+
+def test_a_connection_that_is_shown_as_a_mask_is_kept_when_that_comes_back() -> None:
+    """It was sealed as a whole, and its mask stands for the whole."""
+    document = {"config": {"endpoints": [{"name": "plc", "connectionString": '{"host":"h","password":"hunter2"}'}]}}
+    shown = secrets.mask(BOX.seal(document, TENANT))
+    assert shown["config"]["endpoints"][0]["connectionString"] == MASK
+    assert secrets.keep_masked(shown, document) == document
+    assert secrets.keep_masked(secrets.mask(document), document) == document
