@@ -13,6 +13,7 @@ from iotistica.api.given import Call, Data
 from iotistica.api.guard import actor_of, tenant_of
 from iotistica.api.inputs import Limit
 from iotistica.domain import jobs as rules
+from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.jobs import Status
 from iotistica.domain.permissions import AGENT
 from iotistica.errors import Conflict, NotFound
@@ -72,7 +73,7 @@ async def take_next(request: Call, database: Data, agent: FromPath[UUID]) -> Nex
     )
 
 
-@patch("/{agent:uuid}/jobs/{job:uuid}/status", opt={"permission": AGENT})
+@patch("/{agent:uuid}/jobs/{job:uuid}/status", opt={"permission": AGENT}, request_max_body_size=PAYLOAD_CAP)
 async def answer_job(
     request: Call, data: JSONBody[Any], database: Data, agent: FromPath[UUID], job: FromPath[UUID]
 ) -> Taken:

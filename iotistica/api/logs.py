@@ -30,6 +30,7 @@ from iotistica.storage.timeline import Happening
 
 BODY: Final = 8 << 20  # bytes of a request, inflated
 MESSAGE: Final = PAYLOAD_CAP // 2  # bytes of one message that it becomes
+GZIP: Final = b"\x1f\x8b"
 PATIENCE: Final = 1.0  # seconds to find out whether a batch was stored before
 DROPPED: Final = "logs.dropped"
 """The kind of a happening: the agent says that it threw lines away."""
@@ -106,6 +107,8 @@ async def take(
     if known and await _is_stored(database, tenant, agent, known):
         return Response(Accepted(batch_id=shown, accepted=True, duplicate=True), status_code=200)
     payload, received = await request.body(), time.time_ns() // 1000
+    if payload[:2] == GZIP:
+        raise Invalid("the body is gzip: say so with Content-Encoding: gzip")
     try:
         found = await asyncio.to_thread(rules.read, payload, received) if payload.strip() else Batch(lines=[])
     except InvalidMessage as exc:

@@ -1,5 +1,6 @@
 """What agents say of themselves: taken from them, and shown."""
 
+import asyncio
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -18,6 +19,8 @@ from iotistica.errors import Invalid, InvalidMessage, NotFound
 from iotistica.storage import agents
 from iotistica.storage import states as table
 from iotistica.storage.postgres import Database
+
+LONG: Final = 64 << 10  # bytes of a report that others need not wait for
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +67,10 @@ async def report(request: Call, inbox: Inlet) -> Taken:
     """
     agent, payload = AgentId(request.auth.id), await request.body()
     try:
-        states.read(payload, agent, 0)
+        if len(payload) > LONG:
+            await asyncio.to_thread(states.read, payload, agent, 0)
+        else:
+            states.read(payload, agent, 0)
     except InvalidMessage as exc:
         raise Invalid(str(exc)) from exc
     await inbox.accept([(f"{agent_topic(tenant_of(request), agent)}/state".encode(), payload)])

@@ -31,7 +31,7 @@ async def tell(redis: Redis, database: Database, tenants: Sequence[TenantId]) ->
                     details={
                         "reason": letter.reason,
                         "detail": letter.detail,
-                        "topic": letter.topic,
+                        "topic": letter.topic.encode("utf-8", "replace").decode(),
                         "id": letter.id,
                     },
                     once=hourly(letter.reason, letter.at),

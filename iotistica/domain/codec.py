@@ -24,29 +24,31 @@ _ESCAPES: Final = re.compile(
 T = TypeVar("T")
 
 
-def unwrap(payload: bytes) -> tuple[bytes, bool]:
+def unwrap(payload: bytes, *, cap: int = INFLATED_CAP) -> tuple[bytes, bool]:
     """The encoded document inside a payload, and whether it is MessagePack.
 
     Raises `InvalidMessage` for an empty payload, a truncated or foreign deflate stream, a wrapper inside
-    a wrapper, and more than `INFLATED_CAP` bytes.
+    a wrapper, and more than `cap` bytes, inflated or plain.
     """
     if payload[:2] in _DEFLATED:
-        payload = _inflate(payload)
+        payload = _inflate(payload, cap)
         if payload[:2] in _DEFLATED:
             raise InvalidMessage("nested_wrapper")
     if not payload:
         raise InvalidMessage("empty")
+    if len(payload) > cap:
+        raise InvalidMessage("too_large", f"more than {cap} bytes")
     return payload, payload[0] in _MSGPACK
 
 
-def _inflate(payload: bytes) -> bytes:
+def _inflate(payload: bytes, cap: int) -> bytes:
     inflator = zlib.decompressobj()
     try:
-        document = inflator.decompress(payload, INFLATED_CAP)
+        document = inflator.decompress(payload, cap)
     except zlib.error as exc:
         raise InvalidMessage("bad_deflate", str(exc)) from exc
     if inflator.unconsumed_tail:
-        raise InvalidMessage("too_large", f"more than {INFLATED_CAP} bytes when inflated")
+        raise InvalidMessage("too_large", f"more than {cap} bytes when inflated")
     if not inflator.eof:
         raise InvalidMessage("truncated_deflate")
     return document

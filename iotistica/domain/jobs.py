@@ -21,6 +21,7 @@ RETRIED: Final[tuple[Status, ...]] = ("FAILED", "TIMED_OUT")
 DOCUMENT: Final = 32 << 10  # bytes of JSON
 HEAD: Final = 16 << 10  # characters kept of the beginning of an output, and three times as many of its end
 DETAILS: Final = 16 << 10  # bytes of JSON
+VALUES: Final = 5000  # of an answer
 REASON: Final = 1000  # characters
 CHAIN: Final = 8  # templates, each upon the next
 
@@ -51,6 +52,8 @@ def read(content: object) -> Answer:
     """
     if not isinstance(content, dict):
         raise Invalid("an object with a status is expected")
+    if documents.is_large(content, most=VALUES):
+        raise Invalid(f"more than {VALUES} values")
     content = dict(documents.clean(content))
     status = content.get("status")
     if not isinstance(status, str) or status.upper() not in SAID:
@@ -104,7 +107,7 @@ def checked_document(document: object, path: str = "job_document") -> dict[str, 
     """A job document, which must be kept as it is; raises `Invalid`."""
     if not isinstance(document, dict):
         raise Invalid("an object is expected", path)
-    if len(msgspec.json.encode(document)) > DOCUMENT:
+    if documents.is_large(document, most=DOCUMENT) or len(msgspec.json.encode(document)) > DOCUMENT:
         raise Invalid(f"more than {DOCUMENT >> 10} KiB", path)
     if documents.clean(document) != document:
         raise Invalid(f"NUL characters, numbers beyond 64 bits or more than {documents.DEEPEST} levels", path)

@@ -5,10 +5,12 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.domain import codec, documents, times
+from iotistica.domain import codec, documents, secrets, times
 from iotistica.errors import InvalidMessage
 
 LINES: Final = 10_000  # of one message
+VALUES: Final = 200_000  # in the lines of one message
+INFLATED: Final = 8 << 20  # bytes of one message
 MESSAGE: Final = 32 << 10  # bytes of one line; the rest is cut off
 META: Final = 8 << 10  # bytes of JSON beside a line
 SERVICE: Final = 200  # characters
@@ -62,15 +64,14 @@ def read(payload: bytes, received: int, *, service: str = "agent") -> Batch:
 
     `received` in us; `service` is whose they are unless they say so. Raises `InvalidMessage`.
     """
-    document, is_msgpack = codec.unwrap(payload)
-    if len(document) > codec.INFLATED_CAP:
-        raise InvalidMessage("too_large", f"more than {codec.INFLATED_CAP} bytes when inflated")
+    document, is_msgpack = codec.unwrap(payload, cap=INFLATED)
     if is_msgpack:
         return _batch(codec.decode(document, True, object), received, service)
     text = document.strip()
     if text[:1] in (b"{", b"["):
         return _batch(_json(text), received, service)
-    return _batch([{"message": line} for line in text.decode("utf-8", "replace").splitlines()], received, service)
+    rows = _rows(text)
+    return _batch([{"message": row.decode("utf-8", "replace").rstrip()} for row in rows], received, service)
 
 
 def encode(batch: Batch, *, cap: int) -> list[bytes]:
@@ -105,7 +106,7 @@ def _json(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as exc:
-        rows = text.split(b"\n")
+        rows = _rows(text)
         if len(rows) < 2:
             raise InvalidMessage("bad_json", str(exc)) from exc
     found: list[Any] = []
@@ -119,6 +120,13 @@ def _json(text: bytes) -> Any:
     return found
 
 
+def _rows(text: bytes) -> list[bytes]:
+    """Counted before they are split: an empty line costs a byte on the wire, and fifty in memory."""
+    if text.count(b"\n") > LINES:
+        raise InvalidMessage("too_large", f"more than {LINES} lines")
+    return text.split(b"\n")
+
+
 def _batch(document: Any, received: int, service: str) -> Batch:
     id_: str | None = None
     rows = document
@@ -130,6 +138,8 @@ def _batch(document: Any, received: int, service: str) -> Batch:
         raise InvalidMessage("unknown_shape", "log lines are JSON lines, an array of objects, or text")
     if len(rows) > LINES:
         raise InvalidMessage("too_large", f"more than {LINES} lines")
+    if documents.is_large(rows, most=VALUES):
+        raise InvalidMessage("too_large", f"more than {VALUES} values")
     lines = [line for row in rows if (line := _line(row, received, service)) is not None]
     if not lines and rows and not any(isinstance(row, (dict, str)) for row in rows):
         raise InvalidMessage("unknown_shape", "log lines are JSON lines, an array of objects, or text")
@@ -197,5 +207,7 @@ def _meta(row: dict[str, Any]) -> dict[str, Any] | None:
             rest[key] = value
     if not rest:
         return None
-    meta: dict[str, Any] = documents.clean(rest)
+    if documents.is_large(rest, most=META):
+        return {"dropped": f"more than {META} bytes"}
+    meta: dict[str, Any] = secrets.mask(documents.clean(rest))
     return meta if len(msgspec.json.encode(meta)) <= META else {"dropped": f"more than {META} bytes"}

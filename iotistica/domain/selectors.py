@@ -44,6 +44,8 @@ def parse(text: str) -> Selector:
 
 def of_tags(wanted: Mapping[str, Any]) -> Selector:
     """The selector of an object `{key: value or values}`; raises `Invalid`."""
+    if len(wanted) > TERMS:
+        raise Invalid(f"a selector of more than {TERMS} terms", "selector")
     terms = []
     for key, value in wanted.items():
         values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]

@@ -57,9 +57,9 @@ def read(payload: bytes, agent: UUID, received: int) -> Report:
 
     An id inside the payload never makes it another agent's: a foreign one is refused.
     """
-    document, is_msgpack = codec.unwrap(payload)
-    if len(document) > codec.PAYLOAD_CAP:
-        raise InvalidMessage("too_large", f"more than {codec.PAYLOAD_CAP} bytes when inflated")
+    document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
+    if document.count(b",") > 2 * documents.VALUES:  # those inside of texts of JSON among them
+        raise InvalidMessage("too_large", f"more than {documents.VALUES} values")
     root = codec.decode(document, is_msgpack, object)
     if isinstance(root, str):
         root = codec.decode(root.encode("utf-8", "replace"), False, object)
@@ -71,6 +71,8 @@ def read(payload: bytes, agent: UUID, received: int) -> Report:
     body = next(iter(named.values()), root)
     if not isinstance(body, dict) or not (named or _KNOWN & body.keys()):
         raise InvalidMessage("unknown_shape", 'a report is {"<uuid>": {…}}')
+    if documents.is_large(body):
+        raise InvalidMessage("too_large", f"more than {documents.VALUES} values")
     if len(body) > KEYS or any(not isinstance(key, str) or len(key) > KEY_CAP for key in body):
         raise InvalidMessage("unknown_shape", f"more than {KEYS} keys, or one that is longer than {KEY_CAP}")
     values = documents.clean(body)

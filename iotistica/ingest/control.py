@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
+from loguru import logger
+
 from iotistica.domain import codec, dictionaries, topics
 from iotistica.domain.ids import TenantId
 from iotistica.domain.secrets import Box
 from iotistica.domain.topics import Route, Stream
-from iotistica.errors import REFUSALS, Conflict, InvalidMessage
+from iotistica.errors import REFUSALS, Conflict, Full, InvalidMessage, Superseded, Unavailable
 from iotistica.ingest import jobs, lifecycle, logs, sharing
 from iotistica.ingest.jobs import Answers
 from iotistica.ingest.lifecycle import Signs
 from iotistica.ingest.logs import Lines
 from iotistica.ingest.states import Reports
 from iotistica.instruments import DEAD
-from iotistica.storage import completion, lease, ledger, live, outbound, parked, streams
+from iotistica.storage import completion, fences, lease, ledger, live, outbound, parked, presence, streams
 from iotistica.storage import dictionaries as table
 from iotistica.storage.completion import Aside
 from iotistica.storage.dead_letters import DeadLetter
@@ -55,6 +57,7 @@ class Control:
         self._redis = redis
         self._database = database
         self._directory = directory
+        self._fence = 0
         self._mine: set[TenantId] = set()
         self._turn = 0
         self._watched = Watched(redis)
@@ -66,6 +69,8 @@ class Control:
         async with lease.held(self._redis, self._name, stop) as fence:
             if fence is None:
                 return
+            async with self._database.transaction() as tx:
+                self._fence = await fences.claim(tx, self._name)
             self._mine.clear()
             idle = IDLE[0]
             while not stop.is_set():
@@ -111,18 +116,21 @@ class Control:
             portion = _Portion(entry, done, letters, Reports(entry.tenant, self._box), most=most)
             try:
                 async with self._database.transaction() as tx:
+                    await fences.check(tx, self._name, self._fence)
                     await portion.apply(tx, self._database, owners)
                     await self._pass_on(entry, portion.reports.metrics())
             except Conflict:
                 done = await self._resume_after(entry, letters, learned)
                 continue
-            except REFUSALS as exc:
+            except (Unavailable, Superseded):
+                raise
+            except Exception as exc:  # whatever it is, it must cost one message, and not everybody's
                 if portion.at is None:
                     if most == 1:
                         raise
                     most = 1  # one of them is at fault: it is found alone
                     continue
-                letters[portion.at] = _letter(entry, portion.at, "refused", str(exc))
+                letters[portion.at] = _refused(entry, portion.at, exc)
                 continue
             letters |= portion.letters
             learned |= portion.learned
@@ -131,7 +139,10 @@ class Control:
             news += sharing.logs(await self._watched.of(entry.tenant), entry.tenant, portion.lines.batches)
             done = portion.end
         await live.publish(self._redis, news)
-        await outbound.send(self._redis, entry.tenant, replies)
+        try:
+            await outbound.send(self._redis, entry.tenant, replies)
+        except Full:  # who asked asks again, and a job whose answer is lost is tried again
+            logger.bind(tenant=entry.tenant, answers=len(replies)).warning("no room for answers to agents")
         await self._tell(entry, learned, [letters[number] for number in sorted(letters)])
 
     async def _pass_on(self, entry: Entry, measured: Sequence[Message]) -> None:
@@ -218,6 +229,8 @@ class _Portion:
             self.letters[number] = _letter(entry, number, refusal.code, refusal.detail)
         await self.lines.write(tx, database)
         await self._signs.write(tx)
+        await presence.note(tx, entry.tenant, self.answers.agents | self._signs.agents, data=True)
+        await presence.note(tx, entry.tenant, {agent for agent, _ in self.lines.batches}, data=False)
         self.at = None
         for (agent, version), known in self.learned.items():
             await table.put(tx, entry.tenant, agent, version, known)
@@ -243,7 +256,7 @@ class _Portion:
             raise InvalidMessage("bad_topic", "nothing consumes this topic")
 
     async def _learn(self, tx: Tx, route: Route, payload: bytes) -> None:
-        document, is_msgpack = codec.unwrap(payload)
+        document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
         update = dictionaries.read(codec.decode(document, is_msgpack, object))
         key = route.agent, update.version
         old = self.learned.get(key) or await table.get(tx, self._entry.tenant, *key)
@@ -254,7 +267,7 @@ def _version(topic: bytes, payload: bytes) -> int | None:
     if topics.route(topic).rest not in DICTIONARY:
         return None
     try:
-        document, is_msgpack = codec.unwrap(payload)
+        document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
         return dictionaries.read(codec.decode(document, is_msgpack, object)).version
     except InvalidMessage:
         return None
@@ -262,6 +275,14 @@ def _version(topic: bytes, payload: bytes) -> int | None:
 
 def _is_due(news: Revisions) -> Callable[[UUID, int, int], bool]:
     return lambda agent, version, known: news.get((agent, version), -1) > known
+
+
+def _refused(entry: Entry, number: int, exc: Exception) -> DeadLetter:
+    """The letter of a message that cannot be applied."""
+    if isinstance(exc, REFUSALS):
+        return _letter(entry, number, "refused", str(exc))
+    logger.bind(tenant=entry.tenant).opt(exception=exc).error("a message could not be applied")
+    return _letter(entry, number, "internal_error", "")
 
 
 def _letter(entry: Entry, number: int, reason: str, detail: str) -> DeadLetter:

@@ -1,10 +1,11 @@
 """What agents say of their jobs, and ask for, by MQTT."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from iotistica.domain import codec, jobs, notices
+from iotistica.domain.documents import strip_nul
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.domain.jobs import Answer
 from iotistica.errors import Conflict, Invalid, InvalidMessage, NotFound
@@ -29,6 +30,7 @@ class _Said(NamedTuple):
 class _Asked(NamedTuple):
     agent: UUID
     token: str | None
+    at: datetime
 
 
 class Answers:
@@ -42,10 +44,10 @@ class Answers:
 
     def add(self, number: int, agent: UUID, rest: bytes, payload: bytes, received: int) -> None:
         """Take a message; raises `InvalidMessage`."""
-        content = _content(payload)
+        content, at = _content(payload), datetime.fromtimestamp(received / 1e6, UTC)
         if rest == NEXT:
             token = content.get("clientToken") if isinstance(content, dict) else None
-            self._taken.append(_Asked(agent, token[:TOKEN] if isinstance(token, str) else None))
+            self._taken.append(_Asked(agent, strip_nul(token)[:TOKEN] if isinstance(token, str) else None, at))
             return
         try:
             job = UUID(rest.removeprefix(TOPIC).removesuffix(b"/update").decode())
@@ -54,14 +56,20 @@ class Answers:
             raise InvalidMessage("unknown_shape", f"{exc.path}: {exc}" if exc.path else str(exc)) from exc
         except ValueError as exc:
             raise InvalidMessage("bad_topic", "jobs/{uuid}/update or jobs/start-next") from exc
-        self._taken.append(_Said(number, agent, job, answer, datetime.fromtimestamp(received / 1e6, UTC)))
+        self._taken.append(_Said(number, agent, job, answer, at))
+
+    @property
+    def agents(self) -> set[UUID]:
+        """Who spoke."""
+        return {one.agent for one in self._taken}
 
     async def write(self, tx: Tx) -> dict[int, InvalidMessage]:
         """Apply them in their order; returns those that speak of a job the agent was never given."""
         refused: dict[int, InvalidMessage] = {}
         for one in self._taken:
             if isinstance(one, _Asked):
-                self.replies.append(await self._next(tx, one))
+                if datetime.now(UTC) - one.at < timedelta(seconds=ASKED):  # nobody waits for the answer any more
+                    self.replies.append(await self._next(tx, one))
                 continue
             try:
                 await agent_jobs.answer(tx, self._tenant, one.agent, one.job, one.answer, one.at)
@@ -74,7 +82,7 @@ class Answers:
     async def _next(self, tx: Tx, asked: _Asked) -> Outgoing:
         now = datetime.now(UTC)
         topic = f"{agent_topic(self._tenant, AgentId(asked.agent))}/{NEXT.decode()}"
-        found = await agent_jobs.claim(tx, self._tenant, asked.agent)
+        found = await agent_jobs.claim(tx, self._tenant, asked.agent, token=asked.token)
         if found is None:
             return Outgoing(f"{topic}/rejected", notices.rejected(asked.token, now), now.timestamp() + ASKED)
         facts = (found.job_id, found.job_document, found.queued_at, found.started_at, found.execution_number)
@@ -85,5 +93,5 @@ def _content(payload: bytes) -> Any:
     """The message; a question may be empty."""
     if not payload:
         return {}
-    document, is_msgpack = codec.unwrap(payload)
+    document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
     return codec.decode(document, is_msgpack, object)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain import codec, documents, times, updates
+from iotistica.domain import codec, documents, secrets, times, updates
 from iotistica.domain.ids import TenantId
 from iotistica.domain.updates import OPEN
 from iotistica.errors import InvalidMessage
@@ -18,7 +18,7 @@ from iotistica.storage.timeline import Happening
 TOPIC: Final = b"agent/"
 OURS: Final = (b"agent/update",)
 """Commands to agents, which nobody sends to us."""
-SIZE: Final = 8 << 10  # bytes of JSON that the timeline keeps
+SIZE: Final = 8 << 10  # bytes of a message, which the timeline keeps
 
 
 class Sign(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +42,10 @@ class Signs:
         """Take a message; raises `InvalidMessage`."""
         if rest in OURS:
             return
-        document, is_msgpack = codec.unwrap(payload)
-        content = documents.clean(codec.decode(document, is_msgpack, object))
+        document, is_msgpack = codec.unwrap(payload, cap=SIZE)
+        content = secrets.mask(documents.clean(codec.decode(document, is_msgpack, object)))
         if not isinstance(content, dict):
             raise InvalidMessage("unknown_shape", "an object is expected on agent/…")
-        if len(msgspec.json.encode(content)) > SIZE:
-            raise InvalidMessage("too_large", f"more than {SIZE} bytes")
         word = rest.removeprefix(TOPIC).decode("utf-8", "replace")
         if word == "status":
             word = content["type"] if isinstance(content.get("type"), str) else "status"
@@ -61,11 +59,16 @@ class Signs:
             )
         )
 
+    @property
+    def agents(self) -> set[UUID]:
+        """Who spoke."""
+        return {sign.agent for sign in self._signs}
+
     async def write(self, tx: Tx) -> None:
         """Put them on the timeline, and move the updates on that they speak of."""
         if not self._signs:
             return
-        current = await table.open_of(tx, self._tenant, {sign.agent for sign in self._signs})
+        current = await table.open_of(tx, self._tenant, self.agents)
         happened = []
         for sign in self._signs:
             answer = sign.kind.removeprefix("agent.")

@@ -1,5 +1,6 @@
 """Reports of agents: those of one transaction are merged and written together."""
 
+import asyncio
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Final
@@ -48,13 +49,15 @@ class Reports:
         new = {}
         happened = []
         for agent, reports in self._reports.items():
-            state = before = old[agent].merged if agent in old else states.EMPTY
+            before = old[agent].merged if agent in old else states.EMPTY
+            merging = _Merging(before)
             for number, report in reports:
                 try:
-                    state = _fitting(states.merge(state, report))
+                    merging.take(report)
                 except InvalidMessage as exc:
                     refused[number] = exc
-            new[agent] = state
+                await asyncio.sleep(0)  # the others have their turn
+            new[agent] = state = merging.state
             if changes := states.changes(before, state):
                 at = datetime.fromtimestamp(reports[-1][1].received / 1e6, UTC)
                 details = {"changes": [secrets.mask(msgspec.to_builtins(change)) for change in changes]}
@@ -95,7 +98,22 @@ class Reports:
         return found
 
 
-def _fitting(state: states.State) -> states.State:
-    if len(msgspec.json.encode(state.values)) > states.STATE_CAP:
-        raise InvalidMessage("too_large", f"the agent's state would be more than {states.STATE_CAP} bytes")
-    return state
+class _Merging:
+    """A state that reports are merged into, with the size of each key: it may be much larger than they are."""
+
+    def __init__(self, state: states.State) -> None:
+        self.state = state
+        self._sizes = {key: _size(value) for key, value in state.values.items()}
+
+    def take(self, report: Report) -> None:
+        """Merge a report; raises `InvalidMessage`, and the state is as it was."""
+        merged = states.merge(self.state, report)
+        sizes = {key: _size(value) for key, value in report.values.items() if merged.values[key] is value}
+        if sum((self._sizes | sizes).values()) > states.STATE_CAP:
+            raise InvalidMessage("too_large", f"the agent's state would be more than {states.STATE_CAP} bytes")
+        self.state = merged
+        self._sizes |= sizes
+
+
+def _size(value: object) -> int:
+    return len(msgspec.json.encode(value))

@@ -36,7 +36,18 @@ IDLE_IN_TRANSACTION: Final = 10_000  # ms; a hung transaction of ours would stal
 
 SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
 
-_LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+_OURS: Final = (
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+"""Errors of the same kind as a lost connection that say nothing of the server."""
+_LOST: Final = (
+    *(psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout),
+    psycopg.errors.IdleInTransactionSessionTimeout,  # we stood still; the server has ended the session
+)
 
 
 class Database:
@@ -126,6 +137,8 @@ class Database:
                 raise Invalid("text holds no NUL characters") from exc
             # The message alone: its details may show a password's hash.
             raise Invalid(f"the database refuses this: {exc.diag.message_primary or 'bad data'}") from exc
+        except psycopg.errors.ProgramLimitExceeded as exc:
+            raise Invalid("more than the database can keep in one place") from exc
         except psycopg.errors.QueryCanceled as exc:
             raise TooSlow("the query took too long: ask for a shorter range") from exc
         except _LOST as exc:
@@ -218,7 +231,7 @@ async def _check(connection: Tx) -> None:
 
 
 def _is_lost(exc: Exception) -> bool:
-    return isinstance(exc, _LOST) and not isinstance(exc, psycopg.errors.QueryCanceled)
+    return isinstance(exc, _LOST) and not isinstance(exc, _OURS)
 
 
 async def rows_as(

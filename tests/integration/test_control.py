@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,15 +14,17 @@ import pytest
 
 from iotistica.alarms import Alarms
 from iotistica.background import delivery
+from iotistica.domain import states
 from iotistica.domain.dictionaries import NAMES
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.domain.secrets import Box
-from iotistica.errors import Unavailable
+from iotistica.errors import Superseded, Unavailable
 from iotistica.ingest import control as module
 from iotistica.ingest.control import Control
 from iotistica.storage import (
     agents,
     dictionaries,
+    fences,
     imbalance,
     ledger,
     letterbox,
@@ -30,6 +33,7 @@ from iotistica.storage import (
     stream_states,
     streams,
 )
+from iotistica.storage import states as state_rows
 from iotistica.storage.audit import PLATFORM
 from iotistica.storage.directory import Directory
 from iotistica.storage.postgres import Database
@@ -305,3 +309,71 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
     assert known.revision == 1
     assert await dictionaries.copied(redis, tenant, newcomer, 1) == known
     assert await imbalance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_whatever_one_message_breaks_costs_that_message_alone(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    agent: AgentId,
+    control: Control,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault of ours included: it becomes a dead letter, and those before and after it are applied."""
+    real = states.merge
+
+    def broken(state: states.State, report: states.Report) -> states.State:
+        if report.values.get("os_version") == "broken":
+            raise RecursionError
+        return real(state, report)
+
+    monkeypatch.setattr(states, "merge", broken)
+    reports = [{"version": 1, "os_version": word} for word in ("a", "broken", "b")]
+    await put(redis, tenant, agent, "state", *({str(agent): report} for report in reports))
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    (letter,) = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    assert (letter.reason, b"broken" in letter.payload) == ("internal_error", True)
+    async with database.transaction() as tx:
+        row = await state_rows.get(tx, tenant, agent)
+    assert row is not None
+    assert row.merged.values["os_version"] == "b"
+
+
+async def test_who_lost_its_lease_without_knowing_writes_nothing(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+) -> None:
+    """Another one took it over while this one slept: its number in the database is another one."""
+    task = asyncio.create_task(control.run(asyncio.Event()))
+    await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "a"}})
+    await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        await fences.claim(tx, "control")
+    await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "b"}})
+    with pytest.raises(Superseded):
+        await asyncio.wait_for(task, 15)
+    async with database.transaction() as tx:
+        row = await state_rows.get(tx, tenant, agent)
+    assert row is not None
+    assert row.merged.values["os_version"] == "a"
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+
+
+async def test_payloads_that_cost_more_than_they_say_are_refused(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+) -> None:
+    """By how much they inflate to, and by how many values they hold; deep connections are only sealed."""
+    bomb = zlib.compress(b'{"type":"x","a":[' + b"[]," * 5_000_000 + b"1]}")
+    deep = '{"a":' + "[" * 500 + "]" * 500 + "}"
+    await put(redis, tenant, agent, "agent/status", bomb)
+    await put(redis, tenant, agent, f"jobs/{uuid4()}/update", bomb)
+    await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "apps": [[]] * 200_000}})
+    endpoints = {"version": 1, "config": {"endpoints": [{"connectionString": deep}]}}
+    await put(redis, tenant, agent, "state", {str(agent): endpoints})
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    letters = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    assert [letter.reason for letter in letters] == ["too_large"] * 3
+    async with database.transaction() as tx:
+        assert await state_rows.get(tx, tenant, agent) is not None

@@ -22,6 +22,7 @@ ROLLUPS = {"readings_1m", "readings_1h", "readings_daily", "rollup_progress", "r
 WITHOUT_TENANT = {
     "sync_epoch",
     "presence_watch",
+    "fences",
     "readings",
     *ROLLUPS,
     "alembic_version",

@@ -116,3 +116,18 @@ def test_what_is_handed_on_is_what_was_read(lines: list[Line], id_: str | None) 
     assert ids == (
         [None] * len(ids) if id_ is None else ["a-batch", *(f"a-batch#{n}" for n in range(1, len(ids)))][: len(ids)]
     )
+
+
+@pytest.mark.parametrize("line", [b"\n{", b"\n", b"\nx"])
+def test_lines_are_counted_before_they_are_split(line: bytes) -> None:
+    """A kilobyte of deflate may hold millions of them."""
+    with pytest.raises(InvalidMessage, match="lines"):
+        logs.read(b"x" + line * 2_000_000 + b"x", NOW)
+
+
+def test_what_is_beside_a_line_is_counted_before_it_is_looked_at() -> None:
+    """Two bytes a value, and half a kilobyte of deflate for thousands of them."""
+    (line,) = logs.read(b'{"message":"x","a":[' + b"0," * 10_000 + b"0]}", NOW).lines
+    assert line.meta == {"dropped": "more than 8192 bytes"}
+    with pytest.raises(InvalidMessage, match="values"):
+        logs.read(b'{"message":"x","a":[' + b"0," * 1_000_000 + b"0]}", NOW)

@@ -98,6 +98,8 @@ def test_every_shape_of_a_report_is_understood(payload: Any) -> None:
         ([1], "unknown_shape"),
         ("{", "bad_json"),
         ({str(AGENT): {"apps": "x" * 1_100_000}}, "too_large"),
+        ({str(AGENT): {"apps": [[]] * 60_000}}, "too_large"),
+        ({str(AGENT): {"config": {"connectionString": "[" + "0," * 150_000 + "0]"}}}, "too_large"),
     ],
 )
 def test_what_is_no_report_of_this_agent_is_refused(payload: Any, reason: str) -> None:
