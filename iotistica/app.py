@@ -13,6 +13,7 @@ from typing import Final
 from iotistica import instruments, listening, supervise
 from iotistica.api import app as http
 from iotistica.api import server
+from iotistica.api.crowd import Crowd
 from iotistica.api.given import Site
 from iotistica.api.shortcut import Shortcut
 from iotistica.background import rounds
@@ -141,7 +142,7 @@ def _http(parts: Parts, groups: list[str]) -> dict[str, Group]:
             hub=hub,
             roles=groups,
         )
-        quick = Shortcut(app, roster=roster, polls=polls, counts=counts, key=parts.key)
+        quick = Shortcut(Crowd(app), roster=roster, polls=polls, counts=counts, key=parts.key)
         await server.serve(quick, stop, listener=parts.listener, proxies=settings.trusted_proxies)
 
     return {

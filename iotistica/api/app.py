@@ -67,7 +67,7 @@ from iotistica.storage.roster import Roster
 from iotistica.storage.tally import Tally
 from iotistica.vitals import Vitals
 
-BODY_CAP: Final = 16 << 20  # bytes of a request body
+BODY_CAP: Final = 2 << 20  # bytes of a request body, inflated; some routes take less or more
 ASSETS: Final = "/schema/assets"
 
 

@@ -15,7 +15,7 @@ from iotistica.listening import BACKLOG
 
 GRACE: Final = 5  # seconds for requests in flight
 LAST: Final = 0.3  # seconds for one that is on its way when we stop
-CONNECTIONS: Final = 2000
+CONNECTIONS: Final = 20_000  # at once, most of them idle between two requests
 MESSAGE: Final = 64 << 10  # bytes of a WebSocket's message to us
 HEAD_SECONDS: Final = 10.0  # from the connection, or the first byte, to the end of the headers
 BODY_SECONDS: Final = 120.0  # from there to the end of the body
@@ -34,6 +34,9 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.abort()
+            return
         self._expect(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
@@ -50,7 +53,7 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         idle = self._is_idle()
         super().on_headers_complete()
-        if self._is_ending:
+        if self._is_ending and self.cycle is not None:  # an upgrade has none
             self.cycle.keep_alive = False
         if idle:
             self._expect(BODY_SECONDS)
@@ -118,7 +121,6 @@ async def serve(app: ASGIApp, stop: asyncio.Event, *, listener: socket.socket, p
         access_log=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies or None,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
         backlog=BACKLOG,
         server_header=False,

@@ -1,5 +1,6 @@
 """What memory answers is what the whole way answers, and no more than it would."""
 
+import socket
 import time
 
 import httpx
@@ -74,3 +75,16 @@ def test_a_new_target_is_told_at_once(server: Served, owner: httpx.Client) -> No
         answer = until(lambda known=tag: (a := ask(device, If_None_Match=known)).status_code == 200 and a, 1)
         assert answer.json()[device.uuid]["config"] == {"number": number}
         tag = answer.headers["etag"]
+
+
+def test_open_connections_are_no_crowd(server: Served, owner: httpx.Client) -> None:
+    """Ten thousand agents keep theirs open between two polls; who comes then is answered."""
+    device = Device(server).join(key_for(owner))
+    sockets = [socket.create_connection(("127.0.0.1", server.http_port)) for _ in range(2500)]
+    try:
+        headers = {"X-Device-API-Key": device.api_key}
+        for path in (f"device/{device.uuid}/state", f"devices/{device.uuid}"):
+            assert httpx.get(f"{device.base}/{path}", headers=headers).status_code == 200
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,50 @@
+"""How many requests are answered at once; what is beyond is told to come again."""
+
+from typing import Final
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+MOST: Final = 2000  # requests in hand, live streams among them
+BODY: Final = (
+    b'{"type": "about:blank", "title": "Not available now", "status": 503,'
+    b' "detail": "too many requests at once", "error": "too many requests at once"}'
+)
+HEADERS: Final = [
+    (b"content-type", b"application/problem+json"),
+    (b"content-length", str(len(BODY)).encode()),
+    (b"retry-after", b"2"),
+]
+
+
+class Crowd:
+    """An application before another one.
+
+    It counts requests and not connections: ten thousand agents that keep theirs open between polls are no crowd.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._here = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or answer 503."""
+        if scope["type"] == "lifespan":  # type: ignore[comparison-overlap]  # which the type leaves out
+            await self._app(scope, receive, send)
+            return
+        if self._here >= MOST:
+            await _refuse(scope, send)
+            return
+        self._here += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._here -= 1
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    if scope["type"] == ScopeType.WEBSOCKET:
+        await send({"type": "websocket.close", "code": 1013, "reason": "too many requests at once"})
+        return
+    await send({"type": "http.response.start", "status": 503, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY, "more_body": False})
