@@ -20,13 +20,10 @@ async def poll(request: Call, agent: FromPath[UUID], polls: Told, counts: Polled
     Whatever passing fault there is, an agent that was told something is told that again.
     """
     tenant, known = request.auth.tenant, request.headers.get("if-none-match")
-    tag = polls.tag(agent) if known else None
-    if tag is None or not matches(known or "", tag):
-        sent = await polls.sent(tenant, agent)
-        if not known or not matches(known, sent.etag):
-            counts.add(tenant, agent, sent.counter)
-            headers = {"ETag": sent.etag, **_HEADERS}
-            return Response(sent.body, status_code=200, media_type="application/json", headers=headers)
-        tag = sent.etag
-    counts.add(tenant, agent, None)
-    return Response(b"", status_code=304, headers={"ETag": tag, **_HEADERS})
+    sent = await polls.sent(tenant, agent)
+    modified = not known or not matches(known, sent.etag)
+    counts.add(tenant, agent, sent.counter, modified=modified)
+    headers = {"ETag": sent.etag, **_HEADERS}
+    if not modified:
+        return Response(b"", status_code=304, headers=headers)
+    return Response(sent.body, status_code=200, media_type="application/json", headers=headers)

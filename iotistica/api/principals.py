@@ -11,7 +11,7 @@ import msgspec
 from iotistica.api.tokens import Tokens
 from iotistica.domain import credentials
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Unauthorized
+from iotistica.errors import Unauthorized, Unavailable
 from iotistica.storage import agent_keys, api_keys, sessions
 from iotistica.storage.agent_keys import Holder
 from iotistica.storage.audit import Actor
@@ -97,9 +97,15 @@ class Doorman:
 
     async def _agent(self, secret: str, address: str) -> Principal:
         digest = credentials.digest(self._key, secret)
-        holder = self._roster.holder(digest) if self._roster.is_current else None
+        known = self._roster.holder(digest)
+        holder = known if self._roster.is_current else None
         if holder is None:
-            holder = await self._holder(digest, address)
+            try:
+                holder = await self._holder(digest, address)
+            except Unavailable:
+                if known is None:
+                    raise
+                holder = known  # a poll that fails silences an agent
         return Principal(
             kind="agent",
             tenant=holder.tenant_id,

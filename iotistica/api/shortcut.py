@@ -63,17 +63,16 @@ class Shortcut:
 
     def _answer(self, holder: Holder, known: str | None) -> tuple[int, str, bytes] | None:
         """The status, the tag and the body; None if what the agent is told now is not in memory."""
-        tag = self._polls.tag(holder.agent_uuid)
-        if tag is None:
+        found = self._polls.tag(holder.agent_uuid)
+        if found is None:
             return None
-        if known is not None and matches(known, tag):
-            self._counts.add(holder.tenant_id, holder.agent_uuid, None)
-            return 304, tag, b""
-        held = self._polls.held(holder.agent_uuid)
-        if held is None or held.etag != tag:
+        counter, tag = found
+        modified = known is None or not matches(known, tag)
+        held = self._polls.held(holder.agent_uuid) if modified else None
+        if modified and (held is None or held.etag != tag):
             return None
-        self._counts.add(holder.tenant_id, holder.agent_uuid, held.counter)
-        return 200, tag, held.body
+        self._counts.add(holder.tenant_id, holder.agent_uuid, counter, modified=modified)
+        return (200, tag, held.body) if held is not None else (304, tag, b"")
 
 
 async def _send(send: Send, status: int, tag: str, body: bytes) -> None:

@@ -60,12 +60,12 @@ class Polls:
         self._bodies: OrderedDict[UUID, Sent] = OrderedDict()
         self._bytes = 0
 
-    def tag(self, agent: UUID) -> str | None:
-        """The tag of what the agent is told now, if that is known for certain."""
+    def tag(self, agent: UUID) -> tuple[int, str] | None:
+        """The number and the tag of what the agent is told now, if that is known for certain."""
         found = self._tags.get(agent)
         if found is None or not self._roster.is_current or self._roster.counter(agent) != found[0]:
             return None
-        return found[1]
+        return found
 
     def held(self, agent: UUID) -> Sent | None:
         """The last answer to an agent that is in memory, be it current or not."""
@@ -77,7 +77,7 @@ class Polls:
     async def sent(self, tenant: TenantId, agent: UUID) -> Sent:
         """What the agent is told now, or was told last if that cannot be found out; raises `Unavailable`."""
         held = self.held(agent)
-        if held is not None and self.tag(agent) == held.etag:
+        if held is not None and self.tag(agent) == (held.counter, held.etag):
             return held
         counter = self._roster.counter(agent) if self._roster.is_current else None
         copied = await self._copied(tenant, agent) if counter is not None and held is None else None
@@ -156,18 +156,21 @@ SELECT n.* FROM unnest(%(agents)s::uuid[], %(tenants)s::text[], %(polled)s::time
 JOIN agents a USING (tenant_id, agent_uuid)
 ON CONFLICT (agent_uuid) DO UPDATE
 SET polled_at = greatest(p.polled_at, excluded.polled_at),
-    fetched_at = coalesce(excluded.fetched_at, p.fetched_at), fetched = coalesce(excluded.fetched, p.fetched),
+    fetched_at = greatest(p.fetched_at, excluded.fetched_at),
+    fetched = CASE WHEN excluded.polled_at >= p.polled_at THEN coalesce(excluded.fetched, p.fetched)
+                   ELSE p.fetched END,
     polls = p.polls + excluded.polls, not_modified = p.not_modified + excluded.not_modified
 """
 
 
 FETCHED: Final = """
 INSERT INTO agent_timeline (tenant_id, agent_uuid, at, kind, details)
-SELECT a.tenant_id, a.agent_uuid, n.at, 'target.fetched', jsonb_build_object('version', n.fetched)
-FROM unnest(%(agents)s::uuid[], %(tenants)s::text[], %(fetched_at)s::timestamptz[], %(fetched)s::bigint[])
-     AS n (agent_uuid, tenant_id, at, fetched)
+SELECT a.tenant_id, a.agent_uuid, coalesce(n.at, n.polled), 'target.fetched',
+       jsonb_build_object('version', n.fetched)
+FROM unnest(%(agents)s::uuid[], %(tenants)s::text[], %(fetched_at)s::timestamptz[], %(fetched)s::bigint[],
+            %(polled)s::timestamptz[]) AS n (agent_uuid, tenant_id, at, fetched, polled)
 JOIN agents a USING (tenant_id, agent_uuid) LEFT JOIN agent_polls p USING (agent_uuid)
-WHERE n.fetched IS NOT NULL AND n.fetched IS DISTINCT FROM p.fetched
+WHERE n.fetched IS NOT NULL AND n.fetched IS DISTINCT FROM p.fetched AND (p.polled_at <= n.polled) IS NOT FALSE
 """
 
 
@@ -200,18 +203,19 @@ class Counts:
         self._database = database
         self._counts: dict[UUID, _Count] = {}
 
-    def add(self, tenant: TenantId, agent: UUID, told: int | None) -> None:
-        """Count a poll; `told` is the number of what it got, None if it had that already."""
+    def add(self, tenant: TenantId, agent: UUID, has: int | None, *, modified: bool) -> None:
+        """Count a poll; `has` is the number of what the agent has now, because it got it or had it already."""
         if len(self._counts) >= TAGS:
             return
         now = time.time()
         count = self._counts.setdefault(agent, _Count(tenant, now))
         count.polled_at = now
         count.polls += 1
-        if told is None:
-            count.not_modified += 1
+        count.fetched = has if has is not None else count.fetched
+        if modified:
+            count.fetched_at = now
         else:
-            count.fetched_at, count.fetched = now, told
+            count.not_modified += 1
 
     async def write(self) -> None:
         """Write what was counted; if the database is away it is kept and written later."""
@@ -247,8 +251,8 @@ class Counts:
             if new is not old:
                 new.polls += old.polls
                 new.not_modified += old.not_modified
-                if new.fetched is None:
-                    new.fetched_at, new.fetched = old.fetched_at, old.fetched
+                new.fetched = old.fetched if new.fetched is None else new.fetched
+                new.fetched_at = new.fetched_at or old.fetched_at
 
 
 def _time(stamp: float | None) -> datetime | None:

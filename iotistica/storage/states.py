@@ -45,7 +45,7 @@ FROM unnest(%(agents)s::uuid[], %(states)s::jsonb[], %(livelies)s::jsonb[], %(st
 UPDATE: Final = """
 UPDATE agent_states s
 SET state = coalesce(n.state, s.state), lively = n.lively, stamps = n.stamps,
-    reported_at = greatest(s.reported_at, n.reported_at)
+    reported_at = greatest(s.reported_at, n.reported_at), stored_at = now()
 FROM unnest(%(agents)s::uuid[], %(states)s::jsonb[], %(livelies)s::jsonb[], %(stamps)s::jsonb[],
             %(reported)s::timestamptz[]) AS n (agent_uuid, state, lively, stamps, reported_at)
 WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = n.agent_uuid

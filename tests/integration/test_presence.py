@@ -1,6 +1,7 @@
 """Which agents are there: from what they sent, whatever the platform itself did meanwhile."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -8,8 +9,9 @@ import pytest
 
 from iotistica.background import presence as looking
 from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.states import State
 from iotistica.mqtt import healing
-from iotistica.storage import presence, timeline
+from iotistica.storage import presence, states, timeline
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.devices import Device, key_for
@@ -104,6 +106,9 @@ async def test_an_agent_that_polls_and_sends_nothing_is_silent(plant: Plant) -> 
     assert await plant.look() == "online"
     await plant.pass_minutes(6)
     await plant.poll()
+    assert await plant.look() == "online"  # the public agent reports every five or six minutes
+    await plant.pass_minutes(2)
+    await plant.poll()
     assert await plant.look() == "silent"
     await plant.pass_minutes(6)
     assert await plant.look() == "offline"
@@ -182,3 +187,56 @@ def _is_dropped(client: Client311) -> bool:
     except OSError:
         return True
     return False
+
+
+async def test_a_report_that_was_applied_late_is_heard(plant: Plant) -> None:
+    """What counts is when it came; whether it is news, when it was stored."""
+    await plant.send(1)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(4)
+    state = State(values={"version": 1}, stamps={"version": int((time.time() - 120) * 1e6)})
+    async with plant.database.transaction() as tx:
+        await states.save(tx, plant.tenant, {plant.agent: state}, {})
+    assert await plant.look() == "online"
+    await plant.pass_minutes(2)
+    assert await plant.look() == "online"
+    await plant.pass_minutes(1.5)
+    assert await plant.look() == "offline"
+
+
+async def test_who_is_locked_out_is_offline(plant: Plant) -> None:
+    """At once: nothing more is taken of it."""
+    await plant.send(1)
+    assert await plant.look() == "online"
+    async with plant.database.transaction() as tx:
+        await tx.execute("UPDATE agents SET state = 'retired' WHERE agent_uuid = %s", [plant.agent])
+    assert await plant.look() == "offline"
+
+
+async def test_one_that_is_healed_is_left_alone_for_a_while(plant: Plant) -> None:
+    """However often it comes back and falls silent: an agent that sends every ten minutes is no patient."""
+    healed = []
+    for _ in range(12):
+        await plant.send(len(healed) + 2)
+        await plant.look()
+        await plant.pass_minutes(8)
+        await plant.poll()
+        assert await plant.look() == "silent"
+        await plant.pass_minutes(3)
+        async with plant.database.transaction() as tx:
+            healed.append([one.heals for one in await presence.claim_silent(tx, most=10)])
+    assert sum(map(len, healed)) <= 3
+    assert healed[0] == [1]
+    async with plant.database.transaction() as tx:  # after months of it the numbers must still be some
+        await tx.execute("UPDATE agent_presence SET heals = 2000000, healed_at = now() - interval '1 hour'")
+        assert await presence.claim_silent(tx, most=10) == []
+
+
+async def test_what_agents_say_of_jobs_and_themselves_is_heard(plant: Plant) -> None:
+    """Answers count as data, logs as a sign of life."""
+    async with plant.database.transaction() as tx:
+        await presence.note(tx, plant.tenant, [plant.agent], data=False)
+    assert await plant.look() == "offline"
+    async with plant.database.transaction() as tx:
+        await presence.note(tx, plant.tenant, [plant.agent], data=True)
+    assert await plant.look() == "online"
