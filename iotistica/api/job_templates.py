@@ -20,7 +20,7 @@ READ = {"permission": "jobs.read"}
 WRITE = {"permission": "jobs.write"}
 
 
-class NewTemplate(msgspec.Struct, frozen=True, kw_only=True):
+class NewTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
     description: Text | None = None
     category: ShortName | None = None
@@ -30,7 +30,7 @@ class NewTemplate(msgspec.Struct, frozen=True, kw_only=True):
     is_active: bool = True
 
 
-class TemplateChange(msgspec.Struct, frozen=True, kw_only=True):
+class TemplateChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is absent stays as it is."""
 
     name: Name | UnsetType = UNSET

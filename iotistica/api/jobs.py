@@ -32,11 +32,11 @@ NAMED: Final = 10_000  # agents in one call; a fleet or a selector may have more
 Minutes = Annotated[int, Meta(ge=1, le=60 * 24 * 366)]
 
 
-class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scheduled_at: datetime
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A document, or a template, or one with the other merged into it; and whom it is for."""
 
     job_name: Name
@@ -92,7 +92,7 @@ class Statuses(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-class Why(msgspec.Struct, frozen=True, kw_only=True):
+class Why(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Text | None = None
     force: bool = False
     """Of a cancel: also for agents that have begun."""

@@ -22,7 +22,7 @@ from iotistica.storage.outbound import Outgoing
 FURTHEST: Final = timedelta(days=30)
 
 
-class NewUpdate(msgspec.Struct, frozen=True, kw_only=True):
+class NewUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[str, Meta(max_length=100)]
     """As `1.0.548`, or `latest`."""
     scheduled_time: datetime | None = None

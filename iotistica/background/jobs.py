@@ -1,13 +1,17 @@
 """Moves jobs on: a step of each rollout a second, notices to agents, and the end of those that say nothing."""
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Final
 from uuid import UUID
 
 from loguru import logger
 
+from iotistica.background.presence import lagging
 from iotistica.domain import notices, rollouts
 from iotistica.domain.ids import TenantId, agent_topic
 from iotistica.domain.jobs import Phase
@@ -15,6 +19,7 @@ from iotistica.domain.rollouts import Counts, Step
 from iotistica.errors import Full, Unavailable
 from iotistica.storage import outbound, timeline
 from iotistica.storage import rollouts as table
+from iotistica.storage.directory import Directory
 from iotistica.storage.outbound import Outgoing
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -24,20 +29,22 @@ from iotistica.supervise import Group, sleep
 
 EVERY: Final = 1.0  # seconds between steps
 SELDOM: Final = 5  # steps between looks for the silent, and for those that are back
-MOST: Final = 2000  # jobs in hand; later ones begin when these have ended
+MOST: Final = 20_000  # jobs in hand
+BUDGET: Final = 1.0  # seconds of steps in one turn, which every tenant's first job has a part of
 NOTICES: Final = 100  # in one transaction, each with its document twice
 PORTIONS: Final = 5  # of notices a second
 WAITING: Final = 2000  # messages of a tenant that wait for the broker: no more are added by us
 
 
-def follow(redis: Redis, database: Database) -> Group:
+def follow(redis: Redis, database: Database, directory: Directory) -> Group:
     """Do it every second, for every tenant."""
 
     async def run(stop: asyncio.Event) -> None:
-        turn = 0
+        turn, turns = 0, Turns()
         while not stop.is_set():
             try:
-                await move(redis, database, seldom=turn % SELDOM == 0)
+                late = await lagging(redis, directory) if turn % SELDOM == 0 else None
+                await move(redis, database, turns, lagging=late)
                 turn += 1
             except Unavailable as exc:
                 logger.bind(reason=str(exc)).debug("jobs are not moved on")
@@ -46,15 +53,45 @@ def follow(redis: Redis, database: Database) -> Group:
     return run
 
 
-async def move(redis: Redis, database: Database, *, seldom: bool = True) -> None:
-    """Do it once; raises `Unavailable`."""
-    if seldom:
-        await _give_up(database)
+class Turns:
+    """Whose turn it is: a job of each tenant, those first that have waited longest."""
+
+    def __init__(self) -> None:
+        self._stepped: dict[UUID, int] = {}
+        self._count = 0
+
+    def order(self, jobs: Iterable[tuple[UUID, TenantId]]) -> list[UUID]:
+        """The jobs in the order in which they are to be moved on."""
+        of: defaultdict[TenantId, list[UUID]] = defaultdict(list)
+        for job, tenant in jobs:
+            of[tenant].append(job)
+        self._stepped = {job: self._stepped[job] for some in of.values() for job in some if job in self._stepped}
+        lines = [sorted(some, key=self._last) for some in of.values()]
+        rows = [[job for job in row if job is not None] for row in zip_longest(*lines)]
+        return [job for row in rows for job in sorted(row, key=self._last)]
+
+    def _last(self, job: UUID) -> int:
+        return self._stepped.get(job, 0)
+
+    def took(self, job: UUID) -> None:
+        """Note that a job was moved on."""
+        self._count += 1
+        self._stepped[job] = self._count
+
+
+async def move(redis: Redis, database: Database, turns: Turns, *, lagging: Sequence[TenantId] | None = ()) -> None:
+    """Do it once; raises `Unavailable`. Who is silent is looked for unless `lagging` is None: never among those."""
+    if lagging is not None:
+        await _give_up(database, lagging)
     async with database.transaction() as tx:
         jobs = await table.unsettled(tx, most=MOST)
-    for job in jobs:
+    until = time.monotonic() + BUDGET
+    for job in turns.order(jobs):
         await _step(database, job)
-    for back in (False, True) if seldom else (False,):
+        turns.took(job)
+        if time.monotonic() > until:
+            break
+    for back in (False, True) if lagging is not None else (False,):
         await _notify(redis, database, back=back)
 
 
@@ -70,7 +107,10 @@ async def _step(database: Database, id_: UUID) -> None:
         released = await table.release(tx, job, counts, step.release)
         if step.abort is not None:
             await table.call_off(tx, job, step.abort)
-        if step.release or step.abort:
+        elif job.status in ("ABORTED", "CANCELED") and counts.waiting + counts.queued:
+            # An answer that was tried again as the job was called off, and did not see it.
+            await table.call_off(tx, job, job.reason or job.status.lower())
+        if step.release or step.abort or job.status in ("ABORTED", "CANCELED"):
             counts = await table.count(tx, job)
         status = _phase(job, counts, step)
         if (status, counts, step.pace.credit) != (job.status, job.counts, job.credit) or not counts.open:
@@ -92,9 +132,9 @@ def _phase(job: Unsettled, counts: Counts, step: Step) -> Phase:
     return "FAILED" if counts.failed or counts.timed_out or not counts.succeeded else "SUCCEEDED"
 
 
-async def _give_up(database: Database) -> None:
+async def _give_up(database: Database, lagging: Sequence[TenantId]) -> None:
     async with database.transaction() as tx:
-        for one in await table.give_up(tx):
+        for one in await table.give_up(tx, but=lagging):
             what = {"job": one.job_id, "name": one.job_name, "again": one.status == "QUEUED"}
             kind = "job.unbegun" if one.was == "QUEUED" else "job.timed_out"
             happened = Happening(agent=one.agent_uuid, at=datetime.now(UTC), kind=kind, details=what)

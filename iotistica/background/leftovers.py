@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from iotistica.domain import passwords
-from iotistica.storage import jobs, links, login_failures, logs, sessions, timeline
+from iotistica.storage import jobs, links, login_failures, logs, sessions, targets, timeline, updates
 from iotistica.storage.postgres import Database
 
 KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever
@@ -22,3 +22,6 @@ async def remove(database: Database, now: datetime) -> None:
         await logs.forget(tx, now)
     async with database.transaction() as tx:
         await jobs.forget(tx, before=now - timedelta(days=jobs.DAYS))
+    async with database.transaction() as tx:
+        await updates.forget(tx)
+        await targets.forget(tx)

@@ -51,7 +51,7 @@ async def run(
         async with (
             beside("rollups", rollups.follow(database, vitals.alarms, room)),
             beside("presence", presence.follow(redis, database, directory, silence)),
-            beside("jobs", jobs.follow(redis, database)),
+            beside("jobs", jobs.follow(redis, database, directory)),
         ):
             while not stop.is_set():
                 now = datetime.now(UTC)

@@ -7,10 +7,10 @@ import msgspec
 from msgspec import Meta
 
 FASTEST: Final = 60_000.0  # agents a minute, however much a rate has grown
-BURST: Final = 5.0  # seconds of a rate that may come at once, and one more: after a pause nothing is made up for
+BURST: Final = 5.0  # seconds of a rate that may come at once: after a pause nothing more is made up for
 
 
-class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a job reaches its agents; as it stands, all at once."""
 
     rate_per_minute: Annotated[float, Meta(gt=0, le=FASTEST)] | None = None
@@ -25,7 +25,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Agents that are offline come last."""
 
 
-class Abort(msgspec.Struct, frozen=True, kw_only=True):
+class Abort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Call it off once so many per cent of the agents that have ended failed, or said nothing."""
 
     on: Literal["failures", "silences", "either"] = "either"
@@ -117,7 +117,7 @@ def _earned(rollout: Rollout, counts: Counts, pace: Pace, now: datetime) -> floa
         return pace.credit
     per_second = rate(rollout, counts.succeeded)
     passed = max((now - pace.at).total_seconds(), 0.0)
-    return min(pace.credit + per_second * passed, 1 + per_second * BURST)
+    return min(pace.credit + per_second * passed, max(1.0, per_second * BURST))
 
 
 def _may_come(counts: Counts) -> int:
@@ -129,6 +129,8 @@ def _may_come(counts: Counts) -> int:
 
 
 def _lost_canaries(rollout: Rollout, counts: Counts) -> str | None:
+    if rollout.canary and not counts.canaries and not counts.ended + counts.queued + counts.in_progress:
+        return "no canary is left: all of them were canceled"
     best = counts.canaries - counts.canaries_lost
     if not counts.canaries_lost or best * 100 >= rollout.canary_success_percent * counts.canaries:
         return None

@@ -28,7 +28,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CLAIM: Final = """
-UPDATE agent_job_status s SET status = 'IN_PROGRESS', started_at = now(), last_updated_at = now()
+UPDATE agent_job_status s
+SET status = 'IN_PROGRESS', started_at = now(), last_updated_at = now(), claim_token = %(token)s
 FROM job_executions e
 WHERE e.job_id = s.job_id AND s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.job_id = (
     SELECT q.job_id FROM agent_job_status q JOIN job_executions x USING (job_id)
@@ -39,9 +40,23 @@ RETURNING s.job_id, e.job_name, e.job_document, e.timeout_minutes, s.execution_n
 """
 
 
-async def claim(tx: Tx, tenant: TenantId, agent: UUID) -> Claimed | None:
-    """Take the oldest job that waits for an agent; of many callers at once one gets it."""
-    found = await row_as(tx, Claimed, CLAIM, {"tenant": tenant, "agent": agent})
+CLAIMED: Final = """
+SELECT s.job_id, e.job_name, e.job_document, e.timeout_minutes, s.execution_number, s.queued_at, s.started_at
+FROM agent_job_status s JOIN job_executions e USING (job_id)
+WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.status = 'IN_PROGRESS'
+  AND s.claim_token = %(token)s AND s.started_at > now() - interval '60 seconds' ORDER BY s.started_at DESC LIMIT 1
+"""
+
+
+async def claim(tx: Tx, tenant: TenantId, agent: UUID, *, token: str | None = None) -> Claimed | None:
+    """Take the oldest job that waits for an agent; of many callers at once one gets it.
+
+    A question with the `token` of one within the last minute is the same one, and gets the same job.
+    """
+    parameters = {"tenant": tenant, "agent": agent, "token": token}
+    if token is not None and (before := await row_as(tx, Claimed, CLAIMED, parameters)) is not None:
+        return before
+    found = await row_as(tx, Claimed, CLAIM, parameters)
     if found is not None:
         details = {"job": found.job_id, "name": found.job_name, "execution": found.execution_number}
         happened = Happening(agent=agent, at=found.started_at, kind="job.started", details=details)
@@ -56,10 +71,13 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     retries: int
     retry_delay_seconds: int
+    is_between: bool
+    """An execution has ended, and the agent has not heard of the next one."""
 
 
 LOCK: Final = """
-SELECT s.status, s.execution_number, e.job_name, e.status AS phase, e.retries, e.retry_delay_seconds
+SELECT s.status, s.execution_number, e.job_name, e.status AS phase, e.retries, e.retry_delay_seconds,
+       s.status = 'QUEUED' AND s.execution_number > 1 AND s.notified_at IS NULL AS is_between
 FROM agent_job_status s JOIN job_executions e USING (job_id)
 WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.job_id = %(job)s AND s.released_at IS NOT NULL
 FOR UPDATE OF s
@@ -78,6 +96,16 @@ SET status = %(status)s, last_updated_at = %(at)s, execution_number = execution_
     status_details = coalesce(%(details)s::jsonb, status_details)
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND job_id = %(job)s
 """
+# An end that is told again may say what the first one did not.
+COMPLETE: Final = """
+UPDATE agent_job_status
+SET exit_code = coalesce(exit_code, %(exit_code)s), stdout = coalesce(stdout, %(stdout)s),
+    stderr = coalesce(stderr, %(stderr)s), reason = coalesce(reason, %(reason)s),
+    executed_steps = coalesce(executed_steps, %(executed_steps)s),
+    failed_step = coalesce(failed_step, %(failed_step)s),
+    status_details = coalesce(status_details, %(details)s::jsonb)
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND job_id = %(job)s
+"""
 UNSETTLE: Final = """
 UPDATE job_executions SET is_settled = false WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND is_settled
 """
@@ -94,15 +122,17 @@ async def answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: Answer,
         raise NotFound
     if said.execution_number not in (None, old.execution_number):
         raise Conflict(f"execution {said.execution_number} is over; now it is number {old.execution_number}")
+    if said.execution_number is None and old.is_between and said.status != "SUCCEEDED":
+        return old.status  # it says again how the last execution went
     if not rules.moved(old.status, said.status):
         if old.status == said.status:
+            await tx.execute(COMPLETE, key | _facts(said))
             return old.status
         raise Conflict(f"this job has ended for this agent: {old.status}")
     can_again = old.phase in ("IN_PROGRESS", "PAUSED") and old.status in rules.OPEN
     again = can_again and rules.is_tried_again(said.status, old.execution_number, old.retries)
     status: Status = "QUEUED" if again else said.status
-    facts = msgspec.structs.asdict(said) | {"status": status, "at": at, "again": again}
-    facts["details"] = None if said.details is None else msgspec.json.encode(said.details).decode()
+    facts = _facts(said) | {"status": status, "at": at, "again": again}
     await tx.execute(MOVE, key | facts | {"ended": status not in rules.OPEN, "delay": old.retry_delay_seconds})
     if old.status not in rules.OPEN:
         await tx.execute(UNSETTLE, key)
@@ -112,6 +142,22 @@ async def answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: Answer,
         details |= {"late": True} if old.status not in rules.OPEN else {}
         await timeline.add(tx, tenant, [Happening(agent=agent, at=at, kind=kind, details=details)])
     return status
+
+
+def _facts(said: Answer) -> dict[str, Any]:
+    details = None if said.details is None else msgspec.json.encode(said.details).decode()
+    return msgspec.structs.asdict(said) | {"details": details}
+
+
+END: Final = """
+UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND status IN ('QUEUED', 'IN_PROGRESS')
+"""
+
+
+async def end_all(tx: Tx, tenant: TenantId, agent: UUID, *, reason: str) -> None:
+    """End the jobs of an agent that can answer none any more."""
+    await tx.execute(END, {"tenant": tenant, "agent": agent, "reason": reason})
 
 
 class AgentJob(msgspec.Struct, frozen=True, kw_only=True):

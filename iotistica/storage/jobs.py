@@ -164,7 +164,7 @@ WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
 # A pause is not the agents' silence: they are told anew, and have their time from then.
 TELL: Final = """
-UPDATE agent_job_status SET released_at = greatest(released_at, now()), notified_at = NULL
+UPDATE agent_job_status SET notified_at = NULL
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED' AND released_at IS NOT NULL
 """
 CANCEL: Final = """
@@ -182,8 +182,20 @@ async def order(
     What agents have begun goes on, unless a cancel is by `force`.
     """
     old = await get(tx, tenant, job, locked=True)
+    if what == "cancel" and force and old.status in ("ABORTED", "CANCELED"):
+        asked = {
+            "tenant": tenant,
+            "job": job,
+            "force": True,
+            "agent": None,
+            "reason": reason or "nobody waits for it",
+        }
+        await tx.execute(CANCEL, asked)
+        await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"force": True})
+        return old
     if old.status not in _FROM[what]:
-        raise Conflict(f"this job is {old.status}; {what} works on {' or '.join(_FROM[what])}")
+        hint = "; force=true ends it for those that have begun" if what == "cancel" and old.counts.open else ""
+        raise Conflict(f"this job is {old.status}; {what} works on {' or '.join(_FROM[what])}{hint}")
     parameters = {
         "tenant": tenant,
         "job": job,
@@ -220,7 +232,9 @@ async def delete(tx: Tx, tenant: TenantId, job: UUID, *, by: Actor) -> None:
     """Forget a job that has ended; raises `NotFound` and `Conflict`."""
     old = await get(tx, tenant, job, locked=True)
     if old.status in _FROM["cancel"] or old.counts.in_progress:
-        raise Conflict(f"this job is {old.status} and {old.counts.in_progress} agents work on it: cancel it first")
+        raise Conflict(
+            f"this job is {old.status} and {old.counts.in_progress} agents work on it: cancel it with force first"
+        )
     await tx.execute(DELETE, {"tenant": tenant, "job": job})
     await audit.record(
         tx, tenant, by, "job.deleted", ("job", job), before={"name": old.job_name, "status": old.status}

@@ -26,24 +26,26 @@ class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
     credit: float
     paced_at: datetime | None
     counts: Counts
+    reason: str | None
     now: datetime
 
 
 IDS: Final = """
-SELECT job_id FROM job_executions
+SELECT job_id, tenant_id FROM job_executions
 WHERE NOT is_settled AND (status <> 'QUEUED' OR scheduled_at IS NULL OR scheduled_at <= now())
 ORDER BY queued_at LIMIT %(most)s
 """
 
 
-async def unsettled(tx: Tx, *, most: int) -> list[UUID]:
-    """The ids of jobs that are under way, the oldest first."""
+async def unsettled(tx: Tx, *, most: int) -> list[tuple[UUID, TenantId]]:
+    """The jobs that are under way and whose they are, the oldest first."""
     cursor = await tx.execute(IDS, {"most": most})
-    return [row[0] for row in await cursor.fetchall()]
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
 LOCKED: Final = """
-SELECT job_id, tenant_id, job_name, status, policy, credit, paced_at, counts, now() AS now FROM job_executions
+SELECT job_id, tenant_id, job_name, status, policy, credit, paced_at, counts, reason, now() AS now
+FROM job_executions
 WHERE job_id = %(job)s AND NOT is_settled FOR UPDATE SKIP LOCKED
 """
 
@@ -176,12 +178,13 @@ FROM (
     SELECT q.job_id, q.agent_uuid, q.status AS was, e.job_name, e.start_timeout_minutes, e.timeout_minutes,
            e.retry_delay_seconds,
            q.execution_number <= e.retries AND e.status IN ('IN_PROGRESS', 'PAUSED') AS again
-    FROM agent_job_status q JOIN job_executions e USING (job_id), (SELECT since FROM presence_watch) w
-    WHERE (q.status = 'IN_PROGRESS'
+    FROM agent_job_status q JOIN job_executions e USING (job_id),
+         (SELECT since FROM presence_watch WHERE looked_at > now() - interval '30 seconds') w
+    WHERE q.tenant_id <> ALL(%(but)s) AND ((q.status = 'IN_PROGRESS'
            AND greatest(q.started_at, w.since) < now() - make_interval(mins => e.timeout_minutes))
        OR (q.status = 'QUEUED' AND e.status = 'IN_PROGRESS'
            AND greatest(q.notified_at, w.since) < now() - make_interval(mins => e.start_timeout_minutes)
-           AND q.notified_at IS NOT NULL)
+           AND q.notified_at IS NOT NULL))
     LIMIT %(most)s FOR UPDATE OF q SKIP LOCKED
 ) l
 WHERE s.job_id = l.job_id AND s.agent_uuid = l.agent_uuid
@@ -189,9 +192,12 @@ RETURNING s.job_id, s.tenant_id, s.agent_uuid, l.job_name, s.status, l.was
 """
 
 
-async def give_up(tx: Tx) -> list[GivenUp]:
-    """Give up agents that took too long; those with tries left begin anew."""
-    return await rows_as(tx, GivenUp, GIVE_UP, {"most": MOST})
+async def give_up(tx: Tx, *, but: Sequence[TenantId]) -> list[GivenUp]:
+    """Give up agents that took too long; those with tries left begin anew.
+
+    None of the tenants whose messages wait (`but`): they may have answered.
+    """
+    return await rows_as(tx, GivenUp, GIVE_UP, {"most": MOST, "but": list(but)})
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

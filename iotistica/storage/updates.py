@@ -118,18 +118,31 @@ END: Final = """
 UPDATE agent_updates u SET status = n.status, is_open = false, changed_at = now()
 FROM (
     SELECT o.update_id,
-           CASE WHEN a.agent_version = o.version THEN 'succeeded'
+           CASE WHEN a.agent_version = o.version AND o.from_version IS DISTINCT FROM o.version THEN 'succeeded'
+                WHEN w.looked_at < now() - interval '30 seconds' OR w.since > now() - interval '5 minutes' THEN NULL
                 WHEN o.status = 'started' AND o.changed_at < now() - %(longest)s THEN 'timed_out'
                 WHEN o.status IN ('commanded', 'received') AND o.expires_at < now() THEN 'expired'
                 WHEN o.status = 'scheduled' AND coalesce(o.scheduled_at, o.changed_at) < now() - %(late)s
                     THEN 'timed_out' END AS status
-    FROM agent_updates o JOIN agents a USING (tenant_id, agent_uuid) WHERE o.is_open
+    FROM agent_updates o JOIN agents a USING (tenant_id, agent_uuid), presence_watch w WHERE o.is_open
 ) n
 WHERE u.update_id = n.update_id AND u.is_open AND n.status IS NOT NULL
 RETURNING u.agent_uuid, u.tenant_id, u.version, u.status
 """
 
 
+DAYS: Final = 365  # kept after they ended
+FORGET: Final = """
+DELETE FROM agent_updates WHERE update_id = ANY(ARRAY(
+    SELECT update_id FROM agent_updates WHERE NOT is_open AND changed_at < now() - %(age)s LIMIT 1000))
+"""
+
+
+async def forget(tx: Tx) -> None:
+    """Forget some of those that ended long ago."""
+    await tx.execute(FORGET, {"age": timedelta(days=DAYS)})
+
+
 async def end(tx: Tx) -> list[Ended]:
-    """End those whose agent reports the version, and those that took too long."""
+    """End those whose agent reports the version, and those that took too long while the platform took messages."""
     return await rows_as(tx, Ended, END, {"longest": LONGEST, "late": LONGEST + timedelta(days=1)})

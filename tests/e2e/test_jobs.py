@@ -361,3 +361,94 @@ def test_a_job_waits_for_its_time(server: Served, manager: httpx.Client, device:
     with psycopg.connect(server.runtime().database_url) as owner:
         owner.execute("UPDATE job_executions SET scheduled_at = now() WHERE job_id = %s", [made["job_id"]])
     assert taken(device)["job_id"] == made["job_id"]
+
+
+def test_an_end_that_is_told_again_is_the_end_of_the_same_execution(manager: httpx.Client, device: Device) -> None:
+    """A broker delivers again, a client repeats its call: no try is lost by it, and what was left out is added."""
+    made = execute(manager, device, retries=1, retry_delay_seconds=60)
+    id_ = taken(device)["job_id"]
+    assert say(device, id_, "FAILED", reason="no disk").json()["status"] == "QUEUED"
+    assert say(device, id_, "FAILED").json()["status"] == "QUEUED"
+    assert say(device, id_, "IN_PROGRESS").json()["status"] == "QUEUED"
+    found = of(manager, device, made)
+    assert (found["status"], found["execution_number"]) == ("QUEUED", 2)
+    assert say(device, id_, "SUCCEEDED").json()["status"] == "SUCCEEDED"  # the first one did it after all
+    assert say(device, id_, "SUCCEEDED", exit_code=0, stdout="done").status_code == 200
+    found = of(manager, device, made)
+    assert (found["exit_code"], found["stdout"]) == (0, "done")
+
+
+def test_a_question_that_comes_again_gets_the_same_job(manager: httpx.Client, device: Device) -> None:
+    """By its token; another one gets the next job."""
+    first, second = execute(manager, device, job_name="one"), execute(manager, device, job_name="two")
+    for made in (first, second):
+        until(lambda: of(manager, device, made)["released_at"])  # noqa: B023 called at once
+    with device.connect() as client:
+        client.subscribe(f"{device.topic}/jobs/start-next/accepted")
+        answers = []
+        for token in ("a", "a", "b"):
+            client.publish(f"{device.topic}/jobs/start-next", json.dumps({"clientToken": token}).encode())
+            (accepted,) = (json.loads(content) for content in client.messages(1))
+            answers.append(accepted["execution"]["jobId"])
+    assert answers == [first["job_id"], first["job_id"], second["job_id"]]
+
+
+def test_who_is_locked_out_holds_up_no_rollout(manager: httpx.Client, devices: list[Device]) -> None:
+    """Its jobs end at once; a rollout whose only canary it was is called off."""
+    made = execute(manager, *devices, rollout={"canary": 1})
+    rows = f"/jobs/executions/{made['job_id']}/agents"
+    canary = next(row for row in manager.get(rows).json()["device_statuses"] if row["is_canary"])["agent_uuid"]
+    assert manager.post(f"/agents/{canary}/revoke").status_code == 200
+    found = manager.get(f"/agents/{canary}/jobs/{made['job_id']}").json()
+    assert (found["status"], found["reason"]) == ("CANCELED", "the agent was revoked")
+    assert "canary" in reaches(manager, made, "ABORTED")["reason"]
+
+
+def test_a_word_that_is_misspelt_drops_no_safety_net(manager: httpx.Client, device: Device) -> None:
+    """The path of what nobody knows is named, and no job is made."""
+    for wrong, path in (
+        ({"aborts": []}, "aborts"),
+        ({"rollout": {"rate": 5}}, "rollout.rate"),
+        ({"abort": [{"percent": 5, "minimum": 1}]}, "abort[0].minimum"),
+        ({"timeout_minute": 5}, "timeout_minute"),
+    ):
+        body = {"job_name": "x", "job_document": {}, "target_agents": [device.uuid]} | wrong
+        answer = manager.post("/jobs/execute", json=body)
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, path), answer.text
+    empty = manager.post("/jobs/execute")
+    assert (empty.status_code, "a JSON body is needed" in empty.text) == (400, True)
+    assert manager.get(f"/agents/{device.uuid}/jobs").json()["jobs"] == []
+
+
+def test_the_platforms_own_absence_is_no_silence(server: Served, manager: httpx.Client, device: Device) -> None:
+    """Whoever takes over first finds out since when anybody listens."""
+    made = execute(manager, device, timeout_minutes=1)
+    taken(device)
+    with psycopg.connect(server.runtime().database_url) as owner:
+        owner.execute("UPDATE presence_watch SET looked_at = now() - interval '10 minutes'")
+        owner.execute("UPDATE agent_job_status SET started_at = now() - interval '9 minutes'")
+        # The look of a second later resets `since`; a step that did not wait for it would give the agent up.
+    until(lambda: _looked(server), what="presence was looked at")
+    assert of(manager, device, made)["status"] == "IN_PROGRESS"
+
+
+def _looked(server: Served) -> bool:
+    with psycopg.connect(server.runtime().database_url) as owner:
+        row = owner.execute("SELECT since > now() - interval '1 minute' FROM presence_watch").fetchone()
+    return bool(row and row[0])
+
+
+def test_an_aborted_job_is_given_up_by_force(manager: httpx.Client, devices: list[Device]) -> None:
+    """So that it can be forgotten; without force it says how."""
+    rule = [{"on": "failures", "percent": 50}]
+    made = execute(manager, *devices, abort=rule)
+    first, second = taken(devices[0]), taken(devices[1])
+    assert say(devices[0], first["job_id"], "FAILED").status_code == 200
+    reaches(manager, made, "ABORTED")
+    path = f"/jobs/executions/{made['job_id']}/cancel"
+    refused = manager.post(path)
+    assert (refused.status_code, "force" in refused.text) == (409, True)
+    assert manager.post(path, json={"force": True}).json()["status"] == "ABORTED"
+    assert of(manager, devices[1], made)["status"] == "CANCELED"
+    assert say(devices[1], second["job_id"], "SUCCEEDED").status_code == 409
+    until(lambda: manager.delete(f"/jobs/{made['job_id']}").status_code == 204)

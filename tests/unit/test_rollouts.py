@@ -4,12 +4,15 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iotistica.background.jobs import Turns
 from iotistica.domain import rollouts
+from iotistica.domain.ids import TenantId
 from iotistica.domain.rollouts import BURST, Abort, Counts, Pace, Policy, Rollout
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -171,7 +174,7 @@ def test_after_a_pause_nothing_is_made_up_for() -> None:
     """A platform that was away for an hour does not tell an hour's worth of agents at once."""
     rule, counts = policy(rate_per_minute=600), Counts(waiting=10_000)
     step = rollouts.step(rule, counts, Pace(0, BEGIN), BEGIN + timedelta(hours=1), most=500)
-    assert step.release == 10 * BURST + 1
+    assert step.release == 10 * BURST
     backwards = rollouts.step(rule, counts, Pace(0, BEGIN), BEGIN - timedelta(hours=1), most=500)
     assert backwards.release == 0
 
@@ -219,9 +222,41 @@ def test_no_rollout_breaks_its_own_rules(
     if first and others:
         assert all(agent.told is not None and agent.status(min(others)) != "in_progress" for agent in first)
     if rate is not None and growth == 1:
-        per_second, room = rate / 60, 1 + rate / 60 * BURST
+        per_second, room = rate / 60, max(1.0, rate / 60 * BURST)
         for at, (begin, _) in enumerate(done.releases):
             for to in range(at, len(done.releases)):
                 end = done.releases[to][0]
                 told = sum(number for _, number in done.releases[at : to + 1])
                 assert told <= room + per_second * (end - begin) + 1e-6
+
+
+def test_a_rollout_without_a_canary_left_is_called_off() -> None:
+    """Nobody can tell any more whether the rest may follow."""
+    step = rollouts.step(policy(canary=2), Counts(waiting=5, canceled=2), Pace(1, BEGIN), BEGIN, most=500)
+    assert (step.release, step.abort) == (0, "no canary is left: all of them were canceled")
+
+
+def test_every_tenant_has_its_turn() -> None:
+    """One with a thousand jobs comes to its second when the others have had their first."""
+    turns = Turns()
+    many, one = [(uuid4(), TenantId("a")) for _ in range(1000)], (uuid4(), TenantId("b"))
+    assert one[0] in turns.order([*many, one])[:2]
+    seen = set()
+    for _ in range(500):  # two jobs a turn
+        for job in turns.order([*many, one])[:2]:
+            turns.took(job)
+            seen.add(job)
+    assert len(seen) == 501, "each turn moves on another one of the thousand"
+    few = [(uuid4(), TenantId(str(n))) for n in range(10)]
+    moved = set()
+    for _ in range(3):  # four of ten a turn
+        for job in turns.order(few)[:4]:
+            turns.took(job)
+            moved.add(job)
+    assert len(moved) == 10, "and of many tenants those first that have waited longest"
+
+
+def test_a_canary_that_succeeded_and_is_gone_calls_nothing_off() -> None:
+    """Its agent was deleted; the rest has been told already."""
+    counts = Counts(waiting=5, succeeded=3)
+    assert rollouts.step(policy(canary=1), counts, Pace(1, BEGIN), BEGIN, most=500).abort is None
