@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from iotistica.api.given import Call, Data, Here
 from iotistica.api.guard import tenant_of
-from iotistica.api.targets import TargetView, change
+from iotistica.api.versions import TargetView, change
 from iotistica.domain import secrets
 from iotistica.domain import targets as rules
 from iotistica.domain.ids import TenantId
@@ -24,7 +24,7 @@ Body = JSONBody[dict[str, Any]]
 
 
 class Apps(msgspec.Struct, frozen=True, kw_only=True):
-    """The apps of the newest version, secrets masked; null takes away what the fleet has."""
+    """The apps of a target, secrets masked; null takes away what the fleet has."""
 
     apps: dict[str, Any]
     count: int
@@ -34,21 +34,26 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
     """The routes of the apps of agents, or of fleets."""
     read, write = {"permission": "targets.read"}, {"permission": "targets.write"}
 
-    async def newest(database: Database, tenant: TenantId, subject: UUID) -> dict[str, Any]:
+    async def own(database: Database, tenant: TenantId, subject: UUID, draft: bool) -> dict[str, Any]:
         async with database.transaction(tenant) as tx:
             head = await targets.head(tx, tenant, Subject(kind, subject))
-            return (await targets.target_of(tx, tenant, Subject(kind, subject), head.latest)).apps
+            version = head.latest if draft else head.deployed
+            return (await targets.target_of(tx, tenant, Subject(kind, subject), version)).apps
 
     @get("/{subject:uuid}/apps", opt=read)
-    async def list_apps(request: Call, database: Data, subject: FromPath[UUID]) -> Apps:
-        """The apps of the newest version by their ids, a draft or not."""
-        apps = await newest(database, tenant_of(request), subject)
+    async def list_apps(
+        request: Call, database: Data, subject: FromPath[UUID], draft: FromQuery[bool] = False
+    ) -> Apps:
+        """The apps of its own target by their ids; with `draft` those of the newest version."""
+        apps = await own(database, tenant_of(request), subject, draft)
         return Apps(apps=secrets.mask(apps), count=len(apps))
 
     @get("/{subject:uuid}/apps/{app:str}", opt=read)
-    async def get_app(request: Call, database: Data, subject: FromPath[UUID], app: FromPath[str]) -> dict[str, Any]:
+    async def get_app(
+        request: Call, database: Data, subject: FromPath[UUID], app: FromPath[str], draft: FromQuery[bool] = False
+    ) -> dict[str, Any]:
         """One app, secrets masked."""
-        found: dict[str, Any] = secrets.mask(_app(await newest(database, tenant_of(request), subject), app))
+        found: dict[str, Any] = secrets.mask(_app(await own(database, tenant_of(request), subject, draft), app))
         return found
 
     @post("/{subject:uuid}/apps", opt=write, status_code=200)
@@ -121,7 +126,7 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             own = _numbered(service)
             if str(data.get("serviceId", service)) != service:
                 raise Invalid(f"the service says that it is {data['serviceId']!r}", "serviceId")
-            services = whole["services"]
+            services = whole.get("services", [])
             known = [str(one["serviceId"]) for one in services]
             entry = data | {"serviceId": own}
             at = known.index(service) if service in known else len(known)
@@ -143,8 +148,9 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
         def edit(old: Target) -> Target:
             whole = _app(old.apps, app)
-            rest = [one for one in whole["services"] if str(one["serviceId"]) != service]
-            if len(rest) == len(whole["services"]):
+            services = whole.get("services", [])
+            rest = [one for one in services if str(one["serviceId"]) != service]
+            if len(rest) == len(services):
                 raise NotFound
             return _with_app(old, app, whole | {"services": rest})
 

@@ -9,7 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from iotistica.api.given import Call, Data, Here
 from iotistica.api.guard import tenant_of
-from iotistica.api.targets import TargetView, change
+from iotistica.api.versions import TargetView, change
 from iotistica.domain import secrets
 from iotistica.domain import targets as rules
 from iotistica.domain.ids import TenantId
@@ -45,10 +45,10 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/{agent:uuid}/devices", opt={"permission": "targets.read"})
 async def list_endpoints(
-    request: Call, database: Data, agent: FromPath[UUID], protocol: Protocol = None
+    request: Call, database: Data, agent: FromPath[UUID], protocol: Protocol = None, draft: FromQuery[bool] = False
 ) -> Endpoints:
-    """The endpoints of the newest version, with those that come from the agent's fleet."""
-    own, fleet = await _targets(database, tenant_of(request), agent)
+    """The endpoints that the agent is told, its fleet's among them; with `draft` those of its newest version."""
+    own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     views = [
         EndpointView(endpoint=secrets.mask(endpoint), source=_source(endpoint, own, fleet))
         for endpoint in rules.inherited(fleet, own).config.get("endpoints") or ()
@@ -58,9 +58,11 @@ async def list_endpoints(
 
 
 @get("/{agent:uuid}/devices/{name:str}", opt={"permission": "targets.read"})
-async def get_endpoint(request: Call, database: Data, agent: FromPath[UUID], name: FromPath[str]) -> EndpointView:
+async def get_endpoint(
+    request: Call, database: Data, agent: FromPath[UUID], name: FromPath[str], draft: FromQuery[bool] = False
+) -> EndpointView:
     """One endpoint."""
-    own, fleet = await _targets(database, tenant_of(request), agent)
+    own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     for endpoint in rules.inherited(fleet, own).config.get("endpoints") or ():
         if endpoint["name"] == name:
             return EndpointView(endpoint=secrets.mask(endpoint), source=_source(endpoint, own, fleet))
@@ -79,7 +81,7 @@ async def add_endpoint(
 ) -> Response[TargetView] | Validated:
     """Add an endpoint to the agent's own target; 409 if there is one of that name."""
     endpoint = rules.checked_endpoint(data, "")
-    own, fleet = await _targets(database, tenant_of(request), agent)
+    own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     names = [one["name"] for one in _endpoints(own) + _endpoints(fleet)]
     if endpoint["name"] in names:
         raise Conflict(f"there is an endpoint {endpoint['name']!r} already: PUT or PATCH changes it")
@@ -129,7 +131,7 @@ async def patch_endpoint(
         base = old or {
             key: inherited[key] for key in ("uuid", "name", "protocol") if inherited and key in inherited
         }
-        return rules.inherited(Target(apps=base, config={}), Target(apps=data, config={})).apps
+        return rules.joined(base, data)
 
     return await _replaced(request, database, site, agent, name, edit, draft)
 
@@ -171,10 +173,14 @@ async def _replaced(
     return await change(request, database, site, Subject("agent", agent), whole, draft=draft)
 
 
-async def _targets(database: Database, tenant: TenantId, agent: UUID) -> tuple[Target, Target]:
-    """The newest of the agent's own, and the one of its fleet that is deployed; sealed. Raises `NotFound`."""
+async def _targets(
+    database: Database, tenant: TenantId, agent: UUID, *, draft: bool = False
+) -> tuple[Target, Target]:
+    """The agent's own target, deployed or the newest, and that of its fleet; sealed. Raises `NotFound`."""
     async with database.transaction(tenant) as tx:
         found = await targets.sources(tx, tenant, agent)
+        if not draft:
+            return found.own, found.fleet
         whose = Subject("agent", agent)
         head = await targets.head(tx, tenant, whose)
         return await targets.target_of(tx, tenant, whose, head.latest), found.fleet

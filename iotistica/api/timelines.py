@@ -44,8 +44,8 @@ async def get_timeline(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Timeline:
-    """What happened to an agent within 90 days, the newest first; `kind` names some kinds, by commas."""
-    tenant, kinds = tenant_of(request), kind.split(",") if kind else None
+    """What happened to an agent within 90 days, the newest first; `kind` names kinds or groups, by commas."""
+    tenant, kinds = tenant_of(request), [word.strip() for word in kind.split(",")] if kind else None
     before = older.parse(cursor)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:

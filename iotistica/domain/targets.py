@@ -11,6 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 
 from iotistica.domain import documents
+from iotistica.domain.documents import SEALED
 from iotistica.domain.secrets import has_seal
 from iotistica.errors import Invalid
 
@@ -42,10 +43,12 @@ def checked(apps: Any, config: Any) -> Target:
     """A target as it is kept: apps by id, endpoints with their uuids; raises `Invalid` with the fault's path."""
     if not isinstance(config, dict):
         raise Invalid("config is an object", "config")
+    if documents.is_large([apps, config]):
+        raise Invalid(f"more than {documents.VALUES} values")
     target = Target(apps=_apps(apps), config=_config(config))
     whole = msgspec.to_builtins(target)
     if has_seal(whole):
-        raise Invalid(f"{documents.SEALED!r} is no key of a target")
+        raise Invalid(f"{SEALED!r} is no key of a target")
     if documents.clean(whole) != whole:
         raise Invalid(f"text without NUL, numbers of 64 bits, at most {documents.DEEPEST} levels")
     if len(msgspec.json.encode(whole)) > SIZE:
@@ -79,20 +82,22 @@ def checked_app(id_: str, app: Any) -> Json:
         raise Invalid("an app is an object", path)
     if str(app.get("appId", id_)) != id_:
         raise Invalid(f"the app says that it is {app['appId']!r}", f"{path}.appId")
-    whole: Json = {"appId": int(id_) if id_.isdecimal() and len(id_) < 16 else id_, "appName": id_} | app
-    _check_text(whole["appName"], f"{path}.appName")
-    services = whole.setdefault("services", [])
-    if not isinstance(services, list) or len(services) > SERVICES:
-        raise Invalid(f"services is a list of at most {SERVICES}", f"{path}.services")
-    whole["services"] = [_service(s, f"{path}.services[{n}]", n, whole) for n, s in enumerate(services)]
-    _check_unique(whole["services"], "serviceId", f"{path}.services")
+    whole: Json = {"appId": int(id_) if id_.isdecimal() and len(id_) < 16 else id_} | app
+    if "appName" in whole:
+        _check_text(whole["appName"], f"{path}.appName")
+    if "services" in whole:
+        services = whole["services"]
+        if not isinstance(services, list) or len(services) > SERVICES:
+            raise Invalid(f"services is a list of at most {SERVICES}", f"{path}.services")
+        whole["services"] = [_service(s, f"{path}.services[{n}]", n) for n, s in enumerate(services)]
+        _check_unique(whole["services"], "serviceId", f"{path}.services")
     return whole
 
 
-def _service(service: Any, path: str, number: int, app: Json) -> Json:
+def _service(service: Any, path: str, number: int) -> Json:
     if not isinstance(service, dict):
         raise Invalid("a service is an object", path)
-    whole = {"serviceId": number + 1, "appId": app["appId"], "appName": app["appName"]} | service
+    whole: Json = {"serviceId": number + 1} | service
     if not isinstance(whole["serviceId"], (int, str)) or isinstance(whole["serviceId"], bool):
         raise Invalid("serviceId is a number or a text", f"{path}.serviceId")
     _check_text(whole.setdefault("serviceName", str(whole["serviceId"])), f"{path}.serviceName")
@@ -152,15 +157,14 @@ def checked_endpoint(endpoint: Any, path: str) -> Json:
         raise Invalid("an endpoint is an object", path)
     at = f"{path}." if path else ""
     _check_text(endpoint.get("name"), f"{at}name")
-    named: Json = {"uuid": str(uuid5(NAMESPACE_URL, f"endpoint:{endpoint['name']}")), "enabled": True}
-    whole = named | endpoint
+    whole: Json = {"uuid": str(uuid5(NAMESPACE_URL, f"endpoint:{endpoint['name']}"))} | endpoint
     try:
         whole["uuid"] = str(UUID(whole["uuid"]))
     except (ValueError, AttributeError, TypeError):
         raise Invalid("not a UUID", f"{at}uuid") from None
     if not isinstance(whole.get("protocol"), str) or not _PROTOCOL.fullmatch(whole["protocol"]):
         raise Invalid("protocol is modbus, opcua, mqtt, bacnet, snmp or another word of this kind", f"{at}protocol")
-    if not isinstance(whole["enabled"], bool):
+    if not isinstance(whole.get("enabled", True), bool):
         raise Invalid("enabled is true or false", f"{at}enabled")
     for name in ("pollInterval", "poll_interval"):
         interval = whole.get(name, POLL_MS[0])
@@ -168,7 +172,7 @@ def checked_endpoint(endpoint: Any, path: str) -> Json:
             raise Invalid("a number of milliseconds", f"{at}{name}")
         if not POLL_MS[0] <= interval <= POLL_MS[1]:
             raise Invalid(f"milliseconds, {POLL_MS[0]} to {POLL_MS[1]}", f"{at}{name}")
-    if not isinstance(whole.setdefault("connection", {}), dict):
+    if not isinstance(whole.get("connection", {}), dict):
         raise Invalid("connection is an object", f"{at}connection")
     for name in ("dataPoints", "data_points", "registers"):
         points = whole.get(name, [])
@@ -195,19 +199,33 @@ def inherited(fleet: Target, own: Target) -> Target:
 
     Objects are joined key by key, endpoints by uuid or else by name, other lists replaced; null takes away.
     """
-    return Target(apps=_joined(fleet.apps, own.apps), config=_joined(fleet.config, own.config))
+    config, endpoints = joined(fleet.config, own.config), own.config.get("endpoints")
+    if isinstance(endpoints, list):
+        endpoints = _endpoints(fleet.config.get("endpoints") or [], endpoints)
+    else:
+        endpoints = config.get("endpoints")
+    if endpoints is not None:
+        config["endpoints"] = [{"enabled": True, "connection": {}} | endpoint for endpoint in endpoints]
+    apps = {id_: _whole_app(id_, app) for id_, app in joined(fleet.apps, own.apps).items()}
+    return Target(apps=apps, config=config)
 
 
-def _joined(base: Json, top: Json) -> Json:
+def _whole_app(id_: str, app: Json) -> Json:
+    """An app with what is left out of it, which neither the fleet's nor the agent's own says."""
+    whole: Json = {"appName": id_, "services": []} | app
+    names = {"appId": whole["appId"], "appName": whole["appName"]}
+    return whole | {"services": [names | service for service in whole["services"]]}
+
+
+def joined(base: Json, top: Json) -> Json:
+    """One object on top of another, key by key; null takes away."""
     whole = {key: value for key, value in base.items() if value is not None}
     for key, value in top.items():
         below = whole.get(key)
         if value is None:
             whole.pop(key, None)
-        elif key == "endpoints" and isinstance(value, list) and isinstance(below, list):
-            whole[key] = _endpoints(below, value)
-        elif isinstance(value, dict):
-            whole[key] = _joined(below if isinstance(below, dict) else {}, value)
+        elif isinstance(value, dict) and SEALED not in value:
+            whole[key] = joined(below if isinstance(below, dict) and SEALED not in below else {}, value)
         else:
             whole[key] = value
     return whole
@@ -218,7 +236,7 @@ def _endpoints(base: list[Json], top: list[Json]) -> list[Json]:
     by_name = {endpoint["name"]: endpoint["uuid"] for endpoint in base}
     for endpoint in top:
         uuid = endpoint["uuid"] if endpoint["uuid"] in by_uuid else by_name.get(endpoint["name"], endpoint["uuid"])
-        by_uuid[uuid] = _joined(by_uuid.get(uuid, {}), endpoint)
+        by_uuid[uuid] = joined(by_uuid.get(uuid, {}), endpoint)
     return list(by_uuid.values())
 
 

@@ -87,6 +87,17 @@ async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Agent | None:
     return await row_as(tx, Agent, GET, {"tenant": tenant, "agent": agent})
 
 
+LOCKED: Final = f"{GET} FOR NO KEY UPDATE"
+
+
+async def locked(tx: Tx, tenant: TenantId, agent: UUID) -> Agent:
+    """One agent, and nobody else changes it before the commit; raises `NotFound`."""
+    found = await row_as(tx, Agent, LOCKED, {"tenant": tenant, "agent": agent})
+    if found is None:
+        raise NotFound
+    return found
+
+
 MOVE: Final = f"""
 UPDATE agents a SET fleet_uuid = %(fleet)s WHERE a.tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
   AND (%(only)s::uuid IS NULL OR fleet_uuid = %(only)s) RETURNING {COLUMNS}

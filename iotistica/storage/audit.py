@@ -79,9 +79,15 @@ async def record(
     )
     if subject[0] == "agent":
         shown = {key: value for key, value in (after or {}).items() if key not in UNSHOWN}
-        details = {"by": {"kind": by.kind, "name": by.name}, **shown}
-        happened = Happening(agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=details)
+        happened = Happening(
+            agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=shown_by(by, shown)
+        )
         await timeline.add(tx, tenant, [happened])
+
+
+def shown_by(by: Actor, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a timeline tells of a change, and of who made it."""
+    return {"by": {"kind": by.kind, "name": by.name}, **facts}
 
 
 PAGE: Final = """

@@ -9,7 +9,16 @@ import msgspec
 from iotistica.domain import proofs
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, NotFound, Unauthorized
-from iotistica.storage import agent_keys, audit, broker_accounts, provisioning_keys, quotas
+from iotistica.storage import (
+    agent_jobs,
+    agent_keys,
+    audit,
+    broker_accounts,
+    provisioning_keys,
+    quotas,
+    tags,
+    targets,
+)
 from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as
 from iotistica.storage.provisioning_keys import Owner
@@ -46,7 +55,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS: Final = "agent_uuid, name, state, kind, fleet_uuid, public_key, enrol_until, created_at"
 
 GET: Final = f"""
-SELECT {_COLUMNS} FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s FOR UPDATE
+SELECT {_COLUMNS} FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s FOR NO KEY UPDATE
 """
 
 
@@ -175,6 +184,8 @@ async def _lock_out(
     await tx.execute(SET_STATE, parameters | {"successor": successor})
     await agent_keys.end(tx, tenant, found.agent_uuid)
     await broker_accounts.renew_agent(tx, tenant, found.agent_uuid, key=server_key)
+    word = "enrolled again" if state == "new" else state
+    await agent_jobs.end_all(tx, tenant, found.agent_uuid, reason=f"the agent was {word}")
 
 
 async def revoke(
@@ -220,8 +231,9 @@ UPDATE agents SET name = %(name)s, fleet_uuid = %(fleet)s WHERE tenant_id = %(te
 
 
 async def replace(tx: Tx, tenant: TenantId, agent: UUID, successor: UUID, *, server_key: bytes, by: Actor) -> None:
-    """Put new hardware, which has registered itself, in the place of old: it takes name and fleet over.
+    """Put new hardware, which has registered itself, in the place of old.
 
+    It takes over name, fleet, tags, and the target of its own if it has none.
     The old agent is retired and names its successor, so that its history is found. Raises `Conflict`.
     """
     first, second = sorted((agent, successor), key=lambda uuid: uuid.bytes)
@@ -234,6 +246,8 @@ async def replace(tx: Tx, tenant: TenantId, agent: UUID, successor: UUID, *, ser
     if new.state not in ("registered", "active"):
         raise Conflict(f"{successor} is {new.state}: the new hardware registers itself first")
     await tx.execute(INHERIT, {"tenant": tenant, "agent": successor, "name": old.name, "fleet": old.fleet_uuid})
+    await tags.inherit(tx, tenant, agent, successor)
+    await targets.inherit(tx, tenant, agent, successor, by=by)
     await _lock_out(tx, tenant, old, "retired", server_key=server_key, successor=successor)
     after = {"state": "retired", "replaced_by": successor}
     await audit.record(tx, tenant, by, "agent.replaced", ("agent", agent), before=old.facts(), after=after)

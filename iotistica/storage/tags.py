@@ -155,3 +155,15 @@ async def undefine(tx: Tx, tenant: TenantId, key: str, *, by: Actor) -> None:
     if not (await tx.execute(UNDEFINE, {"tenant": tenant, "key": key})).rowcount:
         raise NotFound
     await audit.record(tx, tenant, by, "tag.undefined", ("tag", key))
+
+
+INHERIT: Final = """
+INSERT INTO agent_tags (tenant_id, agent_uuid, key, value)
+SELECT tenant_id, %(new)s, key, value FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = %(old)s
+ON CONFLICT DO NOTHING
+"""
+
+
+async def inherit(tx: Tx, tenant: TenantId, old: UUID, new: UUID) -> None:
+    """Give an agent the tags of another one that it has not got itself."""
+    await tx.execute(INHERIT, {"tenant": tenant, "old": old, "new": new})

@@ -10,7 +10,7 @@ from iotistica.domain.documents import Change
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.targets import NONE, Target
 from iotistica.errors import NotFound
-from iotistica.storage import audit
+from iotistica.storage import audit, timeline
 from iotistica.storage.audit import Actor
 from iotistica.storage.postgres import Tx, row_as, rows_as
 
@@ -77,10 +77,18 @@ async def head(tx: Tx, tenant: TenantId, subject: Subject) -> Head:
     return found or Head()
 
 
+# Who moves an agent into a fleet waits for the deployment, which would not see it, and the other way round.
+LOCK_FLEET: Final = """
+SELECT 1 FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(subject)s FOR UPDATE
+"""
+
+
 async def locked(tx: Tx, tenant: TenantId, subject: Subject) -> Head:
-    """The same, and nobody else writes before the commit."""
-    await head(tx, tenant, subject)
+    """The same, and nobody else writes before the commit, nor changes who is in the fleet."""
     parameters = _whose(tenant, subject)
+    if subject.kind == "fleet":
+        await tx.execute(LOCK_FLEET, parameters)
+    await head(tx, tenant, subject)
     await tx.execute(LOCK, parameters)
     found = await row_as(tx, Head, HEAD, parameters)
     return found or Head()
@@ -93,11 +101,16 @@ WHERE tenant_id = %(tenant)s AND subject = %(subject)s AND version = %(version)s
 """
 
 
+async def find(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Version | None:
+    """One version; None if there is none of that number."""
+    return await row_as(tx, Version, GET, _whose(tenant, subject) | {"version": version})
+
+
 async def get(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Version:
     """One version; raises `NotFound`."""
-    found = await row_as(tx, Version, GET, _whose(tenant, subject) | {"version": version})
+    found = await find(tx, tenant, subject, version)
     if found is None:
-        raise NotFound
+        raise NotFound(f"there is no version {version}")
     return found
 
 
@@ -165,6 +178,22 @@ async def write(
     return version
 
 
+KEPT: Final = 1000  # versions of a target, the one that is told beside them
+FORGET: Final = """
+DELETE FROM target_versions v USING targets t, (
+    SELECT subject, version, row_number() OVER (PARTITION BY subject ORDER BY version DESC) AS place
+    FROM target_versions WHERE subject IN (SELECT subject FROM targets WHERE latest > %(kept)s)
+) old
+WHERE old.place > %(kept)s AND v.subject = old.subject AND v.version = old.version AND t.subject = v.subject
+  AND v.version IS DISTINCT FROM t.deployed
+"""
+
+
+async def forget(tx: Tx) -> None:
+    """Forget versions that are very old; `tx` sees every tenant."""
+    await tx.execute(FORGET, {"kept": KEPT})
+
+
 DEPLOY: Final = """
 UPDATE targets SET deployed = %(version)s, deployed_at = now(), deployed_by = %(author)s::jsonb
 WHERE tenant_id = %(tenant)s AND subject = %(subject)s
@@ -186,9 +215,23 @@ async def deploy(tx: Tx, tenant: TenantId, subject: Subject, version: int, *, by
     """Tell a version from now on; returns how many agents it is for. The target is locked, the version is there."""
     parameters = _whose(tenant, subject) | {"version": version, "author": _json(_named(by))}
     await tx.execute(DEPLOY, parameters)
+    if subject.kind == "fleet":  # agents before their counters, in the order of whoever else locks both
+        details = audit.shown_by(by, {"version": version, "fleet": subject.id})
+        await timeline.add_to_fleet(tx, tenant, subject.id, "target.deployed", details)
     cursor = await tx.execute(RAISE_AGENT if subject.kind == "agent" else RAISE_FLEET, parameters)
     await audit.record(tx, tenant, by, "target.deployed", (subject.kind, subject.id), after={"version": version})
     return cursor.rowcount
+
+
+async def inherit(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *, by: Actor) -> None:
+    """Tell an agent what another one was told by a target of its own, unless it has one itself."""
+    source, subject = await head(tx, tenant, Subject("agent", old)), Subject("agent", new)
+    mine = await locked(tx, tenant, subject)
+    if not source.deployed or mine.latest:
+        return
+    target = await target_of(tx, tenant, Subject("agent", old), source.deployed)
+    version = await write(tx, tenant, subject, mine, target, changes=[], by=by, note=f"that of {old}")
+    await deploy(tx, tenant, subject, version, by=by)
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):

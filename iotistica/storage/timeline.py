@@ -68,6 +68,19 @@ async def add(tx: Tx, tenant: TenantId, happened: Sequence[Happening]) -> None:
     )
 
 
+ADD_TO_FLEET: Final = """
+INSERT INTO agent_timeline (tenant_id, agent_uuid, at, kind, details)
+SELECT tenant_id, agent_uuid, now(), %(kind)s, %(details)s::jsonb FROM agents
+WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s
+"""
+
+
+async def add_to_fleet(tx: Tx, tenant: TenantId, fleet: UUID, kind: str, details: dict[str, Any]) -> None:
+    """Write down what happened to all agents of a fleet."""
+    parameters = {"tenant": tenant, "fleet": fleet, "kind": kind}
+    await tx.execute(ADD_TO_FLEET, parameters | {"details": msgspec.json.encode(details).decode()})
+
+
 def _joined(happened: Sequence[Happening]) -> list[Happening]:
     """What comes again within one call as one."""
     single = [one for one in happened if one.once is None]
@@ -89,7 +102,7 @@ PAGE: Final = """
 SELECT id, at, kind, details, times, last_at FROM agent_timeline
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
   AND (%(at)s::timestamptz IS NULL OR (at, id) < (%(at)s, %(id)s))
-  AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
+  AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s) OR split_part(kind, '.', 1) = ANY(%(kinds)s))
 ORDER BY at DESC, id DESC LIMIT %(limit)s
 """
 
@@ -103,7 +116,7 @@ async def page(
     kinds: Sequence[str] | None,
     limit: int,
 ) -> list[Row]:
-    """What happened to an agent, the newest first, older than `before`."""
+    """What happened to an agent, the newest first, older than `before`; of `kinds` some may be groups, as `job`."""
     at, id_ = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "at": at, "id": id_, "limit": limit}
     return await rows_as(tx, Row, PAGE, parameters | {"kinds": list(kinds) if kinds else None})

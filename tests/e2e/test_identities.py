@@ -116,9 +116,14 @@ def test_a_reset_agent_keeps_its_history(server: Served, admin: httpx.Client, de
 
 @pytest.mark.parametrize("how", ["api", "command"])
 def test_new_hardware_takes_an_agents_place(server: Served, admin: httpx.Client, device: Device, how: str) -> None:
-    """It inherits name and fleet; the old one is retired, names its successor and keeps its readings."""
+    """It inherits name, fleet, tags and target; the old one is retired, names its successor and keeps its readings."""
     fleet = admin.post("/fleets", json={"name": f"fleet {uuid4()}"}).json()["fleetUuid"]
     admin.patch(f"/agents/{device.uuid}", json={"name": "pump house", "fleetUuid": fleet})
+    admin.put(f"/agents/{device.uuid}/tags", json={"tags": {"site": "berlin"}})
+    target = {
+        "config": {"endpoints": [{"name": "plc", "protocol": "modbus", "connection": {"password": "hunter2"}}]}
+    }
+    assert admin.put(f"/agents/{device.uuid}/target-state", json=target).status_code == 200
     new = Device(server).join(key_for(admin))
     if how == "api":
         assert admin.post(f"/agents/{device.uuid}/replace", json={"by": new.uuid}).status_code == 200
@@ -126,6 +131,9 @@ def test_new_hardware_takes_an_agents_place(server: Served, admin: httpx.Client,
         assert server.command("agents", "replace", device.uuid, new.uuid).returncode == 0
     shown, old = admin.get(f"/agents/{new.uuid}").json(), admin.get(f"/agents/{device.uuid}").json()
     assert (shown["name"], shown["fleetUuid"], shown["state"]) == ("pump house", fleet, "active")
+    assert shown["tags"] == {"site": "berlin"}
+    state = until(lambda: (a := new.get(f"/device/{new.uuid}/state").json()[new.uuid])["config"] and a)
+    assert state["config"]["endpoints"][0]["connection"] == {"password": "hunter2"}
     assert (old["state"], old["replacedBy"]) == ("retired", new.uuid)
     until(lambda: device.get().status_code == 401, 3)
     assert admin.post(f"/agents/{device.uuid}/re-enrol").status_code == 409

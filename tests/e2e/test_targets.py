@@ -1,11 +1,13 @@
 """What agents are to be: written, deployed, asked for by the agents themselves."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
+import psycopg
 import pytest
 
 from tests import captured
@@ -239,3 +241,75 @@ def test_who_may_not_write_or_see_cannot(server: Served, operator: httpx.Client,
     assert httpx.get(f"{device.base}/device/{device.uuid}/state", headers=headers).status_code == 404
     assert operator.post(f"/agents/{device.uuid}/revoke", json={}).status_code in (200, 201, 204)
     until(lambda: poll(device).status_code == 401, 2, what="a revoked key opens nothing")
+
+
+def test_what_is_misspelt_or_empty_takes_nothing_away(operator: httpx.Client, device: Device) -> None:
+    """A target that says nothing is refused, and so is an If-Match that is no version's."""
+    assert put(operator, device, TARGET).status_code == 200
+    for wrong, path in (({}, "config"), ({"confg": {}}, "confg"), ({"note": "x"}, "config")):
+        answer = put(operator, device, wrong)
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, path), answer.text
+    for tag, status in (("abc", 400), ('"' + "9" * 5000 + '"', 400), ('"00000001"', 412), ('"999999999"', 412)):
+        assert put(operator, device, TARGET, **{"If-Match": tag}).status_code == status
+    assert told(device)["config"]["endpoints"][0]["name"] == "plc"
+    assert put(operator, device, {"config": {}}).json()["apps"] == {}
+
+
+def test_who_changes_one_thing_deploys_no_draft_of_another(operator: httpx.Client, device: Device) -> None:
+    """What is not a draft is made of what is deployed; a draft goes on from the newest."""
+    put(operator, device, TARGET)
+    path = f"/agents/{device.uuid}"
+    draft = {"config": {"logging": {"level": "debug"}}}
+    assert operator.put(f"{path}/target-state", params={"draft": True}, json=draft).json()["needsDeployment"]
+    assert operator.get(f"{path}/devices").json()["count"] == 1
+    assert operator.get(f"{path}/devices", params={"draft": True}).json()["count"] == 0
+    changed = operator.patch(f"{path}/devices/plc", json={"pollInterval": 500}).json()
+    assert (changed["config"]["logging"]["level"], changed["needsDeployment"]) == ("info", False)
+    until(lambda: told(device)["config"]["endpoints"][0]["pollInterval"] == 500)
+    assert told(device)["config"]["logging"]["level"] == "info"
+
+
+def test_what_is_shown_can_be_written_back_whatever_is_deployed(operator: httpx.Client, device: Device) -> None:
+    """The masks of a draft are the draft's; an agent that overrides nothing has no overrides."""
+    put(operator, device, TARGET)
+    path = f"/agents/{device.uuid}/target-state"
+    other = {"config": {"endpoints": [ENDPOINT | {"connection": {"host": "h", "password": "of the draft"}}]}}
+    assert operator.put(path, params={"draft": True}, json=other).status_code == 200
+    shown = operator.get(path).json()
+    assert put(operator, device, {"apps": shown["apps"], "config": shown["config"]}).status_code == 200
+    until(lambda: told(device)["config"]["endpoints"][0]["connection"] == {"host": "h", "password": "of the draft"})
+    fleet = operator.post("/fleets", json={"name": f"shown {device.uuid}"}).json()["fleetUuid"]
+    assert operator.patch(f"/agents/{device.uuid}", json={"fleetUuid": fleet}).status_code == 200
+    assert operator.delete(path).status_code == 200
+    put(operator, fleet, TARGET)
+    assert operator.get(f"{path}/explain").json()["wanted"]["overrides"] == []
+
+
+def test_a_list_of_endpoints_elsewhere_silences_nobody(operator: httpx.Client, device: Device) -> None:
+    """An agent's own and its fleet's are joined whatever they hold: its poll is answered."""
+    fleet = operator.post("/fleets", json={"name": f"elsewhere {device.uuid}"}).json()["fleetUuid"]
+    assert operator.patch(f"/agents/{device.uuid}", json={"fleetUuid": fleet}).status_code == 200
+    for whose, value in ((fleet, "a"), (device, "b")):
+        target = {"config": {"protocols": {"mqtt": {"endpoints": [value]}}}}
+        assert put(operator, whose, target).status_code == 200
+    until(lambda: told(device)["config"] == {"protocols": {"mqtt": {"endpoints": ["b"]}}})
+    assert operator.get(f"/agents/{device.uuid}/target-state/explain").status_code == 200
+    rows = operator.get(f"/agents/{device.uuid}/timeline", params={"kind": "target"}).json()["happenings"]
+    deployed = [row["details"].get("fleet") for row in rows if row["kind"] == "target.deployed"]
+    assert deployed == [None, fleet], "both deployments are on its timeline"
+
+
+def test_a_fleet_deploys_to_who_comes_into_it_meanwhile(
+    server: Served, operator: httpx.Client, device: Device
+) -> None:
+    """A move that is not committed yet is waited for, and no agent is left with what the fleet said before."""
+    fleet = operator.post("/fleets", json={"name": f"meanwhile {device.uuid}"}).json()["fleetUuid"]
+    put(operator, fleet, {"config": {"logging": {"level": "info"}}})
+    with ThreadPoolExecutor() as pool, psycopg.connect(server.runtime().database_url) as mover:
+        mover.execute("UPDATE agents SET fleet_uuid = %s WHERE agent_uuid = %s", [fleet, device.uuid])
+        deploying = pool.submit(put, operator, fleet, {"config": {"logging": {"level": "debug"}}})
+        time.sleep(0.5)
+        assert not deploying.done()
+        mover.commit()
+        assert deploying.result(30).status_code == 200
+    until(lambda: told(device)["config"] == {"logging": {"level": "debug"}})

@@ -1,0 +1,63 @@
+"""What an agent is told: its fleet's target with its own on top."""
+
+from typing import Any
+
+import pytest
+
+from iotistica.domain import targets
+from iotistica.domain.documents import SEALED
+from iotistica.domain.targets import Target, checked, inherited
+from iotistica.errors import Invalid
+
+PLC = {"name": "plc", "protocol": "modbus", "enabled": False, "connection": {"host": "h"}}
+
+
+def told(fleet: dict[str, Any], own: dict[str, Any]) -> Target:
+    return inherited(
+        checked(fleet.get("apps", {}), fleet.get("config", {})), checked(own.get("apps", {}), own["config"])
+    )
+
+
+def test_what_an_override_does_not_say_stays_the_fleets() -> None:
+    """An endpoint that is disabled, and a service that is told, are not changed by what is beside them."""
+    app = {"appName": "web", "services": [{"imageName": "nginx"}]}
+    fleet = {"apps": {"1": app}, "config": {"endpoints": [PLC]}}
+    own = {
+        "apps": {"1": {"note": "x"}},
+        "config": {"endpoints": [{"name": "plc", "protocol": "modbus", "pollInterval": 50}]},
+    }
+    whole = told(fleet, own)
+    (endpoint,) = whole.config["endpoints"]
+    assert (endpoint["enabled"], endpoint["pollInterval"], endpoint["connection"]) == (False, 50, {"host": "h"})
+    assert whole.apps["1"]["appName"] == "web"
+    (service,) = whole.apps["1"]["services"]
+    assert (service["imageName"], service["appId"], service["appName"]) == ("nginx", 1, "web")
+
+
+def test_what_is_left_out_everywhere_is_filled_in() -> None:
+    """An agent is told whole endpoints and apps."""
+    whole = told({}, {"apps": {"web": {}}, "config": {"endpoints": [{"name": "a", "protocol": "opcua"}]}})
+    (endpoint,) = whole.config["endpoints"]
+    assert (endpoint["enabled"], endpoint["connection"]) == (True, {})
+    assert whole.apps == {"web": {"appId": "web", "appName": "web", "services": []}}
+
+
+@pytest.mark.parametrize("path", ["protocols", "settings"])
+def test_endpoints_are_joined_only_where_they_stand(path: str) -> None:
+    """A list of that name elsewhere is a list like any other."""
+    whole = told(
+        {"config": {path: {"mqtt": {"endpoints": ["a"]}}}}, {"config": {path: {"mqtt": {"endpoints": ["b"]}}}}
+    )
+    assert whole.config == {path: {"mqtt": {"endpoints": ["b"]}}}
+
+
+def test_what_is_sealed_is_never_joined() -> None:
+    """An object over a secret replaces it."""
+    assert targets.joined({"a": {SEALED: "x"}}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+    assert targets.joined({"a": {"b": 1}}, {"a": {SEALED: "x"}}) == {"a": {SEALED: "x"}}
+
+
+def test_a_target_of_too_many_values_is_refused() -> None:
+    """Before anybody looks at each of them."""
+    with pytest.raises(Invalid, match="values"):
+        checked({}, {"settings": {"a": [[] for _ in range(60_000)]}})
