@@ -14,7 +14,7 @@ from iotistica.domain import documents, explanation, secrets
 from iotistica.domain import targets as rules
 from iotistica.domain.explanation import Facts, Fault, Verdict
 from iotistica.domain.targets import Target
-from iotistica.storage import polls, states, targets
+from iotistica.storage import polls, search, states, targets
 from iotistica.storage.targets import Head, Subject
 
 
@@ -85,6 +85,7 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
         )
         state = await states.get(tx, tenant, agent)
         asked = await polls.asked(tx, tenant, agent)
+        known = await search.get(tx, tenant, agent)
 
     def opened(target: Target) -> Target:
         return Target(apps=box.open(target.apps, tenant), config=box.open(target.config, tenant))
@@ -97,18 +98,27 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
     reported = box.open(state.merged.values, tenant) if state else {}
     unmet = explanation.unmet(whole, reported, seal)
     own_paths = {one.path for one in explanation.unmet(own, reported, seal)}
-    broken = explanation.faults(reported)
+    shown = secrets.mask(reported)
+    broken = explanation.faults(shown)
     facts = Facts(
+        state=known.state if known else "active",
+        active=known is None or known.active,
+        heard_at=known.last_seen if known else None,
         counter=found.counter,
         fetched=asked.fetched if asked else None,
         fetched_at=asked.fetched_at if asked else None,
         polled_at=asked.polled_at if asked else None,
         reported_at=state.reported_at if state else None,
+        reported=reported.get("version"),
     )
     word, reason = explanation.verdict(
         facts, unmet, broken, is_empty=not (whole.apps or whole.config), now=datetime.now(UTC)
     )
-    overrides = documents.differences(seal(msgspec.to_builtins(fleet)), seal(msgspec.to_builtins(whole)))
+    drafts = [head.latest for head in (own_head, fleet_head) if head and head.latest > (head.deployed or 0)]
+    if drafts:
+        reason += f" Version {max(drafts)} is written and not deployed."
+    theirs = rules.inherited(fleet, rules.NONE)
+    overrides = documents.differences(seal(msgspec.to_builtins(theirs)), seal(msgspec.to_builtins(whole)))
     return Explanation(
         agent_uuid=agent,
         verdict=word,
@@ -121,7 +131,7 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
             fleet=_layer(found.fleet_uuid, fleet_head) if found.fleet_uuid and fleet_head else None,
             overrides=[secrets.mask(msgspec.to_builtins(one)) for one in overrides] if fleet_head else [],
         ),
-        reported_version=reported.get("version"),
+        reported_version=shown.get("version"),
         reported_at=facts.reported_at,
         poll=Asked(
             polled_at=facts.polled_at,
@@ -134,7 +144,7 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
             _unmet(secrets.mask(msgspec.to_builtins(one)), "own" if one.path in own_paths else "fleet")
             for one in unmet
         ],
-        extra_endpoints=explanation.extra_endpoints(whole, reported),
+        extra_endpoints=explanation.extra_endpoints(whole, shown),
         errors=broken,
     )
 

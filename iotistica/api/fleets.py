@@ -9,6 +9,7 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
+from iotistica.api.adoption import explain_fleet
 from iotistica.api.bulk import MOST, Results, results
 from iotistica.api.given import Call, Data
 from iotistica.api.guard import actor_of, tenant_of
@@ -22,13 +23,13 @@ from iotistica.storage.postgres import Database
 WRITE = {"permission": "fleets.write"}
 
 
-class NewFleet(msgspec.Struct, frozen=True, kw_only=True):
+class NewFleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
     description: Text | None = None
     tags: dict[str, Any] = {}
 
 
-class FleetChange(msgspec.Struct, frozen=True, kw_only=True):
+class FleetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is absent stays as it is."""
 
     name: Name | UnsetType = UNSET
@@ -52,7 +53,7 @@ class Fleets(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-class Members(msgspec.Struct, frozen=True, kw_only=True):
+class Members(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     agents: Annotated[list[UUID], Meta(min_length=1, max_length=MOST)]
 
 
@@ -166,7 +167,7 @@ router = Router(
     "/fleets",
     route_handlers=[
         *(list_fleets, add_fleet, get_fleet, put_fleet, patch_fleet, delete_fleet),
-        *(add_members, remove_members, remove_member),
+        *(add_members, remove_members, remove_member, explain_fleet),
     ],
     tags=["fleets"],
 )

@@ -11,6 +11,7 @@ from iotistica.domain.documents import Change
 from iotistica.domain.targets import Json, Target, echoed
 
 Verdict = Literal[
+    "locked_out",
     "nothing_wanted",
     "applied",
     "unknown",
@@ -31,11 +32,18 @@ _BROKEN: Final = ("offline", "error", "failed")
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an agent: the number of its target and of what it fetched, and when it was heard of."""
 
+    state: str = "active"
+    """Of its identity."""
+    active: bool = True
+    heard_at: datetime | None = None
+    """When anything came of it, readings among that."""
     counter: int
     fetched: int | None = None
     fetched_at: datetime | None = None
     polled_at: datetime | None = None
     reported_at: datetime | None = None
+    reported: Any = None
+    """The number that it says it has; it begins at 1 with each of its starts."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +82,9 @@ def faults(reported: Mapping[str, Any]) -> list[Fault]:
     found = []
     health = reported.get("endpoints_health")
     for name, facts in health.items() if isinstance(health, dict) else ():
-        if isinstance(facts, dict) and facts.get("status") in _BROKEN:
-            found.append(Fault(what=f"endpoint {name}", error=str(facts.get("lastError") or facts["status"])))
+        if isinstance(facts, dict) and (facts.get("status") in _BROKEN or facts.get("connected") is False):
+            error = facts.get("lastError") or facts.get("status") or "not connected"
+            found.append(Fault(what=f"endpoint {name}", error=str(error)))
     apps = reported.get("apps")
     for app in apps.values() if isinstance(apps, dict) else ():
         for service in _list(app, "services"):
@@ -90,18 +99,22 @@ def verdict(
     facts: Facts, differences: list[Change], broken: list[Fault], *, is_empty: bool, now: datetime
 ) -> tuple[Verdict, str]:
     """One word and one sentence; `is_empty` when nothing is wanted."""
+    if facts.state not in ("registered", "active"):
+        return "locked_out", f"The agent is {facts.state}: it is let in neither by HTTP nor by MQTT."
     if is_empty:
         return "nothing_wanted", "Nothing is deployed: neither to the agent nor to its fleet."
     if facts.reported_at is not None and not differences:
-        return "applied", "The agent reports all that it is told to be."
+        but = f" But {broken[0].what} fails: {broken[0].error[:200]}" if broken else ""
+        return "applied", f"The agent reports all that it is told to be.{but}"
+    heard = facts.heard_at is not None and now - facts.heard_at < QUIET
     polls = facts.polled_at is not None and now - facts.polled_at < QUIET
     speaks = facts.reported_at is not None and now - facts.reported_at < QUIET
-    if facts.polled_at is None and facts.reported_at is None:
+    if facts.polled_at is None and facts.reported_at is None and not heard:
         return "silent", "The agent has never asked nor reported: it has not started since it was registered."
     if facts.polled_at is None:
         return (
             "polling_off",
-            "The agent reports and has never asked for its target: a new one is report-only until target sync is"
+            "The agent sends and has never asked for its target: a new one is report-only until target sync is"
             " enabled on it, in its own settings.",
         )
     if not polls:
@@ -117,6 +130,11 @@ def verdict(
         return "not_reported", f"The agent fetched it at {_at(facts.fetched_at)}, and has not reported since."
     if broken:
         return "failing", f"The agent has it and says of {broken[0].what}: {broken[0].error[:200]}"
+    if isinstance(facts.reported, (int, float)) and facts.reported < facts.counter:
+        return (
+            "different",
+            f"The agent fetched version {facts.counter}, and still reports {facts.reported:g} and no error.",
+        )
     return "different", "The agent has it, and reports something else, with no error."
 
 

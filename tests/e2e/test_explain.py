@@ -197,3 +197,47 @@ def test_an_endpoint_of_the_fleet_is_overridden_and_not_deleted(operator: httpx.
         "byProtocol": {"modbus": 1, "unknown": 1},
     }
     assert [one["enabled"] for one in health["devices"]] == [False, None]
+
+
+def test_a_fleet_says_how_far_its_agents_are(server: Served, operator: httpx.Client) -> None:
+    """Each in one stage; who reports the version is counted, and not listed."""
+    key, fleet = key_for(operator), operator.post("/fleets", json={"name": "stages"}).json()["fleetUuid"]
+    devices = [Device(server).join(key) for _ in range(4)]
+    assert operator.post(f"/fleets/{fleet}/agents", json={"agents": [d.uuid for d in devices]}).status_code == 200
+    assert put(operator, fleet, {"config": {"logging": {"level": "debug"}}}).status_code == 200
+    until(lambda: told(devices[0])["config"], what="the target is told")
+    versions = [told(device)["version"] for device in devices[:2]]
+    for device, version in ((devices[0], versions[0]), (devices[1], 1), (devices[2], 1)):
+        headers = {"X-Device-API-Key": device.api_key}
+        body = {device.uuid: {"version": version, "is_online": True}}
+        assert httpx.patch(f"{device.base}/device/state", headers=headers, json=body).status_code == 200
+    path = f"/fleets/{fleet}/target-state/explain"
+    wanted = {"reported": 1, "not_reported": 1, "polling_off": 1, "silent": 1}
+
+    def seen() -> Any:
+        answer = operator.get(path).json()
+        return {k: v for k, v in answer["stages"].items() if v} == wanted and answer
+
+    answer = until(seen, 40, "every agent is in its stage")
+    assert {one["agentUuid"]: one["stage"] for one in answer["agents"]} == {
+        devices[1].uuid: "not_reported",
+        devices[2].uuid: "polling_off",
+        devices[3].uuid: "silent",
+    }
+    (one,) = operator.get(path, params={"stage": "reported"}).json()["agents"]
+    assert (one["agentUuid"], one["fetchedVersion"], answer["deployedVersion"]) == (devices[0].uuid, versions[0], 1)
+
+
+def test_no_explanation_gives_a_secret_away(server: Served, operator: httpx.Client, device: Device) -> None:
+    """What an agent says of its own errors may hold a log-in; who is locked out is said to be."""
+    viewer = server.login("explain", "viewer")
+    put(operator, device, {"config": {"endpoints": [ENDPOINT]}})
+    assert poll(device).status_code == 200
+    error = "connect opc.tcp://admin:hunter2@10.0.0.9 failed"
+    report(device, endpoints_health={"plc": {"connected": False, "lastError": error}})
+    path = f"/agents/{device.uuid}/target-state/explain"
+    said = until(lambda: (a := viewer.get(path)).json()["errors"] and a, 30)
+    assert said.json()["errors"] == [{"what": "endpoint plc", "error": "********"}]
+    assert "hunter2" not in said.text
+    assert operator.post(f"/agents/{device.uuid}/revoke").status_code == 200
+    assert "revoked" in explain(operator, device, "locked_out")["reason"]

@@ -1,0 +1,79 @@
+"""How far the agents of a fleet are with what they are told, as far as a number says it."""
+
+from datetime import datetime, timedelta
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.storage.postgres import Tx, rows_as
+
+Stage = Literal["locked_out", "silent", "polling_off", "polling_stopped", "not_fetched", "not_reported", "reported"]
+"""As the verdicts of an explanation, which compares contents too; `reported`: the agent names the version."""
+STAGES: Final[tuple[Stage, ...]] = (
+    *("reported", "not_reported", "not_fetched", "polling_stopped", "polling_off", "silent", "locked_out"),
+)
+
+# An agent's number is that of its own target and its fleet's together, and what it reports as its version.
+STAGED: Final = """
+SELECT a.agent_uuid, a.name, s.counter AS version, p.fetched, p.polled_at, r.reported_at,
+       CASE WHEN a.state NOT IN ('registered', 'active') THEN 'locked_out'
+            WHEN coalesce(h.status, 'offline') = 'offline' THEN 'silent'
+            WHEN p.polled_at IS NULL THEN 'polling_off'
+            WHEN p.polled_at < now() - %(quiet)s THEN 'polling_stopped'
+            WHEN p.fetched IS NULL OR p.fetched < s.counter THEN 'not_fetched'
+            WHEN jsonb_typeof(r.state -> 'version') = 'number' AND (r.state -> 'version')::numeric >= s.counter
+                THEN 'reported'
+            ELSE 'not_reported' END AS stage
+FROM agents a JOIN agent_sync s USING (agent_uuid) LEFT JOIN agent_polls p USING (agent_uuid)
+LEFT JOIN agent_states r USING (agent_uuid) LEFT JOIN agent_presence h USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(fleet)s
+"""
+COUNTS: Final = f"SELECT stage, count(*) AS agents FROM ({STAGED}) staged GROUP BY stage"
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    stage: Stage
+    agents: int
+
+
+async def counts(tx: Tx, tenant: TenantId, fleet: UUID, *, quiet: timedelta) -> dict[Stage, int]:
+    """How many agents are how far; who has not polled for longer than `quiet` has stopped."""
+    found = await rows_as(tx, Count, COUNTS, {"tenant": tenant, "fleet": fleet, "quiet": quiet})
+    by_stage = {one.stage: one.agents for one in found}
+    return {stage: by_stage.get(stage, 0) for stage in STAGES}
+
+
+class Adopter(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent, the number of what it is to have, and of what it fetched."""
+
+    agent_uuid: AgentId
+    name: str
+    stage: Stage
+    version: int
+    fetched: int | None
+    polled_at: datetime | None
+    reported_at: datetime | None
+
+
+PAGE: Final = f"""
+SELECT * FROM ({STAGED}) staged
+WHERE stage = ANY(%(stages)s) AND (%(after)s::uuid IS NULL OR agent_uuid > %(after)s)
+ORDER BY agent_uuid LIMIT %(limit)s
+"""
+
+
+async def page(
+    tx: Tx,
+    tenant: TenantId,
+    fleet: UUID,
+    *,
+    stages: tuple[Stage, ...],
+    quiet: timedelta,
+    after: UUID | None,
+    limit: int,
+) -> list[Adopter]:
+    """The agents that are so far, in order of their ids."""
+    parameters = {"tenant": tenant, "fleet": fleet, "quiet": quiet, "stages": list(stages)}
+    return await rows_as(tx, Adopter, PAGE, parameters | {"after": after, "limit": limit})
