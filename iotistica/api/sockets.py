@@ -9,12 +9,13 @@ from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 
 from iotistica.api import live
-from iotistica.api.given import Data, Door, Ears
-from iotistica.api.guard import address_of
-from iotistica.api.principals import Doorman, Principal
+from iotistica.api.given import Data, Door, Ears, Here, Limiter, Site
+from iotistica.api.guard import address_of, source_of, wrong
+from iotistica.api.principals import Doorman, NoCredential, Principal
 from iotistica.domain.permissions import PUBLIC
 from iotistica.errors import Forbidden, Invalid, IotisticaError, NotFound, TooMany, Unauthorized
 from iotistica.storage.hub import Hub, Listener
+from iotistica.storage.limits import Limits
 from iotistica.storage.live import Kind
 from iotistica.storage.postgres import Database
 
@@ -49,14 +50,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @websocket("/ws", opt={"permission": PUBLIC})
-async def sockets(socket: Socket, database: Data, hub: Ears, doorman: Door) -> None:
+async def sockets(socket: Socket, database: Data, hub: Ears, doorman: Door, limits: Limiter, site: Here) -> None:
     """Follow one agent, or all without `deviceUuid`; `{type: subscribe | unsubscribe | ping, channel}` chooses.
 
     The token comes as a header, or in the query, since browsers send no headers here.
     """
     await socket.accept()
     try:
-        who = await doorman.identify(_headers(socket), address_of(socket))
+        who = await _identify(socket, doorman, limits, site)
         live.check_kinds(who, ["state"])
         with hub.listen(who.tenant, who.id) as listener:
             await _serve(socket, database, hub, doorman, listener, who)
@@ -66,6 +67,16 @@ async def sockets(socket: Socket, database: Data, hub: Ears, doorman: Door) -> N
     except IotisticaError as exc:
         code = next((code for kind, code in CODES.items() if isinstance(exc, kind)), AGAIN)
         await socket.close(code, str(exc)[:100])
+
+
+async def _identify(socket: Socket, doorman: Doorman, limits: Limits, site: Site) -> Principal:
+    """Who it is; wrong credentials count against the address, as they do everywhere."""
+    try:
+        return await doorman.identify(_headers(socket), address_of(socket))
+    except Unauthorized as exc:
+        if not isinstance(exc, NoCredential):
+            await limits.hit(wrong(site.settings), source_of(socket))
+        raise
 
 
 def _headers(socket: Socket) -> dict[str, str]:

@@ -17,6 +17,7 @@ from iotistica.storage.redis import Redis, live_pattern, translated
 from iotistica.supervise import sleep
 
 LISTENERS: Final = 1000  # in this process
+OF_TENANT: Final = 200
 OF_ONE: Final = 20  # of one user or key
 QUEUE: Final = 2 << 20  # bytes that wait for a listener; one that is further behind is dropped
 EVERY: Final = 0.1  # seconds between looks for other listeners
@@ -90,16 +91,20 @@ class Hub:
         self._listeners: dict[TenantId, set[Listener]] = {}
         self._subscribed: dict[TenantId, asyncio.Event] = {}
 
-    def check(self, who: UUID) -> None:
+    def check(self, tenant: TenantId, who: UUID) -> None:
         """Raise `TooMany` if somebody may not listen once more."""
-        everybody = [one for some in self._listeners.values() for one in some]
-        if len(everybody) >= LISTENERS or sum(one.who == who for one in everybody) >= OF_ONE:
-            raise TooMany(f"too many listen; {OF_ONE} of one user or key at most", seconds=5)
+        mine = self._listeners.get(tenant, ())
+        if sum(one.who == who for one in mine) >= OF_ONE:
+            raise TooMany(f"{OF_ONE} listeners of one user or key at most", seconds=5)
+        if len(mine) >= OF_TENANT:
+            raise TooMany(f"{OF_TENANT} listeners of one tenant at most", seconds=5)
+        if sum(len(some) for some in self._listeners.values()) >= LISTENERS:
+            raise TooMany("too many listen to this process", seconds=5)
 
     @contextmanager
     def listen(self, tenant: TenantId, who: UUID) -> Iterator[Listener]:
         """A listener that wants nothing yet; raises `TooMany`."""
-        self.check(who)
+        self.check(tenant, who)
         listener = Listener(tenant, who)
         self._listeners.setdefault(tenant, set()).add(listener)
         self._subscribed.setdefault(tenant, asyncio.Event())
@@ -112,7 +117,8 @@ class Hub:
 
     async def ready(self, listener: Listener) -> None:
         """Wait until what happens from now on comes; raises `Unavailable`."""
-        await live.watch(self._redis, listener.tenant, listener.watched)
+        if await live.watch(self._redis, listener.tenant, listener.watched):
+            await asyncio.sleep(live.BELIEVED)
         try:
             async with asyncio.timeout(READY):
                 await self._subscribed[listener.tenant].wait()
@@ -141,7 +147,10 @@ class Hub:
                 if old := patterns - wanted:
                     await pubsub.punsubscribe(*(live_pattern(tenant) for tenant in old))
                     for tenant in old:
-                        self._subscribed.pop(tenant, None)
+                        if tenant in self._listeners:  # somebody has come meanwhile, and waits for the next one
+                            self._subscribed[tenant].clear()
+                        else:
+                            self._subscribed.pop(tenant, None)
                 patterns = wanted
                 now = asyncio.get_running_loop().time()
                 if now - renewed > RENEWED:

@@ -42,17 +42,21 @@ async def publish(redis: Redis, news: Sequence[News]) -> None:
         return
 
 
-async def watch(redis: Redis, tenant: TenantId, agents: Collection[UUID]) -> None:
-    """Have everything of these agents published for a while; raises `Unavailable`."""
+async def watch(redis: Redis, tenant: TenantId, agents: Collection[UUID]) -> bool:
+    """Have everything of these agents published for a while; raises `Unavailable`.
+
+    Returns whether some were not watched before: those who store find that out within `BELIEVED` seconds.
+    """
     if not agents:
-        return
+        return False
     key, now = watched_key(tenant), time.time()
     with translated(redis):
         async with redis.pipeline(transaction=False) as pipe:
             pipe.zremrangebyscore(key, "-inf", now)
             pipe.zadd(key, {str(agent): now + LASTS for agent in agents})
             pipe.expire(key, int(LASTS * 2))
-            await pipe.execute()
+            answers: list[Any] = await pipe.execute()
+    return bool(answers[1])
 
 
 class Watched:
