@@ -27,13 +27,13 @@ from iotistica.storage import agents, broker_accounts, fleets, identities, searc
 from iotistica.storage.postgres import Database, Tx
 
 
-class NewAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     name: Name
     uuid: UUID | None = None
     fleet_uuid: UUID | None = None
 
 
-class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What is absent stays as it is."""
 
     name: Name | UnsetType = UNSET
@@ -41,7 +41,7 @@ class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     active: bool | UnsetType = UNSET
 
 
-class Activity(msgspec.Struct, frozen=True, kw_only=True):
+class Activity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     is_active: bool
 
 
@@ -92,9 +92,7 @@ async def delete_agent(request: Call, database: Data, site: Here, agent: FromPat
 async def _change(request: Call, database: Database, agent: UUID, data: AgentChange) -> AgentView:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await agents.get(tx, tenant, agent)
-        if old is None:
-            raise NotFound
+        old = await agents.locked(tx, tenant, agent)
         fleet = old.fleet_uuid if data.fleet_uuid is UNSET else data.fleet_uuid
         await _check_fleet(tx, tenant, fleet)
         await agents.update(

@@ -19,7 +19,7 @@ from iotistica.errors import Forbidden, Invalid, NotFound
 from iotistica.storage import api_keys
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """`scopes` are permissions such as `readings.read`; without them the key may all that its role may."""
 
     name: ShortName

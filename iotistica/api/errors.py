@@ -1,6 +1,7 @@
 """One table from our errors to HTTP answers, as RFC 9457 problems with an `error` for older clients."""
 
 import math
+import re
 from typing import Any, Final, get_args
 
 from litestar import Request, Response
@@ -20,6 +21,8 @@ STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.Unavailable: (503, "Not available now"),
     errors.Full: (503, "Not available now"),
 }
+_AT: Final = re.compile(r" - at `\$\.?(.*)`$")
+_FIELD: Final = re.compile(r"^Object (?:missing required|contains unknown) field `([^`]+)`$")
 TITLES: Final = {400: "Bad request", 401: "Not logged in", 404: "Not found", 405: "Method not allowed"}
 
 
@@ -62,6 +65,8 @@ def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str
 
 def _explained(request: Request[Any, Any, Any], key: str, message: str) -> dict[str, str]:
     """An error of one parameter, by the name that the caller knows; where only some words will do, with those."""
+    if key == "data" or _FIELD.match(message):
+        return _of_body("" if key == "data" else key, message)
     handler = request.scope.get("route_handler")
     field = handler.parsed_fn_signature.parameters.get(key) if handler else None
     if field is not None and message.startswith("Invalid enum value"):
@@ -69,3 +74,14 @@ def _explained(request: Request[Any, Any, Any], key: str, message: str) -> dict[
         message += f"; there are {', '.join(word for word in words if isinstance(word, str))}"
     alias = getattr(field.kwarg_definition, "name", None) if field is not None else None
     return {"path": alias or key, "message": message}
+
+
+def _of_body(where: str, message: str) -> dict[str, str]:
+    """An error of the body or an object in it, by the path of the field."""
+    if message == "'data'":
+        return {"path": "", "message": "a JSON body is needed"}
+    at = _AT.search(message)
+    message = message[: at.start()] if at else message
+    field = _FIELD.match(message)
+    path = ".".join(part for part in (where, at[1] if at else "", field[1] if field else "") if part)
+    return {"path": path, "message": message}

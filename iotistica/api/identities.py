@@ -16,15 +16,15 @@ from iotistica.api.tokens import now
 from iotistica.storage import identities
 
 
-class Revocation(msgspec.Struct, frozen=True, kw_only=True):
+class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Text | None = None
 
 
-class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
+class Enrolment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hours: Annotated[float, Meta(gt=0, le=720)] = 24
 
 
-class Replacement(msgspec.Struct, frozen=True, kw_only=True):
+class Replacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     by: UUID
     """The uuid of the new hardware, which has registered itself."""
 

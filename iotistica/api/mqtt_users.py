@@ -26,14 +26,14 @@ UserName = Annotated[str, Meta(pattern=rf"^{filters.NAME.pattern}(?![\s\S])")]
 Rules = Annotated[list[Rule], Meta(min_length=1, max_length=MOST_RULES)]
 
 
-class NewUser(msgspec.Struct, frozen=True, kw_only=True):
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`rules` name topics below `i/{tenant}/`; without them the user reads them all, and writes none."""
 
     name: UserName
     rules: Rules | None = None
 
 
-class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What is absent stays as it is."""
 
     rules: Rules | None = None

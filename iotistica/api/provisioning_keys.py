@@ -19,7 +19,7 @@ from iotistica.storage import fleets, provisioning_keys
 from iotistica.storage.provisioning_keys import ProvisioningKey
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     fleet_uuid: UUID | None = None
     max_devices: Annotated[int, Meta(ge=1, le=100_000)] = 100
     expires_in_days: Annotated[int, Meta(ge=1, le=3650)] = 365

@@ -24,12 +24,12 @@ from iotistica.storage.search import Search
 READ, WRITE = {"permission": "agents.read"}, {"permission": "agents.write"}
 
 
-class Tag(msgspec.Struct, frozen=True, kw_only=True):
+class Tag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str
     value: Any
 
 
-class Tags(msgspec.Struct, frozen=True, kw_only=True):
+class Tags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tags: dict[str, Any]
 
 
@@ -38,7 +38,7 @@ class TagsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tags: dict[str, str]
 
 
-class Bulk(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Bulk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Agents by their uuids, or all that a selector means."""
 
     agent_uuids: Annotated[list[UUID], Meta(max_length=MOST)] = []
@@ -50,13 +50,13 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     remove: Annotated[list[str], Meta(max_length=selectors.TAGS)] = []
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     description: Text | None = None
     values: Annotated[list[Annotated[str, Meta(max_length=selectors.VALUE)]], Meta(max_length=1000)] = []
     """The only values that the key takes; none: any."""
 
 
-class NewDefinition(Definition, frozen=True, kw_only=True):
+class NewDefinition(Definition, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str
 
 
@@ -113,6 +113,8 @@ async def tag_many(request: Call, data: JSONBody[Bulk], database: Data) -> Resul
     named, chosen = data.agent_uuids or data.device_uuids, selector_of(data.selector, data.tag_selectors)
     if bool(named) == bool(chosen):
         raise Invalid("name agents by agentUuids, or choose them by selector", "agentUuids")
+    if not wanted and not data.remove:
+        raise Invalid("tags to give, or keys to remove", "tags")
     async with database.transaction(tenant) as tx:
         await _check_values(tx, tenant, wanted)
         asked = named or await search.ids(tx, tenant, Search(selector=chosen), most=MOST + 1)

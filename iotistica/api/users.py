@@ -27,7 +27,7 @@ from iotistica.storage.postgres import Tx
 RESET_LIFE: Final = timedelta(hours=24)
 
 
-class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     email: Email
     password: Password
     role: Role = "viewer"
@@ -35,7 +35,7 @@ class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     full_name: Name | None = None
 
 
-class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What is absent stays as it is."""
 
     email: Email | UnsetType = UNSET

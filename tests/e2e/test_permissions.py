@@ -203,7 +203,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/update-agent": {"version": "1.0.1"},
     "/active": {"is_active": True},
     "/jobs/templates/{template:uuid}": {"name": "x", "job_document": {}},
-    "/tags": {"tags": {}, "key": "a", "value": "b"},
+    "POST /tags": {"key": "a", "value": "b"},
+    "PUT /tags": {"tags": {}},
+    "/target-state": {"config": {}},
     "/fleets/{fleet:uuid}": {"name": "a name"},
     "/fleets/{fleet:uuid}/agents": {"agents": [UNKNOWN]},
     "/agents/remove": {"agents": [UNKNOWN]},
@@ -223,7 +225,8 @@ def test_a_foreign_id_looks_like_one_that_nobody_has(people: People, route: Rout
     kind = next(
         (name for name in ("api-keys", "provision") if name in route.path and parameter == "key"), parameter
     )
-    body = next((b for end, b in BODIES.items() if route.path.endswith(end)), {})
+    call = f"{route.method} {route.path}"
+    body = next((b for name, b in BODIES.items() if _is(call, name)), {})
     answers = []
     for value in (people.ids[kind], UNKNOWN):
         path = address(route, value).removeprefix("/api/v1")
@@ -232,6 +235,12 @@ def test_a_foreign_id_looks_like_one_that_nobody_has(people: People, route: Rout
         answers.append(people.stranger.request(route.method, path, params=query, **sent))  # type: ignore[arg-type]
     foreign, unknown = answers
     assert (foreign.status_code, foreign.content) == (404, unknown.content), foreign.text
+
+
+def _is(call: str, name: str) -> bool:
+    """Whether a call is one of `METHOD /end`, or of `/end` by any method."""
+    method, _, end = name.rpartition(" ")
+    return call.startswith(method) and call.endswith(end)
 
 
 def test_nothing_of_a_tenant_is_in_anothers_lists(people: People) -> None:
