@@ -28,7 +28,7 @@ from iotistica.storage.directory import Directory
 from iotistica.storage.ledger import EntryCount
 from iotistica.storage.live import News, Watched
 from iotistica.storage.outbound import Outgoing
-from iotistica.storage.postgres import Database, Tx
+from iotistica.storage.postgres import Database, Tx, is_about_us
 from iotistica.storage.redis import Redis
 from iotistica.storage.streams import READINGS, Entry, Message
 from iotistica.supervise import sleep
@@ -125,6 +125,8 @@ class Control:
             except (Unavailable, Superseded):
                 raise
             except Exception as exc:  # whatever it is, it must cost one message, and not everybody's
+                if is_about_us(exc):
+                    raise  # it would be every message's: they wait until we are mended
                 if portion.at is None:
                     if most == 1:
                         raise

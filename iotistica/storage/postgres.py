@@ -230,6 +230,11 @@ async def _check(connection: Tx) -> None:
         await AsyncConnectionPool.check_connection(connection)
 
 
+def is_about_us(exc: Exception) -> bool:
+    """Whether it says that a statement, a right or the schema is wrong, and nothing of what was to be stored."""
+    return isinstance(exc, psycopg.Error)
+
+
 def _is_lost(exc: Exception) -> bool:
     return isinstance(exc, _LOST) and not isinstance(exc, _OURS)
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from iotistica.alarms import Alarms
@@ -338,6 +339,28 @@ async def test_whatever_one_message_breaks_costs_that_message_alone(
         row = await state_rows.get(tx, tenant, agent)
     assert row is not None
     assert row.merged.values["os_version"] == "b"
+
+
+async def test_a_fault_of_ours_with_the_database_costs_no_message(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    agent: AgentId,
+    control: Control,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A missing table or right would be every message's fault: they wait in the stream until it is mended."""
+    await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "a"}})
+    with monkeypatch.context() as broken:
+        broken.setattr(state_rows, "ADD", "INSERT INTO no_such_table VALUES (1)")
+        for _ in range(2):  # as the supervisor starts it again
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                await asyncio.wait_for(control.run(asyncio.Event()), 15)
+    assert (await letterbox.page(redis, tenant, after=None, limit=10)).letters == []
+    async with running(control):
+        await eventually(lambda: _is(waiting(redis, tenant), 0))
+    async with database.transaction() as tx:
+        assert await state_rows.get(tx, tenant, agent) is not None
 
 
 async def test_who_lost_its_lease_without_knowing_writes_nothing(
