@@ -26,7 +26,7 @@ from iotistica.storage.search import Search
 CHOSEN: Final = 100  # agents that may be chosen by name
 SHOWN: Final = 1000  # agents of a snapshot of all
 HEARTBEAT: Final = 15.0  # seconds of nothing until a comment keeps the connection open
-CHECKED: Final = 5.0  # seconds between looks whether the caller still may
+CHECKED: Final = 10.0  # seconds between looks whether the caller still may
 NEEDS: Final[dict[Kind, str]] = {
     "state": "agents.read",
     "metrics": "readings.read",
