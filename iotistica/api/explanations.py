@@ -102,7 +102,6 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
     broken = explanation.faults(shown)
     facts = Facts(
         state=known.state if known else "active",
-        active=known is None or known.active,
         heard_at=known.last_seen if known else None,
         counter=found.counter,
         fetched=asked.fetched if asked else None,

@@ -34,7 +34,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str = "active"
     """Of its identity."""
-    active: bool = True
     heard_at: datetime | None = None
     """When anything came of it, readings among that."""
     counter: int

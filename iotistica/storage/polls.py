@@ -203,7 +203,7 @@ class Counts:
         self._database = database
         self._counts: dict[UUID, _Count] = {}
 
-    def add(self, tenant: TenantId, agent: UUID, has: int | None, *, modified: bool) -> None:
+    def add(self, tenant: TenantId, agent: UUID, has: int, *, modified: bool) -> None:
         """Count a poll; `has` is the number of what the agent has now, because it got it or had it already."""
         if len(self._counts) >= TAGS:
             return
@@ -211,7 +211,7 @@ class Counts:
         count = self._counts.setdefault(agent, _Count(tenant, now))
         count.polled_at = now
         count.polls += 1
-        count.fetched = has if has is not None else count.fetched
+        count.fetched = has
         if modified:
             count.fetched_at = now
         else:
