@@ -18,7 +18,7 @@ from iotistica.storage.postgres import Tx, row_as, rows_as
 MOST: Final = 100_000  # agents of a job
 UNSETTLED: Final = 1000  # jobs of a tenant at a time
 DAYS: Final = 365  # kept after they ended
-PORTION: Final = 10  # jobs forgotten in one transaction
+PORTION: Final = 1  # jobs forgotten in one transaction, each with the rows of as many as 100,000 agents
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
