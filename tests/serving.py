@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,15 +15,12 @@ from typing import Any
 import httpx
 import msgspec
 
+from iotistica.embedded.child import free_port
 from iotistica.embedded.home import Runtime
 
+__all__ = ["free_port"]
+
 ADMIN = ("owner@example.com", "a-password-for-tests")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

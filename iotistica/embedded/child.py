@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from iotistica.errors import CannotStart
 LOG_CAP: Final = 10 << 20  # bytes of a child's log; emptied beyond
 PR_SET_PDEATHSIG: Final = 1
 START_SECONDS: Final = 60.0  # PostgreSQL may have a lot to recover
+LISTENING: Final = 20_000  # from here on ports are given to servers, up to those of outgoing connections
+TRIES: Final = 100  # ports
 STOP_SECONDS: Final = 15.0
 
 
@@ -160,10 +163,24 @@ def _is_ours(pid: int, marker: str) -> bool:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that nobody uses now, and that no outgoing connection takes before its server has it.
+
+    Raises `CannotStart` where none is found.
+    """
+    lowest = _outgoing()
+    for _ in range(TRIES):
+        port = LISTENING + secrets.randbelow(lowest - LISTENING) if lowest > LISTENING else 0
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise CannotStart("no port on loopback is free")
+
+
+def _outgoing() -> int:
+    """The first of the ports that the kernel gives to outgoing connections; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return 0
 
 
 def accepts(host: str, port: int) -> bool:
