@@ -17,13 +17,16 @@ import psycopg
 import uvloop
 
 from iotistica.cli.database import opened
-from iotistica.domain.envelopes import parse
+from iotistica.domain.delivery.envelopes import parse
 from iotistica.domain.ids import AgentId
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.ingest.catalogue import Catalogue
-from iotistica.storage import agents, partitions, readings, schema, sizes, tenants
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.readings import Count
+from iotistica.storage import schema
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
+from iotistica.storage.telemetry import partitions, readings, sizes
+from iotistica.storage.telemetry.readings import Count
 from tests.serving import served
 
 CAPTURE = Path(__file__).parents[1] / "tests" / "captures" / "second_boot_json_telemetry.jsonl"

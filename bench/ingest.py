@@ -25,17 +25,18 @@ import httpx
 import uvloop
 
 from bench import generate, load
-from iotistica.domain.accounts import mqtt_password
-from iotistica.domain.envelopes import parse
+from iotistica.domain.agents.accounts import mqtt_password
+from iotistica.domain.delivery.envelopes import parse
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.embedded import home
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.simulate import fleet
-from iotistica.storage import ledger, readings
-from iotistica.storage.ledger import EntryCount
+from iotistica.storage.delivery import ledger
+from iotistica.storage.delivery.ledger import EntryCount
 from iotistica.storage.postgres import Database
-from iotistica.storage.readings import COPY, STORE, Count
+from iotistica.storage.telemetry import readings
+from iotistica.storage.telemetry.readings import COPY, STORE, Count
 from iotistica.supervise import sleep
 from tests.serving import Served, data_folder
 

@@ -30,8 +30,8 @@ import uvloop
 from litestar import Litestar, get
 
 from iotistica import listening
-from iotistica.api import server as serving
-from iotistica.domain import credentials
+from iotistica.api.http import server as serving
+from iotistica.domain.access import credentials
 from iotistica.embedded import home
 from tests.serving import Served, data_folder, free_port
 

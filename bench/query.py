@@ -26,13 +26,13 @@ from uuid import UUID
 import psycopg
 import uvloop
 
-from iotistica.domain import aggregates as rules
 from iotistica.domain.ids import TenantId
 from iotistica.domain.intervals import interval, zone
-from iotistica.domain.queries import plan
-from iotistica.domain.rollups import LONG_AGO
-from iotistica.storage import aggregates, catalog, kept, latest, timeseries
+from iotistica.domain.telemetry import aggregates as rules
+from iotistica.domain.telemetry.queries import plan
+from iotistica.domain.telemetry.rollups import LONG_AGO
 from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import aggregates, catalog, kept, latest, timeseries
 from tests.serving import Served, data_folder
 
 ZONE = "Europe/Zurich"

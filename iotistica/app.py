@@ -12,16 +12,16 @@ from typing import Final
 
 from iotistica import instruments, listening, supervise
 from iotistica.api import app as http
-from iotistica.api import server
-from iotistica.api.crowd import Crowd
-from iotistica.api.given import Site
-from iotistica.api.shortcut import Shortcut
+from iotistica.api.http import server
+from iotistica.api.http.crowd import Crowd
+from iotistica.api.http.given import Site
+from iotistica.api.http.shortcut import Shortcut
 from iotistica.background import rounds
 from iotistica.background.retention import Ages
-from iotistica.domain.accounts import WATCH_USER, service_password
-from iotistica.domain.secrets import Box
-from iotistica.domain.topics import Stream
-from iotistica.domain.verdicts import Verdicts
+from iotistica.domain.access.secrets import Box
+from iotistica.domain.agents.accounts import WATCH_USER, service_password
+from iotistica.domain.delivery.topics import Stream
+from iotistica.domain.delivery.verdicts import Verdicts
 from iotistica.embedded import mosquitto
 from iotistica.embedded.accounts import Accounts
 from iotistica.embedded.servers import Servers
@@ -37,13 +37,13 @@ from iotistica.mqtt.intake import Intake
 from iotistica.parts import INGEST_SECONDS, Parts, parts_of
 from iotistica.settings import Settings
 from iotistica.simulate import demo
+from iotistica.storage.access.limits import Limits
+from iotistica.storage.agents.polls import Counts, Polls
+from iotistica.storage.agents.roster import Roster
 from iotistica.storage.breaker import Breaker
-from iotistica.storage.hub import Hub
-from iotistica.storage.limits import Limits
-from iotistica.storage.polls import Counts, Polls
+from iotistica.storage.delivery.hub import Hub
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.roster import Roster
 from iotistica.supervise import Group, sleep
 from iotistica.vitals import Vitals
 

@@ -7,19 +7,20 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.domain.accounts import SERVICE_USER, derive, service_password
+from iotistica.domain.agents.accounts import SERVICE_USER, derive, service_password
 from iotistica.embedded.servers import Servers
 from iotistica.room import Room
 from iotistica.settings import Settings
-from iotistica.storage import lease, readings
+from iotistica.storage import lease
 from iotistica.storage import redis as redis_
+from iotistica.storage.agents.directory import Directory
 from iotistica.storage.breaker import Breaker
-from iotistica.storage.directory import Directory
-from iotistica.storage.inbox import Inbox
+from iotistica.storage.delivery.inbox import Inbox
+from iotistica.storage.delivery.spool import Spool
+from iotistica.storage.history.tally import Tally
 from iotistica.storage.postgres import Database, Role, as_role, let_in
 from iotistica.storage.redis import Redis
-from iotistica.storage.spool import Spool
-from iotistica.storage.tally import Tally
+from iotistica.storage.telemetry import readings
 from iotistica.vitals import Vitals
 
 INGEST_SECONDS: Final = 30.0  # longest statement of a worker

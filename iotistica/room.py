@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from iotistica.alarms import Alarms
-from iotistica.domain.budget import Level, level, reserve
+from iotistica.domain.telemetry.budget import Level, level, reserve
 
 FRESH: Final = 2.0  # seconds a look is believed
 ALARM: Final = "disk_short"

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from iotistica.alarms import Alarms
 from iotistica.storage.breaker import Breaker
-from iotistica.storage.inbox import Inbox
+from iotistica.storage.delivery.inbox import Inbox
 
 
 class Storage(Struct, frozen=True, kw_only=True, rename="camel"):

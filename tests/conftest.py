@@ -14,11 +14,14 @@ from iotistica.embedded import home
 from iotistica.embedded import servers as embedded
 from iotistica.embedded.accounts import Accounts
 from iotistica.settings import Settings
-from iotistica.storage import agents, readings, schema, tenants
 from iotistica.storage import redis as redis_
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage import schema
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.storage.telemetry import readings
 from tests.serving import Served, data_folder, free_port, served
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)

@@ -7,16 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from iotistica.domain import aggregates as rules
-from iotistica.domain.grids import grid
 from iotistica.domain.ids import TenantId
 from iotistica.domain.intervals import interval
-from iotistica.domain.queries import plan
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry import aggregates as rules
+from iotistica.domain.telemetry.grids import grid
+from iotistica.domain.telemetry.queries import plan
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.ingest.catalogue import Catalogue
-from iotistica.storage import aggregates, kept, partitions, readings, rollups
 from iotistica.storage.postgres import Database, Tx
-from iotistica.storage.readings import Count
+from iotistica.storage.telemetry import aggregates, kept, partitions, readings, rollups
+from iotistica.storage.telemetry.readings import Count
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEVELS = {"readings_1m": rollups.MINUTE, "readings_1h": rollups.HOUR, "readings_daily": rollups.DAY}

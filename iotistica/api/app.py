@@ -14,57 +14,43 @@ from litestar.response import File
 from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
-from iotistica.api import (
-    agent_jobs,
+from iotistica.api.access import api_keys, auth, invitations, passwords, users
+from iotistica.api.agents import (
     agents,
-    api_keys,
-    apps,
-    audit,
-    auth,
     broker,
-    catalog,
     devices,
-    endpoints,
-    erasures,
-    errors,
     fleets,
     identities,
-    ingestion,
-    invitations,
-    job_templates,
-    jobs,
-    live,
     logs,
     mqtt_users,
-    ops,
-    passwords,
     provisioning,
     provisioning_keys,
-    readings,
-    sockets,
     states,
     tags,
-    targets,
-    users,
 )
-from iotistica.api.given import Signer, Site
-from iotistica.api.guard import Guard
-from iotistica.api.inflation import Inflation
-from iotistica.api.polls import poll
-from iotistica.api.principals import Doorman
-from iotistica.api.rendering import Rendering
-from iotistica.api.tokens import Tokens
-from iotistica.domain.accounts import derive
-from iotistica.domain.permissions import PUBLIC
+from iotistica.api.agents.polls import poll
+from iotistica.api.control import agent_jobs, apps, endpoints, job_templates, jobs, targets
+from iotistica.api.delivery import ingestion, live, sockets
+from iotistica.api.history import audit
+from iotistica.api.http import errors, ops
+from iotistica.api.http.given import Signer, Site
+from iotistica.api.http.guard import Guard
+from iotistica.api.http.inflation import Inflation
+from iotistica.api.http.principals import Doorman
+from iotistica.api.http.rendering import Rendering
+from iotistica.api.http.tokens import Tokens
+from iotistica.api.telemetry import catalog, erasures, readings
+from iotistica.domain.access.permissions import PUBLIC
+from iotistica.domain.agents.accounts import derive
 from iotistica.errors import NotFound
-from iotistica.storage.hub import Hub
-from iotistica.storage.inbox import Inbox
-from iotistica.storage.limits import Limits
-from iotistica.storage.polls import Counts, Polls
+from iotistica.storage.access.limits import Limits
+from iotistica.storage.agents.polls import Counts, Polls
+from iotistica.storage.agents.roster import Roster
+from iotistica.storage.delivery.hub import Hub
+from iotistica.storage.delivery.inbox import Inbox
+from iotistica.storage.history.tally import Tally
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.roster import Roster
-from iotistica.storage.tally import Tally
 from iotistica.vitals import Vitals
 
 BODY_CAP: Final = 2 << 20  # bytes of a request body, inflated; some routes take less or more

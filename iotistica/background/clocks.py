@@ -5,9 +5,10 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage import ledger, timeline
+from iotistica.storage.delivery import ledger
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening, hourly
 from iotistica.storage.postgres import Database
-from iotistica.storage.timeline import Happening, hourly
 
 AHEAD: Final = timedelta(seconds=60)
 BEHIND: Final = timedelta(minutes=10)

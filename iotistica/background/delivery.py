@@ -8,7 +8,15 @@ from uuid import UUID
 from iotistica.alarms import Alarms
 from iotistica.domain.ids import TenantId
 from iotistica.instruments import IMBALANCE
-from iotistica.storage import consumers, dead_letters, dictionaries, imbalance, parked, sequences, stream_states
+from iotistica.storage.delivery import (
+    consumers,
+    dead_letters,
+    dictionaries,
+    imbalance,
+    parked,
+    sequences,
+    stream_states,
+)
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from iotistica.background import retention
 from iotistica.background.retention import Ages
-from iotistica.domain.budget import SOON, forecast
+from iotistica.domain.telemetry.budget import SOON, forecast
 from iotistica.room import Room
 from iotistica.storage.postgres import Database
 from iotistica.vitals import Storage, Vitals

@@ -8,11 +8,11 @@ from typing import Final
 from loguru import logger
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.rollups import floor
-from iotistica.storage import erasures
-from iotistica.storage.erasures import DAY
+from iotistica.domain.telemetry.rollups import floor
+from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.postgres import Database
-from iotistica.storage.tenants import Tenant
+from iotistica.storage.telemetry import erasures
+from iotistica.storage.telemetry.erasures import DAY
 
 TURN: Final = 5.0  # seconds of a round, for each of the two
 

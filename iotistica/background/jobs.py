@@ -12,19 +12,20 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.background.presence import lagging
-from iotistica.domain import notices, rollouts
+from iotistica.domain.control import notices, rollouts
+from iotistica.domain.control.jobs import Phase
+from iotistica.domain.control.rollouts import Counts, Step
 from iotistica.domain.ids import TenantId, agent_topic
-from iotistica.domain.jobs import Phase
-from iotistica.domain.rollouts import Counts, Step
 from iotistica.errors import Full, Unavailable
-from iotistica.storage import outbound, timeline
-from iotistica.storage import rollouts as table
-from iotistica.storage.directory import Directory
-from iotistica.storage.outbound import Outgoing
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.control import rollouts as table
+from iotistica.storage.control.rollouts import Notice, Unsettled
+from iotistica.storage.delivery import outbound
+from iotistica.storage.delivery.outbound import Outgoing
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.rollouts import Notice, Unsettled
-from iotistica.storage.timeline import Happening
 from iotistica.supervise import Group, sleep
 
 EVERY: Final = 1.0  # seconds between steps

@@ -3,8 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from iotistica.domain import passwords
-from iotistica.storage import jobs, links, login_failures, logs, sessions, targets, timeline, updates
+from iotistica.domain.access import passwords
+from iotistica.storage.access import links, login_failures, sessions
+from iotistica.storage.agents import logs
+from iotistica.storage.control import jobs, targets, updates
+from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database
 
 KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever

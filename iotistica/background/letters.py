@@ -5,10 +5,11 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage import letterbox, timeline
+from iotistica.storage.delivery import letterbox
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening, hourly
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.timeline import Happening, hourly
 
 MOST: Final = 200  # letters told of a tenant in one look; each may hold a megabyte
 REFUSED: Final = "message.refused"

@@ -8,18 +8,21 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain import presence as rules
+from iotistica.domain.agents import presence as rules
+from iotistica.domain.agents.presence import Turns
 from iotistica.domain.ids import TenantId
-from iotistica.domain.presence import Turns
 from iotistica.errors import Unavailable
-from iotistica.storage import lease, live, presence, stream_states, timeline
-from iotistica.storage.directory import Directory
-from iotistica.storage.live import News
+from iotistica.storage import lease
+from iotistica.storage.agents import presence
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.agents.presence import Change
+from iotistica.storage.delivery import live, stream_states
+from iotistica.storage.delivery.live import News
+from iotistica.storage.delivery.streams import KINDS
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
 from iotistica.storage.postgres import Database, Tx
-from iotistica.storage.presence import Change
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import KINDS
-from iotistica.storage.timeline import Happening
 from iotistica.supervise import Group, sleep
 
 EVERY: Final = 5.0  # seconds between looks

@@ -6,11 +6,12 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.domain import budget, logs
-from iotistica.storage import kept, partitions, rollups, sizes
-from iotistica.storage.partitions import Table
+from iotistica.domain.agents import logs
+from iotistica.domain.telemetry import budget
 from iotistica.storage.postgres import Database
-from iotistica.storage.sizes import Sizes
+from iotistica.storage.telemetry import kept, partitions, rollups, sizes
+from iotistica.storage.telemetry.partitions import Table
+from iotistica.storage.telemetry.sizes import Sizes
 
 LOGS: Final[Table] = "agent_logs"
 TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")

@@ -9,11 +9,11 @@ from typing import Final
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.domain.rollups import floor
+from iotistica.domain.telemetry.rollups import floor
 from iotistica.room import Room
-from iotistica.storage import partitions, rollups
 from iotistica.storage.postgres import Database
-from iotistica.storage.rollups import DAY, MINUTE, Progress
+from iotistica.storage.telemetry import partitions, rollups
+from iotistica.storage.telemetry.rollups import DAY, MINUTE, Progress
 from iotistica.supervise import Group, sleep
 
 EVERY: Final = 5.0  # seconds

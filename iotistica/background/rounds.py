@@ -19,11 +19,12 @@ from iotistica.background import (
 )
 from iotistica.background.retention import Ages
 from iotistica.room import Room
-from iotistica.storage import lease, ledger, stream_states
-from iotistica.storage.directory import Directory
+from iotistica.storage import lease
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import ledger, stream_states
+from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import KINDS
 from iotistica.supervise import beside, sleep
 from iotistica.vitals import Vitals
 

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from iotistica.storage import timeline, updates
+from iotistica.storage.control import updates
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
 from iotistica.storage.postgres import Database
-from iotistica.storage.timeline import Happening
 
 
 async def end(database: Database) -> None:

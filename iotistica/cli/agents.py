@@ -9,16 +9,17 @@ import click
 
 from iotistica.cli.database import in_database, key_of, tenant_named
 from iotistica.cli.inputs import TENANT, Text, listing, operator
-from iotistica.domain import connections, credentials
-from iotistica.domain.accounts import mqtt_password
+from iotistica.domain.access import credentials
+from iotistica.domain.agents import connections
+from iotistica.domain.agents.accounts import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
-from iotistica.storage import agents as agents_
-from iotistica.storage import broker_accounts, identities, search
-from iotistica.storage import fleets as fleets_
+from iotistica.storage.agents import agents as agents_
+from iotistica.storage.agents import broker_accounts, identities, search
+from iotistica.storage.agents import fleets as fleets_
+from iotistica.storage.agents.search import Search
 from iotistica.storage.postgres import Tx
-from iotistica.storage.search import Search
 
 EXAMPLE = '{"readings": [{"deviceName": "plc-1", "metric": "temperature", "value": 21.5, "unit": "degC"}]}'
 UUID_ = click.argument("uuid", type=click.UUID)

@@ -6,8 +6,8 @@ import msgspec
 from iotistica.cli.database import in_database, tenant_named
 from iotistica.cli.inputs import TENANT, listing
 from iotistica.settings import Settings
-from iotistica.storage import audit as audit_
-from iotistica.storage.audit import Event
+from iotistica.storage.history import audit as audit_
+from iotistica.storage.history.audit import Event
 from iotistica.storage.postgres import Tx
 
 

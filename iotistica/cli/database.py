@@ -12,7 +12,7 @@ from iotistica.embedded import home, servers
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import schema
-from iotistica.storage import tenants as tenants_
+from iotistica.storage.access import tenants as tenants_
 from iotistica.storage.postgres import Database, Role, Tx
 
 T = TypeVar("T")

@@ -11,9 +11,10 @@ from iotistica.cli.inputs import TENANT, listing, operator
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
-from iotistica.storage import audit, letterbox
 from iotistica.storage import redis as redis_
-from iotistica.storage.letterbox import Letter
+from iotistica.storage.delivery import letterbox
+from iotistica.storage.delivery.letterbox import Letter
+from iotistica.storage.history import audit
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import click
 
 from iotistica.cli.database import in_database
-from iotistica.domain.budget import forecast, reserve
+from iotistica.domain.telemetry.budget import forecast, reserve
 from iotistica.settings import Settings
-from iotistica.storage import sizes
+from iotistica.storage.telemetry import sizes
 
 LONG = 3650  # days
 

@@ -11,7 +11,9 @@ from iotistica.errors import NotFound
 from iotistica.ingest import importing
 from iotistica.ingest.importing import Outcome
 from iotistica.settings import Settings
-from iotistica.storage import agents, readings, schema
+from iotistica.storage import schema
+from iotistica.storage.agents import agents
+from iotistica.storage.telemetry import readings
 
 TELL_EVERY = 2.0  # seconds
 

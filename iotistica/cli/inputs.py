@@ -6,8 +6,8 @@ import socket
 
 import click
 
-from iotistica.domain.permissions import ROLES
-from iotistica.storage.audit import Actor
+from iotistica.domain.access.permissions import ROLES
+from iotistica.storage.history.audit import Actor
 
 
 class Text(click.ParamType[str]):

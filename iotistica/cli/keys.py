@@ -8,10 +8,10 @@ import click
 
 from iotistica.cli.database import in_database, key_of, tenant_named
 from iotistica.cli.inputs import TENANT, Text, listing, operator
-from iotistica.domain import credentials
+from iotistica.domain.access import credentials
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
-from iotistica.storage import fleets, provisioning_keys
+from iotistica.storage.agents import fleets, provisioning_keys
 from iotistica.storage.postgres import Tx
 
 

@@ -20,11 +20,12 @@ from iotistica.cli.database import database_url, key_of, opened, run
 from iotistica.embedded import home, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
 from iotistica.settings import Settings
-from iotistica.storage import hypertables, schema
-from iotistica.storage import tenants as tenants_
-from iotistica.storage import users as users_
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.continuous import Ages
+from iotistica.storage import schema
+from iotistica.storage.access import tenants as tenants_
+from iotistica.storage.access import users as users_
+from iotistica.storage.history.audit import PLATFORM
+from iotistica.storage.telemetry import hypertables
+from iotistica.storage.telemetry.continuous import Ages
 
 FILES: Final = 65_536
 RESTART_SECONDS: Final = 60.0  # until the servers of a process that starts anew run

@@ -12,11 +12,14 @@ from iotistica.domain.ids import TenantId, tenant_id
 from iotistica.embedded import home
 from iotistica.errors import Conflict, Invalid
 from iotistica.settings import Settings
-from iotistica.storage import audit, directory, exports, quotas, schema
+from iotistica.storage import exports, schema
 from iotistica.storage import redis as redis_
-from iotistica.storage import tenants as tenants_
+from iotistica.storage.access import quotas
+from iotistica.storage.access import tenants as tenants_
+from iotistica.storage.access.quotas import Quotas
+from iotistica.storage.agents import directory
+from iotistica.storage.history import audit
 from iotistica.storage.postgres import Tx
-from iotistica.storage.quotas import Quotas
 
 
 @click.group()

@@ -6,11 +6,11 @@ import click
 
 from iotistica.cli.database import in_database, tenant_named
 from iotistica.cli.inputs import ROLE, TENANT, Text, listing, operator
-from iotistica.domain import passwords
+from iotistica.domain.access import passwords
 from iotistica.errors import Invalid, NotFound
 from iotistica.settings import Settings
-from iotistica.storage import links, sessions
-from iotistica.storage import users as users_
+from iotistica.storage.access import links, sessions
+from iotistica.storage.access import users as users_
 from iotistica.storage.postgres import Tx
 
 PASSWORD = click.option("--password", envvar="IOTISTICA_USER_PASSWORD", help="Generated and printed unless given.")

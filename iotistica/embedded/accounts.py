@@ -9,13 +9,13 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.accounts import SALT_BYTES, derive, password_line, service_password
+from iotistica.domain.agents.accounts import SALT_BYTES, derive, password_line, service_password
 from iotistica.domain.ids import encode_tenant
 from iotistica.embedded.home import Home
 from iotistica.embedded.mosquitto import ACL, OWN_USERS, Files
 from iotistica.instruments import RENDER_SECONDS
-from iotistica.storage import broker_accounts
-from iotistica.storage.broker_accounts import Account
+from iotistica.storage.agents import broker_accounts
+from iotistica.storage.agents.broker_accounts import Account
 from iotistica.storage.postgres import Database
 from iotistica.supervise import first_of, sleep
 

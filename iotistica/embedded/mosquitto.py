@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from iotistica.domain.accounts import SERVICE_USER, WATCH_USER
+from iotistica.domain.agents.accounts import SERVICE_USER, WATCH_USER
 from iotistica.embedded import debian
 from iotistica.embedded import home as homes
 from iotistica.embedded.child import Child, accepts

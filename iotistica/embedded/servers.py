@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.domain.accounts import SERVICE_USER, derive, service_password
+from iotistica.domain.agents.accounts import SERVICE_USER, derive, service_password
 from iotistica.embedded import home as homes
 from iotistica.embedded import mosquitto, postgres, valkey
 from iotistica.embedded.accounts import first_lines

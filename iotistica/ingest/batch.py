@@ -5,16 +5,16 @@ from collections.abc import Callable
 from datetime import date
 from uuid import UUID
 
-from iotistica.domain.envelopes import Found
+from iotistica.domain.delivery.envelopes import Found
+from iotistica.domain.delivery.sequences import Mark, mark_of
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Reading
-from iotistica.domain.sequences import Mark, mark_of
-from iotistica.storage import partitions
-from iotistica.storage.completion import Aside, Parked
-from iotistica.storage.dead_letters import DeadLetter
-from iotistica.storage.ledger import Committed, EntryCount
-from iotistica.storage.readings import Count
-from iotistica.storage.streams import EntryKey
+from iotistica.domain.telemetry.readings import Reading
+from iotistica.storage.delivery.completion import Aside, Parked
+from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.ledger import Committed, EntryCount
+from iotistica.storage.delivery.streams import EntryKey
+from iotistica.storage.telemetry import partitions
+from iotistica.storage.telemetry.readings import Count
 
 MessageKey = tuple[EntryKey, int]
 """An entry and the number of one of its messages."""

@@ -8,12 +8,12 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.instruments import SERIES
-from iotistica.storage import quotas
-from iotistica.storage import series as table
+from iotistica.storage.access import quotas
 from iotistica.storage.postgres import Tx
-from iotistica.storage.series import Series
+from iotistica.storage.telemetry import series as table
+from iotistica.storage.telemetry.series import Series
 
 NO_QUOTAS: Final[Mapping[TenantId, int]] = MappingProxyType({})
 KNOWN: Final = 500_000  # series remembered at most

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from loguru import logger
 
-from iotistica.domain import codec, dictionaries, topics
+from iotistica.domain import codec
+from iotistica.domain.access.secrets import Box
+from iotistica.domain.delivery import dictionaries, topics
+from iotistica.domain.delivery.topics import Route, Stream
 from iotistica.domain.ids import TenantId
-from iotistica.domain.secrets import Box
-from iotistica.domain.topics import Route, Stream
 from iotistica.errors import REFUSALS, Conflict, Full, InvalidMessage, Superseded, Unavailable
 from iotistica.ingest import jobs, lifecycle, logs, sharing
 from iotistica.ingest.jobs import Answers
@@ -19,18 +20,20 @@ from iotistica.ingest.lifecycle import Signs
 from iotistica.ingest.logs import Lines
 from iotistica.ingest.states import Reports
 from iotistica.instruments import DEAD
-from iotistica.storage import completion, fences, lease, ledger, live, outbound, parked, presence, streams
-from iotistica.storage import dictionaries as table
-from iotistica.storage.completion import Aside
-from iotistica.storage.dead_letters import DeadLetter
-from iotistica.storage.dictionaries import Known
-from iotistica.storage.directory import Directory
-from iotistica.storage.ledger import EntryCount
-from iotistica.storage.live import News, Watched
-from iotistica.storage.outbound import Outgoing
+from iotistica.storage import fences, lease
+from iotistica.storage.agents import presence
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import completion, ledger, live, outbound, parked, streams
+from iotistica.storage.delivery import dictionaries as table
+from iotistica.storage.delivery.completion import Aside
+from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.dictionaries import Known
+from iotistica.storage.delivery.ledger import EntryCount
+from iotistica.storage.delivery.live import News, Watched
+from iotistica.storage.delivery.outbound import Outgoing
+from iotistica.storage.delivery.streams import READINGS, Entry, Message
 from iotistica.storage.postgres import Database, Tx, is_about_us
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import READINGS, Entry, Message
 from iotistica.supervise import sleep
 
 DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")

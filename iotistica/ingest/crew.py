@@ -9,11 +9,11 @@ import msgspec
 from loguru import logger
 
 from iotistica import supervise
-from iotistica.domain.scaling import EVERY, Profile, Scale, Signals, scaled
+from iotistica.domain.delivery.scaling import EVERY, Profile, Scale, Signals, scaled
 from iotistica.errors import Unavailable
 from iotistica.instruments import LAG_SECONDS, WORKERS
-from iotistica.storage import stream_states, streams
-from iotistica.storage.directory import Directory
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import stream_states, streams
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group

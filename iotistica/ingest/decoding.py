@@ -8,20 +8,20 @@ from uuid import UUID
 
 from loguru import logger
 
-from iotistica.domain import envelopes, topics
-from iotistica.domain.dictionaries import NeedsDictionary
+from iotistica.domain.delivery import envelopes, topics
+from iotistica.domain.delivery.dictionaries import NeedsDictionary
+from iotistica.domain.delivery.topics import Route
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import clean_label
-from iotistica.domain.topics import Route
+from iotistica.domain.telemetry.readings import clean_label
 from iotistica.errors import InvalidMessage
 from iotistica.ingest.batch import Batch, MessageKey, Progress
 from iotistica.ingest.dictionaries import Dictionaries
-from iotistica.storage import partitions
-from iotistica.storage.completion import Parked
-from iotistica.storage.dead_letters import DeadLetter
-from iotistica.storage.directory import Directory
-from iotistica.storage.ledger import EntryCount
-from iotistica.storage.streams import Entry, EntryKey
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery.completion import Parked
+from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.ledger import EntryCount
+from iotistica.storage.delivery.streams import Entry, EntryKey
+from iotistica.storage.telemetry import partitions
 
 ROWS: Final = 40_000  # readings in one transaction, and those of one message more
 BREATH: Final = 0.01  # seconds of decoding after which others get their turn

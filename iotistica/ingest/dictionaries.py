@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from iotistica.domain.dictionaries import Expander
-from iotistica.domain.envelopes import NO_DICTIONARIES
+from iotistica.domain.delivery.dictionaries import Expander
+from iotistica.domain.delivery.envelopes import NO_DICTIONARIES
 from iotistica.domain.ids import TenantId
-from iotistica.storage import dictionaries as table
+from iotistica.storage.delivery import dictionaries as table
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 

@@ -11,17 +11,17 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.envelopes import Found
+from iotistica.domain.delivery.envelopes import Found
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Context
-from iotistica.domain.records import columns, reading_of
+from iotistica.domain.telemetry.readings import Context
+from iotistica.domain.telemetry.records import columns, reading_of
 from iotistica.errors import Invalid, InvalidMessage
 from iotistica.ingest import storing
 from iotistica.ingest.batch import Batch
 from iotistica.ingest.catalogue import Catalogue
-from iotistica.storage import partitions
-from iotistica.storage.directory import Directory
+from iotistica.storage.agents.directory import Directory
 from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import partitions
 
 ROWS: Final = 10_000  # in a transaction
 SHOWN: Final = 10  # rejected rows that are told of

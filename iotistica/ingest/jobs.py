@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from iotistica.domain import codec, jobs, notices
+from iotistica.domain import codec
+from iotistica.domain.control import jobs, notices
+from iotistica.domain.control.jobs import Answer
 from iotistica.domain.documents import strip_nul
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
-from iotistica.domain.jobs import Answer
 from iotistica.errors import Conflict, Invalid, InvalidMessage, NotFound
-from iotistica.storage import agent_jobs
-from iotistica.storage.outbound import Outgoing
+from iotistica.storage.control import agent_jobs
+from iotistica.storage.delivery.outbound import Outgoing
 from iotistica.storage.postgres import Tx
 
 TOPIC: Final = b"jobs/"

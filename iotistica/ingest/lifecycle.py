@@ -6,14 +6,16 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain import codec, documents, secrets, times, updates
+from iotistica.domain import codec, documents, times
+from iotistica.domain.access import secrets
+from iotistica.domain.control import updates
+from iotistica.domain.control.updates import OPEN
 from iotistica.domain.ids import TenantId
-from iotistica.domain.updates import OPEN
 from iotistica.errors import InvalidMessage
-from iotistica.storage import timeline
-from iotistica.storage import updates as table
+from iotistica.storage.control import updates as table
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
 from iotistica.storage.postgres import Tx
-from iotistica.storage.timeline import Happening
 
 TOPIC: Final = b"agent/"
 OURS: Final = (b"agent/update",)

@@ -3,13 +3,13 @@
 from typing import Final
 from uuid import UUID
 
-from iotistica.domain import logs
+from iotistica.domain.agents import logs
+from iotistica.domain.agents.logs import Batch
 from iotistica.domain.ids import TenantId
-from iotistica.domain.logs import Batch
 from iotistica.instruments import LOG_LINES
-from iotistica.storage import logs as table
-from iotistica.storage import partitions
+from iotistica.storage.agents import logs as table
 from iotistica.storage.postgres import Database, Tx
+from iotistica.storage.telemetry import partitions
 
 TOPIC: Final = b"logs/"
 

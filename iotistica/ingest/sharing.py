@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from iotistica.domain.agents.logs import LEVELS, Batch, Line
 from iotistica.domain.ids import TenantId
-from iotistica.domain.logs import LEVELS, Batch, Line
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.ingest import batch as stored
-from iotistica.storage import live
-from iotistica.storage.live import News, Watched
+from iotistica.storage.delivery import live
+from iotistica.storage.delivery.live import News, Watched
 from iotistica.storage.redis import Redis
 
 MOST: Final = 500  # readings, or lines, of an agent in one message; the newest

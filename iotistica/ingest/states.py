@@ -8,17 +8,18 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain import secrets, states
+from iotistica.domain.access import secrets
+from iotistica.domain.access.secrets import Box
+from iotistica.domain.agents import states
+from iotistica.domain.agents.states import Report
 from iotistica.domain.ids import TenantId, agent_topic
-from iotistica.domain.secrets import Box
-from iotistica.domain.states import Report
 from iotistica.errors import InvalidMessage
-from iotistica.storage import states as table
-from iotistica.storage import timeline
-from iotistica.storage.live import News
+from iotistica.storage.agents import states as table
+from iotistica.storage.delivery.live import News
+from iotistica.storage.delivery.streams import Message
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
 from iotistica.storage.postgres import Tx
-from iotistica.storage.streams import Message
-from iotistica.storage.timeline import Happening
 
 CHANGED: Final = "state.changed"
 """The kind of a happening: an agent says of itself what it did not say before."""

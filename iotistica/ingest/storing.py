@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from iotistica.domain.ids import TenantId
 from iotistica.ingest.batch import Batch
 from iotistica.ingest.catalogue import Catalogue
-from iotistica.storage import ledger, sequences
-from iotistica.storage import readings as table
+from iotistica.storage.access.tenants import Tenant
+from iotistica.storage.delivery import ledger, sequences
 from iotistica.storage.postgres import Database
-from iotistica.storage.tenants import Tenant
+from iotistica.storage.telemetry import readings as table
 
 
 async def store(

@@ -11,9 +11,9 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.alarms import Alarms
+from iotistica.domain.delivery.verdicts import Verdicts
 from iotistica.domain.ids import TenantId
-from iotistica.domain.readings import Reading
-from iotistica.domain.verdicts import Verdicts
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
 from iotistica.ingest import sharing, storing
 from iotistica.ingest.batch import Batch, MessageKey, Progress
@@ -21,15 +21,16 @@ from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import ALL, Decoder
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
 from iotistica.room import Room
-from iotistica.storage import completion, ledger, partitions, streams
-from iotistica.storage import readings as table
-from iotistica.storage.directory import Directory
-from iotistica.storage.limits import Limit, Limits
-from iotistica.storage.live import Watched
+from iotistica.storage.access.limits import Limit, Limits
+from iotistica.storage.access.tenants import Tenant
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import completion, ledger, streams
+from iotistica.storage.delivery.live import Watched
+from iotistica.storage.delivery.streams import Entry, EntryKey
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import Entry, EntryKey
-from iotistica.storage.tenants import Tenant
+from iotistica.storage.telemetry import partitions
+from iotistica.storage.telemetry import readings as table
 from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB

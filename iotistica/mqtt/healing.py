@@ -9,15 +9,16 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.accounts import mqtt_password
+from iotistica.domain.agents.accounts import mqtt_password
 from iotistica.domain.ids import agent_user
 from iotistica.errors import CannotStart, Refused, Unavailable
 from iotistica.mqtt.client import connect
 from iotistica.mqtt.probe import as_account
-from iotistica.storage import presence, timeline
+from iotistica.storage.agents import presence
+from iotistica.storage.agents.presence import Silent
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
 from iotistica.storage.postgres import Database
-from iotistica.storage.presence import Silent
-from iotistica.storage.timeline import Happening
 from iotistica.supervise import sleep
 
 EVERY: Final = 5.0  # seconds

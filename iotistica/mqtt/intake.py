@@ -8,14 +8,14 @@ from loguru import logger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from iotistica.alarms import Alarms
-from iotistica.domain import topics
+from iotistica.domain.delivery import topics
 from iotistica.errors import Unavailable
 from iotistica.instruments import PAUSES
 from iotistica.mqtt.client import Batch, Client, connect
 from iotistica.mqtt.publish import emptying
 from iotistica.storage import lease
 from iotistica.storage.breaker import Breaker
-from iotistica.storage.inbox import Inbox, LeftError
+from iotistica.storage.delivery.inbox import Inbox, LeftError
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, beside
 

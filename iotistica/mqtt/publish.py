@@ -5,7 +5,7 @@ from typing import Final
 
 from iotistica.errors import Unavailable
 from iotistica.mqtt.client import Client
-from iotistica.storage import outbound
+from iotistica.storage.delivery import outbound
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, sleep
 

@@ -8,11 +8,11 @@ from typing import Final
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.domain import broker_log
+from iotistica.domain.agents import broker_log
 from iotistica.errors import CannotStart
 from iotistica.instruments import BROKER_DROPPED, BROKER_STORED
 from iotistica.mqtt.client import connect
-from iotistica.storage.tally import Tally
+from iotistica.storage.history.tally import Tally
 
 STORED: Final = b"$SYS/broker/store/messages/bytes"
 DROPPED: Final = b"$SYS/broker/publish/messages/dropped"

@@ -5,12 +5,12 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from iotistica.domain.accounts import derive
+from iotistica.domain.agents.accounts import derive
 from iotistica.errors import Conflict
 from iotistica.settings import Settings
 from iotistica.simulate import fleet
-from iotistica.storage import users
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage.access import users
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.supervise import Group
 

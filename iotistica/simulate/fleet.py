@@ -12,13 +12,14 @@ from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
-from iotistica.domain.accounts import mqtt_password
+from iotistica.domain.agents.accounts import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId, agent_topic, agent_user
 from iotistica.errors import CannotStart, Conflict, Unavailable
 from iotistica.mqtt.client import Client, connect
 from iotistica.simulate import envelope
-from iotistica.storage import agents, tenants
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 

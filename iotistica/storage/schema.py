@@ -5,7 +5,7 @@ from pathlib import Path
 import psycopg
 
 from iotistica.errors import CannotStart
-from iotistica.storage import hypertables
+from iotistica.storage.telemetry import hypertables
 
 
 def migrations_folder() -> Path:

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from iotistica.embedded.child import Child
 from iotistica.simulate import fleet
-from iotistica.storage import imbalance, ledger, stream_states
 from iotistica.storage import redis as redis_
+from iotistica.storage.delivery import imbalance, ledger, stream_states
 from iotistica.storage.postgres import Database
 from tests.chaos.load import READINGS, Load, name_of
 from tests.chaos.proxy import Acknowledgements, Proxy

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from iotistica.domain.accounts import service_password
+from iotistica.domain.agents.accounts import service_password
 from iotistica.embedded import home
 from tests.conftest import Stack
 from tests.devices import Device, key_for

@@ -11,11 +11,11 @@ import pytest
 from litestar.handlers import HTTPRouteHandler
 
 from iotistica.api import app
-from iotistica.api.given import Site
-from iotistica.api.tokens import Tokens
-from iotistica.domain.accounts import derive
-from iotistica.domain.connections import Broker
-from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, may
+from iotistica.api.http.given import Site
+from iotistica.api.http.tokens import Tokens
+from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, may
+from iotistica.domain.agents.accounts import derive
+from iotistica.domain.agents.connections import Broker
 from iotistica.embedded import home
 from iotistica.settings import Settings
 from tests.devices import Device, key_for

@@ -10,7 +10,7 @@ import pytest
 from litestar import Litestar
 
 from iotistica import listening
-from iotistica.api import server as http
+from iotistica.api.http import server as http
 from tests.mqtt311 import Client311
 from tests.serving import ADMIN, Served, free_port, until
 

@@ -15,31 +15,22 @@ import pytest
 
 from iotistica.alarms import Alarms
 from iotistica.background import delivery
-from iotistica.domain import states
-from iotistica.domain.dictionaries import NAMES
+from iotistica.domain.access.secrets import Box
+from iotistica.domain.agents import states
+from iotistica.domain.delivery.dictionaries import NAMES
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
-from iotistica.domain.secrets import Box
 from iotistica.errors import Superseded, Unavailable
 from iotistica.ingest import control as module
 from iotistica.ingest.control import Control
-from iotistica.storage import (
-    agents,
-    dictionaries,
-    fences,
-    imbalance,
-    ledger,
-    letterbox,
-    parked,
-    redis,
-    stream_states,
-    streams,
-)
-from iotistica.storage import states as state_rows
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.directory import Directory
+from iotistica.storage import fences, redis
+from iotistica.storage.agents import agents
+from iotistica.storage.agents import states as state_rows
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import dictionaries, imbalance, ledger, letterbox, parked, stream_states, streams
+from iotistica.storage.delivery.streams import CONTROL, READINGS, Kind
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import CONTROL, READINGS, Kind
 from tests.conftest import Stack
 from tests.integration.test_worker import make
 
@@ -193,7 +184,7 @@ async def test_a_dictionary_that_never_comes_makes_dead_letters(
 ) -> None:
     """After an hour, or at once beyond the bound of what may wait; with their bytes."""
     monkeypatch.setattr(
-        "iotistica.storage.completion.FINISH",
+        "iotistica.storage.delivery.completion.FINISH",
         module.completion.FINISH.replace(f"< {module.completion.PARKED} and", "< 1 and"),
     )
     await streams.make_groups(redis, [tenant], READINGS)

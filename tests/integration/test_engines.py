@@ -15,15 +15,19 @@ import pytest
 from iotistica.background import erasing, retention
 from iotistica.background import rollups as background
 from iotistica.background.retention import Ages as Kept
-from iotistica.domain import aggregates as rules
-from iotistica.domain.grids import grid
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.intervals import interval, zone
-from iotistica.domain.queries import plan
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry import aggregates as rules
+from iotistica.domain.telemetry.grids import grid
+from iotistica.domain.telemetry.queries import plan
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import CannotStart
-from iotistica.storage import (
-    agents,
+from iotistica.storage import schema
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
+from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import (
     aggregates,
     catalog,
     continuous,
@@ -34,16 +38,12 @@ from iotistica.storage import (
     latest,
     readings,
     rollups,
-    schema,
     sizes,
     summaries,
-    tenants,
     timeseries,
 )
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.continuous import Ages
-from iotistica.storage.extracts import Extract
-from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry.continuous import Ages
+from iotistica.storage.telemetry.extracts import Extract
 from tests.conftest import Stack
 from tests.rollup_oracle import check_query, check_tables, reading, store
 from tests.timescale import MISSING, databases

@@ -14,9 +14,12 @@ from iotistica.background import erasing, retention
 from iotistica.background import rollups as background
 from iotistica.background.retention import Ages
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage import agents, erasures, kept, readings, rollups, schema, tenants
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage import schema
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import erasures, kept, readings, rollups
 from tests.conftest import Stack
 from tests.rollup_oracle import check_tables, reading, store
 

@@ -17,17 +17,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from iotistica.alarms import Alarms
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Unavailable
-from iotistica.storage import dead_letters, letterbox, stream_states, streams, tenants
-from iotistica.storage import inbox as module
 from iotistica.storage import redis as redis_
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.directory import Directory
-from iotistica.storage.inbox import Inbox, LeftError
+from iotistica.storage.access import tenants
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import dead_letters, letterbox, stream_states, streams
+from iotistica.storage.delivery import inbox as module
+from iotistica.storage.delivery.inbox import Inbox, LeftError
+from iotistica.storage.delivery.segment import Message
+from iotistica.storage.delivery.spool import Spool
+from iotistica.storage.delivery.streams import CONTROL, KINDS, LOGS, READINGS, Kind
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.segment import Message
-from iotistica.storage.spool import Spool
-from iotistica.storage.streams import CONTROL, KINDS, LOGS, READINGS, Kind
 from tests.conftest import Stack
 from tests.serving import until
 

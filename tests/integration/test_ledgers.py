@@ -10,8 +10,8 @@ from iotistica.alarms import Alarms
 from iotistica.background import delivery
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Unavailable
-from iotistica.storage import completion, imbalance, ledger, streams
 from iotistica.storage import redis as redis_
+from iotistica.storage.delivery import completion, imbalance, ledger, streams
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.integration.test_worker import fill, make

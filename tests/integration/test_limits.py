@@ -7,7 +7,7 @@ import pytest
 
 from iotistica.errors import TooMany
 from iotistica.storage import redis as redis_
-from iotistica.storage.limits import Limit, Limits
+from iotistica.storage.access.limits import Limit, Limits
 from iotistica.storage.redis import Redis
 
 
@@ -26,7 +26,7 @@ async def count(limits: Limits, limit: Limit, subject: str, times: int) -> int:
 @pytest.fixture
 def minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stands still, so that no minute ends within a test."""
-    monkeypatch.setattr("iotistica.storage.limits.time.time", lambda: 1_000_000.0)
+    monkeypatch.setattr("iotistica.storage.access.limits.time.time", lambda: 1_000_000.0)
 
 
 @pytest.mark.usefixtures("minute")

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from iotistica.alarms import Alarms
-from iotistica.domain.accounts import WATCH_USER, mqtt_password, service_password
+from iotistica.domain.agents.accounts import WATCH_USER, mqtt_password, service_password
 from iotistica.domain.ids import AgentId, TenantId, agent_topic, agent_user
 from iotistica.embedded import mosquitto
 from iotistica.errors import CannotStart, Superseded, Unavailable
 from iotistica.mqtt import probe, watch
 from iotistica.mqtt.client import Client, connect
 from iotistica.mqtt.protocol import PAUSE_BYTES
+from iotistica.storage.history.tally import Tally
 from iotistica.storage.postgres import Database
-from iotistica.storage.tally import Tally
 from tests.conftest import Stack, new_stack
 
 SECONDS = 20

@@ -10,14 +10,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from iotistica.domain.delivery.verdicts import FAILURES
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
-from iotistica.domain.verdicts import FAILURES
 from iotistica.errors import Invalid, Unavailable
 from iotistica.ingest import worker as module
-from iotistica.storage import agents, imbalance, ledger, letterbox, readings, streams
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage.agents import agents
+from iotistica.storage.delivery import imbalance, ledger, letterbox, streams
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
+from iotistica.storage.telemetry import readings
 from tests.conftest import Stack
 from tests.integration.test_worker import make
 

@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from iotistica.background import presence as looking
+from iotistica.domain.agents.states import State
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.domain.states import State
 from iotistica.mqtt import healing
-from iotistica.storage import presence, states, timeline
+from iotistica.storage.agents import presence, states
+from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.devices import Device, key_for

@@ -14,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from iotistica.background import rollups as background
 from iotistica.domain.ids import AgentId
 from iotistica.domain.intervals import interval
-from iotistica.storage import agents, readings, rollups, tenants
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import readings, rollups
 from tests.conftest import Stack
 from tests.rollup_oracle import check_query, check_tables, reading, store
 

@@ -10,10 +10,15 @@ import psycopg
 import pytest
 
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage import agents, aggregates, audit, exports, fleets, ledger, search, tenants, timeseries
-from iotistica.storage import users as users_
-from iotistica.storage.audit import PLATFORM
+from iotistica.storage import exports
+from iotistica.storage.access import tenants
+from iotistica.storage.access import users as users_
+from iotistica.storage.agents import agents, fleets, search
+from iotistica.storage.delivery import ledger
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import aggregates, timeseries
 from tests.conftest import Stack
 from tests.integration.test_store import NOW, reading, store
 from tests.unit.test_structure import statements

@@ -10,17 +10,20 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from iotistica.domain.envelopes import Found
+from iotistica.domain.delivery.envelopes import Found
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.domain.readings import Reading
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import Conflict, IotisticaError, Unavailable
 from iotistica.ingest.catalogue import Catalogue
-from iotistica.storage import agents, ledger, partitions, postgres, readings
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.directory import Directory
-from iotistica.storage.ledger import Committed, EntryCount
+from iotistica.storage import postgres
+from iotistica.storage.agents import agents
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import ledger
+from iotistica.storage.delivery.ledger import Committed, EntryCount
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
-from iotistica.storage.readings import Count, Stored
+from iotistica.storage.telemetry import partitions, readings
+from iotistica.storage.telemetry.readings import Count, Stored
 from tests.conftest import Stack
 
 NOW = int(datetime.now(UTC).timestamp() * 1e6)
@@ -198,7 +201,7 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
     away = Database("postgresql://127.0.0.1:1/none", size=1, name="away", role=None, statement_seconds=1)
     await away.open()
     monkeypatch.setattr(directory, "_database", away)
-    monkeypatch.setattr("iotistica.storage.directory.FRESH", 0)
+    monkeypatch.setattr("iotistica.storage.agents.directory.FRESH", 0)
     assert await directory.known([tenant]) == {tenant}
     with pytest.raises(Unavailable):
         await directory.known([TenantId("0123456789ab")])

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Superseded
-from iotistica.storage import completion, lease, stream_states, streams
+from iotistica.storage import lease
 from iotistica.storage import redis as redis_
-from iotistica.storage.completion import Aside
-from iotistica.storage.dead_letters import DeadLetter
+from iotistica.storage.delivery import completion, stream_states, streams
+from iotistica.storage.delivery.completion import Aside
+from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.streams import ENTRY_BYTES, READINGS, _chunks
 from iotistica.storage.redis import Redis
-from iotistica.storage.streams import ENTRY_BYTES, READINGS, _chunks
 
 
 def new_tenant() -> TenantId:

@@ -5,13 +5,14 @@ from typing import Any
 from uuid import uuid4
 
 from iotistica.background import clocks, letters
+from iotistica.domain.delivery.sequences import Mark
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.domain.sequences import Mark
-from iotistica.storage import ledger, sequences, streams, timeline
+from iotistica.storage.delivery import ledger, sequences, streams
+from iotistica.storage.history import timeline
+from iotistica.storage.history.tally import Tally
+from iotistica.storage.history.timeline import Row
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.tally import Tally
-from iotistica.storage.timeline import Row
 from tests.integration.test_worker import fill, make
 
 __all__ = ["make"]

@@ -8,24 +8,26 @@ from typing import Any
 import pytest
 
 from iotistica.alarms import Alarms
+from iotistica.domain.delivery.verdicts import Verdicts
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
-from iotistica.domain.verdicts import Verdicts
 from iotistica.errors import Full, Unavailable
 from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import Decoder
 from iotistica.ingest.dictionaries import Dictionaries
 from iotistica.ingest.worker import Worker
 from iotistica.room import Room
-from iotistica.storage import completion, dead_letters, ledger, quotas, readings, stream_states, streams
 from iotistica.storage import redis as redis_
-from iotistica.storage.audit import PLATFORM
-from iotistica.storage.completion import Aside
-from iotistica.storage.dead_letters import DeadLetter
-from iotistica.storage.directory import Directory
-from iotistica.storage.limits import Limits
+from iotistica.storage.access import quotas
+from iotistica.storage.access.limits import Limits
+from iotistica.storage.access.quotas import Quotas
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import completion, dead_letters, ledger, stream_states, streams
+from iotistica.storage.delivery.completion import Aside
+from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
-from iotistica.storage.quotas import Quotas
 from iotistica.storage.redis import Redis
+from iotistica.storage.telemetry import readings
 
 READINGS = 3
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from iotistica.domain import broker_log
+from iotistica.domain.agents import broker_log
 from iotistica.domain.ids import AgentId, TenantId, agent_user
 
 TENANT = TenantId("a1b2c3d4e5f6")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.alarms import Alarms
-from iotistica.domain.budget import beyond, forecast, level, reserve
+from iotistica.domain.telemetry.budget import beyond, forecast, level, reserve
 from iotistica.room import ALARM, Room
 
 TODAY = date(2026, 11, 23)

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import dictionaries
-from iotistica.domain.dictionaries import NAMES, Dictionary, Expander, NeedsDictionary, merged, read, version_of
-from iotistica.domain.envelopes import parse
+from iotistica.domain.delivery import dictionaries
+from iotistica.domain.delivery.dictionaries import (
+    NAMES,
+    Dictionary,
+    Expander,
+    NeedsDictionary,
+    merged,
+    read,
+    version_of,
+)
+from iotistica.domain.delivery.envelopes import parse
 from iotistica.errors import InvalidMessage
 
 DOMAIN = {

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import documents, secrets
+from iotistica.domain import documents
+from iotistica.domain.access import secrets
+from iotistica.domain.access.secrets import MASK, Box
 from iotistica.domain.documents import differences
 from iotistica.domain.ids import TenantId
-from iotistica.domain.secrets import MASK, Box
 from iotistica.errors import Invalid
 
 TENANT, OTHER = TenantId("a1b2c3d4e5f6"), TenantId("b1b2c3d4e5f6")

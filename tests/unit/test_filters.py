@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import credentials, filters, passwords, proofs
-from iotistica.domain.accounts import mqtt_password, password_fits, password_line
-from iotistica.domain.connections import plain
+from iotistica.domain.access import credentials, passwords
+from iotistica.domain.agents import filters, proofs
+from iotistica.domain.agents.accounts import mqtt_password, password_fits, password_line
+from iotistica.domain.agents.connections import plain
 from iotistica.domain.ids import TenantId
 
 LEVELS = st.sampled_from(["a", "b", "c"])

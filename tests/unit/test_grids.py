@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.grids import BUCKETS, Calendar, Fixed, grid
 from iotistica.domain.intervals import interval, zone
-from iotistica.domain.rollups import WIDTHS, Kept, ceiling, cover, floor, widen
+from iotistica.domain.telemetry.grids import BUCKETS, Calendar, Fixed, grid
+from iotistica.domain.telemetry.rollups import WIDTHS, Kept, ceiling, cover, floor, widen
 from iotistica.errors import Invalid
 
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})

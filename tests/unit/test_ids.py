@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import ids, topics
+from iotistica.domain import ids
+from iotistica.domain.delivery import topics
 from iotistica.domain.ids import TenantId
 from iotistica.errors import InvalidMessage
 

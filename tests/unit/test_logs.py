@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import logs
-from iotistica.domain.logs import Batch, Line
+from iotistica.domain.agents import logs
+from iotistica.domain.agents.logs import Batch, Line
 from iotistica.errors import InvalidMessage
 
 NOW = 1_790_000_000_000_000

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import envelopes, readings, times
-from iotistica.domain.dictionaries import NeedsDictionary
-from iotistica.domain.envelopes import Found
-from iotistica.domain.quality import quality_of
-from iotistica.domain.readings import Reading
+from iotistica.domain import times
+from iotistica.domain.delivery import envelopes
+from iotistica.domain.delivery.dictionaries import NeedsDictionary
+from iotistica.domain.delivery.envelopes import Found
+from iotistica.domain.telemetry import readings
+from iotistica.domain.telemetry.quality import quality_of
+from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import InvalidMessage
-from iotistica.storage.readings import _pack_rows
+from iotistica.storage.telemetry.readings import _pack_rows
 
 RECEIVED = times.parse_us("2026-06-01T00:00:00Z")
 YEAR = 365 * 86_400_000_000

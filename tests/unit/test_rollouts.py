@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iotistica.background.jobs import Turns
-from iotistica.domain import rollouts
+from iotistica.domain.control import rollouts
+from iotistica.domain.control.rollouts import BURST, Abort, Counts, Pace, Policy, Rollout
 from iotistica.domain.ids import TenantId
-from iotistica.domain.rollouts import BURST, Abort, Counts, Pace, Policy, Rollout
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 SILENCE = 300  # seconds until a silent agent is given up

@@ -5,8 +5,8 @@ from uuid import uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.scaling import COOLDOWN, EVERY, PROFILES, Profile, Scale, Signals, scaled
-from iotistica.domain.verdicts import FAILURES, Verdicts
+from iotistica.domain.delivery.scaling import COOLDOWN, EVERY, PROFILES, Profile, Scale, Signals, scaled
+from iotistica.domain.delivery.verdicts import FAILURES, Verdicts
 
 CALM = Signals(lag=0.0, saturation=0.0, depth=0.0, memory=0.0)
 LATE = Signals(lag=60.0, saturation=0.1, depth=0.0, memory=0.0)

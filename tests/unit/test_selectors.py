@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import presence, selectors
-from iotistica.domain.selectors import Term, matches, parse
+from iotistica.domain.agents import presence, selectors
+from iotistica.domain.agents.selectors import Term, matches, parse
 from iotistica.errors import Invalid
 
 KEYS = st.sampled_from(["site", "line", "a/b", "x.y"])

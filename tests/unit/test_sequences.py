@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.sequences import Mark, Run, gaps, joined, mark_of
+from iotistica.domain.delivery.sequences import Mark, Run, gaps, joined, mark_of
 
 AGENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.aggregates import finish, named
-from iotistica.domain.downsampling import downsample
-from iotistica.domain.filling import fill
 from iotistica.domain.intervals import moment
-from iotistica.domain.rates import RateOptions, rates
+from iotistica.domain.telemetry.aggregates import finish, named
+from iotistica.domain.telemetry.downsampling import downsample
+from iotistica.domain.telemetry.filling import fill
+from iotistica.domain.telemetry.rates import RateOptions, rates
 from iotistica.errors import Invalid
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

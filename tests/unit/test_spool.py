@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Full, Unavailable
-from iotistica.storage import frames
-from iotistica.storage.segment import Counts, Message
-from iotistica.storage.spool import Spool
+from iotistica.storage.delivery import frames
+from iotistica.storage.delivery.segment import Counts, Message
+from iotistica.storage.delivery.spool import Spool
 
 ONE, TWO = TenantId("a" * 12), TenantId("b" * 12)
 
@@ -58,9 +58,9 @@ def broken(fault: str) -> Iterator[None]:
 
     patched = pytest.MonkeyPatch()
     if fault == "full":
-        patched.setattr("iotistica.storage.spool.os.write", half)
+        patched.setattr("iotistica.storage.delivery.spool.os.write", half)
     else:
-        patched.setattr("iotistica.storage.spool.os.fdatasync", fails)
+        patched.setattr("iotistica.storage.delivery.spool.os.fdatasync", fails)
     try:
         yield
     finally:
@@ -223,8 +223,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from iotistica.errors import Unavailable
-from iotistica.storage.segment import Counts
-from iotistica.storage.spool import Spool
+from iotistica.storage.delivery.segment import Counts
+from iotistica.storage.delivery.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spool = Spool(Path(sys.argv[1]), cap=1 << 30)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import states
-from iotistica.domain.states import EMPTY, Report, State, merge
+from iotistica.domain.agents import states
+from iotistica.domain.agents.states import EMPTY, Report, State, merge
 from iotistica.errors import InvalidMessage
 
 AGENT = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")

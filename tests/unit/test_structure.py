@@ -13,9 +13,9 @@ from litestar.handlers import HTTPRouteHandler
 import iotistica.storage
 from iotistica import settings
 from iotistica.api import app
-from iotistica.api.given import Site
-from iotistica.domain.connections import Broker
-from iotistica.domain.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
+from iotistica.api.http.given import Site
+from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
+from iotistica.domain.agents.connections import Broker
 from iotistica.storage import redis
 
 ROOT = Path(__file__).parents[2]
@@ -127,19 +127,19 @@ SCOPE = re.compile(r"%\(tenants?\)s|\{tenant\}")
 
 def statements() -> dict[str, str]:
     found = {}
-    for module in pkgutil.iter_modules(iotistica.storage.__path__):
-        loaded = importlib.import_module(f"iotistica.storage.{module.name}")
+    for module in pkgutil.walk_packages(iotistica.storage.__path__, "iotistica.storage."):
+        loaded, area = importlib.import_module(module.name), module.name.rpartition(".")[2]
         for name, value in vars(loaded).items():
             if (
                 name.isupper()
                 and isinstance(value, str)
                 and not name.startswith("_")
                 and " " in value
-                and module.name not in OWNERS
+                and area not in OWNERS
                 and "redis.call" not in value
                 and re.search(r"\b(SELECT|INSERT|UPDATE|DELETE|SET|COPY|CREATE)\b", value)
             ):
-                found[f"{module.name}.{name}"] = value
+                found[f"{area}.{name}"] = value
     return found
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from iotistica.domain import targets
+from iotistica.domain.control import targets
+from iotistica.domain.control.targets import Target, checked, inherited
 from iotistica.domain.documents import SEALED
-from iotistica.domain.targets import Target, checked, inherited
 from iotistica.errors import Invalid
 
 PLC = {"name": "plc", "protocol": "modbus", "enabled": False, "connection": {"host": "h"}}

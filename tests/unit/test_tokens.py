@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jose import jwt
 
-from iotistica.api.tokens import AUDIENCE, ISSUER, LIFETIME, Tokens
+from iotistica.api.http.tokens import AUDIENCE, ISSUER, LIFETIME, Tokens
 from iotistica.errors import CannotStart, Unauthorized
 
 KEY = bytes(range(32))

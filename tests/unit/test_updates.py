@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import updates
-from iotistica.domain.updates import ANSWERS, OPEN, Command, Status
+from iotistica.domain.control import updates
+from iotistica.domain.control.updates import ANSWERS, OPEN, Command, Status
 
 AT = datetime(2026, 5, 1, 8, 0, 0, 123000, tzinfo=UTC)
 MS = 1_777_622_400_123

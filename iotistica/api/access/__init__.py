@@ -1,0 +1,1 @@
+"""Routes for logging in, users, invitations and API keys."""

@@ -1,0 +1,107 @@
+"""API keys of integrations: shown once, scoped, expiring."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import ShortName
+from iotistica.api.http.tokens import now
+from iotistica.domain.access import credentials
+from iotistica.domain.access.permissions import PERMISSIONS, may, reaches
+from iotistica.errors import Forbidden, Invalid, NotFound
+from iotistica.storage.access import api_keys
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """`scopes` are permissions such as `readings.read`; without them the key may all that its role may."""
+
+    name: ShortName
+    role: Literal["viewer", "operator", "manager", "admin"] = "viewer"
+    scopes: Annotated[list[str], Meta(min_length=1, max_length=50)] | None = None
+    expires_in_days: Annotated[int, Meta(ge=1, le=3650)] = 365
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    id: UUID
+    name: str
+    hint: str
+    role: str
+    scopes: list[str] | None
+    created_by: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    key: str | None = None
+    """Only in the answer that made it."""
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    keys: list[KeyView]
+
+
+@post("/", opt={"permission": "keys.manage"}, status_code=201)
+async def add_key(request: Call, data: JSONBody[NewKey], database: Data, site: Here) -> KeyView:
+    """Make a key; it is shown only now."""
+    if not reaches(request.auth.role, data.role):
+        raise Forbidden("you cannot give a role above your own")
+    if unknown := [scope for scope in data.scopes or () if scope not in PERMISSIONS or not PERMISSIONS[scope].keys]:
+        known = ", ".join(name for name, rule in PERMISSIONS.items() if rule.keys)
+        raise Invalid(f"no scope {unknown[0][:50]!r}; there are {known}", "scopes")
+    if beyond := [scope for scope in data.scopes or () if not may(scope, data.role)]:
+        least = PERMISSIONS[beyond[0]].least
+        raise Invalid(f"{beyond[0]} needs the role {least}, and the key has {data.role}", "scopes")
+    tenant, secret = tenant_of(request), site.secret(credentials.INTEGRATION)
+    async with database.transaction(tenant) as tx:
+        made = await api_keys.add(
+            *(tx, tenant, data.name),
+            digest=secret.digest,
+            hint=secret.hint,
+            role=data.role,
+            scopes=data.scopes,
+            expires=now() + timedelta(days=data.expires_in_days),
+            by=actor_of(request),
+        )
+    return _view(made, secret.text)
+
+
+@get("/", opt={"permission": "keys.manage"})
+async def list_keys(request: Call, database: Data) -> Keys:
+    """The keys of your tenant that are not revoked."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await api_keys.all_of(tx, tenant)
+    return Keys(keys=[_view(key) for key in found])
+
+
+@delete("/{key:uuid}", opt={"permission": "keys.manage"}, status_code=204)
+async def revoke_key(request: Call, database: Data, key: FromPath[UUID]) -> None:
+    """End a key."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        if not await api_keys.revoke(tx, tenant, key, by=actor_of(request)):
+            raise NotFound
+
+
+def _view(key: api_keys.ApiKey, text: str | None = None) -> KeyView:
+    return KeyView(
+        id=key.key_id,
+        name=key.name,
+        hint=key.hint,
+        role=key.role,
+        scopes=key.scopes,
+        created_by=key.created_by,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+        key=text,
+    )
+
+
+router = Router("/auth/api-keys", route_handlers=[add_key, list_keys, revoke_key], tags=["users"])

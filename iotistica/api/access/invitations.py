@@ -1,0 +1,170 @@
+"""How somebody becomes a user: invited by a link that works once, or where registration is open."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from iotistica.api.access.auth import Session, open_session
+from iotistica.api.access.passwords import check_password
+from iotistica.api.http.given import Call, Data, Here, Limiter, Lookups, Signer, Site
+from iotistica.api.http.guard import actor_of, address_of, anybody, source_of, tenant_of
+from iotistica.api.http.inputs import Email, Name, Password, Username
+from iotistica.api.http.tokens import now
+from iotistica.domain.access import credentials
+from iotistica.domain.access.permissions import PUBLIC, Role, reaches
+from iotistica.errors import Conflict, Forbidden, NotFound, Unauthorized
+from iotistica.storage.access import links, tenants, users
+from iotistica.storage.access.limits import Limit
+from iotistica.storage.history.audit import Actor
+
+LIFE: Final = timedelta(days=7)
+
+
+class Invitation(msgspec.Struct, frozen=True, kw_only=True):
+    email: Email
+    role: Role = "viewer"
+
+
+class LinkView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    id: UUID
+    email: str
+    role: str | None
+    created_at: datetime
+    expires_at: datetime
+    token: str | None = None
+    """Only in the answer that made it."""
+    url: str | None = None
+
+
+class Invitations(msgspec.Struct, frozen=True, kw_only=True):
+    invitations: list[LinkView]
+
+
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    token: Annotated[str, Meta(min_length=1, max_length=credentials.LONGEST)]
+    password: Password
+    username: Username | None = None
+    full_name: Name | None = None
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    email: Email
+    password: Password
+    username: Username | None = None
+    full_name: Name | None = None
+
+
+@post("/invitations", opt={"permission": "users.manage"}, status_code=201)
+async def invite(request: Call, data: JSONBody[Invitation], database: Data, site: Here) -> LinkView:
+    """Make a link by which somebody becomes a user; hand it on, it is shown only now."""
+    if not reaches(request.auth.role, data.role):
+        raise Forbidden("you cannot give a role above your own")
+    tenant, secret = tenant_of(request), site.secret(credentials.LINK)
+    async with database.transaction(tenant) as tx:
+        await links.lock(tx, tenant, data.email)
+        if await users.by_email(tx, tenant, data.email):
+            raise Conflict(f"{data.email} is a user already")
+        if (older := await links.invitation(tx, tenant, email=data.email)) is not None:
+            _check_role(request, older)
+            await links.withdraw(tx, tenant, older, by=actor_of(request))
+        link = await links.add(
+            *(tx, tenant, "invitation", data.email, secret.digest),
+            role=data.role,
+            expires=now() + LIFE,
+            by=actor_of(request),
+        )
+    return view(link, secret.text, site)
+
+
+@get("/invitations", opt={"permission": "users.manage"})
+async def list_invitations(request: Call, database: Data) -> Invitations:
+    """Invitations that nobody has followed yet."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await links.invitations(tx, tenant)
+    return Invitations(invitations=[view(link) for link in found])
+
+
+@delete("/invitations/{link:uuid}", opt={"permission": "users.manage"}, status_code=204)
+async def withdraw(request: Call, database: Data, link: FromPath[UUID]) -> None:
+    """Take an invitation back."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await links.invitation(tx, tenant, link=link)
+        if found is None:
+            raise NotFound
+        _check_role(request, found)
+        await links.withdraw(tx, tenant, found, by=actor_of(request))
+
+
+@post("/invitations/accept", opt={"permission": PUBLIC}, status_code=201)
+async def accept(
+    request: Call, data: JSONBody[Acceptance], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+) -> Session:
+    """Become a user by the token of an invitation."""
+    await limits.hit(Limit("join", site.settings.login_limit), source_of(request))
+    check_password(data.password, data.username or "", path="password")
+    digest = await users.hashed(data.password)
+    async with lookups.transaction() as tx:
+        link = await links.use(tx, "invitation", credentials.digest(site.key, data.token))
+        if link is None or link.role is None:
+            raise Unauthorized("this invitation is unknown, used, withdrawn or has expired: ask for another")
+        check_password(data.password, link.email, path="password")
+        user = await users.add(
+            *(tx, link.tenant_id, link.email, digest, link.role),
+            by=Actor(kind="link", id=str(link.link_id), name=link.email, address=address_of(request)),
+            username=data.username,
+            full_name=data.full_name,
+        )
+        return await open_session(tx, request, site, tokens, user.tenant_id, user.user_id)
+
+
+@post("/register", opt={"permission": PUBLIC}, status_code=201)
+async def register(
+    request: Call, data: JSONBody[Registration], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+) -> Session:
+    """Become a viewer of the tenant that is open to everybody, where there is one."""
+    await limits.hit(Limit("join", site.settings.login_limit), source_of(request))
+    closed = Forbidden("registration is closed: ask an administrator for an invitation")
+    if not site.settings.registration_tenant:
+        raise closed
+    check_password(data.password, data.email, data.username or "", path="password")
+    digest = await users.hashed(data.password)
+    async with lookups.transaction() as tx:
+        tenant = await tenants.find(tx, site.settings.registration_tenant)
+        if tenant is None or not tenant.enabled:
+            raise closed
+        user = await users.add(
+            *(tx, tenant.tenant_id, data.email, digest, "viewer"),
+            by=anybody(request),
+            username=data.username,
+            full_name=data.full_name,
+        )
+        return await open_session(tx, request, site, tokens, user.tenant_id, user.user_id)
+
+
+def _check_role(request: Call, link: links.Link) -> None:
+    if not reaches(request.auth.role, link.role or "owner"):
+        raise Forbidden("this invitation is for a role above your own")
+
+
+def view(link: links.Link, token: str | None = None, site: Site | None = None) -> LinkView:
+    """A link as the API shows it, with its token in the answer that made it."""
+    page = "invitation" if link.purpose == "invitation" else "password"
+    return LinkView(
+        id=link.link_id,
+        email=link.email,
+        role=link.role,
+        created_at=link.created_at,
+        expires_at=link.expires_at,
+        token=token,
+        url=f"{site.settings.site}/{page}#token={token}" if site and token else None,
+    )
+
+
+router = Router("/auth", route_handlers=[invite, list_invitations, withdraw, accept, register], tags=["auth"])

@@ -1,0 +1,180 @@
+"""Users of a tenant, by its administrators."""
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from litestar import Router, delete, get, patch, post, put
+from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, UnsetType
+
+from iotistica.api.access.auth import UserView, view
+from iotistica.api.access.invitations import LinkView
+from iotistica.api.access.invitations import view as link_view
+from iotistica.api.access.passwords import check_password
+from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import Cursor, Email, Limit, Name, Password, Username, after_uuid
+from iotistica.api.http.tokens import now
+from iotistica.domain.access import credentials
+from iotistica.domain.access.permissions import Role, reaches
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Conflict, Forbidden, NotFound
+from iotistica.storage.access import links, sessions, users
+from iotistica.storage.postgres import Tx
+
+RESET_LIFE: Final = timedelta(hours=24)
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    email: Email
+    password: Password
+    role: Role = "viewer"
+    username: Username | None = None
+    full_name: Name | None = None
+
+
+class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What is absent stays as it is."""
+
+    email: Email | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    username: Username | UnsetType | None = UNSET
+    full_name: Name | UnsetType | None = UNSET
+    active: bool | UnsetType = UNSET
+    password: Password | UnsetType = UNSET
+
+
+class Users(msgspec.Struct, frozen=True, kw_only=True):
+    users: list[UserView]
+    count: int
+    next: str | None
+
+
+@get("/", opt={"permission": "users.manage"})
+async def list_users(request: Call, database: Data, limit: Limit = 100, cursor: Cursor = None) -> Users:
+    """The users of your tenant, in order of their ids."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await users.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
+    more = str(found[limit - 1].user_id) if len(found) > limit else None
+    return Users(users=[view(user) for user in found[:limit]], count=len(found[:limit]), next=more)
+
+
+@post("/", opt={"permission": "users.manage"}, status_code=201)
+async def add_user(request: Call, data: JSONBody[NewUser], database: Data) -> UserView:
+    """Make a user with a password; an invitation leaves the password to them."""
+    _check_role(request, data.role)
+    check_password(data.password, data.email, data.username or "", path="password")
+    digest = await users.hashed(data.password)
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        user = await users.add(
+            *(tx, tenant, data.email, digest, data.role),
+            by=actor_of(request),
+            username=data.username,
+            full_name=data.full_name,
+        )
+    return view(user)
+
+
+@get("/{user:uuid}", opt={"permission": "users.manage"})
+async def get_user(request: Call, database: Data, user: FromPath[UUID]) -> UserView:
+    """One user."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        return view(await _get(tx, tenant, user))
+
+
+async def change_user(request: Call, data: JSONBody[UserChange], database: Data, user: FromPath[UUID]) -> UserView:
+    """Change a user; a deactivated one, or one with another role or password, is logged out at once."""
+    tenant = tenant_of(request)
+    digest = None
+    if data.password is not UNSET:
+        if user == request.auth.id:
+            raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
+        check_password(data.password, path="password")
+        digest = await users.hashed(data.password)
+    async with database.transaction(tenant) as tx:
+        # Before the row is read: what it says must still hold when it is written.
+        is_last = await users.is_last_owner(tx, tenant, user)
+        old = await _get(tx, tenant, user)
+        _check_role(request, old.role)
+        fields = {
+            name: value
+            for name in ("email", "role", "username", "full_name", "active")
+            if (value := getattr(data, name)) is not UNSET
+        }
+        new = msgspec.structs.replace(old, **fields)
+        _check_role(request, new.role)
+        if data.password is not UNSET:
+            check_password(data.password, new.email, new.username or "", path="password")
+        if is_last and (new.role != "owner" or not new.active):
+            raise Conflict("this is the last owner: make another one first")
+        if new != old:
+            new = await users.update(tx, tenant, old, new, by=actor_of(request))
+        if digest is not None:
+            await users.set_password(tx, tenant, user, digest, by=actor_of(request))
+        if digest is not None or new.active < old.active or new.role != old.role or new.email != old.email:
+            await sessions.end(tx, tenant, user, by=actor_of(request))
+            made = not new.active or new.role != old.role
+            await links.drop(tx, tenant, user, made=made, by=actor_of(request))
+    return view(new)
+
+
+@delete("/{user:uuid}", opt={"permission": "users.manage"}, status_code=204)
+async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> None:
+    """Remove a user; what it did stays in the audit."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        is_last = await users.is_last_owner(tx, tenant, user)
+        old = await _get(tx, tenant, user)
+        _check_role(request, old.role)
+        if is_last:
+            raise Conflict("this is the last owner: make another one first")
+        await links.drop(tx, tenant, user, made=True, by=actor_of(request))
+        await users.delete(tx, tenant, old, by=actor_of(request))
+
+
+@post("/{user:uuid}/password-reset", opt={"permission": "users.manage"}, status_code=201)
+async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here) -> LinkView:
+    """Make a link by which a user sets another password; hand it on, it is shown only now."""
+    if user == request.auth.id:
+        raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
+    tenant, secret = tenant_of(request), site.secret(credentials.LINK)
+    async with database.transaction(tenant) as tx:
+        await users.lock(tx, tenant, user)
+        old = await _get(tx, tenant, user)
+        _check_role(request, old.role)
+        link = await links.add(
+            *(tx, tenant, "password", old.email, secret.digest),
+            role=old.role,
+            expires=now() + RESET_LIFE,
+            by=actor_of(request),
+            user=user,
+        )
+    return link_view(link, secret.text, site)
+
+
+async def _get(tx: Tx, tenant: TenantId, user: UUID) -> users.User:
+    found = await users.get(tx, tenant, user)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _check_role(request: Call, role: str) -> None:
+    if not reaches(request.auth.role, role):
+        raise Forbidden("you cannot give or change a role above your own")
+
+
+router = Router(
+    "/users",
+    route_handlers=[
+        *(list_users, add_user, get_user, delete_user, reset),
+        put("/{user:uuid}", opt={"permission": "users.manage"}, operation_id="PutUser")(change_user),
+        patch("/{user:uuid}", opt={"permission": "users.manage"}, operation_id="PatchUser")(change_user),
+    ],
+    tags=["users"],
+)

@@ -1,0 +1,1 @@
+"""Routes for agents and fleets, and those that agents call themselves."""

@@ -1,0 +1,173 @@
+"""Fleets: agents that belong together, and inherit one target."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Router, delete, get, patch, post, put
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import UNSET, Meta, UnsetType
+
+from iotistica.api.control.adoption import explain_fleet
+from iotistica.api.http.bulk import MOST, Results, results
+from iotistica.api.http.given import Call, Data
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
+from iotistica.domain.agents.selectors import checked_tags
+from iotistica.errors import Conflict, NotFound
+from iotistica.storage.agents import agents, fleets
+from iotistica.storage.agents.fleets import Numbers
+from iotistica.storage.postgres import Database
+
+WRITE = {"permission": "fleets.write"}
+
+
+class NewFleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Name
+    description: Text | None = None
+    tags: dict[str, Any] = {}
+
+
+class FleetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is absent stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    description: Text | UnsetType | None = UNSET
+    tags: dict[str, Any] | UnsetType = UNSET
+
+
+class FleetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    fleet_uuid: UUID
+    name: str
+    description: str | None
+    tags: dict[str, str]
+    created_at: datetime
+    stats: Numbers | None = None
+    """How many agents it has; of one fleet that is asked for."""
+
+
+class Fleets(msgspec.Struct, frozen=True, kw_only=True):
+    fleets: list[FleetView]
+    count: int
+    next: str | None
+
+
+class Members(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    agents: Annotated[list[UUID], Meta(min_length=1, max_length=MOST)]
+
+
+@get("/", opt={"permission": "fleets.read"})
+async def list_fleets(request: Call, database: Data, limit: Limit = 100, cursor: Cursor = None) -> Fleets:
+    """The fleets of your tenant, in order of their ids."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await fleets.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
+    more = str(found[limit - 1].fleet_uuid) if len(found) > limit else None
+    return Fleets(fleets=[_view(fleet) for fleet in found[:limit]], count=len(found[:limit]), next=more)
+
+
+@post("/", opt=WRITE, status_code=201)
+async def add_fleet(request: Call, data: JSONBody[NewFleet], database: Data) -> FleetView:
+    """Make a fleet."""
+    tenant, tags, by = tenant_of(request), checked_tags(data.tags), actor_of(request)
+    async with database.transaction(tenant) as tx:
+        return _view(await fleets.add(tx, tenant, data.name, description=data.description, tags=tags, by=by))
+
+
+@get("/{fleet:uuid}", opt={"permission": "fleets.read"})
+async def get_fleet(request: Call, database: Data, fleet: FromPath[UUID]) -> FleetView:
+    """One fleet, with how many agents it has; `GET /agents?fleet=` lists them."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await fleets.find(tx, tenant, str(fleet))
+        if found is None:
+            raise NotFound
+        return _view(found, await fleets.numbers(tx, tenant, fleet))
+
+
+@put("/{fleet:uuid}", opt=WRITE)
+async def put_fleet(request: Call, data: JSONBody[NewFleet], database: Data, fleet: FromPath[UUID]) -> FleetView:
+    """Write a fleet's name, description and tags anew."""
+    whole = FleetChange(name=data.name, description=data.description, tags=data.tags)
+    return await _change(request, database, fleet, whole)
+
+
+@patch("/{fleet:uuid}", opt=WRITE)
+async def patch_fleet(
+    request: Call, data: JSONBody[FleetChange], database: Data, fleet: FromPath[UUID]
+) -> FleetView:
+    """Change a fleet's name, description or tags."""
+    return await _change(request, database, fleet, data)
+
+
+@delete("/{fleet:uuid}", opt=WRITE, status_code=204)
+async def delete_fleet(
+    request: Call, database: Data, fleet: FromPath[UUID], release: FromQuery[bool] = False
+) -> None:
+    """Delete a fleet with its target; with `release` also one that has agents, which inherit nothing then."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        old = await fleets.locked(tx, tenant, fleet)
+        has = (await fleets.numbers(tx, tenant, fleet)).agents
+        if has and not release:
+            raise Conflict(f"it has {has} agents: move them first, or delete it with ?release=true")
+        await fleets.delete(tx, tenant, old, by=actor_of(request))
+
+
+@post("/{fleet:uuid}/agents", opt=WRITE, status_code=200)
+async def add_members(request: Call, data: JSONBody[Members], database: Data, fleet: FromPath[UUID]) -> Results:
+    """Put agents into a fleet, all that there are in one transaction; each one's result is answered."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        await fleets.locked(tx, tenant, fleet)
+        moved = await agents.move(tx, tenant, data.agents, fleet, by=actor_of(request))
+    return results(data.agents, moved)
+
+
+@post("/{fleet:uuid}/agents/remove", opt=WRITE, status_code=200)
+async def remove_members(request: Call, data: JSONBody[Members], database: Data, fleet: FromPath[UUID]) -> Results:
+    """Take agents out of a fleet; one that is in another is not found."""
+    return await _taken(request, database, fleet, data.agents)
+
+
+@delete("/{fleet:uuid}/agents/{agent:uuid}", opt=WRITE, status_code=204)
+async def remove_member(request: Call, database: Data, fleet: FromPath[UUID], agent: FromPath[UUID]) -> None:
+    """Take one agent out of a fleet."""
+    if not (await _taken(request, database, fleet, [agent])).changed:
+        raise NotFound
+
+
+async def _taken(request: Call, database: Database, fleet: UUID, named: list[UUID]) -> Results:
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        await fleets.locked(tx, tenant, fleet)
+        moved = await agents.move(tx, tenant, named, None, only=fleet, by=actor_of(request))
+    return results(named, moved)
+
+
+async def _change(request: Call, database: Data, fleet: UUID, data: FleetChange) -> FleetView:
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        old = await fleets.locked(tx, tenant, fleet)
+        new = msgspec.structs.replace(
+            old,
+            name=old.name if data.name is UNSET else data.name,
+            description=old.description if data.description is UNSET else data.description,
+            tags=old.tags if data.tags is UNSET else checked_tags(data.tags),
+        )
+        return _view(await fleets.update(tx, tenant, old, new, by=actor_of(request)))
+
+
+def _view(fleet: fleets.Fleet, stats: Numbers | None = None) -> FleetView:
+    return FleetView(**msgspec.structs.asdict(fleet), stats=stats)
+
+
+router = Router(
+    "/fleets",
+    route_handlers=[
+        *(list_fleets, add_fleet, get_fleet, put_fleet, patch_fleet, delete_fleet),
+        *(add_members, remove_members, remove_member, explain_fleet),
+    ],
+    tags=["fleets"],
+)

@@ -1,0 +1,211 @@
+"""What agents log: taken from them, and searched."""
+
+import asyncio
+import hashlib
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID, uuid4
+
+import msgspec
+from litestar import Response, Router, get, post
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+
+from iotistica.api.http import older
+from iotistica.api.http.given import Call, Data, Inlet
+from iotistica.api.http.guard import tenant_of
+from iotistica.api.http.inputs import Cursor, Limit
+from iotistica.domain import intervals
+from iotistica.domain.access.permissions import AGENT
+from iotistica.domain.agents import logs as rules
+from iotistica.domain.agents.logs import Batch
+from iotistica.domain.codec import PAYLOAD_CAP
+from iotistica.domain.ids import AgentId, TenantId, agent_topic
+from iotistica.errors import Invalid, InvalidMessage, NotFound, Unavailable
+from iotistica.storage.agents import agents, logs
+from iotistica.storage.agents.logs import Row, Wanted
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
+from iotistica.storage.postgres import Database, Tx
+
+BODY: Final = 8 << 20  # bytes of a request, inflated
+MESSAGE: Final = PAYLOAD_CAP // 2  # bytes of one message that it becomes
+GZIP: Final = b"\x1f\x8b"
+PATIENCE: Final = 1.0  # seconds to find out whether a batch was stored before
+DROPPED: Final = "logs.dropped"
+"""The kind of a happening: the agent says that it threw lines away."""
+Level = Literal["trace", "debug", "info", "warn", "error", "fatal"]
+Text = Annotated[str | None, QueryParameter(max_length=200)]
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The public agent compares `batchId` with its own, and sends a batch again until they are the same."""
+
+    batch_id: str
+    accepted: bool
+    queued: bool | None = None
+    duplicate: bool | None = None
+    lines: int | None = None
+    dropped: int | None = None
+    """Lines without a message, and those older than what is kept."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    total_count: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] = 0
+
+
+class Summaries(msgspec.Struct, frozen=True, kw_only=True):
+    summaries: Annotated[list[Summary], msgspec.Meta(max_length=1000)]
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["ok"] = "ok"
+    received: int
+
+
+class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    timestamp: datetime
+    service: str
+    level: Level
+    message: str
+    is_system: bool
+    is_stderr: bool
+    meta: dict[str, Any] | None
+
+
+class Lines(msgspec.Struct, frozen=True, kw_only=True):
+    logs: list[LineView]
+    count: int
+    next: str | None
+    """Give it as `cursor` for the older ones."""
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    services: list[str]
+
+
+@post(
+    "/device/{agent:uuid}/logs",
+    opt={"permission": AGENT},
+    status_code=202,
+    tags=["agent-facing"],
+    request_max_body_size=BODY,
+)
+async def take(
+    request: Call,
+    database: Data,
+    inbox: Inlet,
+    agent: FromPath[UUID],
+    batch: Annotated[str | None, HeaderParameter(name="X-Batch-Id", max_length=1000)] = None,
+) -> Response[Accepted]:
+    """Take log lines as JSON lines, an array, or text; answered 202 when they are durable.
+
+    `X-Batch-Id` is echoed. A batch that was stored within two days is answered 200, and not stored again.
+    """
+    tenant, shown = tenant_of(request), batch or uuid4().hex
+    known = _kept_as(batch) if batch else None
+    if known and await _is_stored(database, tenant, agent, known):
+        return Response(Accepted(batch_id=shown, accepted=True, duplicate=True), status_code=200)
+    payload, received = await request.body(), time.time_ns() // 1000
+    if payload[:2] == GZIP:
+        raise Invalid("the body is gzip: say so with Content-Encoding: gzip")
+    try:
+        found = await asyncio.to_thread(rules.read, payload, received) if payload.strip() else Batch(lines=[])
+    except InvalidMessage as exc:
+        raise Invalid(str(exc)) from exc
+    named = msgspec.structs.replace(found, id=known)
+    topic = f"{agent_topic(tenant, AgentId(agent))}/logs/{rules.HTTP}".encode()
+    if messages := rules.encode(named, cap=MESSAGE):
+        await inbox.accept([(topic, message) for message in messages])
+    return Response(
+        Accepted(batch_id=shown, accepted=True, queued=True, lines=len(found.lines), dropped=found.dropped),
+        status_code=202,
+    )
+
+
+def _kept_as(batch: str) -> str:
+    """The id that a batch is remembered by."""
+    plain = len(batch) <= rules.BATCH and batch.isprintable() and "#" not in batch
+    return batch if plain else hashlib.sha256(batch.encode("utf-8", "replace")).hexdigest()
+
+
+async def _is_stored(database: Database, tenant: TenantId, agent: UUID, batch: str) -> bool:
+    """Whether that is known; while the database is away the consumer finds out."""
+    with suppress(Unavailable):
+        async with database.transaction(tenant, patience=PATIENCE) as tx:
+            return await logs.is_stored(tx, tenant, agent, batch)
+    return False
+
+
+@post(
+    "/device/{agent:uuid}/logs/dropped-summaries", opt={"permission": AGENT}, status_code=200, tags=["agent-facing"]
+)
+async def take_summaries(
+    request: Call, database: Data, agent: FromPath[UUID], data: JSONBody[Summaries]
+) -> Received:
+    """How many lines an agent threw away; it is on its timeline."""
+    tenant, lines = tenant_of(request), sum(summary.total_count for summary in data.summaries)
+    if lines:
+        happened = Happening(agent=agent, at=datetime.now(UTC), kind=DROPPED, details={"lines": lines})
+        async with database.transaction(tenant) as tx:
+            await timeline.add(tx, tenant, [happened])
+    return Received(received=len(data.summaries))
+
+
+@get("/{agent:uuid}/logs", opt={"permission": "logs.read"})
+async def list_lines(
+    request: Call,
+    database: Data,
+    agent: FromPath[UUID],
+    service: Text = None,
+    level: FromQuery[Level | None] = None,
+    search: Text = None,
+    start: Annotated[str | None, QueryParameter(name="from", max_length=64)] = None,
+    end: Annotated[str | None, QueryParameter(name="to", max_length=64)] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Lines:
+    """Lines of an agent of the last day, or from `from` to `to`, the newest first.
+
+    `level` is the least one; `search` a part of the message.
+    """
+    tenant, before = tenant_of(request), older.parse(cursor)
+    since, until = intervals.time_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
+    least = rules.LEVELS.index(level) if level else None
+    wanted = Wanted(start=since, end=until, service=service, level=least, text=search)
+    async with database.transaction(tenant) as tx:
+        await _check(tx, tenant, agent)
+        found = await logs.page(tx, tenant, agent, wanted, before=before, limit=limit + 1)
+    views, last = [_view(row) for row in found[:limit]], found[limit - 1] if len(found) > limit else None
+    return Lines(logs=views, count=len(views), next=older.cursor(last.time, last.id) if last else None)
+
+
+@get("/{agent:uuid}/logs/services", opt={"permission": "logs.read"})
+async def list_services(request: Call, database: Data, agent: FromPath[UUID]) -> Services:
+    """The services that an agent has logged for within 90 days."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        await _check(tx, tenant, agent)
+        return Services(services=await logs.services(tx, tenant, agent))
+
+
+async def _check(tx: Tx, tenant: TenantId, agent: UUID) -> None:
+    if await agents.get(tx, tenant, agent) is None:
+        raise NotFound
+
+
+def _view(row: Row) -> LineView:
+    return LineView(
+        timestamp=row.time,
+        service=row.service,
+        level=rules.LEVELS[row.level],
+        message=row.message,
+        is_system=row.is_system,
+        is_stderr=row.is_stderr,
+        meta=row.meta,
+    )
+
+
+agent_facing: Final = Router("/", route_handlers=[take, take_summaries])
+router: Final = Router("/agents", route_handlers=[list_lines, list_services], tags=["logs"])

@@ -1,0 +1,200 @@
+"""A tenant's own users of the broker, and how the broker stands to its accounts."""
+
+import secrets
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from litestar import Router, delete, get, patch, post, put
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from iotistica.api.http.given import Accounts, Call, Data, Here, Lookups, Site
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.domain.access import credentials
+from iotistica.domain.agents import filters
+from iotistica.domain.ids import TenantId, base64url, encode_tenant
+from iotistica.errors import Invalid, NotFound
+from iotistica.storage.agents import broker_accounts
+from iotistica.storage.agents.broker_accounts import MqttUser, Rule
+from iotistica.storage.postgres import Tx
+
+MOST_RULES = 20
+EVERYTHING = (Rule(topic="#", access="read"),)
+"""What a user may unless it is said: read all topics of its tenant."""
+
+UserName = Annotated[str, Meta(pattern=rf"^{filters.NAME.pattern}(?![\s\S])")]
+Rules = Annotated[list[Rule], Meta(min_length=1, max_length=MOST_RULES)]
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rules` name topics below `i/{tenant}/`; without them the user reads them all, and writes none."""
+
+    name: UserName
+    rules: Rules | None = None
+
+
+class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What is absent stays as it is."""
+
+    rules: Rules | None = None
+    enabled: bool | None = None
+    new_password: bool = False
+
+
+class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    name: str
+    username: str
+    rules: list[Rule]
+    root: str
+    """What the topics of the rules are below."""
+    enabled: bool
+    created_at: datetime
+    broker: str | None = None
+    password: str | None = None
+    """Only in the answer that made it."""
+
+
+class Users(msgspec.Struct, frozen=True, kw_only=True):
+    users: list[UserView]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How many accounts may connect or not, and when the broker was last given accounts that had changed."""
+
+    broker: str
+    agents: int
+    users: int
+    locked: int
+    rendered_at: datetime | None
+    rendered_seconds: float | None
+
+
+@get("/mqtt-users", opt={"permission": "mqtt.manage"})
+async def list_users(request: Call, database: Data, site: Here) -> Users:
+    """Your tenant's own users of the broker."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await broker_accounts.users(tx, tenant)
+    return Users(users=[_view(user, tenant, site) for user in found])
+
+
+@post("/mqtt-users", opt={"permission": "mqtt.manage"}, status_code=201)
+async def add_user(
+    request: Call, data: JSONBody[NewUser], database: Data, rendering: Accounts, site: Here
+) -> UserView:
+    """Make a user of the broker; its password is made here and shown only now. It has one connection at a time."""
+    tenant, password = tenant_of(request), base64url(secrets.token_bytes(credentials.ENTROPY))
+    rules = _checked(list(data.rules or EVERYTHING), tenant)
+    async with database.transaction(tenant) as tx:
+        made = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
+        since = await broker_accounts.moment(tx)
+    await rendering.awaited(since)
+    return _view(made, tenant, site, password)
+
+
+@get("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"})
+async def get_user(request: Call, database: Data, site: Here, name: FromPath[str]) -> UserView:
+    """One of them."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        return _view(await _get(tx, tenant, name), tenant, site)
+
+
+async def change_user(
+    request: Call, data: JSONBody[UserChange], database: Data, site: Here, name: FromPath[str]
+) -> UserView:
+    """Change what a user may, whether it may connect, or its password; a live connection ends if it must."""
+    tenant = tenant_of(request)
+    rules = None if data.rules is None else _checked(data.rules, tenant)
+    password = base64url(secrets.token_bytes(credentials.ENTROPY)) if data.new_password else None
+    async with database.transaction(tenant) as tx:
+        old = await _get(tx, tenant, name)
+        new = await broker_accounts.update_user(
+            *(tx, tenant, old, old.rules if rules is None else rules),
+            enabled=old.enabled if data.enabled is None else data.enabled,
+            password=password,
+            by=actor_of(request),
+        )
+    return _view(new, tenant, site, password)
+
+
+@delete("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"}, status_code=204)
+async def delete_user(request: Call, database: Data, name: FromPath[str]) -> None:
+    """Remove a user of the broker; its connection ends."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        await broker_accounts.delete_user(tx, tenant, await _get(tx, tenant, name), by=actor_of(request))
+
+
+@get("/mqtt/status", opt={"permission": "mqtt.read"})
+async def status(request: Call, database: Data, lookups: Lookups, site: Here) -> Status:
+    """Your tenant's accounts, and whether the broker has them."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        totals = await broker_accounts.totals(tx, tenant)
+    async with lookups.transaction() as tx:
+        render = await broker_accounts.last_render(tx)
+    return Status(
+        broker=_url(site),
+        agents=totals.agents,
+        users=totals.users,
+        locked=totals.locked,
+        rendered_at=render.at if render else None,
+        rendered_seconds=render.seconds if render else None,
+    )
+
+
+async def _get(tx: Tx, tenant: TenantId, name: str) -> MqttUser:
+    found = await broker_accounts.user(tx, tenant, name)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _checked(rules: list[Rule], tenant: TenantId) -> list[Rule]:
+    """Rules whose topics are below `i/{tenant}/`; people paste whole topics, so that much in front is taken off."""
+    checked = []
+    for number, rule in enumerate(rules):
+        topic = rule.topic.removeprefix(_root(tenant))
+        path = f"rules[{number}].topic"
+        if topic.startswith("i/"):
+            raise Invalid(f"a topic is below {_root(tenant)}, such as a/+/endpoints/#", path)
+        if problem := filters.fault(topic):
+            raise Invalid(problem, path)
+        checked.append(Rule(topic=topic, access=rule.access))
+    return checked
+
+
+def _root(tenant: TenantId) -> str:
+    return f"i/{encode_tenant(tenant)}/"
+
+
+def _url(site: Site) -> str:
+    return f"{site.broker.protocol}://{site.broker.host}:{site.broker.port}"
+
+
+def _view(user: MqttUser, tenant: TenantId, site: Site, password: str | None = None) -> UserView:
+    return UserView(
+        name=user.name,
+        username=user.username,
+        rules=user.rules,
+        root=_root(tenant),
+        enabled=user.enabled,
+        created_at=user.created_at,
+        broker=_url(site),
+        password=password,
+    )
+
+
+router = Router(
+    "/",
+    route_handlers=[
+        *(list_users, add_user, get_user, delete_user, status),
+        put("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"}, operation_id="PutMqttUser")(change_user),
+        patch("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"}, operation_id="PatchMqttUser")(
+            change_user
+        ),
+    ],
+    tags=["mqtt"],
+)

@@ -1,0 +1,211 @@
+"""How agents get in: registered with a provisioning key."""
+
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID, uuid4
+
+import msgspec
+from litestar import Router, post
+from litestar.params import HeaderParameter, JSONBody
+from msgspec import Meta
+
+from iotistica.api.agents.devices import make_challenge
+from iotistica.api.http.given import Accounts, Call, Data, Here, Limiter, Lookups, Site
+from iotistica.api.http.guard import address_of, source_of
+from iotistica.api.http.inputs import Secret
+from iotistica.api.http.tokens import now
+from iotistica.domain.access import credentials
+from iotistica.domain.access.permissions import PUBLIC
+from iotistica.domain.agents import connections, proofs
+from iotistica.domain.agents.accounts import mqtt_password
+from iotistica.domain.agents.connections import Mqtt, plain
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.errors import Conflict, Invalid, Unauthorized
+from iotistica.storage.access.limits import Limit, Limits
+from iotistica.storage.agents import agents, broker_accounts, identities, provisioning_keys
+from iotistica.storage.agents.provisioning_keys import Owner
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Database, Tx
+
+REFUSED: Final = 3
+"""Refused registrations from one address a minute, in times the log-ins that it may try."""
+
+Said = Annotated[str, Meta(max_length=2000)]
+"""What a device says of itself; cut, and cleaned of what does not print."""
+Header = Annotated[str, HeaderParameter(name="X-Provisioning-Key", max_length=credentials.LONGEST)]
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    uuid: UUID
+    device_api_key: Secret
+    device_public_key: Annotated[str, Meta(max_length=2000)]
+    device_name: Said | None = None
+    device_type: Said | None = None
+    mac_address: Said | None = None
+    os_version: Said | None = None
+    agent_version: Said | None = None
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    verify_certificate: bool = msgspec.field(default=True)
+    ca_cert: str | None = None
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    tls_config: Tls
+
+
+class Registered(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: UUID
+    uuid: UUID
+    name: str
+    device_name: str
+    device_type: str | None
+    tenant_id: str
+    fleet_uuid: UUID | None
+    challenge: str
+    challenge_expires_at: datetime
+    created_at: datetime
+    mqtt: Mqtt
+    api: ApiConfig
+
+
+class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    agent_name: Said | None = None
+    key: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
+    agent_type: Said | None = None
+
+
+class Provisioned(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_key: str
+    """Shown only now."""
+    agent_uuid: UUID
+    tenant_id: str
+    fleet_uuid: UUID | None
+    mqtt: Mqtt
+
+
+@post("/agent/register", opt={"permission": PUBLIC}, status_code=200)
+async def register(
+    request: Call,
+    data: JSONBody[Registration],
+    database: Data,
+    lookups: Lookups,
+    limits: Limiter,
+    site: Here,
+    key: Header = "",
+) -> Registered:
+    """Register an agent with a provisioning key; the same call again is answered alike, with another challenge."""
+    try:
+        proofs.public_key(data.device_public_key)
+    except ValueError as exc:
+        raise Invalid(str(exc), "devicePublicKey") from exc
+    claim = identities.Claim(
+        agent=AgentId(data.uuid),
+        name=plain(data.device_name, 200) or f"agent-{str(data.uuid)[:8]}",
+        kind=plain(data.device_type, 100),
+        digest=credentials.digest(site.key, data.device_api_key),
+        public_key=data.device_public_key,
+        mac_address=plain(data.mac_address, 100),
+        os_version=plain(data.os_version, 200),
+        agent_version=plain(data.agent_version, 100),
+    )
+    by = Actor(kind="agent", id=str(data.uuid), name=claim.name, address=address_of(request))
+    owner = await _owner(request, lookups, limits, site, key)
+    try:
+        async with database.transaction(owner.tenant_id) as tx:
+            found = await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
+            challenge = await make_challenge(tx, owner.tenant_id, claim.agent)
+            mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, site)
+    except (Conflict, Unauthorized) as exc:
+        await _refuse(lookups, owner, by, str(exc))
+        await limits.hit(_refused(site), source_of(request))
+        raise
+    return Registered(
+        id=found.agent_uuid,
+        uuid=found.agent_uuid,
+        name=found.name,
+        device_name=found.name,
+        device_type=found.kind,
+        tenant_id=owner.tenant_id,
+        fleet_uuid=found.fleet_uuid,
+        challenge=challenge.challenge,
+        challenge_expires_at=challenge.expires_at,
+        created_at=found.created_at,
+        mqtt=mqtt,
+        api=ApiConfig(tls_config=Tls(ca_cert=site.broker.ca)),
+    )
+
+
+@post("/provision/agent", opt={"permission": PUBLIC}, status_code=201)
+async def provision(
+    request: Call,
+    data: JSONBody[AgentRequest],
+    database: Data,
+    lookups: Lookups,
+    limits: Limiter,
+    rendering: Accounts,
+    site: Here,
+    key: Header = "",
+) -> Provisioned:
+    """Make an agent whose API key is made here, for devices that cannot make one themselves."""
+    agent = AgentId(uuid4())
+    secret = site.secret(credentials.AGENT)
+    claim = identities.Claim(
+        agent=agent,
+        name=plain(data.agent_name, 200) or f"agent-{str(agent)[:8]}",
+        kind=plain(data.agent_type, 100),
+        digest=secret.digest,
+        public_key=None,
+    )
+    by = Actor(kind="agent", id=str(agent), name=claim.name, address=address_of(request))
+    owner = await _owner(request, lookups, limits, site, key or data.key)
+    try:
+        async with database.transaction(owner.tenant_id) as tx:
+            await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
+            mqtt = await _mqtt(tx, owner.tenant_id, agent, site)
+            since = await broker_accounts.moment(tx)
+    except (Conflict, Unauthorized) as exc:
+        await _refuse(lookups, owner, by, str(exc))
+        await limits.hit(_refused(site), source_of(request))
+        raise
+    await rendering.awaited(since)
+    return Provisioned(
+        api_key=secret.text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
+    )
+
+
+async def _owner(request: Call, lookups: Database, limits: Limits, site: Site, key: str) -> Owner:
+    """Whose provisioning key it is; a refusal counts against the address, a good key never waits for it."""
+    if key:
+        async with lookups.transaction() as tx:
+            owner = await provisioning_keys.find(tx, credentials.digest(site.key, key))
+        if owner is not None:
+            return owner
+    await limits.hit(_refused(site), source_of(request))
+    raise Unauthorized("this provisioning key is missing, unknown or revoked; send it as X-Provisioning-Key")
+
+
+async def _refuse(lookups: Database, owner: Owner, by: Actor, reason: str) -> None:
+    """Write a refusal down for the key's tenant, and for the agent's if that is another."""
+    async with lookups.transaction() as tx:
+        holders = (await agents.owners(tx, [UUID(by.id)])).values() if by.id else ()
+        for tenant in {owner.tenant_id, *holders}:
+            ours = tenant == owner.tenant_id
+            facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if ours else {})
+            # What a stranger calls itself is not for the eyes of another tenant.
+            who = by if ours else Actor(kind="anybody", address=by.address)
+            await audit.record(tx, tenant, who, "agent.registration_refused", ("agent", by.id), after=facts)
+
+
+def _refused(site: Site) -> Limit:
+    return Limit("refused", site.settings.login_limit * REFUSED)
+
+
+async def _mqtt(tx: Tx, tenant: TenantId, agent: AgentId, site: Site) -> Mqtt:
+    number = await broker_accounts.generation(tx, tenant, agent)
+    return connections.mqtt(site.broker, tenant, agent, mqtt_password(site.key, tenant, agent, number))
+
+
+router = Router("/", route_handlers=[register, provision], tags=["provisioning"])

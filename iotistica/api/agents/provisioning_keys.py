@@ -1,0 +1,116 @@
+"""Provisioning keys: made, listed and ended by administrators."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import Meta
+
+from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import Cursor, Limit, Text, after_uuid
+from iotistica.api.http.tokens import now
+from iotistica.domain.access import credentials
+from iotistica.errors import Invalid, NotFound
+from iotistica.storage.agents import fleets, provisioning_keys
+from iotistica.storage.agents.provisioning_keys import ProvisioningKey
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    fleet_uuid: UUID | None = None
+    max_devices: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    expires_in_days: Annotated[int, Meta(ge=1, le=3650)] = 365
+    description: Text | None = None
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    id: UUID
+    fleet_uuid: UUID | None
+    hint: str
+    description: str | None
+    max_devices: int
+    used: int
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+    key: str | None = None
+    """Only in the answer that made it."""
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    keys: list[KeyView]
+    count: int
+    next: str | None
+
+
+@post("/", opt={"permission": "provisioning.manage"}, status_code=201)
+async def add_key(request: Call, database: Data, site: Here, data: JSONBody[NewKey | None] = None) -> KeyView:
+    """Make a key with which so many agents may register; it is shown only now."""
+    wanted = data or NewKey()
+    tenant, secret = tenant_of(request), site.secret(credentials.PROVISIONING)
+    async with database.transaction(tenant) as tx:
+        if wanted.fleet_uuid and await fleets.find(tx, tenant, str(wanted.fleet_uuid)) is None:
+            raise Invalid("there is no such fleet", "fleetUuid")
+        made = await provisioning_keys.add(
+            *(tx, tenant),
+            digest=secret.digest,
+            hint=secret.hint,
+            fleet=wanted.fleet_uuid,
+            description=wanted.description,
+            max_uses=wanted.max_devices,
+            expires=now() + timedelta(days=wanted.expires_in_days),
+            by=actor_of(request),
+        )
+    return _view(made, secret.text)
+
+
+@get("/", opt={"permission": "provisioning.manage"})
+async def list_keys(
+    request: Call,
+    database: Data,
+    fleet: FromQuery[UUID | None] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Keys:
+    """The keys of your tenant that are not revoked."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await provisioning_keys.page(tx, tenant, fleet=fleet, after=after_uuid(cursor), limit=limit + 1)
+    more = str(found[limit - 1].key_id) if len(found) > limit else None
+    return Keys(keys=[_view(key) for key in found[:limit]], count=len(found[:limit]), next=more)
+
+
+@delete("/{key:uuid}", opt={"permission": "provisioning.manage"}, status_code=204)
+async def revoke_key(request: Call, database: Data, key: FromPath[UUID]) -> None:
+    """End a key; the agents that registered with it stay."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        if not await provisioning_keys.revoke(tx, tenant, key, by=actor_of(request)):
+            raise NotFound
+
+
+def _view(key: ProvisioningKey, text: str | None = None) -> KeyView:
+    return KeyView(
+        id=key.key_id,
+        fleet_uuid=key.fleet_uuid,
+        hint=key.hint,
+        description=key.description,
+        max_devices=key.max_uses,
+        used=key.uses,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+        key=text,
+    )
+
+
+router = Router("/provision/keys", route_handlers=[add_key, list_keys, revoke_key], tags=["provisioning"])
+alias = Router(
+    "/provisioning-keys",
+    route_handlers=[add_key, list_keys, revoke_key],
+    tags=["provisioning"],
+    include_in_schema=False,
+)

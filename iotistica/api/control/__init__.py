@@ -1,0 +1,1 @@
+"""Routes for targets, updates and jobs."""

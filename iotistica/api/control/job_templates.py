@@ -1,0 +1,121 @@
+"""Templates of jobs."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Router, delete, get, patch, post, put
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import UNSET, UnsetType
+
+from iotistica.api.http.given import Call, Data
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text, after_uuid
+from iotistica.domain.control.jobs import checked_document
+from iotistica.storage.control import job_templates as table
+from iotistica.storage.control.job_templates import Template, Wanted
+from iotistica.storage.postgres import Database
+
+READ = {"permission": "jobs.read"}
+WRITE = {"permission": "jobs.write"}
+
+
+class NewTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Name
+    description: Text | None = None
+    category: ShortName | None = None
+    extends: UUID | None = None
+    """Another template: this one's document is merged into its, as RFC 7396 has it."""
+    job_document: dict[str, Any]
+    is_active: bool = True
+
+
+class TemplateChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is absent stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    description: Text | UnsetType | None = UNSET
+    category: ShortName | UnsetType | None = UNSET
+    extends: UUID | UnsetType | None = UNSET
+    job_document: dict[str, Any] | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+
+
+class Templates(msgspec.Struct, frozen=True, kw_only=True):
+    templates: list[Template]
+    count: int
+    next: str | None
+
+
+@get("/", opt=READ)
+async def list_templates(
+    request: Call,
+    database: Data,
+    category: Annotated[str | None, QueryParameter(max_length=100)] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Templates:
+    """The templates of your tenant, in order of their ids."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await table.page(tx, tenant, after=after_uuid(cursor), category=category, limit=limit + 1)
+    more = str(found[limit - 1].template_id) if len(found) > limit else None
+    return Templates(templates=found[:limit], count=len(found[:limit]), next=more)
+
+
+@post("/", opt=WRITE, status_code=201)
+async def add_template(request: Call, data: JSONBody[NewTemplate], database: Data) -> Template:
+    """Make a template."""
+    return await _put(request, database, data, None)
+
+
+@get("/{template:uuid}", opt=READ)
+async def get_template(request: Call, database: Data, template: FromPath[UUID]) -> Template:
+    """One template."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        return await table.get(tx, tenant, template)
+
+
+@put("/{template:uuid}", opt=WRITE)
+async def put_template(
+    request: Call, data: JSONBody[NewTemplate], database: Data, template: FromPath[UUID]
+) -> Template:
+    """Write a template anew; jobs that were made of it keep their documents."""
+    return await _put(request, database, data, template)
+
+
+@patch("/{template:uuid}", opt=WRITE)
+async def patch_template(
+    request: Call, data: JSONBody[TemplateChange], database: Data, template: FromPath[UUID]
+) -> Template:
+    """Change a template; its document as a whole."""
+    return await _put(request, database, data, template)
+
+
+@delete("/{template:uuid}", opt=WRITE, status_code=204)
+async def delete_template(request: Call, database: Data, template: FromPath[UUID]) -> None:
+    """Delete a template that no other extends."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        await table.delete(tx, tenant, template, by=actor_of(request))
+
+
+async def _put(
+    request: Call, database: Database, data: NewTemplate | TemplateChange, template: UUID | None
+) -> Template:
+    tenant = tenant_of(request)
+    given = {name: value for name, value in msgspec.structs.asdict(data).items() if value is not UNSET}
+    if "job_document" in given:
+        checked_document(given["job_document"])
+    async with database.transaction(tenant) as tx:
+        old = await table.get(tx, tenant, template) if template else None
+        facts: dict[str, Any] = {name: getattr(old, name, None) for name in Wanted.__struct_fields__}
+        return await table.put(tx, tenant, Wanted(**facts | given), old=old, by=actor_of(request))
+
+
+router = Router(
+    "/jobs/templates",
+    route_handlers=[list_templates, add_template, get_template, put_template, patch_template, delete_template],
+    tags=["jobs"],
+)

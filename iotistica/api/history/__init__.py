@@ -1,0 +1,1 @@
+"""Routes for the audit and the timelines of agents."""

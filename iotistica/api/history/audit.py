@@ -1,0 +1,78 @@
+"""The audit, read."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+
+from iotistica.api.http.given import Call, Data
+from iotistica.api.http.guard import tenant_of
+from iotistica.api.http.inputs import Limit
+from iotistica.domain import intervals
+from iotistica.errors import Invalid
+from iotistica.storage.history import audit
+
+Filter = Annotated[str | None, QueryParameter(max_length=200)]
+Time = Annotated[str | None, QueryParameter(max_length=64)]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: int
+    at: datetime
+    actor_kind: str
+    actor_id: str | None
+    actor_name: str | None
+    address: str | None
+    action: str
+    subject_kind: str
+    subject_id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    events: list[Event]
+    count: int
+    next: str | None
+    """Give it as `cursor` for the older ones."""
+
+
+@get("/events", opt={"permission": "audit.read"})
+async def list_events(
+    request: Call,
+    database: Data,
+    action: Filter = None,
+    actor: Filter = None,
+    subject: Filter = None,
+    start: Time = None,
+    end: Time = None,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, QueryParameter(max_length=20)] = None,
+) -> Events:
+    """Who changed what, the newest first; `action` may be a whole group, such as `agent`."""
+    now = datetime.now(UTC)
+    since = intervals.moment(start, now=now, default=now, path="start") if start else None
+    until = intervals.moment(end, now=now, default=now, path="end") if end else None
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
+        raise Invalid("not a cursor of this list", "cursor")
+    before = int(cursor) if cursor else None
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await audit.page(
+            *(tx, tenant),
+            before=before,
+            limit=limit + 1,
+            action=action,
+            actor=actor,
+            subject=subject,
+            since=since,
+            until=until,
+        )
+    events = [Event(**msgspec.structs.asdict(event)) for event in found[:limit]]
+    more = str(found[limit - 1].id) if len(found) > limit else None
+    return Events(events=events, count=len(events), next=more)
+
+
+router = Router("/audit", route_handlers=[list_events], tags=["audit"])

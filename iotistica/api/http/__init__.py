@@ -1,0 +1,1 @@
+"""What every route shares: server, authentication, errors, inputs, health."""

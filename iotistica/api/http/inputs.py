@@ -1,0 +1,47 @@
+"""Types of what callers may send, with their bounds."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from litestar.params import QueryParameter
+from msgspec import Meta
+
+from iotistica.domain.access import credentials, passwords
+from iotistica.errors import Invalid
+
+# The end of the text, where `$` would let a line break pass; in Python's dialect and in JavaScript's.
+_END: Final = r"(?![\s\S])"
+# Control characters, and those that turn or hide text: names are shown in terminals and pages.
+_UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+_BLANK: Final = r"\s" + _UNSEEN
+
+Email = Annotated[
+    str,
+    Meta(min_length=3, max_length=254, pattern=rf"^[^@{_BLANK}]+@[^@{_BLANK}]+{_END}", examples=["a@example.com"]),
+]
+Username = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{2,63}}{_END}")]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=rf"^[^{_UNSEEN}]*{_END}")]
+ShortName = Annotated[str, Meta(min_length=1, max_length=100, pattern=rf"^[^{_UNSEEN}]*{_END}")]
+Text = Annotated[str, Meta(max_length=500, pattern=rf"^[^\x00]*{_END}")]
+Password = Annotated[str, Meta(max_length=passwords.LONGEST)]
+
+Secret = Annotated[
+    str,
+    Meta(
+        min_length=credentials.SHORTEST,
+        max_length=credentials.LONGEST,
+        pattern=rf"^(?!{credentials.INTEGRATION})[A-Za-z0-9_-]+{_END}",
+    ),
+]
+"""A secret that an agent has made; told from an access token and an API key by what is in it."""
+
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+Cursor = Annotated[str | None, QueryParameter(max_length=64)]
+
+
+def after_uuid(cursor: str | None) -> UUID | None:
+    """The id a list goes on after; raises `Invalid`."""
+    try:
+        return UUID(cursor) if cursor else None
+    except ValueError:
+        raise Invalid("not a cursor of this list", "cursor") from None

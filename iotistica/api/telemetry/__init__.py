@@ -1,0 +1,1 @@
+"""Routes for readings: queries, writing, export, erasure."""

@@ -1,0 +1,60 @@
+"""The catalog of metrics."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+
+from iotistica.api.http.given import Call, Data
+from iotistica.api.http.guard import tenant_of
+from iotistica.api.http.inputs import Limit
+from iotistica.errors import Invalid
+from iotistica.storage.telemetry import catalog as table
+from iotistica.storage.telemetry import kept
+from iotistica.storage.telemetry.catalog import Entry
+
+
+class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+    count: int
+    metrics: list[Entry]
+    next: str | None
+    """Give it as `cursor` for the following ones."""
+
+
+@get("/catalog", opt={"permission": "readings.read"})
+async def catalog(
+    request: Call,
+    database: Data,
+    agent_uuid: Annotated[UUID | None, QueryParameter(name="agentUuid")] = None,
+    device_uuid: Annotated[UUID | None, QueryParameter(name="deviceUuid")] = None,
+    protocol: Annotated[str | None, QueryParameter(max_length=64)] = None,
+    metric_name: Annotated[str | None, QueryParameter(name="metricName", max_length=512)] = None,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, QueryParameter(max_length=600)] = None,
+) -> Catalog:
+    """Every series of the tenant, by agent and name, with the times of its first and its last measurement."""
+    tenant = tenant_of(request)
+    filters = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol, "metric": metric_name}
+    now, after = datetime.now(UTC), _after(cursor)
+    async with database.transaction(tenant) as tx:
+        since = (await kept.of_agents(tx, tenant, [], now, now)).shown_since(now)
+        rows = await table.page(tx, tenant, filters, after=after, now=now, since=since, limit=limit + 1)
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Catalog(
+        count=len(rows[:limit]),
+        metrics=rows[:limit],
+        next=f"{last.agent_uuid}/{last.metric_name}" if last else None,
+    )
+
+
+def _after(cursor: str | None) -> tuple[UUID, str] | None:
+    try:
+        return (UUID(cursor[:36]), cursor[37:]) if cursor else None
+    except ValueError:
+        raise Invalid("not a cursor of this list", "cursor") from None
+
+
+router = Router("/metrics", route_handlers=[catalog], tags=["readings"])

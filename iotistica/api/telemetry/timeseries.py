@@ -1,0 +1,154 @@
+"""One series over time: single readings, fewer that draw the same line, or one value a bucket."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+from litestar import get
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from iotistica.api.http.given import Call, Data
+from iotistica.api.http.guard import tenant_of
+from iotistica.api.telemetry.buckets import Answer, By, Span, answer, bucketed
+from iotistica.api.telemetry.ranges import Metric, Of, Time, Width, Zone, of_agent, single
+from iotistica.domain import intervals
+from iotistica.domain.ids import TenantId
+from iotistica.domain.telemetry import aggregates as rules
+from iotistica.domain.telemetry.downsampling import LEAST, Method, downsample
+from iotistica.domain.telemetry.filling import Fill, fill
+from iotistica.domain.telemetry.queries import Plan
+from iotistica.errors import Invalid
+from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import timeseries as table
+from iotistica.storage.telemetry.aggregates import Bucket
+from iotistica.storage.telemetry.timeseries import Value
+
+POINTS: Final = 200_000  # single readings that are looked at to draw fewer
+
+Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
+Agg = Annotated[str, QueryParameter(max_length=16, description=", ".join(rules.NAMES))]
+Most = Annotated[int | None, QueryParameter(ge=LEAST, le=10_000, description="draw at most so many points")]
+
+
+class Timeseries(Answer, frozen=True, kw_only=True):
+    """Single readings, the oldest first."""
+
+    readings: list[Value]
+    next: datetime | None
+    """Give it as `start` for the rest, when the answer was cut at `limit`."""
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    time: datetime
+    value: float
+
+
+class Points(Answer, frozen=True, kw_only=True):
+    """Those good readings that draw the same line, the oldest first; `total` is of all."""
+
+    readings: list[Point]
+    total: int
+
+
+class BucketView(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` is of all readings, whatever their quality."""
+
+    time: datetime
+    value: float | None
+    count: int
+
+
+class Buckets(Answer, frozen=True, kw_only=True):
+    """One value an interval, the oldest first."""
+
+    readings: list[BucketView]
+    interval: str
+    agg: str
+    tz: str
+
+
+@get("/{agent:uuid}/timeseries", opt={"permission": "readings.read"})
+async def timeseries(
+    request: Call,
+    database: Data,
+    agent: FromPath[UUID],
+    metric: Metric,
+    start: Time = None,
+    end: Time = None,
+    interval: Width = None,
+    agg: Agg = "avg",
+    tz: Zone = None,
+    fill: FromQuery[Fill] = "none",
+    max_points: Most = None,
+    downsample: FromQuery[Method] = "lttb",
+    source: Of = None,
+    limit: Limit = 10_000,
+) -> Timeseries | Points | Buckets:
+    """Readings of one series, the oldest first; with `interval`, their aggregate in each bucket."""
+    tenant, span, aggregate = tenant_of(request), Span(agent, metric, start, end), rules.named(agg)
+    if interval is not None:
+        how, rows = await bucketed(database, tenant, span, By(interval, tz, source), [aggregate])
+        views = _filled(how, rows, fill)
+        if max_points is not None:
+            views = await asyncio.to_thread(_fewer_buckets, views, max_points, downsample)
+        head = answer(agent, metric, how.grid.start, how.grid.end, how.segments)
+        return Buckets(**head, readings=views, count=len(views), interval=interval, agg=agg, tz=tz or "UTC")
+    if fill != "none":
+        raise Invalid("only buckets can be filled: give an interval too", "fill")
+    if source not in (None, "raw"):
+        raise Invalid("single readings come from `raw` alone: give an interval too", "source")
+    if max_points is not None:
+        return await _points(database, tenant, span, intervals.zone(tz), max_points, downsample)
+    return await _raw(database, tenant, span, intervals.zone(tz), limit)
+
+
+async def _raw(database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, limit: int) -> Timeseries:
+    async with database.transaction(tenant) as tx:
+        whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        page = await table.raw(tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=limit)
+    return Timeseries(
+        **answer(span.agent, span.metric, whole.start, whole.end, [whole]),
+        count=len(page.values),
+        readings=page.values,
+        next=page.next,
+    )
+
+
+async def _points(
+    database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, most: int, method: Method
+) -> Points:
+    async with database.transaction(tenant) as tx:
+        whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        rows = await table.points(
+            tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=POINTS + 1
+        )
+    if len(rows) > POINTS:
+        raise Invalid(f"more than {POINTS} readings to draw: give an interval, or a shorter range", "max_points")
+    kept = await asyncio.to_thread(_positions, rows, most, method)
+    return Points(
+        **answer(span.agent, span.metric, whole.start, whole.end, [whole]),
+        count=len(kept),
+        readings=[Point(time=rows[at][0], value=rows[at][1]) for at in kept],
+        total=len(rows),
+    )
+
+
+def _filled(how: Plan, rows: list[Bucket], by: Fill) -> list[BucketView]:
+    if by == "none":
+        return [BucketView(time=row.time, value=row.values[0], count=row.readings) for row in rows]
+    readings = {row.time: row.readings for row in rows}
+    values = fill(how.grid.starts(), {row.time: row.values[0] for row in rows}, by)
+    return [BucketView(time=time, value=value, count=readings.get(time, 0)) for time, value in values]
+
+
+def _fewer_buckets(views: list[BucketView], most: int, method: Method) -> list[BucketView]:
+    drawn = [view for view in views if view.value is not None]
+    kept = _positions([(view.time, view.value or 0.0) for view in drawn], most, method)
+    return [drawn[at] for at in kept]
+
+
+def _positions(points: list[tuple[datetime, float]], most: int, method: Method) -> list[int]:
+    return downsample([time.timestamp() for time, _ in points], [value for _, value in points], most, method)

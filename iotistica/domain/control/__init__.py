@@ -1,0 +1,1 @@
+"""Rules for targets, updates, jobs and rollouts."""

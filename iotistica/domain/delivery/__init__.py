@@ -1,0 +1,1 @@
+"""Rules for messages: topics, envelopes, key compaction, message numbers, worker scaling."""

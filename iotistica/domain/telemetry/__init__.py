@@ -1,0 +1,1 @@
+"""Rules for readings: normalising, time grids, rollups, aggregates, disk budget."""

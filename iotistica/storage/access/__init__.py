@@ -1,0 +1,1 @@
+"""Tenants, users and their sessions, API keys, quotas and rate limits."""

@@ -1,0 +1,149 @@
+"""Links that work once: an invitation to become a user, or leave to set another password."""
+
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+Purpose = Literal["invitation", "password"]
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    link_id: UUID
+    tenant_id: TenantId
+    purpose: Purpose
+    email: str
+    role: str | None
+    user_id: UUID | None
+    created_at: datetime
+    expires_at: datetime
+
+
+_COLUMNS: Final = "link_id, tenant_id, purpose, email, role, user_id, created_at, expires_at"
+
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(lower(%(email)s) || %(tenant)s, 0))"
+
+
+async def lock(tx: Tx, tenant: TenantId, email: str) -> None:
+    """Let nobody else make a link for an address until the commit."""
+    await tx.execute(LOCK, {"tenant": tenant, "email": email})
+
+
+# One at a time: an older link for the same user, or invitation to the same address, stops working.
+REPLACE: Final = """
+DELETE FROM links WHERE tenant_id = %(tenant)s AND purpose = %(purpose)s
+  AND (user_id = %(user)s OR (user_id IS NULL AND lower(email) = lower(%(email)s)))
+"""
+ADD: Final = f"""
+INSERT INTO links (tenant_id, digest, purpose, email, role, user_id, expires_at, created_by)
+VALUES (%(tenant)s, %(digest)s, %(purpose)s, %(email)s, %(role)s, %(user)s, %(expires)s, %(by)s)
+RETURNING {_COLUMNS}
+"""
+
+
+async def add(
+    tx: Tx,
+    tenant: TenantId,
+    purpose: Purpose,
+    email: str,
+    digest: bytes,
+    *,
+    role: str,
+    expires: datetime,
+    by: Actor,
+    user: UUID | None = None,
+) -> Link:
+    """Make a link, in place of an older one for the same; `role` is what the user has, or will have."""
+    parameters: dict[str, object] = {
+        "tenant": tenant,
+        "purpose": purpose,
+        "email": email,
+        "digest": digest,
+        "role": role,
+    }
+    parameters |= {"role": role, "user": user, "by": by.id, "expires": expires}
+    await tx.execute(REPLACE, parameters)
+    row = await row_as(tx, Link, ADD, parameters)
+    assert row is not None  # noqa: S101 it was inserted
+    after = {"email": email, "role": role, "expires": expires}
+    await audit.record(tx, tenant, by, f"link.{purpose}_made", ("link", row.link_id), after=after)
+    return row
+
+
+# A link for a password is for the user as it was when the link was made: not for one with another role since.
+USE: Final = f"""
+UPDATE links SET used_at = now()
+WHERE digest = %(digest)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
+  AND EXISTS (SELECT FROM tenants t WHERE t.tenant_id = links.tenant_id AND enabled)
+  AND (user_id IS NULL OR EXISTS (SELECT FROM users u WHERE u.user_id = links.user_id AND u.active
+                                  AND u.role = links.role))
+RETURNING {_COLUMNS}
+"""
+
+
+async def use(tx: Tx, purpose: Purpose, digest: bytes) -> Link | None:
+    """Take a link, once; None if it is unknown, used, expired or for something else."""
+    return await row_as(tx, Link, USE, {"digest": digest, "purpose": purpose})
+
+
+OPEN: Final = f"""
+SELECT {_COLUMNS} FROM links
+WHERE tenant_id = %(tenant)s AND purpose = 'invitation' AND used_at IS NULL AND expires_at > now()
+ORDER BY created_at DESC LIMIT 1000
+"""
+
+
+async def invitations(tx: Tx, tenant: TenantId) -> list[Link]:
+    """Invitations that nobody has followed yet, the newest first."""
+    return await rows_as(tx, Link, OPEN, {"tenant": tenant})
+
+
+INVITATION: Final = f"""
+SELECT {_COLUMNS} FROM links
+WHERE tenant_id = %(tenant)s AND purpose = 'invitation' AND used_at IS NULL AND expires_at > now()
+  AND (link_id = %(link)s OR lower(email) = lower(%(email)s)) FOR UPDATE
+"""
+
+
+async def invitation(
+    tx: Tx, tenant: TenantId, *, link: UUID | None = None, email: str | None = None
+) -> Link | None:
+    """The open invitation of that id or to that address, locked until the commit."""
+    return await row_as(tx, Link, INVITATION, {"tenant": tenant, "link": link, "email": email})
+
+
+WITHDRAW: Final = "DELETE FROM links WHERE tenant_id = %(tenant)s AND link_id = %(link)s"
+
+
+async def withdraw(tx: Tx, tenant: TenantId, link: Link, *, by: Actor) -> None:
+    """Take an invitation back."""
+    await tx.execute(WITHDRAW, {"tenant": tenant, "link": link.link_id})
+    before = {"email": link.email, "role": link.role}
+    await audit.record(tx, tenant, by, "link.invitation_withdrawn", ("link", link.link_id), before=before)
+
+
+DROP: Final = """
+DELETE FROM links WHERE tenant_id = %(tenant)s AND used_at IS NULL
+  AND (user_id = %(user)s OR (%(made)s AND created_by = %(user)s::text)) RETURNING link_id, purpose
+"""
+
+
+async def drop(tx: Tx, tenant: TenantId, user: UUID, *, made: bool, by: Actor) -> None:
+    """Take back every open link for a user, and those that it `made`: it is not who it was."""
+    cursor = await tx.execute(DROP, {"tenant": tenant, "user": user, "made": made})
+    for link, purpose in await cursor.fetchall():
+        await audit.record(tx, tenant, by, f"link.{purpose}_withdrawn", ("link", link), after={"user": user})
+
+
+FORGET: Final = "DELETE FROM links WHERE expires_at < %(before)s"
+
+
+async def forget(tx: Tx, *, before: datetime) -> None:
+    """Remove links of every tenant that ended before then."""
+    await tx.execute(FORGET, {"before": before})

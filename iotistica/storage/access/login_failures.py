@@ -1,0 +1,47 @@
+"""Wrong passwords in a row, by the name they were tried for; a name nobody has is counted alike."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from iotistica.domain.access.passwords import FORGOTTEN
+from iotistica.storage.postgres import Tx
+
+FIND: Final = """
+SELECT failures, extract(epoch FROM now() - last_at)::float8 FROM login_failures WHERE login = %(login)s
+"""
+
+
+async def count(tx: Tx, login: bytes) -> tuple[int, float]:
+    """How many there were, and how many seconds ago the last was."""
+    row = await (await tx.execute(FIND, {"login": login})).fetchone()
+    return (row[0], row[1]) if row and row[1] < FORGOTTEN else (0, FORGOTTEN)
+
+
+ADD: Final = """
+INSERT INTO login_failures AS f (login, failures) VALUES (%(login)s, 1)
+ON CONFLICT (login) DO UPDATE SET last_at = now(),
+    failures = CASE WHEN f.last_at < now() - %(forgotten)s::interval THEN 1 ELSE f.failures + 1 END
+RETURNING failures
+"""
+
+
+async def add(tx: Tx, login: bytes) -> int:
+    """Count one more; returns how many there are."""
+    row = await (await tx.execute(ADD, {"login": login, "forgotten": timedelta(seconds=FORGOTTEN)})).fetchone()
+    return int(row[0]) if row else 1
+
+
+CLEAR: Final = "DELETE FROM login_failures WHERE login = %(login)s"
+
+
+async def clear(tx: Tx, login: bytes) -> None:
+    """Forget them, after the right password."""
+    await tx.execute(CLEAR, {"login": login})
+
+
+FORGET: Final = "DELETE FROM login_failures WHERE last_at < %(before)s"
+
+
+async def forget(tx: Tx, *, before: datetime) -> None:
+    """Remove those of before then."""
+    await tx.execute(FORGET, {"before": before})

@@ -1,0 +1,154 @@
+"""Sessions of operators: one a log-in, with a refresh token that changes at each use."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+MOST: Final = 20  # live sessions of a user; the least recently used one ends
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    session_id: UUID
+    tenant_id: TenantId
+    user_id: UUID
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+    address: str | None
+    user_agent: str | None
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A live session and what its user may do now."""
+
+    session_id: UUID
+    tenant_id: TenantId
+    user_id: UUID
+    email: str
+    role: str
+
+
+_COLUMNS: Final = "session_id, tenant_id, user_id, created_at, used_at, expires_at, address, user_agent"
+
+OPEN: Final = """
+INSERT INTO sessions (session_id, tenant_id, user_id, token_digest, expires_at, address, user_agent)
+VALUES (%(session)s, %(tenant)s, %(user)s, %(digest)s, %(expires)s, %(address)s, %(user_agent)s)
+"""
+TRIM: Final = """
+DELETE FROM sessions WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND session_id NOT IN (
+    SELECT session_id FROM sessions WHERE tenant_id = %(tenant)s AND user_id = %(user)s
+    ORDER BY ended_at IS NULL DESC, used_at DESC LIMIT %(most)s)
+"""
+
+
+async def open_session(
+    tx: Tx,
+    tenant: TenantId,
+    user: UUID,
+    session: UUID,
+    digest: bytes,
+    *,
+    expires: datetime,
+    by: Actor,
+    user_agent: str | None,
+) -> None:
+    """Begin a session; of a user's sessions the `MOST` last used are kept."""
+    parameters = {"tenant": tenant, "user": user, "session": session, "digest": digest, "expires": expires}
+    await tx.execute(OPEN, parameters | {"address": by.address, "user_agent": user_agent})
+    await tx.execute(TRIM, {"tenant": tenant, "user": user, "most": MOST})
+    await audit.record(tx, tenant, by, "session.opened", ("session", session), after={"user": str(user)})
+
+
+ROTATE: Final = """
+UPDATE sessions s SET token_digest = %(new)s, used_at = now(), address = %(address)s
+FROM users u JOIN tenants t USING (tenant_id)
+WHERE s.session_id = %(session)s AND s.token_digest = %(old)s AND s.ended_at IS NULL AND s.expires_at > now()
+  AND u.user_id = s.user_id AND u.active AND t.enabled
+RETURNING s.session_id, s.tenant_id, s.user_id, u.email, u.role
+"""
+
+
+async def rotate(tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str | None) -> Member | None:
+    """Exchange a refresh token for another, once; None if it is not the session's, or that is over."""
+    parameters = {"session": session, "old": old, "new": new, "address": address}
+    return await row_as(tx, Member, ROTATE, parameters)
+
+
+END_REUSED: Final = """
+UPDATE sessions SET ended_at = now()
+WHERE session_id = %(session)s AND ended_at IS NULL AND expires_at > now()
+  AND EXISTS (SELECT FROM users u WHERE u.user_id = sessions.user_id AND active)
+RETURNING session_id, tenant_id, user_id, created_at, used_at, expires_at, address, user_agent
+"""
+
+
+async def end_reused(tx: Tx, session: UUID, *, by: Actor) -> None:
+    """End a session whose refresh token came a second time: one of two who have it stole it."""
+    ended = await row_as(tx, Session, END_REUSED, {"session": session})
+    if ended is not None:
+        await audit.record(
+            tx,
+            ended.tenant_id,
+            by,
+            "session.reuse_detected",
+            ("session", session),
+            after={"user": str(ended.user_id)},
+        )
+
+
+LIVE: Final = """
+SELECT s.session_id, s.tenant_id, s.user_id, u.email, u.role
+FROM sessions s JOIN users u USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
+WHERE s.session_id = %(session)s AND s.ended_at IS NULL AND s.expires_at > now() AND u.active AND t.enabled
+"""
+
+
+async def live(tx: Tx, session: UUID) -> Member | None:
+    """The session of an access token, if it has not ended, nor its user, nor its tenant."""
+    return await row_as(tx, Member, LIVE, {"session": session})
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM sessions
+WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND ended_at IS NULL AND expires_at > now()
+ORDER BY used_at DESC, session_id
+"""
+
+
+async def of_user(tx: Tx, tenant: TenantId, user: UUID) -> list[Session]:
+    """A user's live sessions, the last used first."""
+    return await rows_as(tx, Session, PAGE, {"tenant": tenant, "user": user})
+
+
+END: Final = """
+UPDATE sessions SET ended_at = now()
+WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND ended_at IS NULL
+  AND (%(only)s::uuid IS NULL OR session_id = %(only)s) AND (%(but)s::uuid IS NULL OR session_id <> %(but)s)
+RETURNING session_id
+"""
+
+
+async def end(
+    tx: Tx, tenant: TenantId, user: UUID, *, by: Actor, only: UUID | None = None, but: UUID | None = None
+) -> int:
+    """End one session of a user, or all, or all `but` one; returns how many."""
+    cursor = await tx.execute(END, {"tenant": tenant, "user": user, "only": only, "but": but})
+    ended = [row[0] for row in await cursor.fetchall()]
+    for session in ended:
+        await audit.record(tx, tenant, by, "session.ended", ("session", session), after={"user": str(user)})
+    return len(ended)
+
+
+FORGET: Final = "DELETE FROM sessions WHERE coalesce(ended_at, expires_at) < %(before)s"
+
+
+async def forget(tx: Tx, *, before: datetime) -> None:
+    """Remove sessions of every tenant that have been over since before then."""
+    await tx.execute(FORGET, {"before": before})

@@ -1,0 +1,89 @@
+"""Tenants."""
+
+import secrets
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from iotistica.domain.ids import TENANT_BYTES, TenantId
+from iotistica.errors import Conflict
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    tenant_id: TenantId
+    name: str
+    enabled: bool
+    created_at: datetime
+    quota_agents: int | None
+    quota_series: int | None
+    quota_readings_minute: int | None
+    retention_days: int | None
+    """Of what queries show; None is the deployment's."""
+    erased_until: datetime | None
+
+
+_COLUMNS: Final = (
+    "tenant_id, name, enabled, created_at, quota_agents, quota_series, quota_readings_minute, retention_days,"
+    " erased_until"
+)
+
+ADD: Final = f"""
+INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s) ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
+"""
+
+
+async def add(tx: Tx, name: str, tenant: TenantId | None = None, *, by: Actor) -> Tenant:
+    """Make a tenant, with a new random id unless one is given; raises `Conflict`."""
+    tenant = tenant or TenantId(secrets.token_hex(TENANT_BYTES))
+    row = await row_as(tx, Tenant, ADD, {"tenant": tenant, "name": name})
+    if row is None:
+        raise Conflict(
+            f"there is a tenant {name!r} already, or one of that id; `iotistica tenants list` shows them"
+        )
+    await audit.record(tx, tenant, by, "tenant.added", ("tenant", tenant), after={"name": name})
+    return row
+
+
+ALL: Final = f"SELECT {_COLUMNS} FROM tenants ORDER BY created_at, tenant_id LIMIT 10000"
+
+
+async def all_tenants(tx: Tx) -> list[Tenant]:
+    """Every tenant, the oldest first."""
+    return await rows_as(tx, Tenant, ALL)
+
+
+FIND: Final = f"""
+SELECT {_COLUMNS} FROM tenants WHERE name = %(key)s OR tenant_id = %(key)s
+ORDER BY tenant_id = %(key)s DESC LIMIT 1
+"""
+
+
+async def find(tx: Tx, key: str) -> Tenant | None:
+    """The tenant of that id or name."""
+    return await row_as(tx, Tenant, FIND, {"key": key})
+
+
+ENABLE: Final = "UPDATE tenants SET enabled = %(enabled)s WHERE tenant_id = %(tenant)s"
+
+
+async def enable(tx: Tx, tenant: TenantId, *, enabled: bool, by: Actor) -> None:
+    """Let a tenant in, or lock out all its users, keys and agents; nothing of it is removed."""
+    await tx.execute(ENABLE, {"tenant": tenant, "enabled": enabled})
+    action = "tenant.enabled" if enabled else "tenant.disabled"
+    await audit.record(tx, tenant, by, action, ("tenant", tenant))
+
+
+KEEP: Final = f"UPDATE tenants SET retention_days = %(days)s WHERE tenant_id = %(tenant)s RETURNING {_COLUMNS}"
+
+
+async def keep(tx: Tx, tenant: TenantId, days: int | None, *, by: Actor) -> None:
+    """Show a tenant readings of so many days, None for all there are; what is older is deleted by and by."""
+    old = await find(tx, tenant)
+    await tx.execute(KEEP, {"tenant": tenant, "days": days})
+    before = {"days": old.retention_days if old else None}
+    subject = "tenant", tenant
+    await audit.record(tx, tenant, by, "tenant.retention_changed", subject, before=before, after={"days": days})

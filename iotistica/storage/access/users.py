@@ -1,0 +1,192 @@
+"""Operators and their passwords."""
+
+import asyncio
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Conflict, NotFound
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+# OWASP's second choice for argon2id: 19 MiB, 2 passes, 1 lane; 45 ms.
+HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+UNKNOWN: Final = HASHER.hash("a user that does not exist takes as long to refuse")
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    user_id: UUID
+    tenant_id: TenantId
+    email: str
+    username: str | None
+    full_name: str | None
+    role: str
+    active: bool
+    created_at: datetime
+
+    def facts(self) -> dict[str, Any]:
+        """What the audit shows."""
+        return {"email": self.email, "username": self.username, "role": self.role, "active": self.active}
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log-in is checked against."""
+
+    user_id: UUID
+    tenant_id: TenantId
+    password_hash: str
+
+
+_COLUMNS: Final = "user_id, tenant_id, email, username, full_name, role, active, created_at"
+
+ADD: Final = f"""
+INSERT INTO users (tenant_id, email, username, full_name, password_hash, role)
+VALUES (%(tenant)s, %(email)s, %(username)s, %(full_name)s, %(hash)s, %(role)s)
+ON CONFLICT DO NOTHING RETURNING {_COLUMNS}
+"""
+
+
+async def add(
+    tx: Tx,
+    tenant: TenantId,
+    email: str,
+    digest: str,
+    role: str,
+    *,
+    by: Actor,
+    username: str | None = None,
+    full_name: str | None = None,
+) -> User:
+    """Make a user; `digest` is of `hashed`. Raises `Conflict`."""
+    parameters = {"tenant": tenant, "email": email, "username": username, "full_name": full_name}
+    row = await row_as(tx, User, ADD, parameters | {"hash": digest, "role": role})
+    if row is None:
+        raise Conflict(f"{email} is a user already, or the user name is taken")
+    await audit.record(tx, tenant, by, "user.added", ("user", row.user_id), after=row.facts())
+    return row
+
+
+async def hashed(password: str) -> str:
+    """The argon2id hash of a password, made off the event loop."""
+    return await asyncio.to_thread(HASHER.hash, password)
+
+
+async def password_matches(digest: str, password: str) -> bool:
+    """Check a password off the event loop."""
+    try:
+        return await asyncio.to_thread(HASHER.verify, digest, password)
+    except (VerifyMismatchError, InvalidHashError):
+        return False
+
+
+BY_LOGIN: Final = """
+SELECT user_id, tenant_id, password_hash FROM users JOIN tenants USING (tenant_id)
+WHERE (CASE WHEN %(login)s LIKE '%%@%%' THEN lower(email) ELSE lower(username) END) = lower(%(login)s)
+  AND active AND enabled
+"""
+
+
+async def credentials(tx: Tx, login: str) -> Login | None:
+    """Whom an e-mail address or a user name belongs to, of all tenants."""
+    return await row_as(tx, Login, BY_LOGIN, {"login": login})
+
+
+CHANGE_HASH: Final = """
+UPDATE users SET password_hash = %(hash)s WHERE tenant_id = %(tenant)s AND user_id = %(user)s RETURNING user_id
+"""
+
+
+async def set_password(tx: Tx, tenant: TenantId, user: UUID, digest: str, *, by: Actor) -> None:
+    """Give a user another password; raises `NotFound`."""
+    cursor = await tx.execute(CHANGE_HASH, {"tenant": tenant, "user": user, "hash": digest})
+    if cursor.rowcount == 0:
+        raise NotFound
+    await audit.record(tx, tenant, by, "user.password_changed", ("user", user))
+
+
+GET: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s"
+
+
+async def get(tx: Tx, tenant: TenantId, user: UUID) -> User | None:
+    """One user of a tenant."""
+    return await row_as(tx, User, GET, {"tenant": tenant, "user": user})
+
+
+LOCK: Final = "SELECT 1 FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s FOR UPDATE"
+
+
+async def lock(tx: Tx, tenant: TenantId, user: UUID) -> None:
+    """Let nobody else change a user until the commit."""
+    await tx.execute(LOCK, {"tenant": tenant, "user": user})
+
+
+BY_EMAIL: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AND lower(email) = lower(%(email)s)"
+
+
+async def by_email(tx: Tx, tenant: TenantId, email: str) -> User | None:
+    """The user of a tenant with that address."""
+    return await row_as(tx, User, BY_EMAIL, {"tenant": tenant, "email": email})
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR user_id > %(after)s)
+ORDER BY user_id LIMIT %(limit)s
+"""
+
+
+async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[User]:
+    """A tenant's users in order of their ids."""
+    return await rows_as(tx, User, PAGE, {"tenant": tenant, "after": after, "limit": limit})
+
+
+# Owners are locked first, so that of two who remove each other only one succeeds.
+OTHER_OWNERS: Final = """
+SELECT user_id FROM users WHERE tenant_id = %(tenant)s AND role = 'owner' AND active ORDER BY user_id FOR UPDATE
+"""
+
+
+async def is_last_owner(tx: Tx, tenant: TenantId, user: UUID) -> bool:
+    """Whether a tenant would be without an active owner if this one went."""
+    owners = [row[0] for row in await (await tx.execute(OTHER_OWNERS, {"tenant": tenant})).fetchall()]
+    return owners == [user]
+
+
+UPDATE: Final = f"""
+UPDATE users SET email = %(email)s, username = %(username)s, full_name = %(full_name)s, role = %(role)s,
+                 active = %(active)s
+WHERE tenant_id = %(tenant)s AND user_id = %(user)s RETURNING {_COLUMNS}
+"""
+
+
+async def update(tx: Tx, tenant: TenantId, old: User, new: User, *, by: Actor) -> User:
+    """Write what has changed of a user; raises `NotFound`, and `Conflict` for a name that is taken."""
+    parameters = {"tenant": tenant, "user": old.user_id, "email": new.email, "username": new.username}
+    parameters |= {"full_name": new.full_name, "role": new.role, "active": new.active}
+    row = await row_as(tx, User, UPDATE, parameters)
+    if row is None:
+        raise NotFound
+    await audit.record(tx, tenant, by, "user.changed", ("user", row.user_id), before=old.facts(), after=row.facts())
+    return row
+
+
+DELETE: Final = "DELETE FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s"
+
+
+async def delete(tx: Tx, tenant: TenantId, user: User, *, by: Actor) -> None:
+    """Remove a user with its sessions and links."""
+    await tx.execute(DELETE, {"tenant": tenant, "user": user.user_id})
+    await audit.record(tx, tenant, by, "user.deleted", ("user", user.user_id), before=user.facts())
+
+
+ANY: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s LIMIT 1"
+
+
+async def any_of(tx: Tx, tenant: TenantId) -> User | None:
+    """Some user of a tenant, or None if it has none."""
+    return await row_as(tx, User, ANY, {"tenant": tenant})

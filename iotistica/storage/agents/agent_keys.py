@@ -1,0 +1,139 @@
+"""API keys of agents, and the challenges by which they prove their private keys."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as
+
+CHALLENGES: Final = 8  # of an agent; calls that were repeated may arrive in any order
+CHALLENGE_LIFE: Final = timedelta(hours=1)
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose key it is; `is_new` if it was never used."""
+
+    tenant_id: TenantId
+    agent_uuid: AgentId
+    name: str
+    state: str
+    is_new: bool
+
+
+FIND: Final = """
+SELECT k.tenant_id, k.agent_uuid, a.name, a.state, k.used_at IS NULL AS is_new
+FROM agent_keys k JOIN agents a USING (tenant_id, agent_uuid) JOIN tenants t USING (tenant_id)
+WHERE k.digest = %(digest)s AND (k.expires_at IS NULL OR k.expires_at > now()) AND t.enabled
+  AND a.state IN ('registered', 'active')
+"""
+
+
+async def find(tx: Tx, digest: bytes) -> Holder | None:
+    """Who has the live key of that digest, of all tenants."""
+    return await row_as(tx, Holder, FIND, {"digest": digest})
+
+
+FIRST_USE: Final = """
+UPDATE agent_keys SET used_at = now() WHERE tenant_id = %(tenant)s AND digest = %(digest)s AND used_at IS NULL
+RETURNING created_at
+"""
+END_OLDER: Final = """
+DELETE FROM agent_keys
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND digest <> %(digest)s AND created_at <= %(created)s
+"""
+
+
+async def first_used(tx: Tx, holder: Holder, digest: bytes, *, by: Actor) -> None:
+    """Note that an agent has its new key; those it had before end."""
+    parameters = {"tenant": holder.tenant_id, "agent": holder.agent_uuid, "digest": digest}
+    row = await (await tx.execute(FIRST_USE, parameters)).fetchone()
+    if row is None:
+        return  # somebody else was quicker
+    cursor = await tx.execute(END_OLDER, parameters | {"created": row[0]})
+    if cursor.rowcount:
+        await audit.record(tx, holder.tenant_id, by, "agent.key_adopted", ("agent", holder.agent_uuid))
+
+
+HAS: Final = """
+SELECT 1 FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND digest = %(digest)s
+"""
+
+
+async def has(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> bool:
+    """Whether this is a key of the agent."""
+    cursor = await tx.execute(HAS, {"tenant": tenant, "agent": agent, "digest": digest})
+    return await cursor.fetchone() is not None
+
+
+ADD: Final = """
+INSERT INTO agent_keys (digest, tenant_id, agent_uuid, created_at)
+VALUES (%(digest)s, %(tenant)s, %(agent)s, clock_timestamp())
+"""
+
+
+async def add(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> None:
+    """Give an agent a key; raises `Conflict` if somebody has it."""
+    await tx.execute(ADD, {"tenant": tenant, "agent": agent, "digest": digest})
+
+
+EXPIRE: Final = """
+UPDATE agent_keys SET expires_at = least(expires_at, %(until)s)
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND used_at IS NOT NULL
+"""
+DROP_UNUSED: Final = """
+DELETE FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND used_at IS NULL
+"""
+
+
+async def rotate(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes, *, until: datetime) -> None:
+    """Give an agent a new key; the one it uses ends when the new one is seen, and at the latest at `until`.
+
+    A key of an earlier rotation that the agent never used ends at once.
+    """
+    await tx.execute(DROP_UNUSED, {"tenant": tenant, "agent": agent})
+    await tx.execute(EXPIRE, {"tenant": tenant, "agent": agent, "until": until})
+    await add(tx, tenant, agent, digest)
+
+
+END: Final = "DELETE FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
+END_CHALLENGES: Final = "DELETE FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
+
+
+async def end(tx: Tx, tenant: TenantId, agent: AgentId) -> None:
+    """End all keys and challenges of an agent."""
+    await tx.execute(END, {"tenant": tenant, "agent": agent})
+    await tx.execute(END_CHALLENGES, {"tenant": tenant, "agent": agent})
+
+
+CHALLENGE: Final = """
+INSERT INTO agent_challenges (agent_uuid, challenge, tenant_id, expires_at)
+VALUES (%(agent)s, %(challenge)s, %(tenant)s, %(expires)s)
+"""
+TRIM: Final = """
+DELETE FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND challenge NOT IN (
+    SELECT challenge FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+    ORDER BY expires_at DESC LIMIT %(most)s)
+"""
+
+
+async def challenge(tx: Tx, tenant: TenantId, agent: AgentId, text: str, *, expires: datetime) -> None:
+    """Keep a challenge beside those before it: an answer that was lost may still be answered."""
+    await tx.execute(CHALLENGE, {"tenant": tenant, "agent": agent, "challenge": text, "expires": expires})
+    await tx.execute(TRIM, {"tenant": tenant, "agent": agent, "most": CHALLENGES})
+
+
+OPEN: Final = """
+SELECT challenge FROM agent_challenges
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND expires_at > now()
+"""
+
+
+async def challenges(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
+    """The challenges an agent may answer now; a failed proof uses none up."""
+    cursor = await tx.execute(OPEN, {"tenant": tenant, "agent": agent})
+    return [text for (text,) in await cursor.fetchall()]

@@ -1,0 +1,183 @@
+"""Lines that agents logged: written many at a time, found again by service, level, time and text."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.agents.logs import KEPT, Batch, Line
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx, rows_as
+
+REMEMBERED: Final = timedelta(days=2)
+"""How long a batch that comes again is known."""
+PORTION: Final = 50_000  # batches forgotten in one transaction
+SERVICES: Final = 500  # of an agent that are listed
+
+TAKE: Final = """
+INSERT INTO agent_log_batches (tenant_id, agent_uuid, batch)
+SELECT %(tenant)s, * FROM unnest(%(agents)s::uuid[], %(batches)s::text[])
+ON CONFLICT DO NOTHING RETURNING agent_uuid, batch
+"""
+ADD: Final = """
+INSERT INTO agent_logs (time, tenant_id, agent_uuid, service, level, is_system, is_stderr, message, meta)
+SELECT time, %(tenant)s, agent_uuid, service, level, is_system, is_stderr, message, meta
+FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(services)s::text[], %(levels)s::smallint[],
+            %(systems)s::boolean[], %(stderrs)s::boolean[], %(messages)s::text[], %(metas)s::jsonb[])
+     AS n (agent_uuid, time, service, level, is_system, is_stderr, message, meta)
+"""
+NAME: Final = """
+INSERT INTO agent_log_services AS s (tenant_id, agent_uuid, service, last_at)
+SELECT %(tenant)s, * FROM unnest(%(agents)s::uuid[], %(services)s::text[], %(times)s::timestamptz[])
+ON CONFLICT (agent_uuid, service) DO UPDATE SET last_at = excluded.last_at
+WHERE excluded.last_at > s.last_at + interval '1 minute'
+"""
+
+
+async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]]) -> int:
+    """Store batches of agents of a tenant, each that has an id once; returns how many lines."""
+    fresh = await _fresh(tx, tenant, batches)
+    rows = [(agent, line) for agent, batch in fresh for line in batch.lines]
+    if not rows:
+        return 0
+    await tx.execute(ADD, {"tenant": tenant} | _columns(rows))
+    newest: dict[tuple[UUID, str], int] = {}
+    for agent, line in rows:
+        key = agent, line.service
+        newest[key] = max(line.time, newest.get(key, 0))
+    named = sorted(newest, key=lambda key: (key[0].bytes, key[1]))
+    await tx.execute(
+        NAME,
+        {
+            "tenant": tenant,
+            "agents": [agent for agent, _ in named],
+            "services": [service for _, service in named],
+            "times": [_time(newest[key]) for key in named],
+        },
+    )
+    return len(rows)
+
+
+async def _fresh(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]]) -> list[tuple[UUID, Batch]]:
+    """Those that were not stored before; of two that are the same the first."""
+    first: dict[tuple[UUID, str], Batch] = {}
+    for agent, batch in batches:
+        if batch.id is not None:
+            first.setdefault((agent, batch.id), batch)
+    if not first:
+        return list(batches)
+    named = sorted(first, key=lambda key: (key[0].bytes, key[1]))
+    parameters = {"agents": [agent for agent, _ in named], "batches": [id_ for _, id_ in named]}
+    taken = set(await (await tx.execute(TAKE, {"tenant": tenant} | parameters)).fetchall())
+    return [
+        (agent, batch)
+        for agent, batch in batches
+        if batch.id is None or ((agent, batch.id) in taken and first[agent, batch.id] is batch)
+    ]
+
+
+def _columns(rows: Sequence[tuple[UUID, Line]]) -> dict[str, list[Any]]:
+    return {
+        "agents": [agent for agent, _ in rows],
+        "times": [_time(line.time) for _, line in rows],
+        "services": [line.service for _, line in rows],
+        "levels": [line.level for _, line in rows],
+        "systems": [line.is_system for _, line in rows],
+        "stderrs": [line.is_stderr for _, line in rows],
+        "messages": [line.message for _, line in rows],
+        "metas": [msgspec.json.encode(line.meta).decode() if line.meta else None for _, line in rows],
+    }
+
+
+def _time(us: int) -> datetime:
+    return datetime.fromtimestamp(us / 1e6, UTC)
+
+
+def days_of(batches: Sequence[tuple[UUID, Batch]]) -> set[date]:
+    """The days that the lines lie in."""
+    return {_time(line.time).date() for _, batch in batches for line in batch.lines}
+
+
+KNOWN: Final = """
+SELECT 1 FROM agent_log_batches WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND batch = %(batch)s
+"""
+
+
+async def is_stored(tx: Tx, tenant: TenantId, agent: UUID, batch: str) -> bool:
+    """Whether a batch of that id was stored within two days."""
+    parameters = {"tenant": tenant, "agent": agent, "batch": batch}
+    return await (await tx.execute(KNOWN, parameters)).fetchone() is not None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    time: datetime
+    service: str
+    level: int
+    is_system: bool
+    is_stderr: bool
+    message: str
+    meta: dict[str, Any] | None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines are asked for; None is any. `text` is a part of the message, in any case."""
+
+    start: datetime
+    end: datetime
+    service: str | None = None
+    level: int | None = None
+    text: str | None = None
+
+
+PAGE: Final = """
+SELECT id, time, service, level, is_system, is_stderr, message, meta FROM agent_logs
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND time >= %(start)s AND time < %(end)s
+  AND (%(before)s::timestamptz IS NULL OR (time, id) < (%(before)s, %(id)s))
+  AND (%(service)s::text IS NULL OR service = %(service)s) AND (%(level)s::int IS NULL OR level >= %(level)s)
+  AND (%(text)s::text IS NULL OR position(%(text)s IN lower(message)) > 0)
+ORDER BY time DESC, id DESC LIMIT %(limit)s
+"""
+
+
+async def page(
+    tx: Tx, tenant: TenantId, agent: UUID, wanted: Wanted, *, before: tuple[datetime, int] | None, limit: int
+) -> list[Row]:
+    """Lines of an agent, the newest first, older than `before`."""
+    at, id_ = before or (None, None)
+    parameters: Mapping[str, Any] = msgspec.structs.asdict(wanted) | {
+        "tenant": tenant,
+        "agent": agent,
+        "text": wanted.text.lower() if wanted.text else None,
+        "before": at,
+        "id": id_,
+        "limit": limit,
+    }
+    return await rows_as(tx, Row, PAGE, parameters, prepare=False)
+
+
+NAMES: Final = """
+SELECT service, last_at FROM agent_log_services WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+ORDER BY service LIMIT %(most)s
+"""
+
+
+async def services(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
+    """The services that an agent logged for."""
+    cursor = await tx.execute(NAMES, {"tenant": tenant, "agent": agent, "most": SERVICES})
+    return [row[0] for row in await cursor.fetchall()]
+
+
+FORGET: Final = """
+DELETE FROM agent_log_batches WHERE (agent_uuid, batch) IN (
+    SELECT agent_uuid, batch FROM agent_log_batches WHERE at < %(before)s ORDER BY at LIMIT %(most)s)
+"""
+FORGET_NAMES: Final = "DELETE FROM agent_log_services WHERE last_at < %(before)s"
+
+
+async def forget(tx: Tx, now: datetime) -> None:
+    """Forget some batches that are old, and services of which no line is left."""
+    await tx.execute(FORGET, {"before": now - REMEMBERED, "most": PORTION})
+    await tx.execute(FORGET_NAMES, {"before": now - KEPT})

@@ -1,0 +1,222 @@
+"""Which agents are there: found out from what was stored of them, never from a connection."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.agents.presence import Status, Turns
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+OVERLAP: Final = timedelta(seconds=60)  # a transaction commits after the time that it writes
+PAUSE: Final = timedelta(seconds=60)  # without a look is a pause of the platform
+OFTEN: Final = timedelta(seconds=30)  # between notes of one agent
+MOST: Final = 10_000  # changes taken at a time
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when the platform takes messages without a pause, and when it looked last."""
+
+    now: datetime
+    since: datetime
+    looked_at: datetime | None
+
+
+WATCH: Final = """
+SELECT now() AS now, since, nullif(looked_at, '-infinity') AS looked_at FROM presence_watch FOR UPDATE
+"""
+LOOKED: Final = "UPDATE presence_watch SET since = %(since)s, looked_at = %(now)s"
+
+
+async def watch(tx: Tx, *, taking: bool) -> Watch:
+    """Note that the platform is there, `taking` messages or not."""
+    found = await row_as(tx, Watch, WATCH)
+    assert found is not None  # noqa: S101 the migration made it
+    paused = not taking or found.looked_at is None or found.now - found.looked_at > PAUSE
+    since = found.now if paused else found.since
+    await tx.execute(LOOKED, {"since": since, "now": found.now})
+    return msgspec.structs.replace(found, since=since)
+
+
+# Ledger rows are folded into the totals after a minute: after a pause these are looked at as well.
+HEARD: Final = """
+INSERT INTO agent_presence AS p (agent_uuid, tenant_id, status, since, data_at, heard_at)
+SELECT agent_uuid, a.tenant_id, 'offline', now(), max(data_at), max(heard_at)
+FROM (
+    SELECT agent_uuid, at AS data_at, at AS heard_at FROM readings_ledger WHERE at >= %(after)s
+    UNION ALL
+    SELECT agent_uuid, last_at, last_at FROM readings_ledger_totals WHERE last_at >= %(after)s
+    UNION ALL
+    SELECT agent_uuid, reported_at, reported_at FROM agent_states WHERE stored_at >= %(after)s
+    UNION ALL
+    SELECT agent_uuid, NULL, polled_at FROM agent_polls WHERE polled_at >= %(after)s
+) heard JOIN agents a USING (agent_uuid)
+GROUP BY agent_uuid, a.tenant_id ORDER BY agent_uuid
+ON CONFLICT (agent_uuid) DO UPDATE
+SET data_at = greatest(p.data_at, excluded.data_at), heard_at = greatest(p.heard_at, excluded.heard_at)
+WHERE (p.data_at, p.heard_at) IS DISTINCT FROM
+      (greatest(p.data_at, excluded.data_at), greatest(p.heard_at, excluded.heard_at))
+"""
+
+
+async def hear(tx: Tx, seen: Watch) -> None:
+    """Take over what was stored of agents since the last look."""
+    after = seen.looked_at - OVERLAP if seen.looked_at else datetime.min.replace(tzinfo=seen.now.tzinfo)
+    await tx.execute(HEARD, {"after": after})
+
+
+NOTE: Final = """
+INSERT INTO agent_presence AS p (agent_uuid, tenant_id, status, since, data_at, heard_at)
+SELECT agent_uuid, a.tenant_id, 'offline', now(), CASE WHEN %(data)s THEN now() END, now()
+FROM agents a LEFT JOIN agent_presence o USING (tenant_id, agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = ANY(%(agents)s)
+  AND (o.agent_uuid IS NULL OR o.heard_at < now() - %(often)s OR (%(data)s AND o.data_at < now() - %(often)s)
+       OR (%(data)s AND o.data_at IS NULL))
+ORDER BY agent_uuid
+ON CONFLICT (agent_uuid) DO UPDATE
+SET data_at = greatest(p.data_at, excluded.data_at), heard_at = greatest(p.heard_at, excluded.heard_at)
+"""
+
+
+async def note(tx: Tx, tenant: TenantId, agents: Collection[UUID], *, data: bool) -> None:
+    """Take over that agents spoke where no other table says so; `data` if it was more than a sign of life.
+
+    Written once in half a minute at most.
+    """
+    if agents:
+        parameters = {"tenant": tenant, "agents": sorted(agents), "data": data, "often": OFTEN}
+        await tx.execute(NOTE, parameters)
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent whose status is another one now."""
+
+    agent_uuid: AgentId
+    tenant_id: TenantId
+    old: Status
+    new: Status
+    since: datetime
+    turns: list[datetime]
+    flapping: bool
+    is_first: bool
+
+
+CHANGES: Final = """
+SELECT * FROM (
+    SELECT p.agent_uuid, p.tenant_id, p.status AS old, p.since, p.turns, p.flapping,
+           p.status = 'offline' AND p.turns = '{}' AS is_first,
+           CASE WHEN a.state NOT IN ('registered', 'active') THEN 'offline'
+                WHEN p.data_at > %(fresh)s THEN 'online'
+                WHEN greatest(p.heard_at, %(since)s) <= %(fresh)s THEN 'offline'
+                WHEN p.heard_at > %(fresh)s AND greatest(p.data_at, p.since, %(since)s) <= %(quiet)s
+                    THEN 'silent'
+                ELSE p.status END AS new
+    FROM agent_presence p JOIN agents a USING (tenant_id, agent_uuid)
+) now WHERE new <> old AND (new = 'online' OR tenant_id <> ALL(%(tenants)s)) ORDER BY agent_uuid LIMIT %(most)s
+"""
+
+
+async def changes(tx: Tx, seen: Watch, silence: timedelta, lagging: Sequence[TenantId]) -> list[Change]:
+    """Whose status changed: without a sign for longer than `silence`, in which the platform itself was there.
+
+    One that still polls is silent by half as much again: the public agent reports every five minutes, give or take
+    the minute after which it looks. Of `lagging` tenants, whose messages wait, only who is online again.
+    """
+    parameters: dict[str, Any] = {"fresh": seen.now - silence, "quiet": seen.now - silence * 1.5}
+    parameters |= {"since": seen.since, "tenants": list(lagging), "most": MOST}
+    return await rows_as(tx, Change, CHANGES, parameters)
+
+
+TURN: Final = """
+UPDATE agent_presence p
+SET status = n.status, since = %(now)s, turns = n.turns::timestamptz[], flapping = n.flapping
+FROM unnest(%(agents)s::uuid[], %(statuses)s::text[], %(turns)s::text[], %(flapping)s::boolean[])
+     AS n (agent_uuid, status, turns, flapping)
+WHERE p.agent_uuid = n.agent_uuid
+"""
+
+
+async def turn(tx: Tx, now: datetime, turned: Sequence[tuple[Change, Turns]]) -> None:
+    """Write the new statuses."""
+    if not turned:
+        return
+    await tx.execute(
+        TURN,
+        {
+            "now": now,
+            "agents": [change.agent_uuid for change, _ in turned],
+            "statuses": [change.new for change, _ in turned],
+            "turns": ["{" + ",".join(t.isoformat() for t in turns.times) + "}" for _, turns in turned],
+            "flapping": [turns.flapping for _, turns in turned],
+        },
+    )
+
+
+class Calmed(msgspec.Struct, frozen=True, kw_only=True):
+    agent_uuid: AgentId
+    tenant_id: TenantId
+    status: Status
+
+
+CALM: Final = """
+UPDATE agent_presence SET flapping = false, turns = '{}'
+WHERE flapping AND turns[cardinality(turns)] <= %(before)s RETURNING agent_uuid, tenant_id, status
+"""
+
+
+async def calm(tx: Tx, *, before: datetime) -> list[Calmed]:
+    """End the flapping of those that have not changed since."""
+    return await rows_as(tx, Calmed, CALM, {"before": before})
+
+
+class Silent(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent to heal, and the generation of its broker account."""
+
+    agent_uuid: AgentId
+    tenant_id: TenantId
+    generation: int
+    heals: int
+
+
+# One that starts may poll before it sends. Half an hour after the first try comes the second, an hour after that
+# the third, and so on up to a day; after two days without one it is the first again.
+HEAL: Final = """
+UPDATE agent_presence p
+SET healed_at = now(), heals = CASE WHEN p.healed_at < now() - interval '2 days' THEN 1 ELSE p.heals + 1 END
+FROM broker_accounts b
+WHERE b.agent_uuid = p.agent_uuid AND b.enabled AND p.agent_uuid IN (
+    SELECT agent_uuid FROM agent_presence q JOIN agents a USING (tenant_id, agent_uuid)
+    WHERE q.status = 'silent' AND q.since < now() - interval '2 minutes' AND a.active AND a.state = 'active'
+      AND (q.healed_at IS NULL
+           OR q.healed_at < now() - least(interval '15 minutes' * 2 ^ least(q.heals, 7), interval '1 day'))
+    ORDER BY q.since LIMIT %(most)s FOR UPDATE OF q SKIP LOCKED)
+RETURNING p.agent_uuid, p.tenant_id, b.generation, p.heals
+"""
+
+
+async def claim_silent(tx: Tx, *, most: int) -> list[Silent]:
+    """Agents that poll and send nothing, to be healed now by whoever calls; each seldom."""
+    return await rows_as(tx, Silent, HEAL, {"most": most})
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    status: Status
+    since: datetime
+    data_at: datetime | None
+    heard_at: datetime
+    flapping: bool
+    heals: int
+
+
+GET: Final = """
+SELECT status, since, data_at, heard_at, flapping, heals FROM agent_presence
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+"""
+
+
+async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Presence | None:
+    """Whether an agent is there; None if it was never heard of."""
+    return await row_as(tx, Presence, GET, {"tenant": tenant, "agent": agent})

@@ -1,0 +1,119 @@
+"""Provisioning keys: with one of them so many agents may register themselves."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True):
+    key_id: UUID
+    fleet_uuid: UUID | None
+    hint: str
+    description: str | None
+    max_uses: int
+    uses: int
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose a key is; it may be used up or expired."""
+
+    key_id: UUID
+    tenant_id: TenantId
+    fleet_uuid: UUID | None
+
+
+_COLUMNS: Final = "key_id, fleet_uuid, hint, description, max_uses, uses, created_at, expires_at, last_used_at"
+
+ADD: Final = f"""
+INSERT INTO provisioning_keys (tenant_id, fleet_uuid, digest, hint, description, max_uses, expires_at)
+VALUES (%(tenant)s, %(fleet)s, %(digest)s, %(hint)s, %(description)s, %(max_uses)s, %(expires)s)
+RETURNING {_COLUMNS}
+"""
+
+
+async def add(
+    tx: Tx,
+    tenant: TenantId,
+    *,
+    digest: bytes,
+    hint: str,
+    fleet: UUID | None,
+    description: str | None,
+    max_uses: int,
+    expires: datetime,
+    by: Actor,
+) -> ProvisioningKey:
+    """Make a key for `max_uses` agents, who join the fleet."""
+    parameters = {"tenant": tenant, "digest": digest, "hint": hint, "fleet": fleet, "description": description}
+    row = await row_as(tx, ProvisioningKey, ADD, parameters | {"max_uses": max_uses, "expires": expires})
+    assert row is not None  # noqa: S101 it was inserted
+    after = {"fleet": fleet, "max_uses": max_uses, "expires": expires, "description": description}
+    await audit.record(tx, tenant, by, "provisioning_key.added", ("provisioning_key", row.key_id), after=after)
+    return row
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM provisioning_keys
+WHERE tenant_id = %(tenant)s AND revoked_at IS NULL AND (%(fleet)s::uuid IS NULL OR fleet_uuid = %(fleet)s)
+  AND (%(after)s::uuid IS NULL OR key_id > %(after)s)
+ORDER BY key_id LIMIT %(limit)s
+"""
+
+
+async def page(
+    tx: Tx, tenant: TenantId, *, fleet: UUID | None, after: UUID | None, limit: int
+) -> list[ProvisioningKey]:
+    """A tenant's keys that are not revoked, in order of their ids; of one fleet if it is given."""
+    parameters = {"tenant": tenant, "fleet": fleet, "after": after, "limit": limit}
+    return await rows_as(tx, ProvisioningKey, PAGE, parameters)
+
+
+REVOKE: Final = """
+UPDATE provisioning_keys SET revoked_at = now()
+WHERE tenant_id = %(tenant)s AND key_id = %(key)s AND revoked_at IS NULL RETURNING uses, max_uses
+"""
+
+
+async def revoke(tx: Tx, tenant: TenantId, key: UUID, *, by: Actor) -> bool:
+    """End a key; False if there is none."""
+    row = await (await tx.execute(REVOKE, {"tenant": tenant, "key": key})).fetchone()
+    if row is None:
+        return False
+    before = {"uses": row[0], "max_uses": row[1]}
+    await audit.record(tx, tenant, by, "provisioning_key.revoked", ("provisioning_key", key), before=before)
+    return True
+
+
+FIND: Final = """
+SELECT key_id, tenant_id, fleet_uuid FROM provisioning_keys JOIN tenants USING (tenant_id)
+WHERE digest = %(digest)s AND revoked_at IS NULL AND enabled
+"""
+
+
+async def find(tx: Tx, digest: bytes) -> Owner | None:
+    """Whose key has that digest, of all tenants; a revoked one is nobody's."""
+    return await row_as(tx, Owner, FIND, {"digest": digest})
+
+
+# The row is locked until the commit, so concurrent uses are counted one after the other.
+USE: Final = """
+UPDATE provisioning_keys SET uses = uses + 1, last_used_at = now()
+WHERE tenant_id = %(tenant)s AND key_id = %(key)s AND revoked_at IS NULL AND uses < max_uses
+  AND expires_at > now()
+"""
+
+
+async def use(tx: Tx, tenant: TenantId, key: UUID) -> bool:
+    """Take one use of a key; False if there is none left, or its time is over."""
+    cursor = await tx.execute(USE, {"tenant": tenant, "key": key})
+    return cursor.rowcount == 1

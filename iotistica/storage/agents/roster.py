@@ -1,0 +1,163 @@
+"""Every agent that may ask for its target: its keys and its counter, in memory and kept current."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from loguru import logger
+
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.errors import Unavailable
+from iotistica.storage.agents.agent_keys import Holder
+from iotistica.storage.postgres import Database, Tx, row_as, rows_as
+from iotistica.supervise import first_of, sleep
+
+CHANNEL: Final = "agent_sync"
+MOST: Final = 200_000  # agents remembered; others are asked for each time
+PAGE: Final = 5000  # read at a time
+EVERY: Final = 10.0  # seconds, should a notification be missed
+SPACING: Final = 0.05  # seconds between looks
+BELIEVED: Final = 30.0  # seconds after a look, unless the database is away
+WAIT: Final = 1.0  # seconds before the next try
+
+
+class _Key(msgspec.Struct, frozen=True, array_like=True):
+    digest: str
+    used: bool
+    until: datetime | None
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    agent_uuid: AgentId
+    tenant_id: TenantId
+    name: str
+    state: str
+    enabled: bool
+    counter: int
+    keys: list[_Key]
+
+
+class _Now(msgspec.Struct, frozen=True):
+    epoch: int
+    horizon: int
+
+
+NOW: Final = """
+SELECT epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon FROM sync_epoch
+"""
+# Every transaction that was open at the last look has an id at or beyond its horizon.
+CHANGED: Final = """
+SELECT s.agent_uuid, s.tenant_id, a.name, a.state, t.enabled, s.counter, coalesce(k.keys, '[]') AS keys
+FROM agent_sync s JOIN agents a USING (agent_uuid) JOIN tenants t ON t.tenant_id = s.tenant_id
+LEFT JOIN LATERAL (
+    SELECT jsonb_agg(jsonb_build_array(encode(digest, 'hex'), used_at IS NOT NULL, expires_at)) AS keys
+    FROM agent_keys k WHERE k.agent_uuid = s.agent_uuid
+) k ON true
+WHERE s.changed >= %(since)s::text::xid8 AND (%(after)s::uuid IS NULL OR s.agent_uuid > %(after)s)
+ORDER BY s.agent_uuid LIMIT %(page)s
+"""
+
+
+class Roster:
+    """Follows the database; while that is away, what was known last is believed."""
+
+    def __init__(self, database: Database) -> None:
+        """`database` sees every tenant."""
+        self._database = database
+        self._agents: dict[UUID, Known] = {}
+        self._holders: dict[str, tuple[Known, _Key]] = {}
+        self._epoch = 0
+        self._since = 0
+        self._looked = -BELIEVED
+        self._changed = asyncio.Event()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what it knows is to be believed."""
+        return time.monotonic() - self._looked < BELIEVED or not self._database.breaker.is_closed
+
+    def counter(self, agent: UUID) -> int | None:
+        """The number of what the agent is told now, if it is known."""
+        known = self._agents.get(agent)
+        return known.counter if known else None
+
+    def holder(self, digest: bytes) -> Holder | None:
+        """Who has the live key of that digest, if that is known and the key was used before."""
+        found = self._holders.get(digest.hex())
+        if found is None:
+            return None
+        known, key = found
+        if not key.used or not known.enabled or known.state not in ("registered", "active"):
+            return None
+        if key.until is not None and key.until <= datetime.now(UTC):
+            return None
+        return Holder(
+            tenant_id=known.tenant_id,
+            agent_uuid=known.agent_uuid,
+            name=known.name,
+            state=known.state,
+            is_new=False,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look at what changed, at each notification and every `EVERY` seconds."""
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(self._listen(stop), name="listen agent_sync")
+            while not stop.is_set():
+                self._changed.clear()
+                try:
+                    await self.look()
+                except Unavailable:
+                    await sleep(WAIT, stop)
+                    continue
+                await sleep(SPACING, stop)
+                await first_of(self._changed, stop, seconds=EVERY)
+            listening.cancel()
+
+    async def _listen(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self._database.listen(CHANNEL, self._changed)
+            except Unavailable:
+                await sleep(WAIT, stop)
+
+    async def look(self) -> None:
+        """Take over what changed since the last look; raises `Unavailable`."""
+        began = time.monotonic()
+        async with self._database.transaction() as tx:
+            now = await row_as(tx, _Now, NOW)
+            assert now is not None  # noqa: S101 the migration made it
+            afresh = now.epoch != self._epoch
+            rows = await self._read(tx, 0 if afresh else self._since)
+        if afresh:
+            self._agents, self._holders = {}, {}
+            ms = round((time.monotonic() - began) * 1000)
+            logger.bind(agents=len(rows), ms=ms).info("agents known")
+        for row in rows:
+            self._take(row)
+        self._epoch, self._since, self._looked = now.epoch, now.horizon, began
+
+    async def _read(self, tx: Tx, since: int) -> list[Known]:
+        found: list[Known] = []
+        after: UUID | None = None
+        while len(found) < MOST:
+            parameters: dict[str, Any] = {"since": str(since), "after": after, "page": PAGE}
+            rows = await rows_as(tx, Known, CHANGED, parameters)
+            found += rows
+            if len(rows) < PAGE:
+                break
+            after = rows[-1].agent_uuid
+        return found
+
+    def _take(self, new: Known) -> None:
+        old = self._agents.get(new.agent_uuid)
+        if old is None and len(self._agents) >= MOST:
+            return
+        for key in old.keys if old else ():
+            self._holders.pop(key.digest, None)
+        self._agents[new.agent_uuid] = new
+        for key in new.keys:
+            self._holders[key.digest] = (new, key)

@@ -1,0 +1,169 @@
+"""Tags of agents, a row each, and the definitions of their keys."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.agents.selectors import TAGS
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Conflict, Invalid, NotFound
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+OF: Final = "SELECT key, value FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s ORDER BY key"
+
+
+async def of(tx: Tx, tenant: TenantId, agent: UUID) -> dict[str, str]:
+    """The tags of an agent."""
+    cursor = await tx.execute(OF, {"tenant": tenant, "agent": agent})
+    return dict(await cursor.fetchall())
+
+
+LOCK: Final = """
+SELECT agent_uuid FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
+ORDER BY agent_uuid FOR NO KEY UPDATE
+"""
+REMOVE: Final = """
+DELETE FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
+  AND (key = ANY(%(removed)s) OR %(whole)s AND key <> ALL(%(keys)s))
+"""
+SET: Final = """
+INSERT INTO agent_tags AS t (tenant_id, agent_uuid, key, value)
+SELECT %(tenant)s, agent_uuid, key, value
+FROM unnest(%(agents)s::uuid[]) agent_uuid, unnest(%(keys)s::text[], %(values)s::text[]) AS n (key, value)
+ON CONFLICT (agent_uuid, key) DO UPDATE SET value = excluded.value WHERE t.value <> excluded.value
+"""
+TOO_MANY: Final = """
+SELECT agent_uuid FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
+GROUP BY agent_uuid HAVING count(*) > %(most)s LIMIT 1
+"""
+
+
+async def change(
+    tx: Tx,
+    tenant: TenantId,
+    agents: Sequence[UUID],
+    tags: Mapping[str, str],
+    *,
+    removed: Sequence[str] = (),
+    whole: bool = False,
+    by: Actor,
+) -> set[UUID]:
+    """Set tags of agents and remove others, all others if it is the `whole`; returns the agents that there are.
+
+    Raises `Invalid` if one would have too many.
+    """
+    parameters: dict[str, Any] = {"tenant": tenant, "agents": list(agents)}
+    known = {row[0] for row in await (await tx.execute(LOCK, parameters)).fetchall()}
+    if not known:
+        return known
+    parameters |= {"agents": sorted(known), "removed": list(removed), "whole": whole}
+    parameters |= {"keys": list(tags), "values": list(tags.values()), "most": TAGS}
+    await tx.execute(REMOVE, parameters)
+    await tx.execute(SET, parameters)
+    if row := await (await tx.execute(TOO_MANY, parameters)).fetchone():
+        raise Invalid(f"{row[0]} would have more than {TAGS} tags", "tags")
+    after = {"tags": dict(tags), "removed": list(removed), "whole": whole}
+    subject = ("agent", next(iter(known))) if len(known) == 1 else ("agents", len(known))
+    await audit.record(tx, tenant, by, "agents.tagged", subject, after=after)
+    return known
+
+
+KEYS: Final = """
+SELECT key, count(*) AS agents FROM agent_tags WHERE tenant_id = %(tenant)s GROUP BY key ORDER BY key LIMIT 1000
+"""
+VALUES: Final = """
+SELECT value, count(*) AS agents FROM agent_tags WHERE tenant_id = %(tenant)s AND key = %(key)s
+GROUP BY value ORDER BY value LIMIT 1000
+"""
+
+
+async def keys(tx: Tx, tenant: TenantId) -> dict[str, int]:
+    """The keys in use, with how many agents have each."""
+    return dict(await (await tx.execute(KEYS, {"tenant": tenant})).fetchall())
+
+
+async def values(tx: Tx, tenant: TenantId, key: str) -> dict[str, int]:
+    """The values of a key in use, with how many agents have each."""
+    return dict(await (await tx.execute(VALUES, {"tenant": tenant, "key": key})).fetchall())
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
+    description: str | None
+    values: list[str]
+    created_at: datetime
+
+
+DEFINITIONS: Final = """
+SELECT key, description, values, created_at FROM tag_definitions
+WHERE tenant_id = %(tenant)s AND (%(keys)s::text[] IS NULL OR key = ANY(%(keys)s)) ORDER BY key LIMIT 1000
+"""
+DEFINE: Final = """
+INSERT INTO tag_definitions (tenant_id, key, description, values)
+VALUES (%(tenant)s, %(key)s, %(description)s, %(values)s)
+ON CONFLICT DO NOTHING RETURNING key, description, values, created_at
+"""
+REDEFINE: Final = """
+UPDATE tag_definitions SET description = %(description)s, values = %(values)s
+WHERE tenant_id = %(tenant)s AND key = %(key)s RETURNING key, description, values, created_at
+"""
+STRAY: Final = """
+SELECT value FROM agent_tags WHERE tenant_id = %(tenant)s AND key = %(key)s AND value <> ALL(%(values)s) LIMIT 1
+"""
+UNDEFINE: Final = "DELETE FROM tag_definitions WHERE tenant_id = %(tenant)s AND key = %(key)s"
+
+
+async def definitions(tx: Tx, tenant: TenantId, keys: Sequence[str] | None = None) -> list[Definition]:
+    """The definitions there are, or those of some keys."""
+    return await rows_as(tx, Definition, DEFINITIONS, {"tenant": tenant, "keys": list(keys) if keys else None})
+
+
+async def define(
+    tx: Tx,
+    tenant: TenantId,
+    key: str,
+    *,
+    description: str | None,
+    values: Sequence[str],
+    replace: bool,
+    by: Actor,
+) -> Definition:
+    """Define a key, or define it anew: it takes these values alone if there are any.
+
+    Raises `Conflict`, also for another value in use, and `NotFound` if there is nothing to `replace`.
+    """
+    parameters = {"tenant": tenant, "key": key, "description": description, "values": list(values)}
+    if replace and not await definitions(tx, tenant, [key]):
+        raise NotFound
+    if values and (row := await (await tx.execute(STRAY, parameters)).fetchone()):
+        raise Conflict(f"an agent has {key}={row[0]!r}, which is none of these values: change that first")
+    found = await row_as(tx, Definition, REDEFINE if replace else DEFINE, parameters)
+    if found is None:
+        raise Conflict(f"the key {key!r} is defined already: PUT changes it")
+    after = {"description": description, "values": list(values)}
+    await audit.record(tx, tenant, by, "tag.defined", ("tag", key), after=after)
+    return found
+
+
+async def undefine(tx: Tx, tenant: TenantId, key: str, *, by: Actor) -> None:
+    """Remove a definition; tags stay as they are. Raises `NotFound`."""
+    if not (await tx.execute(UNDEFINE, {"tenant": tenant, "key": key})).rowcount:
+        raise NotFound
+    await audit.record(tx, tenant, by, "tag.undefined", ("tag", key))
+
+
+INHERIT: Final = """
+INSERT INTO agent_tags (tenant_id, agent_uuid, key, value)
+SELECT tenant_id, %(new)s, key, value FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = %(old)s
+ON CONFLICT DO NOTHING
+"""
+
+
+async def inherit(tx: Tx, tenant: TenantId, old: UUID, new: UUID) -> None:
+    """Give an agent the tags of another one that it has not got itself."""
+    await tx.execute(INHERIT, {"tenant": tenant, "old": old, "new": new})

@@ -1,0 +1,1 @@
+"""What agents are told to be and to do: targets, updates, jobs and their rollouts."""

@@ -1,0 +1,241 @@
+"""How far each agent is with its jobs: claimed, answered, looked at."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.control import jobs as rules
+from iotistica.domain.control.jobs import Answer, Status
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.errors import Conflict, NotFound
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that an agent has taken, and nobody else takes."""
+
+    job_id: UUID
+    job_name: str
+    job_document: dict[str, Any]
+    timeout_minutes: int
+    execution_number: int
+    queued_at: datetime
+    started_at: datetime
+
+
+CLAIM: Final = """
+UPDATE agent_job_status s
+SET status = 'IN_PROGRESS', started_at = now(), last_updated_at = now(), claim_token = %(token)s
+FROM job_executions e
+WHERE e.job_id = s.job_id AND s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.job_id = (
+    SELECT q.job_id FROM agent_job_status q JOIN job_executions x USING (job_id)
+    WHERE q.tenant_id = %(tenant)s AND q.agent_uuid = %(agent)s AND q.status = 'QUEUED' AND q.released_at <= now()
+      AND x.status = 'IN_PROGRESS'
+    ORDER BY q.released_at, q.job_id LIMIT 1 FOR UPDATE OF q SKIP LOCKED)
+RETURNING s.job_id, e.job_name, e.job_document, e.timeout_minutes, s.execution_number, s.queued_at, s.started_at
+"""
+
+
+CLAIMED: Final = """
+SELECT s.job_id, e.job_name, e.job_document, e.timeout_minutes, s.execution_number, s.queued_at, s.started_at
+FROM agent_job_status s JOIN job_executions e USING (job_id)
+WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.status = 'IN_PROGRESS'
+  AND s.claim_token = %(token)s AND s.started_at > now() - interval '60 seconds' ORDER BY s.started_at DESC LIMIT 1
+"""
+
+
+async def claim(tx: Tx, tenant: TenantId, agent: UUID, *, token: str | None = None) -> Claimed | None:
+    """Take the oldest job that waits for an agent; of many callers at once one gets it.
+
+    A question with the `token` of one within the last minute is the same one, and gets the same job.
+    """
+    parameters = {"tenant": tenant, "agent": agent, "token": token}
+    if token is not None and (before := await row_as(tx, Claimed, CLAIMED, parameters)) is not None:
+        return before
+    found = await row_as(tx, Claimed, CLAIM, parameters)
+    if found is not None:
+        details = {"job": found.job_id, "name": found.job_name, "execution": found.execution_number}
+        happened = Happening(agent=agent, at=found.started_at, kind="job.started", details=details)
+        await timeline.add(tx, tenant, [happened])
+    return found
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    status: Status
+    execution_number: int
+    job_name: str
+    phase: str
+    retries: int
+    retry_delay_seconds: int
+    is_between: bool
+    """An execution has ended, and the agent has not heard of the next one."""
+
+
+LOCK: Final = """
+SELECT s.status, s.execution_number, e.job_name, e.status AS phase, e.retries, e.retry_delay_seconds,
+       s.status = 'QUEUED' AND s.execution_number > 1 AND s.notified_at IS NULL AS is_between
+FROM agent_job_status s JOIN job_executions e USING (job_id)
+WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.job_id = %(job)s AND s.released_at IS NOT NULL
+FOR UPDATE OF s
+"""
+MOVE: Final = """
+UPDATE agent_job_status
+SET status = %(status)s, last_updated_at = %(at)s, execution_number = execution_number + %(again)s::int,
+    started_at = CASE WHEN %(again)s THEN NULL ELSE coalesce(started_at, %(at)s) END,
+    completed_at = CASE WHEN %(ended)s THEN %(at)s END,
+    released_at = CASE WHEN %(again)s THEN %(at)s + make_interval(secs => %(delay)s) ELSE released_at END,
+    notified_at = CASE WHEN %(again)s THEN NULL ELSE notified_at END,
+    exit_code = coalesce(%(exit_code)s, exit_code), stdout = coalesce(%(stdout)s, stdout),
+    stderr = coalesce(%(stderr)s, stderr), reason = coalesce(%(reason)s, reason),
+    executed_steps = coalesce(%(executed_steps)s, executed_steps),
+    failed_step = coalesce(%(failed_step)s, failed_step),
+    status_details = coalesce(%(details)s::jsonb, status_details)
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND job_id = %(job)s
+"""
+# An end that is told again may say what the first one did not.
+COMPLETE: Final = """
+UPDATE agent_job_status
+SET exit_code = coalesce(exit_code, %(exit_code)s), stdout = coalesce(stdout, %(stdout)s),
+    stderr = coalesce(stderr, %(stderr)s), reason = coalesce(reason, %(reason)s),
+    executed_steps = coalesce(executed_steps, %(executed_steps)s),
+    failed_step = coalesce(failed_step, %(failed_step)s),
+    status_details = coalesce(status_details, %(details)s::jsonb)
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND job_id = %(job)s
+"""
+UNSETTLE: Final = """
+UPDATE job_executions SET is_settled = false WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND is_settled
+"""
+
+
+async def answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: Answer, at: datetime) -> Status:
+    """Write what an agent says of a job, and return its status then: `QUEUED` if it is tried again.
+
+    Raises `NotFound`, and `Conflict` if that execution has ended. The end that was told before is no conflict.
+    """
+    key: dict[str, Any] = {"tenant": tenant, "agent": agent, "job": job}
+    old = await row_as(tx, _Row, LOCK, key)
+    if old is None:
+        raise NotFound
+    if said.execution_number not in (None, old.execution_number):
+        raise Conflict(f"execution {said.execution_number} is over; now it is number {old.execution_number}")
+    if said.execution_number is None and old.is_between and said.status != "SUCCEEDED":
+        return old.status  # it says again how the last execution went
+    if not rules.moved(old.status, said.status):
+        if old.status == said.status:
+            await tx.execute(COMPLETE, key | _facts(said))
+            return old.status
+        raise Conflict(f"this job has ended for this agent: {old.status}")
+    can_again = old.phase in ("IN_PROGRESS", "PAUSED") and old.status in rules.OPEN
+    again = can_again and rules.is_tried_again(said.status, old.execution_number, old.retries)
+    status: Status = "QUEUED" if again else said.status
+    facts = _facts(said) | {"status": status, "at": at, "again": again}
+    await tx.execute(MOVE, key | facts | {"ended": status not in rules.OPEN, "delay": old.retry_delay_seconds})
+    if old.status not in rules.OPEN:
+        await tx.execute(UNSETTLE, key)
+    if said.status != old.status:
+        details = {"job": job, "name": old.job_name, "execution": old.execution_number, "reason": said.reason}
+        kind = "job.started" if said.status == "IN_PROGRESS" else f"job.{said.status.lower()}"
+        details |= {"late": True} if old.status not in rules.OPEN else {}
+        await timeline.add(tx, tenant, [Happening(agent=agent, at=at, kind=kind, details=details)])
+    return status
+
+
+def _facts(said: Answer) -> dict[str, Any]:
+    details = None if said.details is None else msgspec.json.encode(said.details).decode()
+    return msgspec.structs.asdict(said) | {"details": details}
+
+
+END: Final = """
+UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND status IN ('QUEUED', 'IN_PROGRESS')
+"""
+
+
+async def end_all(tx: Tx, tenant: TenantId, agent: UUID, *, reason: str) -> None:
+    """End the jobs of an agent that can answer none any more."""
+    await tx.execute(END, {"tenant": tenant, "agent": agent, "reason": reason})
+
+
+class AgentJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as one agent has it."""
+
+    job_id: UUID
+    job_name: str
+    agent_uuid: AgentId
+    agent_name: str
+    status: Status
+    is_canary: bool
+    execution_number: int
+    queued_at: datetime
+    released_at: datetime | None
+    """When it may take it; None while the rollout has not come to it."""
+    notified_at: datetime | None
+    started_at: datetime | None
+    last_updated_at: datetime
+    completed_at: datetime | None
+    exit_code: int | None
+    reason: str | None
+    executed_steps: int | None
+    failed_step: str | None
+    status_details: dict[str, Any] | None
+    stdout: str | None = None
+    """The outputs are those of one that is asked for."""
+    stderr: str | None = None
+
+
+_COLUMNS: Final = """s.job_id, e.job_name, s.agent_uuid, a.name AS agent_name, s.status, s.is_canary,
+s.execution_number, s.queued_at, s.released_at, s.notified_at, s.started_at, s.last_updated_at, s.completed_at,
+s.exit_code, s.reason, s.executed_steps, s.failed_step, s.status_details"""
+_FROM: Final = """
+FROM agent_job_status s JOIN job_executions e USING (job_id) JOIN agents a ON a.agent_uuid = s.agent_uuid
+WHERE s.tenant_id = %(tenant)s AND (%(status)s::text IS NULL OR s.status = %(status)s)
+"""
+OF_AGENT: Final = f"""
+SELECT {_COLUMNS} {_FROM} AND s.agent_uuid = %(agent)s
+  AND (%(at)s::timestamptz IS NULL OR (s.queued_at, s.job_id) < (%(at)s, %(after)s))
+ORDER BY s.queued_at DESC, s.job_id DESC LIMIT %(limit)s
+"""
+
+
+async def of_agent(
+    tx: Tx,
+    tenant: TenantId,
+    agent: UUID,
+    *,
+    status: Status | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[AgentJob]:
+    """The jobs of an agent, the newest first."""
+    at, after = before or (None, None)
+    parameters = {"tenant": tenant, "agent": agent, "status": status, "at": at, "after": after, "limit": limit}
+    return await rows_as(tx, AgentJob, OF_AGENT, parameters)
+
+
+OF_JOB: Final = f"""
+SELECT {_COLUMNS} {_FROM} AND s.job_id = %(job)s AND (%(after)s::uuid IS NULL OR s.agent_uuid > %(after)s)
+ORDER BY s.agent_uuid LIMIT %(limit)s
+"""
+
+
+async def of_job(
+    tx: Tx, tenant: TenantId, job: UUID, *, status: Status | None, after: UUID | None, limit: int
+) -> list[AgentJob]:
+    """How far the agents of a job are, in order of their ids."""
+    parameters = {"tenant": tenant, "job": job, "status": status, "after": after, "limit": limit}
+    return await rows_as(tx, AgentJob, OF_JOB, parameters)
+
+
+ONE: Final = f"SELECT {_COLUMNS}, s.stdout, s.stderr {_FROM} AND s.job_id = %(job)s AND s.agent_uuid = %(agent)s"
+
+
+async def get(tx: Tx, tenant: TenantId, agent: UUID, job: UUID) -> AgentJob:
+    """A job as one agent has it, with its outputs; raises `NotFound`."""
+    found = await row_as(tx, AgentJob, ONE, {"tenant": tenant, "agent": agent, "job": job, "status": None})
+    if found is None:
+        raise NotFound
+    return found

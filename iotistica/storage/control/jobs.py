@@ -1,0 +1,252 @@
+"""Jobs as a whole: whom they are for, how they are rolled out, and what became of them."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal, LiteralString
+from uuid import UUID, uuid4
+
+import msgspec
+
+from iotistica.domain.control.jobs import Phase
+from iotistica.domain.control.rollouts import Counts, Policy
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Conflict, NotFound, TooMany
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+MOST: Final = 100_000  # agents of a job
+UNSETTLED: Final = 1000  # jobs of a tenant at a time
+DAYS: Final = 365  # kept after they ended
+PORTION: Final = 1  # jobs forgotten in one transaction, each with the rows of as many as 100,000 agents
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done, by whom, and in how long a time."""
+
+    name: str
+    document: dict[str, Any]
+    template: UUID | None
+    target: dict[str, Any]
+    """As it was asked for."""
+    policy: Policy
+    scheduled_at: datetime | None
+    timeout_minutes: int
+    start_timeout_minutes: int
+    retries: int
+    retry_delay_seconds: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: UUID
+    job_name: str
+    template_id: UUID | None
+    target: dict[str, Any]
+    total: int
+    timeout_minutes: int
+    start_timeout_minutes: int
+    retries: int
+    retry_delay_seconds: int
+    policy: Policy
+    author: dict[str, Any]
+    status: Phase
+    reason: str | None
+    scheduled_at: datetime | None
+    queued_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    counts: Counts
+    """As of a second or two ago."""
+    job_document: dict[str, Any] | None = None
+    """Of one job that is asked for."""
+
+
+_COLUMNS: Final = """job_id, job_name, template_id, target, total, timeout_minutes, start_timeout_minutes, retries,
+retry_delay_seconds, policy, author, status, reason, scheduled_at, queued_at, started_at, completed_at, counts"""
+OPEN: Final = """
+SELECT count(*) FROM (
+    SELECT FROM job_executions WHERE tenant_id = %(tenant)s AND NOT is_settled LIMIT %(most)s) few
+"""
+ADD: Final = f"""
+INSERT INTO job_executions (job_id, tenant_id, job_name, template_id, job_document, target, total, timeout_minutes,
+    start_timeout_minutes, retries, retry_delay_seconds, policy, author, status, scheduled_at, queued_at, counts)
+VALUES (%(job)s, %(tenant)s, %(name)s, %(template)s, %(document)s::jsonb, %(target)s::jsonb, %(total)s,
+    %(timeout_minutes)s, %(start_timeout_minutes)s, %(retries)s, %(retry_delay_seconds)s, %(policy)s::jsonb,
+    %(author)s::jsonb, 'QUEUED', %(scheduled_at)s, now(), %(counts)s::jsonb)
+RETURNING {_COLUMNS}
+"""
+# The order is one of chance, or the first would all be at one place; canaries are those that can answer.
+ADD_AGENTS: Final = """
+INSERT INTO agent_job_status
+    (job_id, agent_uuid, tenant_id, status, is_canary, position, queued_at, last_updated_at)
+SELECT %(job)s, agent_uuid, %(tenant)s, 'QUEUED',
+       row_number() OVER (ORDER BY (p.status = 'online') IS TRUE DESC, mix) <= %(canary)s,
+       row_number() OVER (ORDER BY mix), now(), now()
+FROM (SELECT id AS agent_uuid, md5(id::text || %(job)s::text) AS mix FROM unnest(%(agents)s::uuid[]) AS id) a
+LEFT JOIN agent_presence p USING (agent_uuid)
+"""
+
+
+async def add(tx: Tx, tenant: TenantId, wanted: Wanted, agents: Sequence[UUID], *, by: Actor) -> Job:
+    """Write down a job for these agents; it begins within a second, or at its time. Raises `TooMany`."""
+    cursor = await tx.execute(OPEN, {"tenant": tenant, "most": UNSETTLED})
+    if ((await cursor.fetchone()) or (0,))[0] >= UNSETTLED:
+        raise TooMany(f"{UNSETTLED} jobs are open: end some first", seconds=60)
+    job, canary = uuid4(), wanted.policy.rollout.canary
+    parameters = msgspec.structs.asdict(wanted) | {"job": job, "tenant": tenant, "total": len(agents)}
+    parameters["author"] = {"kind": by.kind, "id": by.id, "name": by.name}
+    parameters["counts"] = Counts(waiting=len(agents), canaries=min(canary, len(agents)))
+    for key in ("document", "target", "policy", "author", "counts"):
+        parameters[key] = msgspec.json.encode(parameters[key]).decode()
+    made = await row_as(tx, Job, ADD, parameters)
+    assert made is not None  # noqa: S101 it was inserted
+    asked = {"job": job, "tenant": tenant, "canary": canary, "agents": list(agents)}
+    await tx.execute(ADD_AGENTS, asked)
+    after = {"name": wanted.name, "target": wanted.target, "agents": len(agents), "template": wanted.template}
+    await audit.record(tx, tenant, by, "job.executed", ("job", job), after=after)
+    return made
+
+
+FIT: Final = """
+SELECT agent_uuid, active AND state = 'active' FROM agents
+WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
+"""
+
+
+async def fitness(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, bool]:
+    """Whether each of these agents takes jobs; those that do not exist are left out."""
+    cursor = await tx.execute(FIT, {"tenant": tenant, "agents": list(agents)})
+    return dict(await cursor.fetchall())
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM job_executions
+WHERE tenant_id = %(tenant)s AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(at)s::timestamptz IS NULL OR (queued_at, job_id) < (%(at)s, %(after)s))
+ORDER BY queued_at DESC, job_id DESC LIMIT %(limit)s
+"""
+
+
+async def page(
+    tx: Tx, tenant: TenantId, *, status: Phase | None, before: tuple[datetime, UUID] | None, limit: int
+) -> list[Job]:
+    """Jobs of a tenant, the newest first."""
+    at, after = before or (None, None)
+    parameters = {"tenant": tenant, "status": status, "at": at, "after": after, "limit": limit}
+    return await rows_as(tx, Job, PAGE, parameters)
+
+
+GET: Final = f"""
+SELECT {_COLUMNS}, job_document FROM job_executions WHERE tenant_id = %(tenant)s AND job_id = %(job)s
+"""
+
+
+async def get(tx: Tx, tenant: TenantId, job: UUID, *, locked: bool = False) -> Job:
+    """One job, with its document; raises `NotFound`."""
+    lock: LiteralString = " FOR UPDATE" if locked else ""
+    found = await row_as(tx, Job, GET + lock, {"tenant": tenant, "job": job})
+    if found is None:
+        raise NotFound
+    return found
+
+
+Order = Literal["pause", "resume", "cancel"]
+_FROM: Final[dict[Order, tuple[Phase, ...]]] = {
+    "pause": ("IN_PROGRESS",),
+    "resume": ("PAUSED",),
+    "cancel": ("QUEUED", "IN_PROGRESS", "PAUSED"),
+}
+_TO: Final[dict[Order, Phase]] = {"pause": "PAUSED", "resume": "IN_PROGRESS", "cancel": "CANCELED"}
+SET: Final = """
+UPDATE job_executions SET status = %(status)s, reason = %(reason)s, paced_at = now(),
+       completed_at = CASE WHEN %(status)s = 'CANCELED' THEN now() END
+WHERE tenant_id = %(tenant)s AND job_id = %(job)s
+"""
+# A pause is not the agents' silence: they are told anew, and have their time from then.
+TELL: Final = """
+UPDATE agent_job_status SET notified_at = NULL
+WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED' AND released_at IS NOT NULL
+"""
+CANCEL: Final = """
+UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
+WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND (%(agent)s::uuid IS NULL OR agent_uuid = %(agent)s)
+  AND (status = 'QUEUED' OR (%(force)s AND status = 'IN_PROGRESS'))
+"""
+
+
+async def order(
+    tx: Tx, tenant: TenantId, job: UUID, what: Order, *, force: bool = False, reason: str | None = None, by: Actor
+) -> Job:
+    """Pause, resume or cancel a job; raises `NotFound`, and `Conflict` if it is not in a state for that.
+
+    What agents have begun goes on, unless a cancel is by `force`.
+    """
+    old = await get(tx, tenant, job, locked=True)
+    if what == "cancel" and force and old.status in ("ABORTED", "CANCELED"):
+        asked = {
+            "tenant": tenant,
+            "job": job,
+            "force": True,
+            "agent": None,
+            "reason": reason or "nobody waits for it",
+        }
+        await tx.execute(CANCEL, asked)
+        await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"force": True})
+        return old
+    if old.status not in _FROM[what]:
+        hint = "; force=true ends it for those that have begun" if what == "cancel" and old.counts.open else ""
+        raise Conflict(f"this job is {old.status}; {what} works on {' or '.join(_FROM[what])}{hint}")
+    parameters = {
+        "tenant": tenant,
+        "job": job,
+        "status": _TO[what],
+        "reason": reason,
+        "force": force,
+        "agent": None,
+    }
+    await tx.execute(SET, parameters)
+    if what == "resume":
+        await tx.execute(TELL, parameters)
+    if what == "cancel":
+        await tx.execute(
+            CANCEL, parameters | {"reason": reason or "the job was canceled"} | {"force": force, "agent": None}
+        )
+    after = {"status": _TO[what], "reason": reason, "force": force}
+    await audit.record(tx, tenant, by, f"job.{what}", ("job", job), before={"status": old.status}, after=after)
+    return await get(tx, tenant, job)
+
+
+async def cancel_one(tx: Tx, tenant: TenantId, job: UUID, agent: UUID, *, force: bool, by: Actor) -> bool:
+    """Cancel a job for one agent; whether it was open for it."""
+    parameters = {"tenant": tenant, "job": job, "agent": agent, "force": force}
+    done = await tx.execute(CANCEL, parameters | {"reason": "canceled for this agent"})
+    if done.rowcount:
+        await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"agent": agent, "force": force})
+    return bool(done.rowcount)
+
+
+DELETE: Final = "DELETE FROM job_executions WHERE tenant_id = %(tenant)s AND job_id = %(job)s"
+
+
+async def delete(tx: Tx, tenant: TenantId, job: UUID, *, by: Actor) -> None:
+    """Forget a job that has ended; raises `NotFound` and `Conflict`."""
+    old = await get(tx, tenant, job, locked=True)
+    if old.status in _FROM["cancel"] or old.counts.in_progress:
+        raise Conflict(
+            f"this job is {old.status} and {old.counts.in_progress} agents work on it: cancel it with force first"
+        )
+    await tx.execute(DELETE, {"tenant": tenant, "job": job})
+    await audit.record(
+        tx, tenant, by, "job.deleted", ("job", job), before={"name": old.job_name, "status": old.status}
+    )
+
+
+FORGET: Final = """
+DELETE FROM job_executions WHERE job_id = ANY(ARRAY(
+    SELECT job_id FROM job_executions WHERE is_settled AND completed_at < %(before)s LIMIT %(most)s))
+"""
+
+
+async def forget(tx: Tx, *, before: datetime) -> None:
+    """Forget some of those that ended before a time."""
+    await tx.execute(FORGET, {"before": before, "most": PORTION})

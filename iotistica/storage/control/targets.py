@@ -1,0 +1,292 @@
+"""Targets of agents and fleets: versions that stay as they were written, and which of them is deployed."""
+
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.control.targets import NONE, Target
+from iotistica.domain.documents import Change
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.errors import NotFound
+from iotistica.storage.history import audit, timeline
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class Subject(NamedTuple):
+    """Whose target it is."""
+
+    kind: Literal["agent", "fleet"]
+    id: UUID
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions there are: the one written last, and the one that is told."""
+
+    latest: int = 0
+    deployed: int | None = None
+    deployed_at: datetime | None = None
+    deployed_by: dict[str, Any] | None = None
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One version, secrets sealed; `changes` say what is different from the one before, secrets masked."""
+
+    version: int
+    apps: dict[str, Any]
+    config: dict[str, Any]
+    changes: list[dict[str, Any]]
+    note: str | None
+    restores: int | None
+    author: dict[str, Any]
+    at: datetime
+
+    @property
+    def target(self) -> Target:
+        return Target(apps=self.apps, config=self.config)
+
+
+HEAD: Final = """
+SELECT latest, deployed, deployed_at, deployed_by FROM targets
+WHERE tenant_id = %(tenant)s AND subject = %(subject)s
+"""
+EXISTS: Final = """
+SELECT 1 FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = %(subject)s AND %(kind)s = 'agent'
+UNION ALL
+SELECT 1 FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(subject)s AND %(kind)s = 'fleet'
+"""
+LOCK: Final = """
+INSERT INTO targets (tenant_id, agent_uuid, fleet_uuid, latest) VALUES (%(tenant)s, %(agent)s, %(fleet)s, 0)
+ON CONFLICT (subject) DO UPDATE SET latest = targets.latest
+"""
+
+
+def _whose(tenant: TenantId, subject: Subject) -> dict[str, Any]:
+    ids = {"agent": None, "fleet": None} | {subject.kind: subject.id}
+    return {"tenant": tenant, "subject": subject.id, "kind": subject.kind} | ids
+
+
+async def head(tx: Tx, tenant: TenantId, subject: Subject) -> Head:
+    """Which versions there are, perhaps none; raises `NotFound` if there is no such agent or fleet."""
+    parameters = _whose(tenant, subject)
+    found = await row_as(tx, Head, HEAD, parameters)
+    if found is None and await (await tx.execute(EXISTS, parameters)).fetchone() is None:
+        raise NotFound
+    return found or Head()
+
+
+# Who moves an agent into a fleet waits for the deployment, which would not see it, and the other way round.
+LOCK_FLEET: Final = """
+SELECT 1 FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(subject)s FOR UPDATE
+"""
+
+
+async def locked(tx: Tx, tenant: TenantId, subject: Subject) -> Head:
+    """The same, and nobody else writes before the commit, nor changes who is in the fleet."""
+    parameters = _whose(tenant, subject)
+    if subject.kind == "fleet":
+        await tx.execute(LOCK_FLEET, parameters)
+    await head(tx, tenant, subject)
+    await tx.execute(LOCK, parameters)
+    found = await row_as(tx, Head, HEAD, parameters)
+    return found or Head()
+
+
+_COLUMNS: Final = "version, apps, config, changes, note, restores, author, at"
+GET: Final = f"""
+SELECT {_COLUMNS} FROM target_versions
+WHERE tenant_id = %(tenant)s AND subject = %(subject)s AND version = %(version)s
+"""
+
+
+async def find(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Version | None:
+    """One version; None if there is none of that number."""
+    return await row_as(tx, Version, GET, _whose(tenant, subject) | {"version": version})
+
+
+async def get(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Version:
+    """One version; raises `NotFound`."""
+    found = await find(tx, tenant, subject, version)
+    if found is None:
+        raise NotFound(f"there is no version {version}")
+    return found
+
+
+async def target_of(tx: Tx, tenant: TenantId, subject: Subject, version: int | None) -> Target:
+    """What a version says; of version 0 or None, nothing."""
+    return (await get(tx, tenant, subject, version)).target if version else NONE
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM target_versions
+WHERE tenant_id = %(tenant)s AND subject = %(subject)s AND (%(before)s::int IS NULL OR version < %(before)s)
+ORDER BY version DESC LIMIT %(limit)s
+"""
+
+
+async def page(tx: Tx, tenant: TenantId, subject: Subject, *, before: int | None, limit: int) -> list[Version]:
+    """The versions there are, the newest first."""
+    return await rows_as(tx, Version, PAGE, _whose(tenant, subject) | {"before": before, "limit": limit})
+
+
+COUNTER: Final = "SELECT counter FROM agent_sync WHERE tenant_id = %(tenant)s AND agent_uuid = %(subject)s"
+ADD: Final = """
+INSERT INTO target_versions (tenant_id, agent_uuid, fleet_uuid, version, apps, config, changes, note, restores,
+                             author)
+VALUES (%(tenant)s, %(agent)s, %(fleet)s, %(version)s, %(apps)s::jsonb, %(config)s::jsonb, %(changes)s::jsonb,
+        %(note)s, %(restores)s, %(author)s::jsonb)
+"""
+LATEST: Final = """
+UPDATE targets SET latest = %(version)s WHERE tenant_id = %(tenant)s AND subject = %(subject)s
+"""
+
+
+async def write(
+    tx: Tx,
+    tenant: TenantId,
+    subject: Subject,
+    old: Head,
+    new: Target,
+    *,
+    changes: list[Change],
+    by: Actor,
+    note: str | None = None,
+    restores: int | None = None,
+) -> int:
+    """Write another version of a target that is locked, secrets sealed; returns its number.
+
+    The number is beyond what the agent was told so far, so that it is told its own one when that is deployed.
+    """
+    row = await (await tx.execute(COUNTER, _whose(tenant, subject))).fetchone()
+    version = max(old.latest, row[0] if row else 0) + 1
+    content = {
+        "version": version,
+        "apps": _json(new.apps),
+        "config": _json(new.config),
+        "changes": _json(changes),
+        "note": note,
+        "restores": restores,
+        "author": _json(_named(by)),
+    }
+    parameters = _whose(tenant, subject) | content
+    await tx.execute(ADD, parameters)
+    await tx.execute(LATEST, parameters)
+    after = {"version": version, "changes": msgspec.to_builtins(changes)}
+    await audit.record(tx, tenant, by, "target.written", (subject.kind, subject.id), after=after)
+    return version
+
+
+KEPT: Final = 1000  # versions of a target, the one that is told beside them
+FORGET: Final = """
+DELETE FROM target_versions v USING targets t, (
+    SELECT subject, version, row_number() OVER (PARTITION BY subject ORDER BY version DESC) AS place
+    FROM target_versions WHERE subject IN (SELECT subject FROM targets WHERE latest > %(kept)s)
+) old
+WHERE old.place > %(kept)s AND v.subject = old.subject AND v.version = old.version AND t.subject = v.subject
+  AND v.version IS DISTINCT FROM t.deployed
+"""
+
+
+async def forget(tx: Tx) -> None:
+    """Forget versions that are very old; `tx` sees every tenant."""
+    await tx.execute(FORGET, {"kept": KEPT})
+
+
+DEPLOY: Final = """
+UPDATE targets SET deployed = %(version)s, deployed_at = now(), deployed_by = %(author)s::jsonb
+WHERE tenant_id = %(tenant)s AND subject = %(subject)s
+"""
+RAISE_AGENT: Final = """
+UPDATE agent_sync SET counter = greatest(counter + 1, %(version)s), changed = pg_current_xact_id()
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(subject)s
+"""
+RAISE_FLEET: Final = """
+UPDATE agent_sync s
+SET counter = greatest(s.counter, (SELECT latest FROM targets t WHERE t.subject = s.agent_uuid)) + 1,
+    changed = pg_current_xact_id()
+FROM agents a
+WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(subject)s AND s.agent_uuid = a.agent_uuid
+"""
+
+
+async def deploy(tx: Tx, tenant: TenantId, subject: Subject, version: int, *, by: Actor) -> int:
+    """Tell a version from now on; returns how many agents it is for. The target is locked, the version is there."""
+    parameters = _whose(tenant, subject) | {"version": version, "author": _json(_named(by))}
+    await tx.execute(DEPLOY, parameters)
+    if subject.kind == "fleet":  # agents before their counters, in the order of whoever else locks both
+        details = audit.shown_by(by, {"version": version, "fleet": subject.id})
+        await timeline.add_to_fleet(tx, tenant, subject.id, "target.deployed", details)
+    cursor = await tx.execute(RAISE_AGENT if subject.kind == "agent" else RAISE_FLEET, parameters)
+    await audit.record(tx, tenant, by, "target.deployed", (subject.kind, subject.id), after={"version": version})
+    return cursor.rowcount
+
+
+async def inherit(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *, by: Actor) -> None:
+    """Tell an agent what another one was told by a target of its own, unless it has one itself."""
+    source, subject = await head(tx, tenant, Subject("agent", old)), Subject("agent", new)
+    mine = await locked(tx, tenant, subject)
+    if not source.deployed or mine.latest:
+        return
+    target = await target_of(tx, tenant, Subject("agent", old), source.deployed)
+    version = await write(tx, tenant, subject, mine, target, changes=[], by=by, note=f"that of {old}")
+    await deploy(tx, tenant, subject, version, by=by)
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent is told, by where it comes from; secrets sealed."""
+
+    counter: int
+    fleet_uuid: UUID | None = None
+    own_version: int | None = None
+    own_deployed_at: datetime | None = None
+    own_apps: dict[str, Any] | None = None
+    own_config: dict[str, Any] | None = None
+    fleet_version: int | None = None
+    fleet_deployed_at: datetime | None = None
+    fleet_apps: dict[str, Any] | None = None
+    fleet_config: dict[str, Any] | None = None
+
+    @property
+    def own(self) -> Target:
+        return Target(apps=self.own_apps or {}, config=self.own_config or {})
+
+    @property
+    def fleet(self) -> Target:
+        return Target(apps=self.fleet_apps or {}, config=self.fleet_config or {})
+
+    @property
+    def deployed_at(self) -> datetime | None:
+        times = [at for at in (self.own_deployed_at, self.fleet_deployed_at) if at is not None]
+        return max(times, default=None)
+
+
+SOURCES: Final = """
+SELECT s.counter, a.fleet_uuid, o.deployed AS own_version, o.deployed_at AS own_deployed_at,
+       ov.apps AS own_apps, ov.config AS own_config,
+       f.deployed AS fleet_version, f.deployed_at AS fleet_deployed_at,
+       fv.apps AS fleet_apps, fv.config AS fleet_config
+FROM agents a JOIN agent_sync s USING (agent_uuid)
+LEFT JOIN targets o ON o.subject = a.agent_uuid
+LEFT JOIN target_versions ov ON ov.subject = o.subject AND ov.version = o.deployed
+LEFT JOIN targets f ON f.subject = a.fleet_uuid
+LEFT JOIN target_versions fv ON fv.subject = f.subject AND fv.version = f.deployed
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
+"""
+
+
+async def sources(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> Sources:
+    """What an agent is told now; raises `NotFound`."""
+    found = await row_as(tx, Sources, SOURCES, {"tenant": tenant, "agent": agent})
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _named(by: Actor) -> dict[str, Any]:
+    return {"kind": by.kind, "id": by.id, "name": by.name}
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

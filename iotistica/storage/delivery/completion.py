@@ -1,0 +1,109 @@
+"""Finishing stream entries: acknowledged and removed once what they say is committed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.delivery import dead_letters
+from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.streams import Entry, EntryKey, StreamKey
+from iotistica.storage.redis import Redis, dead_letter_stream, ledger_key, parked_stream, translated
+
+PARKED: Final = 10_000  # messages of a tenant that wait for a dictionary
+PARKED_BYTES: Final = 32 << 20  # of their payloads
+
+
+class Parked(NamedTuple):
+    """A compacted message whose dictionary has not come, or not all of it; `revision` is what was known of it."""
+
+    topic: bytes
+    payload: bytes
+    received: int
+    agent: UUID
+    version: int
+    revision: int
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the script takes."""
+        return (self.topic, self.payload, self.received, str(self.agent), self.version, self.revision)
+
+
+class Aside(NamedTuple):
+    """What of an entry is not stored: dead letters, and messages that wait for a dictionary."""
+
+    letters: Sequence[DeadLetter] = ()
+    parked: Sequence[Parked] = ()
+
+
+NOTHING: Final = Aside()
+
+# An entry is finished once: whoever comes second, because an answer was lost or another consumer took the
+# entry over, finds it acknowledged and changes nothing: neither the counts nor what is put aside.
+FINISH: Final = dead_letters.PUT_LETTER + (
+    """
+local stream, dlq, ledger, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local finished, i = 0, 2
+while i <= #ARGV do
+    local id, messages = ARGV[i], tonumber(ARGV[i + 1])
+    local letters, parks = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+    i = i + 4
+    local open = redis.call('XACK', stream, ARGV[1], id) == 1
+    if open then
+        redis.call('XDEL', stream, id)
+        redis.call('HINCRBY', ledger, 'waiting', parks - messages)
+        finished = finished + 1
+    end
+    for _ = 1, letters do
+        if open then
+            put_letter(dlq, ledger, stream, unpack(ARGV, i, i + 5))
+        end
+        i = i + 6
+    end
+    for _ = 1, parks do
+        if open then
+            local topic, payload, received, agent, version, revision = unpack(ARGV, i, i + 5)
+            local bytes = tonumber(redis.call('HGET', ledger, 'parked_bytes') or '0')
+            if redis.call('XLEN', parked) < {parked} and bytes + #payload <= {bytes} then
+                redis.call('XADD', parked, '*', 'topic', topic, 'payload', payload, 'received', received,
+                    'agent', agent, 'v', version, 'revision', revision)
+                redis.call('HINCRBY', ledger, 'parked_bytes', #payload)
+            else
+                redis.call('HINCRBY', ledger, 'waiting', -1)
+                redis.call('HINCRBY', ledger, 'refused', 1)
+                put_letter(dlq, ledger, stream, topic, payload, received, 'no_dictionary',
+                    'too many messages wait for a dictionary', 1)
+            end
+        end
+        i = i + 6
+    end
+end
+return finished
+""".replace("{parked}", str(PARKED)).replace("{bytes}", str(PARKED_BYTES))
+)
+
+
+async def finish(redis: Redis, entries: Sequence[Entry], aside: Mapping[EntryKey, Aside]) -> None:
+    """Acknowledge and remove entries whose content is committed, and put aside what of them is not stored.
+
+    Atomic for each tenant, and may be called again when its answer was lost.
+    """
+    by_stream: dict[StreamKey, list[Entry]] = {}
+    for entry in entries:
+        by_stream.setdefault((entry.tenant, entry.kind), []).append(entry)
+    with translated(redis):
+        for (tenant, kind), own in by_stream.items():
+            arguments: list[Any] = [kind.group(tenant)]
+            for entry in own:
+                letters, parked = aside.get(entry.key, NOTHING)
+                arguments += [entry.id, len(entry.messages), len(letters), len(parked)]
+                for letter in letters:
+                    arguments += letter.arguments()
+                for message in parked:
+                    arguments += message.arguments()
+            await redis.eval(FINISH, 4, *keys(tenant, kind.stream(tenant)), *arguments)
+
+
+def keys(tenant: TenantId, stream: str) -> tuple[str, ...]:
+    """The keys of a tenant that the scripts about dead letters and parked messages touch."""
+    return stream, dead_letter_stream(tenant), ledger_key(tenant), parked_stream(tenant)

@@ -1,0 +1,96 @@
+"""Dictionaries of agents that compact their payloads: in PostgreSQL, with a copy in Redis for the workers."""
+
+from typing import Final, NamedTuple, cast
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.delivery import dictionaries as rules
+from iotistica.domain.delivery.dictionaries import Dictionary, Update
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx, row_as
+from iotistica.storage.redis import Redis, dictionary_key, translated
+
+VERSIONS: Final = 8  # of an agent that are kept, the newest
+COPY_SECONDS: Final = 30 * 24 * 3600  # that a copy stays which nobody changes
+
+
+class Known(NamedTuple):
+    """A dictionary and how often it was changed; `revision` 0 is none at all."""
+
+    revision: int
+    dictionary: Dictionary
+
+
+NONE: Final = Known(0, Dictionary())
+
+
+class _Row(msgspec.Struct, frozen=True):
+    revision: int
+    content: Dictionary
+
+
+GET: Final = """
+SELECT revision, content FROM dictionaries
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND version = %(version)s
+"""
+
+
+async def get(tx: Tx, tenant: TenantId, agent: UUID, version: int) -> Known:
+    """What is known of that version of an agent's dictionary."""
+    row = await row_as(tx, _Row, GET, {"tenant": tenant, "agent": agent, "version": version})
+    return Known(row.revision, row.content) if row else NONE
+
+
+PUT: Final = """
+INSERT INTO dictionaries (tenant_id, agent_uuid, version, revision, content)
+VALUES (%(tenant)s, %(agent)s, %(version)s, %(revision)s, %(content)s::jsonb)
+ON CONFLICT (agent_uuid, version) DO UPDATE
+SET revision = excluded.revision, content = excluded.content, changed_at = now()
+"""
+FORGET: Final = """
+DELETE FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND version NOT IN (
+    SELECT version FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+    ORDER BY changed_at DESC, version DESC LIMIT %(kept)s)
+"""
+
+
+def taught(old: Known, update: Update) -> Known:
+    """What is known once an agent has told more of it; raises `InvalidMessage`."""
+    both = rules.merged(old.dictionary, update.dictionary)
+    if old.revision and both == old.dictionary:
+        return old
+    return Known(old.revision + 1, both)
+
+
+async def put(tx: Tx, tenant: TenantId, agent: UUID, version: int, known: Known) -> None:
+    """Write what an agent has told of that version; call in the order in which it told it."""
+    whose = {"tenant": tenant, "agent": agent}
+    content = msgspec.json.encode(known.dictionary).decode()
+    await tx.execute(PUT, whose | {"version": version, "revision": known.revision, "content": content})
+    await tx.execute(FORGET, whose | {"kept": VERSIONS})
+
+
+async def copy(redis: Redis, tenant: TenantId, agent: UUID, version: int, known: Known) -> None:
+    """Put what is committed where the workers look first."""
+    key = dictionary_key(tenant, agent)
+    with translated(redis):
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.hset(key, str(version), msgspec.msgpack.encode(known))
+            pipe.hset(key, f"{version}:revision", known.revision)
+            pipe.expire(key, COPY_SECONDS)
+            await pipe.execute()
+
+
+async def copied_revision(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> int | None:
+    """How much the copy knows, without reading it; None if there is none."""
+    with translated(redis):
+        found = await redis.hget(dictionary_key(tenant, agent), f"{version}:revision")
+    return int(found) if found is not None else None
+
+
+async def copied(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> Known:
+    """What the copy knows, which may be less than the database does, or nothing."""
+    with translated(redis):
+        found = await redis.hget(dictionary_key(tenant, agent), str(version))
+    return msgspec.msgpack.decode(cast(bytes, found), type=Known) if found else NONE

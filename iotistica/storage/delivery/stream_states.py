@@ -1,0 +1,119 @@
+"""What is in the streams: how much waits, since when, and what is open."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.delivery.streams import KINDS, READINGS, Kind
+from iotistica.storage.redis import Redis, dead_letter_stream, ledger_key, parked_stream, translated
+
+OPEN: Final = 100_000  # entries in work at most: 64 a consumer
+SPOOLED: Final = "spooled:"
+"""Before the name of a spool, in a tenant's ledger: how many of its messages are there."""
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of a tenant: taken in, waiting, refused at the intake.
+
+    `oldest_seconds` is since the oldest came that is in a stream or parked; what is on a disk is not known here.
+    """
+
+    taken: int
+    waiting: int
+    refused: int
+    spooled: int
+    parked: int
+    entries: int
+    dead: int
+    dead_bytes: int
+    dead_unkept: int
+    oldest_seconds: float
+
+
+async def states(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> list[StreamState]:
+    """What is in these tenants' streams; `now` in seconds since the epoch."""
+    with translated(redis):
+        async with redis.pipeline(transaction=True) as pipe:
+            for tenant in tenants:
+                pipe.hgetall(ledger_key(tenant))
+                pipe.xlen(dead_letter_stream(tenant))
+                pipe.xlen(parked_stream(tenant))
+                pipe.execute_command("XRANGE", parked_stream(tenant), "-", "+", "COUNT", 1)
+                for kind in KINDS:
+                    pipe.xlen(kind.stream(tenant))
+                    pipe.execute_command("XRANGE", kind.stream(tenant), "-", "+", "COUNT", 1)
+            replies = await pipe.execute()
+    step = 4 + 2 * len(KINDS)
+    return [_state(replies[at : at + step], now) for at in range(0, len(replies), step)]
+
+
+def _state(replies: list[Any], now: float) -> StreamState:
+    facts, dead, parked, first_parked, *streams = replies
+    counts = {name.decode(): int(value) for name, value in facts.items()}
+    spooled = sum(value for name, value in counts.items() if name.startswith(SPOOLED))
+    first = [_received(entries[0][1]) for entries in (first_parked, *streams[1::2]) if entries]
+    return StreamState(
+        taken=counts.get("taken", 0) + spooled,
+        waiting=counts.get("waiting", 0) + spooled,
+        refused=counts.get("refused", 0),
+        spooled=spooled,
+        parked=parked,
+        entries=sum(streams[0::2]),
+        dead=dead,
+        dead_bytes=counts.get("dead_bytes", 0),
+        dead_unkept=counts.get("dead_unkept", 0),
+        oldest_seconds=max((now - at for at in first), default=0.0),
+    )
+
+
+def _received(fields: Any) -> float:
+    """When a message came, in seconds since the epoch, wherever it has waited since."""
+    facts = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+    return int(facts.get(b"t") or facts[b"received"]) / 1e6
+
+
+async def open_ids(redis: Redis, tenant: TenantId, kind: Kind = READINGS) -> list[str]:
+    """Ids of the entries that some consumer has taken and not finished, as the ledger names them."""
+    with translated(redis):
+        try:
+            rows = await redis.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", OPEN)
+        except ResponseError as exc:
+            if str(exc).startswith("NOGROUP"):
+                return []
+            raise
+    return [kind.mark + row["message_id"].decode() for row in rows]  # type: ignore[union-attr]
+
+
+async def lag(redis: Redis, tenants: Sequence[TenantId], kind: Kind = READINGS) -> tuple[float, int]:
+    """Of these streams: when the oldest entry that nobody has read was appended, and the most entries of one.
+
+    The time is in seconds since the epoch, infinity when nothing waits. Redis tells the lag of a group from
+    version 7 on only.
+    """
+    with translated(redis):
+        async with redis.pipeline(transaction=False) as pipe:
+            for tenant in tenants:
+                pipe.execute_command("XINFO", "GROUPS", kind.stream(tenant))
+                pipe.xlen(kind.stream(tenant))
+            replies = await pipe.execute(raise_on_error=False)
+        delivered = []
+        for tenant, groups in zip(tenants, replies[0::2], strict=True):
+            if not isinstance(groups, Exception) and groups:
+                delivered.append((tenant, last_delivered(groups[0])))
+        async with redis.pipeline(transaction=False) as pipe:
+            for tenant, last in delivered:
+                pipe.execute_command("XRANGE", kind.stream(tenant), f"({last}", "+", "COUNT", 1)
+            waiting = await pipe.execute()
+    oldest = min((int(found[0][0].split(b"-")[0]) / 1000 for found in waiting if found), default=float("inf"))
+    deepest = max((size for size in replies[1::2] if isinstance(size, int)), default=0)
+    return oldest, deepest
+
+
+def last_delivered(group: Any) -> str:
+    """The id of the last entry that a group was given, of one row of XINFO GROUPS."""
+    facts = group if isinstance(group, dict) else dict(zip(group[::2], group[1::2], strict=True))
+    last = facts.get(b"last-delivered-id") or facts.get("last-delivered-id")
+    return last.decode() if isinstance(last, bytes) else str(last)

@@ -1,0 +1,212 @@
+"""Streams between the intake and its consumers: a batch of messages is one entry."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from iotistica.domain.delivery.topics import Stream
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Full
+from iotistica.storage.redis import (
+    Redis,
+    control_group,
+    control_stream,
+    ledger_key,
+    log_writers_group,
+    logs_stream,
+    readings_stream,
+    translated,
+    writers_group,
+)
+
+Message = tuple[bytes, bytes]
+"""Topic and payload, as they came."""
+
+
+class Kind(NamedTuple):
+    """A stream that every tenant has, and the group that reads it."""
+
+    mark: str
+    """What tells the ids of its entries from those of the other streams."""
+    stream: Callable[[TenantId], str]
+    group: Callable[[TenantId], str]
+
+
+READINGS: Final = Kind("", readings_stream, writers_group)
+CONTROL: Final = Kind("c", control_stream, control_group)
+"""What must be applied in the order in which it came."""
+LOGS: Final = Kind("l", logs_stream, log_writers_group)
+KINDS: Final = (READINGS, CONTROL, LOGS)
+OF: Final[dict[Stream, Kind]] = {"readings": READINGS, "control": CONTROL, "logs": LOGS}
+"""By what topics call them."""
+
+StreamKey = tuple[TenantId, Kind]
+
+ENTRY_BYTES: Final = 512 << 10  # of payload in one entry, unless one message alone is larger
+ENTRY_MESSAGES: Final = 1000
+OPEN: Final = 100_000  # entries in work at most: 64 a consumer
+MEMORY_MARK: Final = 0.8  # share of Redis's memory beyond which nothing is appended
+STALE: Final = 60_000  # ms without an acknowledgement after which another consumer takes an entry over
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+class Entry(NamedTuple):
+    """One entry as a consumer gets it; `received` of its first message in us since the epoch."""
+
+    tenant: TenantId
+    kind: Kind
+    id: bytes
+    received: int
+    messages: list[Message]
+    attempts: int
+    """How often its messages were dead letters before."""
+
+    @property
+    def key(self) -> "EntryKey":
+        return self.tenant, self.kind.mark + self.id.decode()
+
+
+EntryKey = tuple[TenantId, str]
+"""What tells an entry from every other."""
+
+
+async def append(
+    redis: Redis, batches: Mapping[StreamKey, Sequence[Message]], *, received: int, mark: int
+) -> set[StreamKey]:
+    """Append messages to their streams, and count them as taken in, in one transaction.
+
+    Returns the streams that hold `mark` entries and took nothing. What the others took is as durable as Redis
+    is. Raises `Unavailable` when Redis is away (it may or may not have them).
+    """
+    with translated(redis):
+        async with redis.pipeline(transaction=False) as sizes:
+            for tenant, kind in batches:
+                sizes.xlen(kind.stream(tenant))
+            full = {key for key, size in zip(batches, await sizes.execute(), strict=True) if size >= mark}
+        if len(full) == len(batches):
+            return full
+        async with redis.pipeline(transaction=True) as pipe:
+            for (tenant, kind), messages in batches.items():
+                if (tenant, kind) in full:
+                    continue
+                key, ledger = kind.stream(tenant), ledger_key(tenant)
+                at = received
+                for chunk in _chunks(messages):
+                    pipe.execute_command("XADD", key, "*", "n", len(chunk), "t", at, "m", encode(chunk))
+                    at += len(chunk)
+                pipe.execute_command("HINCRBY", ledger, "taken", len(messages))
+                pipe.execute_command("HINCRBY", ledger, "waiting", len(messages))
+            await pipe.execute()
+    return full
+
+
+async def check_memory(redis: Redis) -> None:
+    """Raise `Full` when Redis has used `MEMORY_MARK` of its memory; the rest is for acknowledgements."""
+    if await memory_share(redis) > MEMORY_MARK:
+        raise Full("Redis is near its memory limit")
+
+
+async def memory_share(redis: Redis) -> float:
+    """How much of its memory Redis has used, 0 to 1; 0 if it has no limit."""
+    with translated(redis):
+        memory = await redis.info("memory")
+    return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
+
+
+def _chunks(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
+    size = sum(len(payload) for _, payload in messages)
+    if size <= ENTRY_BYTES and len(messages) <= ENTRY_MESSAGES:
+        return (messages,)
+    chunks: list[list[Message]] = [[]]
+    size = 0
+    for message in messages:
+        if chunks[-1] and (size + len(message[1]) > ENTRY_BYTES or len(chunks[-1]) == ENTRY_MESSAGES):
+            chunks.append([])
+            size = 0
+        chunks[-1].append(message)
+        size += len(message[1])
+    return chunks
+
+
+async def make_groups(redis: Redis, tenants: Iterable[TenantId], kind: Kind) -> None:
+    """Make the streams and groups of these tenants, where they are missing."""
+    for tenant in tenants:
+        with translated(redis):
+            try:
+                await redis.xgroup_create(kind.stream(tenant), kind.group(tenant), id="0", mkstream=True)
+            except ResponseError as exc:
+                if not str(exc).startswith("BUSYGROUP"):
+                    raise
+
+
+async def read(
+    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: Kind = READINGS
+) -> list[Entry]:
+    """New entries of these tenants, at most `count` of each."""
+    return await _read_group(redis, tenants, kind, consumer, count, ">")
+
+
+async def read_own(
+    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: Kind = READINGS
+) -> list[Entry]:
+    """Entries that this consumer has read and not finished."""
+    return await _read_group(redis, tenants, kind, consumer, count, "0")
+
+
+async def _read_group(
+    redis: Redis, tenants: Sequence[TenantId], kind: Kind, consumer: str, count: int, after: str
+) -> list[Entry]:
+    commands = [
+        ("XREADGROUP", "GROUP", kind.group(t), consumer, "COUNT", count, "STREAMS", kind.stream(t), after)
+        for t in tenants
+    ]
+    return await _read(redis, tenants, kind, commands, lambda reply: reply[0][1] if reply else ())
+
+
+async def take_over(
+    redis: Redis,
+    tenants: Sequence[TenantId],
+    consumer: str,
+    *,
+    count: int,
+    kind: Kind = READINGS,
+    idle: int | None = None,
+) -> list[Entry]:
+    """Entries that a consumer took and has not acknowledged for `idle` ms, `STALE` unless given."""
+    after = STALE if idle is None else idle
+    commands = [
+        ("XAUTOCLAIM", kind.stream(t), kind.group(t), consumer, after, "0-0", "COUNT", count) for t in tenants
+    ]
+    return await _read(redis, tenants, kind, commands, lambda reply: reply[1])
+
+
+async def _read(
+    redis: Redis, tenants: Sequence[TenantId], kind: Kind, commands: list[tuple[Any, ...]], pick: Any
+) -> list[Entry]:
+    with translated(redis):
+        async with redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies = await pipe.execute(raise_on_error=False)
+    missing = []
+    entries = []
+    for tenant, reply in zip(tenants, replies, strict=True):
+        if isinstance(reply, ResponseError) and str(reply).startswith("NOGROUP"):
+            missing.append(tenant)  # an emptied Redis, or a tenant made just now
+            continue
+        if isinstance(reply, Exception):
+            with translated(redis):
+                raise reply
+        for entry_id, fields in pick(reply):
+            if fields:  # XAUTOCLAIM of Redis 6.2 names deleted entries without fields
+                facts = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+                attempts = int(facts.get(b"a", 0))
+                received, messages = int(facts[b"t"]), _decode(facts[b"m"])
+                entries.append(Entry(tenant, kind, entry_id, received, messages, attempts))
+    if missing:
+        await make_groups(redis, missing, kind)
+    return entries

@@ -1,0 +1,1 @@
+"""What happened: the audit of changes, and the timeline of each agent."""

@@ -1,0 +1,119 @@
+"""The audit: every change of identity and access, who made it, from where, before and after; append-only."""
+
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
+from iotistica.storage.postgres import Tx, rows_as
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who does something, and from which address."""
+
+    kind: Literal["user", "key", "agent", "link", "command", "platform", "anybody"]
+    id: str | None = None
+    name: str | None = None
+    address: str | None = None
+
+
+PLATFORM: Final = Actor(kind="platform")
+UNSHOWN: Final = ("changes",)
+"""Facts that the timeline leaves out: they are long, and the history of targets has them."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    at: datetime
+    actor_kind: str
+    actor_id: str | None
+    actor_name: str | None
+    address: str | None
+    action: str
+    subject_kind: str
+    subject_id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+RECORD: Final = """
+INSERT INTO audit_events (tenant_id, actor_kind, actor_id, actor_name, address, action, subject_kind, subject_id,
+                          before, after)
+VALUES (%(tenant)s, %(actor_kind)s, %(actor_id)s, %(actor_name)s, %(address)s, %(action)s, %(subject_kind)s,
+        %(subject_id)s, %(before)s::jsonb, %(after)s::jsonb)
+"""
+
+
+async def record(
+    tx: Tx,
+    tenant: TenantId,
+    by: Actor,
+    action: str,
+    subject: tuple[str, object],
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    """Write down a change, in the transaction that makes it; one of an agent is on its timeline too.
+
+    `subject` is a kind and an id. Secrets and their digests never come in here.
+    """
+    await tx.execute(
+        RECORD,
+        {
+            "tenant": tenant,
+            "actor_kind": by.kind,
+            "actor_id": by.id,
+            "actor_name": by.name,
+            "address": by.address,
+            "action": action,
+            "subject_kind": subject[0],
+            "subject_id": str(subject[1]),
+            "before": None if before is None else msgspec.json.encode(before).decode(),
+            "after": None if after is None else msgspec.json.encode(after).decode(),
+        },
+    )
+    if subject[0] == "agent":
+        shown = {key: value for key, value in (after or {}).items() if key not in UNSHOWN}
+        happened = Happening(
+            agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=shown_by(by, shown)
+        )
+        await timeline.add(tx, tenant, [happened])
+
+
+def shown_by(by: Actor, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a timeline tells of a change, and of who made it."""
+    return {"by": {"kind": by.kind, "name": by.name}, **facts}
+
+
+PAGE: Final = """
+SELECT id, at, actor_kind, actor_id, actor_name, address, action, subject_kind, subject_id, before, after
+FROM audit_events
+WHERE tenant_id = %(tenant)s AND (%(before)s::bigint IS NULL OR id < %(before)s)
+  AND (%(action)s::text IS NULL OR action = %(action)s OR starts_with(action, %(action)s || '.'))
+  AND (%(actor)s::text IS NULL OR actor_id = %(actor)s)
+  AND (%(subject)s::text IS NULL OR subject_id = %(subject)s)
+  AND (%(since)s::timestamptz IS NULL OR at >= %(since)s) AND (%(until)s::timestamptz IS NULL OR at < %(until)s)
+ORDER BY id DESC LIMIT %(limit)s
+"""
+
+
+async def page(
+    tx: Tx,
+    tenant: TenantId,
+    *,
+    before: int | None,
+    limit: int,
+    action: str | None = None,
+    actor: str | None = None,
+    subject: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[Event]:
+    """A tenant's events, the newest first, older than the id `before`; `action` may be the part before a dot."""
+    parameters = {"tenant": tenant, "before": before, "limit": limit, "action": action, "actor": actor}
+    return await rows_as(tx, Event, PAGE, parameters | {"subject": subject, "since": since, "until": until})

@@ -1,0 +1,1 @@
+"""Readings, their series and rollups, on plain PostgreSQL or TimescaleDB."""

@@ -1,0 +1,158 @@
+"""Aggregates over rollups and readings together: each part of the range from the source that covers it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from iotistica.domain.ids import TenantId
+from iotistica.domain.telemetry.aggregates import Aggregate, finish
+from iotistica.domain.telemetry.grids import Fixed, Grid
+from iotistica.domain.telemetry.rollups import Segment, Source
+from iotistica.storage.postgres import Tx
+from iotistica.storage.telemetry.rollups import USABLE, square, summand
+
+TABLES: Final[dict[Source, str]] = {
+    "raw": "readings",
+    "1m": "readings_1m",
+    "1h": "readings_1h",
+    "daily": "readings_daily",
+}
+
+
+class _Partial(NamedTuple):
+    """Columns, each as it is of a single reading whose usable value is `v` and of a rollup; how many become one."""
+
+    columns: dict[str, tuple[str, str]]
+    total: str
+
+
+_TIME: Final = "CASE WHEN v IS NOT NULL THEN time END"
+_PARTIALS: Final[dict[str, _Partial]] = {
+    "count": _Partial({"count": ("1", "count")}, "sum(count)::bigint"),
+    "n": _Partial({"n": ("(v IS NOT NULL)::int", "n")}, "sum(n)::bigint"),
+    # As in the rollups: what a double cannot hold is infinite, never an error.
+    "sum": _Partial({"sum": (summand("v"), "sum")}, "sum(sum)"),
+    "sum_sq": _Partial({"sum_sq": (square("v"), "sum_sq")}, "sum(sum_sq)"),
+    "min": _Partial({"min": ("v", "min")}, "min(min)"),
+    "max": _Partial({"max": ("v", "max")}, "max(max)"),
+    "first": _Partial(
+        {"first": ("v", "first"), "first_time": (_TIME, "first_time")},
+        "(array_agg(first ORDER BY first_time) FILTER (WHERE first_time IS NOT NULL))[1]",
+    ),
+    "last": _Partial(
+        {"last": ("v", "last"), "last_time": (_TIME, "last_time")},
+        "(array_agg(last ORDER BY last_time DESC) FILTER (WHERE last_time IS NOT NULL))[1]",
+    ),
+    # Of readings without a usable value a rollup knows the bucket alone.
+    "since": _Partial({"since": ("time", "coalesce(first_time, bucket)")}, "min(since)"),
+    "until": _Partial({"until": ("time", "coalesce(last_time, bucket)")}, "max(until)"),
+}
+# From single readings it can be told without the loss of digits that sums of squares have.
+SPREAD: Final = "stddev_samp(CASE WHEN abs(v) < 1e140 THEN v WHEN v IS NOT NULL THEN 'Infinity' END)"
+_V: Final = USABLE.replace("quality", "r.quality").replace("THEN value", "THEN r.value")
+
+ONE: Final = """
+FROM agents a JOIN {table} r USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.metric_name = %(metric)s
+"""
+MANY: Final = """
+FROM unnest(%(agents)s::uuid[], %(metrics)s::text[]) WITH ORDINALITY AS k (agent_uuid, metric_name, number)
+JOIN agents a ON a.agent_uuid = k.agent_uuid AND a.tenant_id = %(tenant)s
+JOIN {table} r ON r.agent_uuid = k.agent_uuid AND r.metric_name = k.metric_name WHERE true
+"""
+
+
+class Bucket(NamedTuple):
+    """Its series (a number), start, readings, and one value an aggregate; None where there is none."""
+
+    series: int
+    time: datetime
+    readings: int
+    values: tuple[float | None, ...]
+
+
+async def buckets(
+    tx: Tx,
+    tenant: TenantId,
+    series: Sequence[tuple[UUID, str]],
+    grid: Grid,
+    segments: Sequence[Segment],
+    aggregates: Sequence[Aggregate],
+    *,
+    limit: int,
+) -> list[Bucket]:
+    """The aggregates of each bucket that has readings, by series (the number in `series`) and time.
+
+    `segments` cover the range of the grid by sources that it does not cut.
+    """
+    needs = [need for aggregate in aggregates for need in aggregate.needs]
+    of = await totals(tx, tenant, series, grid, segments, needs, limit=limit)
+    values = zip(*(finish(aggregate, of) for aggregate in aggregates), strict=True)
+    return [Bucket(*row) for row in zip(of["number"], of["slot"], of["count"], values, strict=True)]
+
+
+async def totals(
+    tx: Tx,
+    tenant: TenantId,
+    series: Sequence[tuple[UUID, str]],
+    grid: Grid,
+    segments: Sequence[Segment],
+    needs: Iterable[str],
+    *,
+    limit: int,
+) -> dict[str, Sequence[Any]]:
+    """Column by column the `number` of the series, the `slot`, the `count` and the `needs` of each bucket."""
+    partials = list(dict.fromkeys(["count", *(need for need in needs if need in _PARTIALS)]))
+    fractions = list(dict.fromkeys(need for need in needs if need not in _PARTIALS))
+    columns = {need: _PARTIALS[need].total for need in partials}
+    columns |= {need: f"percentile_cont({float(need[1:])}) WITHIN GROUP (ORDER BY v)" for need in fractions}
+    if "sum_sq" in partials and all(segment.source == "raw" for segment in segments):
+        columns["stddev"] = SPREAD
+    parameters: dict[str, Any] = {"tenant": tenant, "limit": limit, **_grid_parameters(grid)}
+    if len(series) == 1:
+        parameters |= {"agent": series[0][0], "metric": series[0][1]}
+    else:
+        parameters |= {"agents": [key[0] for key in series], "metrics": [key[1] for key in series]}
+    parts = []
+    for at, segment in enumerate(segments):
+        parameters |= {f"start{at}": segment.start, f"end{at}": segment.end}
+        parts.append(_part(at, segment, partials, grid, many=len(series) != 1))
+    columns = {"number": "number", "slot": "slot"} | columns
+    statement: Any = (
+        f"SELECT {', '.join(columns.values())} FROM ({' UNION ALL '.join(parts)}) p"
+        " GROUP BY number, slot ORDER BY number, slot LIMIT %(limit)s"
+    )
+    rows: list[Any] = []
+    if segments:
+        async with tx.cursor(binary=True) as cursor:
+            await cursor.execute(statement, parameters, prepare=False)
+            rows = await cursor.fetchall()
+    return dict(zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True))
+
+
+def _part(at: int, segment: Segment, partials: Iterable[str], grid: Grid, *, many: bool) -> str:
+    """What one source has of its part of the range."""
+    raw = segment.source == "raw"
+    time = "r.time" if raw else "r.bucket"
+    columns = {name: of for partial in partials for name, of in _PARTIALS[partial].columns.items()}
+    source = (MANY if many else ONE).replace("{table}", TABLES[segment.source])
+    source += f" AND {time} >= %(start{at})s AND {time} < %(end{at})s"
+    keys = f"SELECT {'k.number::int - 1' if many else '0'} AS number, {_bucket(grid, time)} AS slot"
+    if raw:
+        what = ", ".join(f"{of_one} AS {name}" for name, (of_one, _) in columns.items())
+        return f"SELECT number, slot, {what}, v FROM ({keys}, r.time, {_V} AS v {source}) q"
+    what = ", ".join(f"{of_rollup} AS {name}" for name, (_, of_rollup) in columns.items())
+    return f"{keys}, {what}, NULL::float8 AS v {source}"
+
+
+def _bucket(grid: Grid, time: str) -> str:
+    if isinstance(grid, Fixed):
+        return f"date_bin(make_interval(secs => %(seconds)s), {time}, %(origin)s)"
+    return f"(%(labels)s::timestamptz[])[width_bucket({time}, %(edges)s::timestamptz[])]"
+
+
+def _grid_parameters(grid: Grid) -> dict[str, Any]:
+    if isinstance(grid, Fixed):
+        return {"seconds": grid.width.total_seconds(), "origin": grid.origin}
+    return {"edges": grid.edges, "labels": grid.labels}

@@ -1,0 +1,82 @@
+"""The catalog: every series of a tenant, and when it was first and last heard of."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.domain.telemetry.rollups import floor
+from iotistica.storage.postgres import Tx, rows_as
+
+RECENT: Final = timedelta(days=3)  # looked for among single readings; before that the daily rollup knows
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A series; `first_time` and `last_time` are of its measurements, `first_seen` of the platform's clock."""
+
+    agent_uuid: UUID
+    agent_name: str
+    metric_name: str
+    metric: str
+    device_name: str | None
+    device_uuid: UUID | None
+    endpoint_uuid: UUID | None
+    unit: str | None
+    protocol: str
+    first_seen: datetime
+    first_time: datetime | None
+    last_time: datetime | None
+
+
+_OF: Final = "x.agent_uuid = s.agent_uuid AND x.metric_name = s.metric_name"
+_RECENT: Final = f"{_OF} AND x.time >= %(recent)s AND x.time < %(now)s"
+PAGE: Final = f"""
+SELECT s.*, coalesce(
+        (SELECT greatest(coalesce(x.first_time, x.bucket), %(since)s) FROM readings_daily x
+         WHERE {_OF} AND x.bucket >= %(day)s AND coalesce(x.last_time, x.bucket) >= %(since)s
+         ORDER BY x.bucket LIMIT 1),
+        (SELECT x.time FROM readings x WHERE {_RECENT} ORDER BY x.time LIMIT 1)) AS first_time,
+    coalesce(
+        (SELECT x.time FROM readings x WHERE {_RECENT} ORDER BY x.time DESC LIMIT 1),
+        (SELECT coalesce(x.last_time, x.bucket) FROM readings_daily x
+         WHERE {_OF} AND x.bucket < %(now)s AND x.bucket >= %(day)s
+           AND coalesce(x.last_time, x.bucket) >= %(since)s
+         ORDER BY x.bucket DESC LIMIT 1)) AS last_time
+FROM (
+    SELECT s.agent_uuid, a.name AS agent_name, s.metric_name, s.metric, s.device_name, s.device_uuid,
+           s.endpoint_uuid, s.unit, s.protocol, s.first_seen
+    FROM series s JOIN agents a USING (agent_uuid)
+    WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
+      AND (%(agent)s::uuid IS NULL OR s.agent_uuid = %(agent)s)
+      AND (%(device)s::uuid IS NULL OR s.device_uuid = %(device)s)
+      AND (%(protocol)s::text IS NULL OR s.protocol = %(protocol)s)
+      AND (%(metric)s::text IS NULL OR s.metric_name = %(metric)s OR s.metric = %(metric)s)
+      AND (%(after_agent)s::uuid IS NULL
+           OR (s.agent_uuid, s.metric_name) > (%(after_agent)s, %(after_metric)s::text COLLATE "C"))
+    ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s
+) s ORDER BY s.agent_uuid, s.metric_name
+"""
+
+
+async def page(
+    tx: Tx,
+    tenant: TenantId,
+    filters: Mapping[str, Any],
+    *,
+    after: tuple[UUID, str] | None,
+    now: datetime,
+    since: datetime,
+    limit: int,
+) -> list[Entry]:
+    """`limit` series after that one, by agent and name; `filters` are agent, device, protocol and metric.
+
+    What is older than `since` is not shown: a series that has nothing younger has no times.
+    """
+    asked = dict.fromkeys(("agent", "device", "protocol", "metric")) | dict(filters)
+    asked |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
+    asked |= {"since": since, "day": floor(since, timedelta(days=1))}
+    agent, metric = after or (None, None)
+    return await rows_as(tx, Entry, PAGE, asked | {"after_agent": agent, "after_metric": metric}, prepare=False)

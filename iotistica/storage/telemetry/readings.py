@@ -1,0 +1,229 @@
+"""Readings: stored by binary COPY through a staging table, and read back."""
+
+import struct
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain import times
+from iotistica.domain.ids import TenantId
+from iotistica.domain.telemetry.readings import Reading
+from iotistica.errors import Unavailable
+from iotistica.storage.postgres import Tx
+
+STAGING: Final = """
+CREATE TEMP TABLE IF NOT EXISTS staging (
+    agent_uuid uuid, metric_name text COLLATE "C", time timestamptz, value float8, quality text, unit text,
+    protocol text, extra jsonb, anomaly_score float8, anomaly_threshold float8
+) ON COMMIT DELETE ROWS
+"""
+COPY: Final = "COPY staging FROM STDIN (FORMAT BINARY)"
+
+_INSERT: Final = """
+    INSERT INTO readings (agent_uuid, metric_name, time, value, quality, unit, protocol, extra,
+                          anomaly_score, anomaly_threshold)
+    SELECT agent_uuid, metric_name, time, value, quality, unit, protocol, coalesce(extra, '{}'),
+           anomaly_score, anomaly_threshold
+    FROM staging WHERE """
+# Sorted, so that two workers with the same rows wait for each other in one order and never deadlock.
+STORE: Final = (
+    "WITH stored AS ("
+    + _INSERT
+    + """%(horizon)s::timestamptz IS NULL OR time >= %(horizon)s
+    ORDER BY agent_uuid, metric_name, time
+    ON CONFLICT DO NOTHING RETURNING agent_uuid, time
+), late AS (
+    INSERT INTO rollup_marks (agent_uuid, hour)
+    SELECT DISTINCT agent_uuid, date_trunc('hour', time, 'UTC') FROM stored WHERE time < %(closed)s
+), kept AS (
+    SELECT agent_uuid, sum(rows)::int AS rows, min(first_time) AS first_time, max(last_time) AS last_time FROM (
+        SELECT agent_uuid, count(*) AS rows, min(time) AS first_time, max(time) AS last_time
+        FROM stored GROUP BY agent_uuid
+        UNION ALL
+        SELECT * FROM unnest(%(old)s::uuid[], %(old_rows)s::bigint[], %(old_first)s::timestamptz[],
+                             %(old_last)s::timestamptz[])
+    ) both_ways GROUP BY agent_uuid
+)
+INSERT INTO readings_ledger (tenant_id, agent_uuid, found, stored, duplicate, rejected, first_time, last_time)
+SELECT f.tenant_id, f.agent_uuid, f.found, coalesce(kept.rows, 0),
+       f.found - f.rejected - coalesce(kept.rows, 0), f.rejected, kept.first_time, kept.last_time
+FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(found)s::int[], %(rejected)s::int[])
+     AS f (tenant_id, agent_uuid, found, rejected)
+LEFT JOIN kept USING (agent_uuid)
+RETURNING id, agent_uuid, stored, duplicate
+"""
+)
+
+# Shared until the commit: while somebody stores readings, the rollups close nothing. The mark is read by a
+# statement of its own, since one that waits for the lock still sees what was there before.
+SHARE: Final = "SELECT pg_advisory_xact_lock_shared(67351)"
+CLOSED: Final = "SELECT closed_until, now() - make_interval(days => compress_days) FROM rollup_progress"
+
+# What is as old as what TimescaleDB has compressed goes by itself, and is looked for afterwards: versions were seen
+# that stop at the first conflict there, and say nothing.
+UNLIMITED: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+STORE_OLD: Final = (
+    "WITH stored AS ("
+    + _INSERT
+    + """time < %(horizon)s ORDER BY agent_uuid, metric_name, time
+    ON CONFLICT DO NOTHING RETURNING agent_uuid, time
+)
+SELECT agent_uuid, count(*), min(time), max(time) FROM stored GROUP BY agent_uuid
+"""
+)
+MISSING: Final = """
+SELECT count(*) FROM staging s WHERE s.time < %(horizon)s AND NOT EXISTS (
+    SELECT FROM readings r WHERE r.agent_uuid = s.agent_uuid AND r.metric_name = s.metric_name AND r.time = s.time
+      AND r.time >= %(start)s AND r.time < %(horizon)s)
+"""
+
+CONFLICTS: Final = """
+UPDATE readings_ledger l SET conflict = c.rows FROM (
+    SELECT s.agent_uuid, count(*) AS rows FROM staging s JOIN readings r USING (agent_uuid, metric_name, time)
+    WHERE r.value IS DISTINCT FROM s.value AND r.time >= %(start)s AND r.time <= %(end)s GROUP BY s.agent_uuid
+) c WHERE l.id = ANY(%(ids)s) AND l.agent_uuid = c.agent_uuid RETURNING l.conflict
+"""
+
+
+class Count(msgspec.Struct):
+    """What one agent's payloads of a batch held."""
+
+    tenant: TenantId
+    found: int = 0
+    rejected: int = 0
+
+
+class Stored(msgspec.Struct, frozen=True):
+    stored: int
+    duplicate: int
+    conflict: int
+
+
+async def prepare(tx: Tx) -> None:
+    """Make the staging table of a new connection."""
+    await tx.execute(STAGING)
+
+
+async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mapping[UUID, Count]) -> Stored:
+    """Store the readings that are not there yet, and their ledger, in the caller's transaction.
+
+    `rows` by agent hold no key twice. An agent without readings has a count too, of what was rejected.
+    """
+    size = sum(map(len, rows.values()))
+    if size:
+        async with tx.cursor() as cursor, cursor.copy(COPY) as copy:
+            await copy.write(_pack_rows(rows))
+    await tx.execute(SHARE)
+    closed, horizon = await (await tx.execute(CLOSED)).fetchone() or (None, None)
+    old = [] if horizon is None else await _store_old(tx, _span(rows)[0], horizon)
+    cursor = await tx.execute(
+        STORE,
+        {
+            "closed": closed,
+            "horizon": horizon,
+            "old": [row[0] for row in old],
+            "old_rows": [row[1] for row in old],
+            "old_first": [row[2] for row in old],
+            "old_last": [row[3] for row in old],
+            "tenants": [count.tenant for count in counts.values()],
+            "agents": list(counts),
+            "found": [count.found for count in counts.values()],
+            "rejected": [count.rejected for count in counts.values()],
+        },
+    )
+    outcome = await cursor.fetchall()
+    stored, duplicate = sum(row[2] for row in outcome), sum(row[3] for row in outcome)
+    conflict = 0
+    if stored < size:  # some keys were there already: do they say the same?
+        start, end = _span(rows)
+        asked = {"ids": [row[0] for row in outcome if row[3]], "start": start, "end": end}
+        # Planned by its bounds, or every partition is opened and locked.
+        cursor = await tx.execute(CONFLICTS, asked, prepare=False)
+        conflict = sum(row[0] for row in await cursor.fetchall())
+    return Stored(stored, duplicate, conflict)
+
+
+def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]:
+    """The first and the last time of the readings; now, if there are none."""
+    spans = [(min(r.time for r in found), max(r.time for r in found)) for found in rows.values() if found]
+    if not spans:
+        return (datetime.now(UTC),) * 2
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    return times.EPOCH + timedelta(microseconds=first), times.EPOCH + timedelta(microseconds=last)
+
+
+async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[UUID, int, datetime, datetime]]:
+    """Store what is before the horizon: agent, rows, first and last time of what was new; raises `Unavailable`."""
+    if start >= horizon:
+        return []
+    await tx.execute(UNLIMITED)
+    old = await (await tx.execute(STORE_OLD, {"horizon": horizon})).fetchall()
+    asked = {"start": start, "horizon": horizon}
+    row = await (await tx.execute(MISSING, asked, prepare=False)).fetchone()
+    if row is None or row[0]:
+        raise Unavailable(f"{row[0] if row else 'some'} old readings did not arrive in compressed chunks")
+    return old
+
+
+# PostgreSQL's binary COPY: a header, then per row the number of fields and each as length and bytes
+# (documentation of COPY, "Binary Format"). Packed by hand: a fifth of the time of the driver's row by row.
+_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TRAILER: Final = struct.pack(">h", -1)
+_NULL: Final = struct.pack(">i", -1)
+_COLUMNS: Final = struct.pack(">h", 10)
+_EPOCH_2000: Final = 946_684_800_000_000  # us; PostgreSQL counts from there
+_TIME_VALUE: Final[Callable[..., bytes]] = struct.Struct(">iqid").pack
+_TIME_NULL: Final[Callable[..., bytes]] = struct.Struct(">iqi").pack
+_DOUBLE: Final[Callable[..., bytes]] = struct.Struct(">id").pack
+_NO_DETAILS: Final = _NULL * 3
+
+
+@lru_cache(maxsize=20_000)
+def _name(metric_name: str) -> bytes:
+    return _text(metric_name)
+
+
+@lru_cache(maxsize=10_000)
+def _labels(quality: str, unit: str | None, protocol: str) -> bytes:
+    return _text(quality) + _text(unit) + _text(protocol)
+
+
+def _text(value: str | None) -> bytes:
+    if value is None:
+        return _NULL
+    raw = value.encode()
+    return struct.pack(">i", len(raw)) + raw
+
+
+def _json(value: dict[str, Any] | None) -> bytes:
+    if value is None:
+        return _NULL
+    raw = msgspec.json.encode(value)
+    return struct.pack(">i", len(raw) + 1) + b"\x01" + raw  # jsonb's version byte
+
+
+def _pack_rows(rows: Mapping[UUID, Collection[Reading]]) -> bytes:
+    parts = [_HEADER]
+    add = parts.append
+    for agent, readings in rows.items():
+        start = _COLUMNS + struct.pack(">i", 16) + agent.bytes
+        for reading in readings:
+            add(start)
+            add(_name(reading.metric_name))
+            if reading.value is None:
+                add(_TIME_NULL(8, reading.time - _EPOCH_2000, -1))
+            else:
+                add(_TIME_VALUE(8, reading.time - _EPOCH_2000, 8, reading.value))
+            add(_labels(reading.quality, reading.unit, reading.protocol))
+            if reading.extra is None and reading.anomaly_score is None and reading.anomaly_threshold is None:
+                add(_NO_DETAILS)
+            else:
+                add(_json(reading.extra))
+                add(_NULL if reading.anomaly_score is None else _DOUBLE(8, reading.anomaly_score))
+                add(_NULL if reading.anomaly_threshold is None else _DOUBLE(8, reading.anomaly_threshold))
+    add(_TRAILER)
+    return b"".join(parts)

@@ -1,0 +1,73 @@
+"""How many readings each series of an agent has in a range, when, and between which values."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.domain.telemetry.aggregates import AGGREGATES, finish
+from iotistica.domain.telemetry.grids import Calendar
+from iotistica.domain.telemetry.rollups import Segment
+from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.telemetry import aggregates
+
+NEEDS: Final = ("n", "sum", "min", "max", "since", "until")
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are of the first and last usable values; of series that have none, of their buckets."""
+
+    metric_name: str
+    protocol: str
+    unit: str | None
+    total_readings: int
+    first_reading_time: datetime
+    last_reading_time: datetime
+    min: float | None
+    max: float | None
+    avg: float | None
+
+
+class _Series(msgspec.Struct, frozen=True):
+    metric_name: str
+    protocol: str
+    unit: str | None
+
+
+SERIES: Final = """
+SELECT s.metric_name, s.protocol, s.unit FROM agents a JOIN series s USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND s.metric_name = ANY(%(metrics)s)
+ORDER BY s.metric_name
+"""
+
+
+async def summary(
+    tx: Tx, tenant: TenantId, agent: UUID, metrics: Sequence[str], segments: Sequence[Segment]
+) -> list[Summary]:
+    """Of each of these series that has readings in the segments, by name."""
+    asked = {"tenant": tenant, "agent": agent, "metrics": list(metrics)}
+    series = await rows_as(tx, _Series, SERIES, asked)
+    if not series or not segments:
+        return []
+    keys = [(agent, one.metric_name) for one in series]
+    start, end = segments[0].start, segments[-1].end
+    whole = Calendar(start, end, [start], [start])
+    of = await aggregates.totals(tx, tenant, keys, whole, segments, NEEDS, limit=len(keys))
+    averages = finish(AGGREGATES["avg"], of)
+    return [
+        Summary(
+            metric_name=series[number].metric_name,
+            protocol=series[number].protocol,
+            unit=series[number].unit,
+            total_readings=of["count"][at],
+            first_reading_time=of["since"][at],
+            last_reading_time=of["until"][at],
+            min=of["min"][at],
+            max=of["max"][at],
+            avg=averages[at],
+        )
+        for at, number in enumerate(of["number"])
+    ]
