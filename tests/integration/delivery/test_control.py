@@ -32,7 +32,7 @@ from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.conftest import Stack
-from tests.integration.test_worker import make
+from tests.integration.delivery.test_worker import make
 
 __all__ = ["make"]
 

@@ -21,7 +21,7 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.telemetry import readings
 from tests.conftest import Stack
-from tests.integration.test_worker import make
+from tests.integration.delivery.test_worker import make
 
 __all__ = ["make"]
 

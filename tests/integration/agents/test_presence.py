@@ -16,7 +16,7 @@ from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.devices import Device, key_for
-from tests.integration.test_store import NOW, reading, store
+from tests.integration.telemetry.test_store import NOW, reading, store
 from tests.mqtt311 import Client311
 from tests.serving import Served, until
 

@@ -165,7 +165,7 @@ def test_nobody_gets_in_without_a_live_credential(people: People, route: Route) 
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-# A log-out would end the sessions that the other tests use: tests/e2e/test_sessions.py has it.
+# A log-out would end the sessions that the other tests use: tests/e2e/access/test_sessions.py has it.
 @pytest.mark.parametrize("route", [route for route in PRIVATE if not route.path.endswith("/logout")], ids=str)
 def test_a_role_may_what_the_table_says(people: People, route: Route) -> None:
     """And not a route more, as a user and with an API key; 403, and never because of what is asked for."""

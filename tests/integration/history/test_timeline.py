@@ -13,7 +13,7 @@ from iotistica.storage.history.tally import Tally
 from iotistica.storage.history.timeline import Row
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from tests.integration.test_worker import fill, make
+from tests.integration.delivery.test_worker import fill, make
 
 __all__ = ["make"]
 

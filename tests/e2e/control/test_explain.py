@@ -8,7 +8,7 @@ import pytest
 
 from tests import captured
 from tests.devices import Device, key_for
-from tests.e2e.test_targets import ENDPOINT, poll, put, told
+from tests.e2e.control.test_targets import ENDPOINT, poll, put, told
 from tests.serving import Served, until
 
 

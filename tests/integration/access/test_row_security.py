@@ -20,7 +20,7 @@ from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import aggregates, timeseries
 from tests.conftest import Stack
-from tests.integration.test_store import NOW, reading, store
+from tests.integration.telemetry.test_store import NOW, reading, store
 from tests.unit.test_structure import statements
 
 ROLLUPS = {"readings_1m", "readings_1h", "readings_daily", "rollup_progress", "rollup_marks"}

@@ -14,7 +14,7 @@ from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import completion, imbalance, ledger, streams
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from tests.integration.test_worker import fill, make
+from tests.integration.delivery.test_worker import fill, make
 
 __all__ = ["make"]
 
