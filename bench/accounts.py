@@ -20,11 +20,11 @@ from typing import Any
 import httpx
 import uvloop
 
-from iotistica.embedded import home
+from iotistica.embedded import data_folder
 from iotistica.simulate import fleet
 from iotistica.storage.postgres import Database
 from tests.devices import Device, key_for
-from tests.serving import Served, data_folder, until
+from tests.serving import Served, new_data_folder, until
 
 
 async def enlist(server: Served, agents: int) -> None:
@@ -33,7 +33,7 @@ async def enlist(server: Served, agents: int) -> None:
     database = Database(url, size=1, name="bench", role="iotistica_worker", statement_seconds=120)
     await database.open()
     try:
-        await fleet.enlist(database, home.server_key(server.folder), "many", agents)
+        await fleet.enlist(database, data_folder.server_key(server.folder), "many", agents)
     finally:
         await database.close()
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder).start()
         try:
             server.ready()

@@ -20,12 +20,12 @@ from iotistica.cli.database import opened
 from iotistica.domain.delivery.envelopes import parse
 from iotistica.domain.ids import AgentId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.ingest.catalogue import Catalogue
+from iotistica.ingest.series_cache import Catalogue
 from iotistica.storage import schema
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
-from iotistica.storage.telemetry import partitions, readings, sizes
+from iotistica.storage.telemetry import disk_usage, partitions, readings
 from iotistica.storage.telemetry.readings import Count
 from tests.serving import served
 
@@ -72,7 +72,7 @@ async def fill(url: str, days: int) -> tuple[int, int]:
                 await Catalogue().write(tx, {agent: batch}, {agent: tenant})
                 rows += (await readings.store(tx, {agent: batch}, {agent: Count(tenant, len(batch))})).stored
         async with database.transaction() as tx:
-            return rows, sum(day.bytes for day in (await sizes.sizes(tx)).days)
+            return rows, sum(day.bytes for day in (await disk_usage.sizes(tx)).days)
 
 
 def compress(url: str) -> int:

@@ -25,12 +25,12 @@ import httpx
 import uvloop
 
 from bench import generate, load
-from iotistica.domain.agents.accounts import mqtt_password
+from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.delivery.envelopes import parse
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.embedded import home
-from iotistica.ingest.catalogue import Catalogue
+from iotistica.embedded import data_folder
+from iotistica.ingest.series_cache import Catalogue
 from iotistica.simulate import fleet
 from iotistica.storage.delivery import ledger
 from iotistica.storage.delivery.ledger import EntryCount
@@ -38,7 +38,7 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import readings
 from iotistica.storage.telemetry.readings import COPY, STORE, Count
 from iotistica.supervise import sleep
-from tests.serving import Served, data_folder
+from tests.serving import Served, new_data_folder
 
 LONGEST = 120.0  # seconds a round may take
 ROWS = 8000  # in a transaction of the baselines: what a worker makes of 800 messages
@@ -136,7 +136,7 @@ async def bare_copy(database: Database, members: Sequence[fleet.Member], message
 async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
     """All rounds, and what they came to."""
     runtime, metrics = server.runtime(), f"http://127.0.0.1:{server.http_port}/metrics"
-    key = home.server_key(server.folder)
+    key = data_folder.server_key(server.folder)
     database = Database(
         runtime.database_url,
         size=2,
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--end-to-end-only", action="store_true", help="leave the baselines out")
     options = parser.parse_args()
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder).start()
         try:
             server.ready()

@@ -29,11 +29,11 @@ import psycopg
 import uvloop
 from litestar import Litestar, get
 
-from iotistica import listening
+from iotistica import listening_socket
 from iotistica.api.http import server as serving
 from iotistica.domain.access import credentials
-from iotistica.embedded import home
-from tests.serving import Served, data_folder, free_port
+from iotistica.embedded import data_folder
+from tests.serving import Served, free_port, new_data_folder
 
 CONNECTIONS = 32
 ENDPOINTS = [
@@ -57,7 +57,7 @@ def enlist(server: Served, owner: httpx.Client, number: int) -> Agents:
     agents = Agents(
         [str(uuid4()) for _ in range(number)], [f"v2_{uuid4().hex[:8]}_{uuid4().hex * 2}" for _ in range(number)]
     )
-    key = home.server_key(server.folder)
+    key = data_folder.server_key(server.folder)
     with psycopg.connect(server.runtime().database_url) as database:
         (tenant,) = database.execute("SELECT tenant_id FROM fleets").fetchone() or ("",)
         with database.cursor() as cursor:
@@ -183,7 +183,7 @@ async def constant() -> dict[str, str]:
 def serve_constant(port: int) -> None:
     """Serve the constant until killed."""
     app = Litestar([constant], openapi_config=None, logging_config=None)
-    listener = listening.opened("127.0.0.1", port, "port", {})
+    listener = listening_socket.opened("127.0.0.1", port, "port", {})
     uvloop.run(serving.serve(app, asyncio.Event(), listener=listener))
 
 
@@ -232,7 +232,7 @@ def main() -> None:
     other = free_port()
     process = multiprocessing.get_context("spawn").Process(target=serve_constant, args=(other,), daemon=True)
     process.start()
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder).start()
         try:
             server.ready()

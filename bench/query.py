@@ -27,13 +27,13 @@ import psycopg
 import uvloop
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.intervals import interval, zone
 from iotistica.domain.telemetry import aggregates as rules
-from iotistica.domain.telemetry.queries import plan
-from iotistica.domain.telemetry.rollups import LONG_AGO
+from iotistica.domain.telemetry.query_plans import plan
+from iotistica.domain.telemetry.rollup_sources import LONG_AGO
+from iotistica.domain.time_ranges import interval, zone
 from iotistica.storage.postgres import Database
-from iotistica.storage.telemetry import aggregates, catalog, kept, latest, timeseries
-from tests.serving import Served, data_folder
+from iotistica.storage.telemetry import aggregates, catalog, coverage, latest, timeseries
+from tests.serving import Served, new_data_folder
 
 ZONE = "Europe/Zurich"
 TENANT = "bench"
@@ -136,7 +136,7 @@ def questions(year: Year) -> list[Question]:
 
     async def raw(database: Database) -> object:
         async with database.transaction(year.tenant) as tx:
-            await kept.of_agent(tx, year.tenant, agent, end - timedelta(hours=1), end)
+            await coverage.of_agent(tx, year.tenant, agent, end - timedelta(hours=1), end)
             return await timeseries.raw(
                 tx, year.tenant, agent, metric, start=end - timedelta(hours=1), end=end, limit=10_001
             )
@@ -144,7 +144,7 @@ def questions(year: Year) -> list[Question]:
     def bucketed(width: str, start: datetime, tz: str | None) -> Callable[[Database], Awaitable[object]]:
         async def ask(database: Database) -> object:
             async with database.transaction(year.tenant) as tx:
-                store = await kept.of_agent(tx, year.tenant, agent, start, end)
+                store = await coverage.of_agent(tx, year.tenant, agent, start, end)
                 assert store is not None
                 wanted = [rules.named("avg")]
                 how = plan(interval(width), start, end, wanted, store, zone=zone(tz))
@@ -158,7 +158,7 @@ def questions(year: Year) -> list[Question]:
     async def newest(database: Database) -> object:
         now = datetime.now(UTC)
         async with database.transaction(year.tenant) as tx:
-            store = await kept.of_agent(tx, year.tenant, agent, LONG_AGO, now)
+            store = await coverage.of_agent(tx, year.tenant, agent, LONG_AGO, now)
             assert store is not None
             since = now - timedelta(days=9999)
             names = await latest.names(tx, year.tenant, agent, only=None, after=None, limit=1001)
@@ -279,7 +279,7 @@ def _summary(times: dict[str, list[float]]) -> dict[str, float]:
 @contextlib.contextmanager
 def _folder(keep: str | None) -> Iterator[Path]:
     if keep is None:
-        with data_folder() as folder:
+        with new_data_folder() as folder:
             yield folder
         return
     path = Path(keep)

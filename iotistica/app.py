@@ -10,42 +10,42 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from iotistica import instruments, listening, supervise
+from iotistica import instruments, listening_socket, supervise
 from iotistica.api import app as http
 from iotistica.api.http import server
-from iotistica.api.http.crowd import Crowd
-from iotistica.api.http.given import Site
-from iotistica.api.http.shortcut import Shortcut
-from iotistica.background import rounds
+from iotistica.api.http.concurrency_limit import Crowd
+from iotistica.api.http.dependencies import Site
+from iotistica.api.http.poll_fast_path import Shortcut
+from iotistica.background import schedule
 from iotistica.background.retention import Ages
-from iotistica.domain.access.secrets import Box
-from iotistica.domain.agents.accounts import WATCH_USER, service_password
+from iotistica.domain.access.document_secrets import Box
+from iotistica.domain.agents.broker_passwords import WATCH_USER, service_password
+from iotistica.domain.delivery.fault_attribution import Verdicts
 from iotistica.domain.delivery.topics import Stream
-from iotistica.domain.delivery.verdicts import Verdicts
 from iotistica.embedded import mosquitto
-from iotistica.embedded.accounts import Accounts
+from iotistica.embedded.account_files import Accounts
 from iotistica.embedded.servers import Servers
 from iotistica.errors import CannotStart, Unavailable
-from iotistica.ingest.catalogue import Catalogue
-from iotistica.ingest.control import Control
-from iotistica.ingest.crew import Crew
 from iotistica.ingest.decoding import Decoder
-from iotistica.ingest.dictionaries import Dictionaries
+from iotistica.ingest.dictionary_cache import Dictionaries
+from iotistica.ingest.ordered_consumer import Control
+from iotistica.ingest.series_cache import Catalogue
 from iotistica.ingest.worker import Worker
-from iotistica.mqtt import healing, probe, watch
+from iotistica.ingest.worker_pool import Crew
+from iotistica.mqtt import access_probe, broker_watch, healing
 from iotistica.mqtt.intake import Intake
-from iotistica.parts import INGEST_SECONDS, Parts, parts_of
+from iotistica.process_health import Vitals
+from iotistica.resources import INGEST_SECONDS, Parts, parts_of
 from iotistica.settings import Settings
 from iotistica.simulate import demo
-from iotistica.storage.access.limits import Limits
-from iotistica.storage.agents.polls import Counts, Polls
-from iotistica.storage.agents.roster import Roster
-from iotistica.storage.breaker import Breaker
-from iotistica.storage.delivery.hub import Hub
+from iotistica.storage.access.rate_limits import Limits
+from iotistica.storage.agents.agent_cache import Roster
+from iotistica.storage.agents.poll_answers import Counts, Polls
+from iotistica.storage.circuit_breaker import Breaker
+from iotistica.storage.delivery.live_hub import Hub
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, sleep
-from iotistica.vitals import Vitals
 
 COUNTS_EVERY: Final = 10.0  # seconds between writes of who asked for its target
 GROUPS: Final = ("http", "mqtt", "ingest", "background")
@@ -70,8 +70,8 @@ def groups_of(roles: Sequence[str]) -> list[str]:
 def door(settings: Settings, groups: Sequence[str], environ: Mapping[str, str]) -> socket.socket:
     """The one port that a process of these groups listens on; raises `CannotStart`."""
     if "http" in groups:
-        return listening.opened(settings.listen, settings.http_port, "IOTISTICA_HTTP_PORT", environ)
-    return listening.opened(settings.listen, settings.ops_port, "IOTISTICA_OPS_PORT", environ)
+        return listening_socket.opened(settings.listen, settings.http_port, "IOTISTICA_HTTP_PORT", environ)
+    return listening_socket.opened(settings.listen, settings.ops_port, "IOTISTICA_OPS_PORT", environ)
 
 
 async def serve(
@@ -182,8 +182,8 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
     watcher = WATCH_USER, service_password(parts.key, WATCH_USER)
 
     async def watched(stop: asyncio.Event) -> None:
-        seen = watch.Watch(alarms, limit=parts.settings.broker_queue_mb << 20)
-        await watch.run(probe.as_account(parts.mqtt_url, watcher), seen, parts.tally, stop)
+        seen = broker_watch.Watch(alarms, limit=parts.settings.broker_queue_mb << 20)
+        await broker_watch.run(access_probe.as_account(parts.mqtt_url, watcher), seen, parts.tally, stop)
 
     intake = Intake(
         parts.redis, inbox, url=parts.mqtt_url, alarms=alarms, breaker=breaker, opened=opened, watch=watched
@@ -191,7 +191,7 @@ def _mqtt(parts: Parts, _: list[str]) -> dict[str, Group]:
 
     async def run(stop: asyncio.Event) -> None:
         accounts = [(name, service_password(parts.key, name)) for name in mosquitto.PROBE_USERS]
-        await probe.prove_confined(parts.mqtt_url, accounts, ours=broker is not None)
+        await access_probe.prove_confined(parts.mqtt_url, accounts, ours=broker is not None)
         await intake.run(stop)
 
     async def heal(stop: asyncio.Event) -> None:
@@ -241,7 +241,7 @@ def _background(parts: Parts, _: list[str]) -> dict[str, Group]:
     settings = parts.settings
 
     async def run(stop: asyncio.Event) -> None:
-        await rounds.run(
+        await schedule.run(
             stop,
             redis=parts.redis,
             database=parts.worker,

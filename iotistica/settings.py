@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from iotistica.domain.agents.connections import Broker, broker
-from iotistica.domain.delivery.scaling import PROFILES, Profile, ProfileName
+from iotistica.domain.agents.broker_connection import Broker, broker
+from iotistica.domain.delivery.worker_scaling import PROFILES, Profile, ProfileName
 from iotistica.errors import CannotStart
 
 PREFIX = "IOTISTICA_"

@@ -10,9 +10,9 @@ import hypothesis
 import pytest
 
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.embedded import home
+from iotistica.embedded import data_folder
 from iotistica.embedded import servers as embedded
-from iotistica.embedded.accounts import Accounts
+from iotistica.embedded.account_files import Accounts
 from iotistica.settings import Settings
 from iotistica.storage import redis as redis_
 from iotistica.storage import schema
@@ -22,7 +22,7 @@ from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.telemetry import readings
-from tests.serving import Served, data_folder, free_port, served
+from tests.serving import Served, free_port, new_data_folder, served
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci")
@@ -77,9 +77,9 @@ class Stack:
 @contextlib.contextmanager
 def new_stack() -> Iterator[Stack]:
     """Servers on a new data folder, with the schema in place."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         settings = Settings(data_dir=str(folder), mqtt_port=free_port(), http_port=free_port())
-        key = home.server_key(folder)
+        key = data_folder.server_key(folder)
         with embedded.running(settings, key) as servers:
             schema.migrate(servers.database_url)
             yield Stack(settings, key, servers)

@@ -8,14 +8,14 @@ from typing import Any
 from uuid import UUID
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.intervals import interval
 from iotistica.domain.telemetry import aggregates as rules
-from iotistica.domain.telemetry.grids import grid
-from iotistica.domain.telemetry.queries import plan
+from iotistica.domain.telemetry.query_plans import plan
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.ingest.catalogue import Catalogue
+from iotistica.domain.telemetry.time_grids import grid
+from iotistica.domain.time_ranges import interval
+from iotistica.ingest.series_cache import Catalogue
 from iotistica.storage.postgres import Database, Tx
-from iotistica.storage.telemetry import aggregates, kept, partitions, readings, rollups
+from iotistica.storage.telemetry import aggregates, coverage, partitions, readings, rollups
 from iotistica.storage.telemetry.readings import Count
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,7 +92,7 @@ async def check_query(
 ) -> None:
     """The buckets of a range, whatever sources they come from, are those of its readings."""
     asked = [rules.named(name) for name in ASKED]
-    store_ = await kept.of_agent(tx, tenant, agent, since, until)
+    store_ = await coverage.of_agent(tx, tenant, agent, since, until)
     assert store_ is not None
     how = plan(interval(width), since, until, asked, store_)
     found = await aggregates.buckets(tx, tenant, [(agent, metric)], how.grid, how.segments, asked, limit=20_000)

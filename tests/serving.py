@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from iotistica.embedded.child import free_port
-from iotistica.embedded.home import Runtime
+from iotistica.embedded.child_process import free_port
+from iotistica.embedded.data_folder import Runtime
 
 __all__ = ["free_port"]
 
@@ -24,7 +24,7 @@ ADMIN = ("owner@example.com", "a-password-for-tests")
 
 
 @contextlib.contextmanager
-def data_folder() -> Iterator[Path]:
+def new_data_folder() -> Iterator[Path]:
     """A folder that the servers' own user can reach, unlike pytest's."""
     path = Path(tempfile.mkdtemp(prefix="iotistica-test-"))
     path.chmod(0o755)
@@ -152,7 +152,7 @@ class Served:
 @contextlib.contextmanager
 def served(*arguments: str, **environment: str) -> Iterator[Served]:
     """A running instance on a new data folder."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder, **environment).start(*arguments)
         try:
             yield server.ready()

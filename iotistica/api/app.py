@@ -14,44 +14,44 @@ from litestar.response import File
 from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
-from iotistica.api.access import api_keys, auth, invitations, passwords, users
+from iotistica.api.access import api_keys, invitations, login, passwords, users
 from iotistica.api.agents import (
     agents,
-    broker,
-    devices,
+    broker_auth,
     fleets,
     identities,
+    key_exchange,
     logs,
     mqtt_users,
     provisioning,
     provisioning_keys,
-    states,
+    reported_state,
     tags,
 )
-from iotistica.api.agents.polls import poll
+from iotistica.api.agents.poll import poll
 from iotistica.api.control import agent_jobs, apps, endpoints, job_templates, jobs, targets
-from iotistica.api.delivery import ingestion, live, sockets
+from iotistica.api.delivery import ingestion, live, web_socket
 from iotistica.api.history import audit
-from iotistica.api.http import errors, ops
-from iotistica.api.http.given import Signer, Site
+from iotistica.api.http import errors, health
+from iotistica.api.http.access_tokens import Tokens
+from iotistica.api.http.authentication import Doorman
+from iotistica.api.http.broker_sync import Rendering
+from iotistica.api.http.dependencies import Signer, Site
 from iotistica.api.http.guard import Guard
-from iotistica.api.http.inflation import Inflation
-from iotistica.api.http.principals import Doorman
-from iotistica.api.http.rendering import Rendering
-from iotistica.api.http.tokens import Tokens
+from iotistica.api.http.request_inflation import Inflation
 from iotistica.api.telemetry import catalog, erasures, readings
 from iotistica.domain.access.permissions import PUBLIC
-from iotistica.domain.agents.accounts import derive
+from iotistica.domain.agents.broker_passwords import derive
 from iotistica.errors import NotFound
-from iotistica.storage.access.limits import Limits
-from iotistica.storage.agents.polls import Counts, Polls
-from iotistica.storage.agents.roster import Roster
-from iotistica.storage.delivery.hub import Hub
+from iotistica.process_health import Vitals
+from iotistica.storage.access.rate_limits import Limits
+from iotistica.storage.agents.agent_cache import Roster
+from iotistica.storage.agents.poll_answers import Counts, Polls
 from iotistica.storage.delivery.inbox import Inbox
-from iotistica.storage.history.tally import Tally
+from iotistica.storage.delivery.live_hub import Hub
+from iotistica.storage.history.timeline_counts import Tally
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.vitals import Vitals
 
 BODY_CAP: Final = 2 << 20  # bytes of a request body, inflated; some routes take less or more
 ASSETS: Final = "/schema/assets"
@@ -119,11 +119,11 @@ def create(
     api = Router(
         "/api/v1",
         route_handlers=[
-            *(auth.router, passwords.router, invitations.router, users.router, api_keys.router),
+            *(login.router, passwords.router, invitations.router, users.router, api_keys.router),
             *(
                 provisioning.router,
-                devices.router,
-                states.report,
+                key_exchange.router,
+                reported_state.report,
                 logs.agent_facing,
                 logs.router,
                 poll,
@@ -167,11 +167,11 @@ def create(
     return Litestar(
         route_handlers=[
             service,
-            *ops.handlers,
+            *health.handlers,
             api,
             asset,
-            broker.router,
-            sockets.sockets,
+            broker_auth.router,
+            web_socket.sockets,
             *([jwks] if tokens.jwks else []),
         ],
         guards=[guard],
@@ -209,7 +209,7 @@ def create(
 def create_ops(*, lookups: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Litestar:
     """Health, readiness and metrics alone."""
     return Litestar(
-        route_handlers=[*ops.handlers],
+        route_handlers=[*health.handlers],
         dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, vitals=vitals),
         exception_handlers={Exception: errors.answer},
         openapi_config=None,

@@ -16,7 +16,7 @@ from iotistica.storage import lease
 from iotistica.storage.agents import presence
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.agents.presence import Change
-from iotistica.storage.delivery import live, stream_states
+from iotistica.storage.delivery import live, stream_stats
 from iotistica.storage.delivery.live import News
 from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.history import timeline
@@ -47,11 +47,11 @@ async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
     """The tenants whose messages wait: their agents have sent what is not stored yet. Raises `Unavailable`."""
     tenants = sorted(await directory.tenants())
     before = time.time() - LAG
-    waiting = [kind for kind in KINDS if (await stream_states.lag(redis, tenants, kind))[0] < before]
+    waiting = [kind for kind in KINDS if (await stream_stats.lag(redis, tenants, kind))[0] < before]
     return [
         tenant
         for tenant in (tenants if waiting else ())
-        if any([(await stream_states.lag(redis, [tenant], kind))[0] < before for kind in waiting])
+        if any([(await stream_stats.lag(redis, [tenant], kind))[0] < before for kind in waiting])
     ]
 
 

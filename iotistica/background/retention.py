@@ -6,12 +6,12 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.domain.agents import logs
-from iotistica.domain.telemetry import budget
+from iotistica.domain.agents import log_lines
+from iotistica.domain.telemetry import disk_budget
 from iotistica.storage.postgres import Database
-from iotistica.storage.telemetry import kept, partitions, rollups, sizes
+from iotistica.storage.telemetry import coverage, disk_usage, partitions, rollups
+from iotistica.storage.telemetry.disk_usage import Sizes
 from iotistica.storage.telemetry.partitions import Table
-from iotistica.storage.telemetry.sizes import Sizes
 
 LOGS: Final[Table] = "agent_logs"
 TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")
@@ -37,7 +37,7 @@ async def keep(database: Database, ages: Ages, now: datetime) -> None:
         await partitions.make(database, missing, table)
     for table, age in zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True):
         await _drop(database, table, today - timedelta(days=age))
-    await partitions.drop_before(database, today - logs.KEPT, LOGS)
+    await partitions.drop_before(database, today - log_lines.KEPT, LOGS)
 
 
 async def keep_within(database: Database, most: int, now: datetime, *, forced: bool = False) -> Sizes:
@@ -47,7 +47,7 @@ async def keep_within(database: Database, most: int, now: datetime, *, forced: b
     that these do not hold yet, unless `forced`: where the disk is nearly full they wait for room themselves.
     """
     found = await _sizes(database)
-    if most and (beyond := budget.beyond(found.days, found.rollups, most, now.date())):
+    if most and (beyond := disk_budget.beyond(found.days, found.rollups, most, now.date())):
         before = beyond if forced else min(beyond, await _held(database))
         await _drop(database, "readings", before)
         await _drop(database, "readings_1m", before)
@@ -66,13 +66,13 @@ async def _held(database: Database) -> date:
 
 async def _sizes(database: Database) -> Sizes:
     async with database.transaction() as tx:
-        return await sizes.sizes(tx)
+        return await disk_usage.sizes(tx)
 
 
 async def _drop(database: Database, table: Table, before: date) -> None:
     """Say first that it is gone, so that no query counts on it, then drop it."""
     since = partitions.first_day(table, before)
     async with database.transaction() as tx:
-        await kept.drop(tx, table, datetime(since.year, since.month, since.day, tzinfo=UTC))
+        await coverage.drop(tx, table, datetime(since.year, since.month, since.day, tzinfo=UTC))
     if dropped := await partitions.drop_before(database, since, table):
         logger.bind(table=table, partitions=len(dropped), before=str(since)).info("dropped what is past its age")

@@ -9,8 +9,8 @@ from typing import Final
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.domain.telemetry.rollups import floor
-from iotistica.room import Room
+from iotistica.disk_space import Room
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions, rollups
 from iotistica.storage.telemetry.rollups import DAY, MINUTE, Progress

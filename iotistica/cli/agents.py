@@ -7,18 +7,18 @@ from uuid import UUID, uuid4
 
 import click
 
+from iotistica.cli.arguments import TENANT, Text, listing, operator
 from iotistica.cli.database import in_database, key_of, tenant_named
-from iotistica.cli.inputs import TENANT, Text, listing, operator
 from iotistica.domain.access import credentials
-from iotistica.domain.agents import connections
-from iotistica.domain.agents.accounts import mqtt_password
+from iotistica.domain.agents import broker_connection
+from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
+from iotistica.storage.agents import agent_search, broker_accounts, identities
 from iotistica.storage.agents import agents as agents_
-from iotistica.storage.agents import broker_accounts, identities, search
 from iotistica.storage.agents import fleets as fleets_
-from iotistica.storage.agents.search import Search
+from iotistica.storage.agents.agent_search import Search
 from iotistica.storage.postgres import Tx
 
 EXAMPLE = '{"readings": [{"deviceName": "plc-1", "metric": "temperature", "value": 21.5, "unit": "degC"}]}'
@@ -77,7 +77,7 @@ def list_(settings: Settings, tenant: str) -> None:
     """List a tenant's agents, and when each was last seen."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await search.page(tx, await tenant_named(tx, tenant), Search(), limit=100_000)
+        found = await agent_search.page(tx, await tenant_named(tx, tenant), Search(), limit=100_000)
         seen = [a.last_seen.isoformat(" ", "seconds") if a.last_seen else "never seen" for a in found]
         return [
             f"{a.agent_uuid}  {a.state:10}  {when:25}  {a.name}"
@@ -214,7 +214,9 @@ async def _owner(tx: Tx, uuid: UUID) -> tuple[TenantId, AgentId]:
 
 
 def _connection(settings: Settings, key: bytes, tenant: TenantId, agent: AgentId, generation: int) -> str:
-    found = connections.mqtt(settings.agents_broker(), tenant, agent, mqtt_password(key, tenant, agent, generation))
+    found = broker_connection.mqtt(
+        settings.agents_broker(), tenant, agent, mqtt_password(key, tenant, agent, generation)
+    )
     broker, topic = found.broker_config, found.topics.publish[0].removesuffix("/#")
     return (
         f"uuid      {agent}\nhost      {broker.host}:{broker.port}\n"

@@ -3,8 +3,8 @@
 import click
 import msgspec
 
+from iotistica.cli.arguments import TENANT, listing
 from iotistica.cli.database import in_database, tenant_named
-from iotistica.cli.inputs import TENANT, listing
 from iotistica.settings import Settings
 from iotistica.storage.history import audit as audit_
 from iotistica.storage.history.audit import Event

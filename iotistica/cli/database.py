@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from iotistica.domain.ids import TenantId
-from iotistica.embedded import home, servers
+from iotistica.embedded import data_folder, servers
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import schema
@@ -21,10 +21,10 @@ T = TypeVar("T")
 def key_of(settings: Settings, *, make: bool = False) -> bytes:
     """The key of `IOTISTICA_SECRET_KEY`, or of the data folder, where it is made only if it may be."""
     if settings.secret_key:
-        return home.parse_key(settings.secret_key, "IOTISTICA_SECRET_KEY")
+        return data_folder.parse_key(settings.secret_key, "IOTISTICA_SECRET_KEY")
     if not make:
         _expect(settings)
-    return home.server_key(settings.data_path)
+    return data_folder.server_key(settings.data_path)
 
 
 async def tenant_named(tx: Tx, name: str) -> TenantId:
@@ -65,7 +65,7 @@ def database_url(settings: Settings, *, make: bool = False) -> Iterator[str]:
     """The configured database, that of the running instance, or one started for this command alone."""
     if settings.database_url:
         yield settings.database_url
-    elif found := home.runtime(settings.data_path):
+    elif found := data_folder.runtime(settings.data_path):
         yield found.database_url
     else:
         with servers.running(settings, key_of(settings, make=make), ("postgres", "redis")) as embedded:
@@ -77,7 +77,7 @@ def redis_url(settings: Settings) -> Iterator[str]:
     """The configured Redis, that of the running instance, or one started for this command alone."""
     if settings.redis_url:
         yield settings.redis_url
-    elif found := home.runtime(settings.data_path):
+    elif found := data_folder.runtime(settings.data_path):
         yield found.redis_url
     else:
         with servers.running(settings, key_of(settings), ("redis",)) as embedded:
@@ -87,7 +87,7 @@ def redis_url(settings: Settings) -> Iterator[str]:
 @contextlib.contextmanager
 def reach(settings: Settings) -> Iterator[tuple[str, str]]:
     """The URLs of the database and of Redis: configured, of the running instance, or started for this command."""
-    found = home.runtime(settings.data_path)
+    found = data_folder.runtime(settings.data_path)
     if found is not None or (settings.database_url and settings.redis_url):
         database = settings.database_url or (found.database_url if found else "")
         yield database, settings.redis_url or (found.redis_url if found else "")

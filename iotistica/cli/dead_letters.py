@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import click
 
+from iotistica.cli.arguments import TENANT, listing, operator
 from iotistica.cli.database import opened, reach, run, tenant_named
-from iotistica.cli.inputs import TENANT, listing, operator
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings

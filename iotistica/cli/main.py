@@ -13,19 +13,28 @@ from typing import Any, Final
 
 import click
 
-from iotistica import __version__, listening, log
+from iotistica import __version__, listening_socket, log
 from iotistica import settings as settings_
-from iotistica.cli import agents, audit, dead_letters, disk, history, keys, tenants, users
+from iotistica.cli import (
+    agents,
+    audit,
+    dead_letters,
+    disk_usage,
+    import_readings,
+    provisioning_keys,
+    tenants,
+    users,
+)
 from iotistica.cli.database import database_url, key_of, opened, run
-from iotistica.embedded import home, servers
+from iotistica.embedded import data_folder, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
 from iotistica.settings import Settings
 from iotistica.storage import schema
 from iotistica.storage.access import tenants as tenants_
 from iotistica.storage.access import users as users_
 from iotistica.storage.history.audit import PLATFORM
-from iotistica.storage.telemetry import hypertables
-from iotistica.storage.telemetry.continuous import Ages
+from iotistica.storage.telemetry import timescale as timescale_
+from iotistica.storage.telemetry.continuous_aggregates import Ages
 
 FILES: Final = 65_536
 RESTART_SECONDS: Final = 60.0  # until the servers of a process that starts anew run
@@ -43,8 +52,8 @@ def cli(context: click.Context) -> None:
 
 
 for command in (
-    *(tenants.tenants, users.users, agents.agents, agents.fleets, keys.keys),
-    *(dead_letters.dead_letters, audit.audit, history.import_, disk.disk),
+    *(tenants.tenants, users.users, agents.agents, agents.fleets, provisioning_keys.keys),
+    *(dead_letters.dead_letters, audit.audit, import_readings.import_, disk_usage.disk),
 ):
     cli.add_command(command)
 
@@ -55,9 +64,9 @@ for command in (
 @click.pass_obj
 def serve(settings: Settings, roles: str, demo: bool) -> None:
     """Start everything that no URL names, and serve until a signal."""
-    from iotistica import app, parts  # the other commands need not wait for Litestar
+    from iotistica import app, resources  # the other commands need not wait for Litestar
 
-    listening.wait_for_start()
+    listening_socket.wait_for_start()
     _raise_files()
     groups = app.groups_of([role.strip() for role in roles.split(",") if role.strip()])
     key = key_of(settings, make=True)
@@ -65,14 +74,14 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         listener = app.door(settings, groups, os.environ)
         url = embedded.database_url if embedded else settings.database_url
         schema.migrate(url)
-        hypertables.keep(url, ages_of(settings))
+        timescale_.keep(url, ages_of(settings))
         if not settings.database_url:
-            parts.let_roles_in(url, key)
+            resources.let_roles_in(url, key)
         run(_first_start(url, settings))
         anew = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
-        ended = listening.heed() if anew else []
+        ended = listening_socket.heed() if anew else []
     if anew and not ended:
-        listening.start_anew(listener, os.environ)
+        listening_socket.start_anew(listener, os.environ)
 
 
 @cli.command()
@@ -81,7 +90,7 @@ def broker(settings: Settings) -> None:
     """Run Mosquitto alone and give it its accounts, in a container of its own beside the database."""
     from iotistica import app
 
-    listening.wait_for_start()
+    listening_socket.wait_for_start()
     if not settings.database_url:
         raise CannotStart("set IOTISTICA_DATABASE_URL: the broker's accounts are in PostgreSQL")
     if not settings.secret_key:
@@ -92,21 +101,21 @@ def broker(settings: Settings) -> None:
             raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
         schema.migrate(settings.database_url)
         anew = run(app.broker(settings, key_of(settings), embedded, listener))
-        ended = listening.heed() if anew else []
+        ended = listening_socket.heed() if anew else []
     if anew and not ended:
-        listening.start_anew(listener, os.environ)
+        listening_socket.start_anew(listener, os.environ)
 
 
 @cli.command()
 @click.pass_obj
 def restart(settings: Settings) -> None:
     """Start the instance on this data folder anew, with what is installed now; its HTTP port stays open."""
-    before = home.runtime(settings.data_path)
+    before = data_folder.runtime(settings.data_path)
     if before is None:
         raise CannotStart("nothing runs on this data folder; send a process with servers of your own a SIGUSR2")
     os.kill(before.pid, signal.SIGUSR2)
     end = time.monotonic() + RESTART_SECONDS
-    while (now := home.runtime(settings.data_path)) is None or now.children == before.children:
+    while (now := data_folder.runtime(settings.data_path)) is None or now.children == before.children:
         if time.monotonic() > end:
             raise CannotStart(f"process {before.pid} does not start anew; its log says why")
         time.sleep(0.1)
@@ -154,7 +163,7 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
 
     plan = fleet.Plan(agents=count, messages=messages, seed=seed, **options)
     url = settings.mqtt_url
-    if not url and (found := home.runtime(settings.data_path)):
+    if not url and (found := data_folder.runtime(settings.data_path)):
         url = found.mqtt_url
     if not url:
         raise CannotStart("nothing runs on this data folder; start `iotistica serve`, or set IOTISTICA_MQTT_URL")
@@ -189,7 +198,7 @@ def timescale(settings: Settings) -> None:
     if not settings.database_url:
         raise CannotStart("set IOTISTICA_DATABASE_URL: a PostgreSQL of our own has no TimescaleDB")
     schema.migrate(settings.database_url)
-    moved = hypertables.move(settings.database_url, ages_of(settings), click.echo)
+    moved = timescale_.move(settings.database_url, ages_of(settings), click.echo)
     click.echo("moved to TimescaleDB" if moved else "this database is one of TimescaleDB already")
 
 

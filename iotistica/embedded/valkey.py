@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from iotistica.embedded import home as homes
-from iotistica.embedded.child import Child, free_port
-from iotistica.embedded.home import Home
+from iotistica.embedded import data_folder as homes
+from iotistica.embedded.child_process import Child, free_port
+from iotistica.embedded.data_folder import Home
 from iotistica.errors import CannotStart
 
 USER: Final = "iotistica"

@@ -6,10 +6,10 @@ from datetime import date
 from uuid import UUID
 
 from iotistica.domain.delivery.envelopes import Found
-from iotistica.domain.delivery.sequences import Mark, mark_of
+from iotistica.domain.delivery.message_gaps import Mark, mark_of
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.storage.delivery.completion import Aside, Parked
+from iotistica.storage.delivery.acknowledgement import Aside, Parked
 from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.delivery.ledger import Committed, EntryCount
 from iotistica.storage.delivery.streams import EntryKey

@@ -9,15 +9,15 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.domain.delivery import envelopes, topics
-from iotistica.domain.delivery.dictionaries import NeedsDictionary
+from iotistica.domain.delivery.key_compaction import NeedsDictionary
 from iotistica.domain.delivery.topics import Route
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import clean_label
 from iotistica.errors import InvalidMessage
 from iotistica.ingest.batch import Batch, MessageKey, Progress
-from iotistica.ingest.dictionaries import Dictionaries
+from iotistica.ingest.dictionary_cache import Dictionaries
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery.completion import Parked
+from iotistica.storage.delivery.acknowledgement import Parked
 from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.delivery.ledger import EntryCount
 from iotistica.storage.delivery.streams import Entry, EntryKey

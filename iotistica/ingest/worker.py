@@ -11,20 +11,20 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.domain.delivery.verdicts import Verdicts
+from iotistica.disk_space import Room
+from iotistica.domain.delivery.fault_attribution import Verdicts
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
-from iotistica.ingest import sharing, storing
+from iotistica.ingest import batch_transaction, live_updates
 from iotistica.ingest.batch import Batch, MessageKey, Progress
-from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import ALL, Decoder
+from iotistica.ingest.series_cache import Catalogue
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
-from iotistica.room import Room
-from iotistica.storage.access.limits import Limit, Limits
+from iotistica.storage.access.rate_limits import Limit, Limits
 from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery import completion, ledger, streams
+from iotistica.storage.delivery import acknowledgement, ledger, streams
 from iotistica.storage.delivery.live import Watched
 from iotistica.storage.delivery.streams import Entry, EntryKey
 from iotistica.storage.postgres import Database
@@ -166,8 +166,10 @@ class Worker:
             done = [e for e in entries if e.key in progress and progress[e.key].seen == len(e.messages)]
             entries = entries[len(done) :]
             if done:
-                await completion.finish(self._redis, done, {entry.key: progress[entry.key].aside for entry in done})
-            await sharing.share(self._redis, self._watched, batch)
+                await acknowledgement.finish(
+                    self._redis, done, {entry.key: progress[entry.key].aside for entry in done}
+                )
+            await live_updates.share(self._redis, self._watched, batch)
             self._report(batch, stored, time.monotonic() - began)
 
     def _judge(self, batch: Batch) -> None:
@@ -193,7 +195,7 @@ class Worker:
         tenants = await self._directory.tenants()
         taken = await self._keep_to_rates(batch, tenants)
         try:
-            return await storing.store(self._database, self._catalogue, batch, tenants)
+            return await batch_transaction.store(self._database, self._catalogue, batch, tenants)
         except BaseException:
             for limit, tenant, minute, readings in taken:
                 await self._limits.take(limit, tenant, minute, -readings)

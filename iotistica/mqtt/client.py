@@ -20,7 +20,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 
 from iotistica.errors import CannotStart, Refused, Superseded, Unavailable
 from iotistica.mqtt.protocol import Protocol, Raw, publish_packet
-from iotistica.storage.breaker import Breaker
+from iotistica.storage.circuit_breaker import Breaker
 
 KEEPALIVE: Final = 30  # seconds
 CONNECT_SECONDS: Final = 10.0

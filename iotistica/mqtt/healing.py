@@ -9,11 +9,11 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.agents.accounts import mqtt_password
+from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import agent_user
 from iotistica.errors import CannotStart, Refused, Unavailable
+from iotistica.mqtt.access_probe import as_account
 from iotistica.mqtt.client import connect
-from iotistica.mqtt.probe import as_account
 from iotistica.storage.agents import presence
 from iotistica.storage.agents.presence import Silent
 from iotistica.storage.history import timeline

@@ -12,9 +12,9 @@ from iotistica.domain.delivery import topics
 from iotistica.errors import Unavailable
 from iotistica.instruments import PAUSES
 from iotistica.mqtt.client import Batch, Client, connect
-from iotistica.mqtt.publish import emptying
+from iotistica.mqtt.publisher import emptying
 from iotistica.storage import lease
-from iotistica.storage.breaker import Breaker
+from iotistica.storage.circuit_breaker import Breaker
 from iotistica.storage.delivery.inbox import Inbox, LeftError
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, beside

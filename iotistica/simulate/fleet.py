@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
-from iotistica.domain.agents.accounts import mqtt_password
+from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId, agent_topic, agent_user
 from iotistica.errors import CannotStart, Conflict, Unavailable
 from iotistica.mqtt.client import Client, connect

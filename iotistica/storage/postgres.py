@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Conflict, Invalid, TooSlow, Unavailable
-from iotistica.storage.breaker import Breaker
+from iotistica.storage.circuit_breaker import Breaker
 
 Tx = psycopg.AsyncConnection[TupleRow]
 Row = TypeVar("Row")

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Full, Unavailable
-from iotistica.storage.breaker import Breaker
+from iotistica.storage.circuit_breaker import Breaker
 
 
 class Redis(driver.Redis):

@@ -5,7 +5,7 @@ from pathlib import Path
 import psycopg
 
 from iotistica.errors import CannotStart
-from iotistica.storage.telemetry import hypertables
+from iotistica.storage.telemetry import timescale
 
 
 def migrations_folder() -> Path:
@@ -44,7 +44,7 @@ def migrate(url: str) -> bool:
         raise CannotStart(f"the database is at revision {found[0]}, newer than this program's {wanted}: update it")
     _upgrade(url)
     if found is None:
-        hypertables.begin(url)
+        timescale.begin(url)
     return True
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.chaos import table
 from tests.chaos.plant import Plant, Row, plant
 from tests.conftest import Stack, new_stack
-from tests.serving import data_folder
+from tests.serving import new_data_folder
 
 ROWS: list[Row] = []
 
@@ -24,7 +24,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 async def chaos(stack: Stack) -> AsyncIterator[Plant]:
     """A plant whose platform is not started yet."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         async with plant(stack, folder) as made:
             yield made
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from iotistica.embedded.child import Child
+from iotistica.embedded.child_process import Child
 from iotistica.simulate import fleet
 from iotistica.storage import redis as redis_
-from iotistica.storage.delivery import imbalance, ledger, stream_states
+from iotistica.storage.delivery import ledger, ledger_balance, stream_stats
 from iotistica.storage.postgres import Database
 from tests.chaos.load import READINGS, Load, name_of
 from tests.chaos.proxy import Acknowledgements, Proxy
@@ -144,7 +144,7 @@ class Plant:
             while time.monotonic() - last < within:
                 async with database.transaction() as tx:
                     counted = await ledger.balance(tx, tenant, None)
-                (state,) = await stream_states.states(redis, [tenant], now=time.time())
+                (state,) = await stream_stats.states(redis, [tenant], now=time.time())
                 if counted.found != seen:
                     seen, last = counted.found, time.monotonic()
                 stored = counted.stored
@@ -158,8 +158,8 @@ class Plant:
                     {"tenant": tenant},
                 )
                 rows: dict[str, int] = dict(await cursor.fetchall())
-            off = await imbalance.of_payloads(redis, database, tenant)
-            missing = await imbalance.of_readings(database, tenant)
+            off = await ledger_balance.of_payloads(redis, database, tenant)
+            missing = await ledger_balance.of_readings(database, tenant)
             await redis.aclose()
         assert (off, missing) == (0, 0), f"the ledgers are off: {off} messages, {missing} readings"
         assert all(count >= readings for count in rows.values())

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.plant import APART, WHOLE, Plant, Row, mounted
-from tests.serving import data_folder
+from tests.serving import new_data_folder
 
 SECONDS_TO_RECOVER = 5.0
 
@@ -156,7 +156,7 @@ async def test_every_fault_loses_nothing(
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_full_disk_loses_nothing(chaos: Plant, rows: list[Row], times: int) -> None:
     """Redis is away, the spool's disk takes a megabyte; then the intake waits, and says why."""
-    with data_folder() as parent:
+    with new_data_folder() as parent:
         folder = parent / "spool"
         assert mounted(folder, "1m"), "only an administrator can make the small disk that this needs"
         try:

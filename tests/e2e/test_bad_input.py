@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import redis
 
-from iotistica.domain.agents.accounts import password_line
+from iotistica.domain.agents.broker_passwords import password_line
 from tests.mqtt311 import Client311
 from tests.serving import Served, until
 

@@ -20,12 +20,12 @@ import pytest
 
 from iotistica.app import ROLES
 from iotistica.embedded import mosquitto
-from iotistica.embedded.child import accepts
-from iotistica.embedded.home import Home
+from iotistica.embedded.child_process import accepts
+from iotistica.embedded.data_folder import Home
 from tests.conftest import Stack, new_stack
 from tests.devices import Device, key_for
 from tests.mqtt311 import Client311
-from tests.serving import Served, data_folder, free_port, served, until
+from tests.serving import Served, free_port, new_data_folder, served, until
 
 READING = json.dumps({"metric": "temperature", "value": 21.5}).encode()
 COMBINATIONS = [c for size in range(1, len(ROLES) + 1) for c in itertools.combinations(ROLES, size)]
@@ -75,7 +75,7 @@ def stores_a_reading(server: Served, agent: dict[str, str], client: httpx.Client
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with data_folder() as path:
+    with new_data_folder() as path:
         yield path
 
 
@@ -107,7 +107,7 @@ def test_ctrl_c_ends_everything(folder: Path) -> None:
 
 def test_a_crash_leaves_nothing_that_blocks_the_next_start() -> None:
     """After kill -9 no child survives, the next start succeeds and what was stored is there."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder).start().ready()
         tenant = server.add_tenant("crash")
         agent = server.add_agent("crash")
@@ -126,7 +126,7 @@ def test_a_crash_leaves_nothing_that_blocks_the_next_start() -> None:
 
 def test_an_interrupted_first_start_is_begun_again() -> None:
     """Killed while the database is being made, the next start makes it."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder).start()
         until(
             lambda: (folder / "servers" / "postgres.new" / "PG_VERSION").exists(), what="the database in the making"
@@ -166,7 +166,7 @@ def test_a_killed_server_is_started_again_and_the_flow_goes_on(server: Served, v
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs its servers as another user")
 def test_a_folder_that_the_servers_user_cannot_reach_is_left_to_root() -> None:
     """Their data goes to /var/lib/iotistica, the log says so, and the next start finds it there."""
-    with data_folder() as outer:
+    with new_data_folder() as outer:
         outer.chmod(0o700)
         folder = outer / "data"
         folder.mkdir()
@@ -311,7 +311,7 @@ def test_a_bad_setting_ends_the_process_with_what_to_do(
 
 def test_an_open_broker_is_refused(stack: Stack) -> None:
     """A broker that lets clients in without a password ends the process."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         program, libraries = mosquitto._program(Home(folder, folder, stack.servers.home.owner))
         port = free_port()
         (folder / "open.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.domain import documents
-from iotistica.domain.access import secrets
-from iotistica.domain.access.secrets import MASK, Box
+from iotistica.domain.access import document_secrets
+from iotistica.domain.access.document_secrets import MASK, Box
 from iotistica.domain.documents import differences
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid
@@ -81,8 +81,8 @@ def test_what_is_sealed_is_opened_again_and_shows_nothing(document: Any) -> None
     sealed = BOX.seal(document, TENANT)
     assert BOX.open(sealed, TENANT) == document
     assert BOX.seal(document, TENANT) == sealed
-    assert secrets.mask(secrets.mask(document)) == secrets.mask(document)
-    assert secrets.keep_masked(secrets.mask(document), document) == document
+    assert document_secrets.mask(document_secrets.mask(document)) == document_secrets.mask(document)
+    assert document_secrets.keep_masked(document_secrets.mask(document), document) == document
 
 
 def test_every_kind_of_secret_is_found_and_nothing_else() -> None:
@@ -90,7 +90,7 @@ def test_every_kind_of_secret_is_found_and_nothing_else() -> None:
     sealed = json.dumps(BOX.seal(TARGET, TENANT))
     assert "hunter2" not in sealed
     assert "aaa" not in sealed
-    masked = secrets.mask(BOX.seal(TARGET, TENANT))
+    masked = document_secrets.mask(BOX.seal(TARGET, TENANT))
     (plc, echo, url) = masked["config"]["endpoints"]
     assert plc == {"name": "plc", "connection": {"host": "h", "password": MASK}}
     assert "hunter2" not in str(echo)
@@ -107,13 +107,13 @@ def test_another_tenant_or_key_opens_nothing() -> None:
 
 def test_a_mask_written_back_keeps_the_secret_and_elsewhere_is_an_error() -> None:
     """Who reads a document without its secrets can change it and write it back."""
-    shown = secrets.mask(TARGET)
+    shown = document_secrets.mask(TARGET)
     shown["config"]["endpoints"].reverse()
-    back = secrets.keep_masked(shown, TARGET)
+    back = document_secrets.keep_masked(shown, TARGET)
     assert back["config"]["endpoints"][2] == TARGET["config"]["endpoints"][0]  # type: ignore[index]
     shown["config"]["endpoints"][2]["name"] = "another"
     with pytest.raises(Invalid) as refused:
-        secrets.keep_masked(shown, TARGET)
+        document_secrets.keep_masked(shown, TARGET)
     assert refused.value.path == "config.endpoints[another].connection.password"
 
 
@@ -121,7 +121,7 @@ def test_a_mask_stands_only_for_what_stands_at_its_own_place() -> None:
     """A key with a dot in it is another place, where the secret would be shown."""
     old = {"config": {"environment": {"FOO": "hunter2"}}}
     with pytest.raises(Invalid):
-        secrets.keep_masked({"config": {"environment.FOO": MASK}}, old)
+        document_secrets.keep_masked({"config": {"environment.FOO": MASK}}, old)
 
 
 def test_numbers_are_secrets_too() -> None:
@@ -131,16 +131,16 @@ def test_numbers_are_secrets_too() -> None:
     assert "4711" not in json.dumps(sealed)
     assert "1234567" not in json.dumps(sealed)
     assert BOX.open(sealed, TENANT) == document
-    masked = secrets.mask(sealed)
+    masked = document_secrets.mask(sealed)
     assert masked["environment"] == {"PIN": MASK, "RATE": MASK, "DEBUG": True}
-    assert secrets.keep_masked(masked, document) == document
+    assert document_secrets.keep_masked(masked, document) == document
 
 
 @pytest.mark.parametrize("name", ["authKey", "privKey", "priv_key", "psk", "passcode", "sharedKey", "signing_key"])
 def test_keys_by_their_other_names_are_secrets(name: str) -> None:
     """As SNMP, cloud brokers and others call them."""
-    assert secrets.mask({name: "hunter2"}) == {name: MASK}
-    assert secrets.mask({"keyboard": "de", "monkey": 1, "authorized": "x"}) == {
+    assert document_secrets.mask({name: "hunter2"}) == {name: MASK}
+    assert document_secrets.mask({"keyboard": "de", "monkey": 1, "authorized": "x"}) == {
         "keyboard": "de",
         "monkey": 1,
         "authorized": "x",
@@ -150,15 +150,15 @@ def test_keys_by_their_other_names_are_secrets(name: str) -> None:
 @pytest.mark.parametrize("text", ["://" + ":" * 1_000_000, "://a" * 250_000, "://" + "@" * 1_000_000])
 def test_a_long_text_is_looked_through_once(text: str) -> None:
     """One that makes a pattern try every beginning with every end would take hours here."""
-    assert secrets.mask({"a": text}) == {"a": text}
-    assert secrets.mask({"a": text + " amqp://u:p@h"}) == {"a": MASK}
+    assert document_secrets.mask({"a": text}) == {"a": text}
+    assert document_secrets.mask({"a": text + " amqp://u:p@h"}) == {"a": MASK}
 
 
 def test_a_connection_that_is_too_deep_is_a_secret_as_a_whole() -> None:
     """The text of JSON inside a document is none of the levels that were counted."""
     text = '{"a":' + "[" * 400 + "]" * 400 + "}"
     document = {"connectionString": text}
-    assert secrets.mask(document) == {"connectionString": MASK}
+    assert document_secrets.mask(document) == {"connectionString": MASK}
     assert BOX.open(BOX.seal(document, TENANT), TENANT) == document
 
 
@@ -184,7 +184,7 @@ def test_a_document_of_too_many_values_is_known_before_it_is_looked_at() -> None
 def test_a_connection_that_is_shown_as_a_mask_is_kept_when_that_comes_back() -> None:
     """It was sealed as a whole, and its mask stands for the whole."""
     document = {"config": {"endpoints": [{"name": "plc", "connectionString": '{"host":"h","password":"hunter2"}'}]}}
-    shown = secrets.mask(BOX.seal(document, TENANT))
+    shown = document_secrets.mask(BOX.seal(document, TENANT))
     assert shown["config"]["endpoints"][0]["connectionString"] == MASK
-    assert secrets.keep_masked(shown, document) == document
-    assert secrets.keep_masked(secrets.mask(document), document) == document
+    assert document_secrets.keep_masked(shown, document) == document
+    assert document_secrets.keep_masked(document_secrets.mask(document), document) == document

@@ -13,9 +13,9 @@ from litestar.handlers import HTTPRouteHandler
 import iotistica.storage
 from iotistica import settings
 from iotistica.api import app
-from iotistica.api.http.given import Site
+from iotistica.api.http.dependencies import Site
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
-from iotistica.domain.agents.connections import Broker
+from iotistica.domain.agents.broker_connection import Broker
 from iotistica.storage import redis
 
 ROOT = Path(__file__).parents[2]
@@ -36,16 +36,16 @@ GLOBAL = {
     "erasures.OPEN": "the oldest of every tenant",
     "erasures.ROLLUPS": "by an agent of the erasure's tenant",
     "erasures.PATIENT": "a setting",
-    "exports.MAY_REMOVE": "a setting",
-    "exports.SNAPSHOT": "a setting",
-    "exports.UNBOUNDED": "a setting",
+    "tenant_export.MAY_REMOVE": "a setting",
+    "tenant_export.SNAPSHOT": "a setting",
+    "tenant_export.UNBOUNDED": "a setting",
     "identities.LOCK": "a uuid is one of all tenants",
     "jobs.FORGET": "by age",
     "ledger.FOLD_READINGS": "folds every tenant's rows, tenant by tenant",
     "ledger.FOLD_REJECTIONS": "folds every tenant's rows, tenant by tenant",
     "ledger.FRESHNESS": "every tenant's agents of the last minute",
-    "links.FORGET": "by age",
-    "links.USE": "finds the tenant of a link",
+    "one_time_links.FORGET": "by age",
+    "one_time_links.USE": "finds the tenant of a link",
     "logs.FORGET": "by age",
     "logs.FORGET_NAMES": "by age",
     "login_failures.ADD": "a name that is tried may be nobody's",
@@ -53,11 +53,11 @@ GLOBAL = {
     "login_failures.FIND": "a name that is tried may be nobody's",
     "login_failures.FORGET": "by age",
     "partitions.DROP_CHUNKS": "a day's readings are of all tenants",
-    "sizes.AGGREGATES": "the catalogue of the database",
-    "sizes.CHUNKS": "the catalogue of the database",
-    "sizes.DAYS": "the catalogue of the database",
-    "sizes.ENGINE": "the engine is the installation's",
-    "sizes.ROLLUPS": "the catalogue of the database",
+    "disk_usage.AGGREGATES": "the catalogue of the database",
+    "disk_usage.CHUNKS": "the catalogue of the database",
+    "disk_usage.DAYS": "the catalogue of the database",
+    "disk_usage.ENGINE": "the engine is the installation's",
+    "disk_usage.ROLLUPS": "the catalogue of the database",
     "partitions.DROP": "a day's readings are of all tenants",
     "partitions.EXISTING": "the catalogue of the database",
     "partitions.MAKE": "a day's readings are of all tenants",
@@ -79,7 +79,7 @@ GLOBAL = {
     "fences.CHECK": "a lease is the installation's",
     "fences.CLAIM": "a lease is the installation's",
     "targets.FORGET": "by age",
-    "updates.FORGET": "by age",
+    "agent_updates.FORGET": "by age",
     "rollouts.BACK": "agents of every tenant that are back",
     "rollouts.GIVE_UP": "the silent agents of every tenant",
     "rollouts.IDS": "the jobs of every tenant",
@@ -103,9 +103,9 @@ GLOBAL = {
     "rollups.PROGRESS": "the rollups' progress is the installation's",
     "rollups.ROLLED": "the rollups' progress is the installation's",
     "rollups.TAKE": "every tenant's, day by day",
-    "roster.CHANGED": "finds the tenants of agents",
-    "roster.NOW": "a clock",
-    "sequences.TAKE": "joins every tenant's numbers, agent by agent",
+    "agent_cache.CHANGED": "finds the tenants of agents",
+    "agent_cache.NOW": "a clock",
+    "message_gaps.TAKE": "joins every tenant's numbers, agent by agent",
     "series.GET": "agents were checked against their tenant before",
     "series.UPDATE": "agents were checked against their tenant before",
     "sessions.END_REUSED": "finds the session of a refresh token",
@@ -115,12 +115,12 @@ GLOBAL = {
     "timeline.FORGET": "by age",
     "tenants.ALL": "tenants themselves",
     "tenants.FIND": "tenants themselves, for the command line",
-    "updates.END": "the open updates of every tenant, by age",
+    "agent_updates.END": "the open updates of every tenant, by age",
     "users.BY_LOGIN": "log-in names no tenant",
 }
 
 
-OWNERS = {"continuous", "hypertables"}
+OWNERS = {"continuous_aggregates", "timescale"}
 """What the owner of the tables does at a start, for all tenants."""
 SCOPE = re.compile(r"%\(tenants?\)s|\{tenant\}")
 

@@ -9,10 +9,10 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import ShortName
-from iotistica.api.http.tokens import now
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PERMISSIONS, may, reaches
 from iotistica.errors import Forbidden, Invalid, NotFound

@@ -9,17 +9,17 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.access.auth import Session, open_session
+from iotistica.api.access.login import Session, open_session
 from iotistica.api.access.passwords import check_password
-from iotistica.api.http.given import Call, Data, Here, Limiter, Lookups, Signer, Site
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Call, Data, Here, Limiter, Lookups, Signer, Site
 from iotistica.api.http.guard import actor_of, address_of, anybody, source_of, tenant_of
 from iotistica.api.http.inputs import Email, Name, Password, Username
-from iotistica.api.http.tokens import now
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PUBLIC, Role, reaches
 from iotistica.errors import Conflict, Forbidden, NotFound, Unauthorized
-from iotistica.storage.access import links, tenants, users
-from iotistica.storage.access.limits import Limit
+from iotistica.storage.access import one_time_links, tenants, users
+from iotistica.storage.access.rate_limits import Limit
 from iotistica.storage.history.audit import Actor
 
 LIFE: Final = timedelta(days=7)
@@ -66,13 +66,13 @@ async def invite(request: Call, data: JSONBody[Invitation], database: Data, site
         raise Forbidden("you cannot give a role above your own")
     tenant, secret = tenant_of(request), site.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
-        await links.lock(tx, tenant, data.email)
+        await one_time_links.lock(tx, tenant, data.email)
         if await users.by_email(tx, tenant, data.email):
             raise Conflict(f"{data.email} is a user already")
-        if (older := await links.invitation(tx, tenant, email=data.email)) is not None:
+        if (older := await one_time_links.invitation(tx, tenant, email=data.email)) is not None:
             _check_role(request, older)
-            await links.withdraw(tx, tenant, older, by=actor_of(request))
-        link = await links.add(
+            await one_time_links.withdraw(tx, tenant, older, by=actor_of(request))
+        link = await one_time_links.add(
             *(tx, tenant, "invitation", data.email, secret.digest),
             role=data.role,
             expires=now() + LIFE,
@@ -86,7 +86,7 @@ async def list_invitations(request: Call, database: Data) -> Invitations:
     """Invitations that nobody has followed yet."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await links.invitations(tx, tenant)
+        found = await one_time_links.invitations(tx, tenant)
     return Invitations(invitations=[view(link) for link in found])
 
 
@@ -95,11 +95,11 @@ async def withdraw(request: Call, database: Data, link: FromPath[UUID]) -> None:
     """Take an invitation back."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await links.invitation(tx, tenant, link=link)
+        found = await one_time_links.invitation(tx, tenant, link=link)
         if found is None:
             raise NotFound
         _check_role(request, found)
-        await links.withdraw(tx, tenant, found, by=actor_of(request))
+        await one_time_links.withdraw(tx, tenant, found, by=actor_of(request))
 
 
 @post("/invitations/accept", opt={"permission": PUBLIC}, status_code=201)
@@ -111,7 +111,7 @@ async def accept(
     check_password(data.password, data.username or "", path="password")
     digest = await users.hashed(data.password)
     async with lookups.transaction() as tx:
-        link = await links.use(tx, "invitation", credentials.digest(site.key, data.token))
+        link = await one_time_links.use(tx, "invitation", credentials.digest(site.key, data.token))
         if link is None or link.role is None:
             raise Unauthorized("this invitation is unknown, used, withdrawn or has expired: ask for another")
         check_password(data.password, link.email, path="password")
@@ -148,12 +148,12 @@ async def register(
         return await open_session(tx, request, site, tokens, user.tenant_id, user.user_id)
 
 
-def _check_role(request: Call, link: links.Link) -> None:
+def _check_role(request: Call, link: one_time_links.Link) -> None:
     if not reaches(request.auth.role, link.role or "owner"):
         raise Forbidden("this invitation is for a role above your own")
 
 
-def view(link: links.Link, token: str | None = None, site: Site | None = None) -> LinkView:
+def view(link: one_time_links.Link, token: str | None = None, site: Site | None = None) -> LinkView:
     """A link as the API shows it, with its token in the answer that made it."""
     page = "invitation" if link.purpose == "invitation" else "password"
     return LinkView(

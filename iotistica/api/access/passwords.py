@@ -7,14 +7,14 @@ from litestar import Router, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.given import Call, Data, Here, Limiter, Lookups
+from iotistica.api.http.dependencies import Call, Data, Here, Limiter, Lookups
 from iotistica.api.http.guard import actor_of, address_of, anybody, source_of, tenant_of
 from iotistica.api.http.inputs import Password
 from iotistica.domain.access import credentials, passwords
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.errors import Invalid, TooMany, Unauthorized
-from iotistica.storage.access import links, login_failures, sessions, users
-from iotistica.storage.access.limits import Limit
+from iotistica.storage.access import login_failures, one_time_links, sessions, users
+from iotistica.storage.access.rate_limits import Limit
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Database
@@ -90,7 +90,7 @@ async def change_password(
     digest = await users.hashed(data.new_password)
     async with database.transaction(tenant) as tx:
         await users.set_password(tx, tenant, who.id, digest, by=actor_of(request))
-        await links.drop(tx, tenant, who.id, made=False, by=actor_of(request))
+        await one_time_links.drop(tx, tenant, who.id, made=False, by=actor_of(request))
         ended = await sessions.end(tx, tenant, who.id, by=actor_of(request), but=who.session)
     return Done(message=f"the password is changed; {ended} other session{'s' * (ended != 1)} ended")
 
@@ -122,14 +122,14 @@ async def reset_password(
     check_password(data.password, path="password")
     digest = await users.hashed(data.password)
     async with lookups.transaction() as tx:
-        link = await links.use(tx, "password", credentials.digest(site.key, data.token))
+        link = await one_time_links.use(tx, "password", credentials.digest(site.key, data.token))
         if link is None or link.user_id is None:
             raise Unauthorized("this link is unknown, used or has expired: ask for another")
         check_password(data.password, link.email, path="password")
         by = Actor(kind="link", id=str(link.link_id), name=link.email, address=address_of(request))
         await users.set_password(tx, link.tenant_id, link.user_id, digest, by=by)
         await sessions.end(tx, link.tenant_id, link.user_id, by=by)
-        await links.drop(tx, link.tenant_id, link.user_id, made=False, by=by)
+        await one_time_links.drop(tx, link.tenant_id, link.user_id, made=False, by=by)
         for counted, _ in _counters(site.key, f"user {link.user_id}", source_of(request)):
             await login_failures.clear(tx, counted)
     return Done(message="the password is changed: log in with it")

@@ -9,19 +9,19 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.access.auth import UserView, view
 from iotistica.api.access.invitations import LinkView
 from iotistica.api.access.invitations import view as link_view
+from iotistica.api.access.login import UserView, view
 from iotistica.api.access.passwords import check_password
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Email, Limit, Name, Password, Username, after_uuid
-from iotistica.api.http.tokens import now
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import Role, reaches
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Forbidden, NotFound
-from iotistica.storage.access import links, sessions, users
+from iotistica.storage.access import one_time_links, sessions, users
 from iotistica.storage.postgres import Tx
 
 RESET_LIFE: Final = timedelta(hours=24)
@@ -119,7 +119,7 @@ async def change_user(request: Call, data: JSONBody[UserChange], database: Data,
         if digest is not None or new.active < old.active or new.role != old.role or new.email != old.email:
             await sessions.end(tx, tenant, user, by=actor_of(request))
             made = not new.active or new.role != old.role
-            await links.drop(tx, tenant, user, made=made, by=actor_of(request))
+            await one_time_links.drop(tx, tenant, user, made=made, by=actor_of(request))
     return view(new)
 
 
@@ -133,7 +133,7 @@ async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> No
         _check_role(request, old.role)
         if is_last:
             raise Conflict("this is the last owner: make another one first")
-        await links.drop(tx, tenant, user, made=True, by=actor_of(request))
+        await one_time_links.drop(tx, tenant, user, made=True, by=actor_of(request))
         await users.delete(tx, tenant, old, by=actor_of(request))
 
 
@@ -147,7 +147,7 @@ async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here)
         await users.lock(tx, tenant, user)
         old = await _get(tx, tenant, user)
         _check_role(request, old.role)
-        link = await links.add(
+        link = await one_time_links.add(
             *(tx, tenant, "password", old.email, secret.digest),
             role=old.role,
             expires=now() + RESET_LIFE,

@@ -7,23 +7,23 @@ from litestar import Router, delete, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.agents.health import get_health
+from iotistica.api.agents.agent_search import AgentView, get_agent, list_agents, query_agents, view
+from iotistica.api.agents.device_health import get_health
 from iotistica.api.agents.identities import State
-from iotistica.api.agents.search import AgentView, get_agent, list_agents, query_agents, view
-from iotistica.api.agents.states import get_current_state, get_devices, get_interfaces
-from iotistica.api.control.explanations import explain
-from iotistica.api.control.updates import command_update, list_updates
-from iotistica.api.delivery.gaps import get_gaps
-from iotistica.api.history.timelines import get_timeline
-from iotistica.api.http.given import Accounts, Call, Data, Here
+from iotistica.api.agents.reported_state import get_current_state, get_devices, get_interfaces
+from iotistica.api.control.agent_updates import command_update, list_updates
+from iotistica.api.control.explanation import explain
+from iotistica.api.delivery.message_gaps import get_gaps
+from iotistica.api.history.timeline import get_timeline
+from iotistica.api.http.dependencies import Accounts, Call, Data, Here
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Name
-from iotistica.domain.agents import connections
-from iotistica.domain.agents.accounts import mqtt_password
-from iotistica.domain.agents.connections import Mqtt
+from iotistica.domain.agents import broker_connection
+from iotistica.domain.agents.broker_connection import Mqtt
+from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage.agents import agents, broker_accounts, fleets, identities, search
+from iotistica.storage.agents import agent_search, agents, broker_accounts, fleets, identities
 from iotistica.storage.postgres import Database, Tx
 
 
@@ -63,7 +63,7 @@ async def add_agent(
         since = await broker_accounts.moment(tx)
     await rendering.awaited(since)
     password = mqtt_password(site.key, tenant, agent, 1)
-    return MadeAgent(agent=made, mqtt=connections.mqtt(site.broker, tenant, agent, password))
+    return MadeAgent(agent=made, mqtt=broker_connection.mqtt(site.broker, tenant, agent, password))
 
 
 @patch("/{agent:uuid}", opt={"permission": "agents.write"})
@@ -106,7 +106,7 @@ async def _change(request: Call, database: Database, agent: UUID, data: AgentCha
 
 
 async def _shown(tx: Tx, tenant: TenantId, agent: UUID) -> AgentView:
-    found = await search.get(tx, tenant, agent)
+    found = await agent_search.get(tx, tenant, agent)
     if found is None:
         raise NotFound
     return view(found)

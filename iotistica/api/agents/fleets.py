@@ -9,12 +9,12 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
-from iotistica.api.control.adoption import explain_fleet
+from iotistica.api.control.fleet_progress import explain_fleet
 from iotistica.api.http.bulk import MOST, Results, results
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
-from iotistica.domain.agents.selectors import checked_tags
+from iotistica.domain.agents.tag_selectors import checked_tags
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.agents import agents, fleets
 from iotistica.storage.agents.fleets import Numbers

@@ -9,10 +9,10 @@ from litestar import Router, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Text
-from iotistica.api.http.tokens import now
 from iotistica.storage.agents import identities
 
 

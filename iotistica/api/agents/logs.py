@@ -12,14 +12,14 @@ import msgspec
 from litestar import Response, Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from iotistica.api.http import older
-from iotistica.api.http.given import Call, Data, Inlet
+from iotistica.api.http import cursors
+from iotistica.api.http.dependencies import Call, Data, Inlet
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
-from iotistica.domain import intervals
+from iotistica.domain import time_ranges
 from iotistica.domain.access.permissions import AGENT
-from iotistica.domain.agents import logs as rules
-from iotistica.domain.agents.logs import Batch
+from iotistica.domain.agents import log_lines as rules
+from iotistica.domain.agents.log_lines import Batch
 from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, InvalidMessage, NotFound, Unavailable
@@ -170,15 +170,15 @@ async def list_lines(
 
     `level` is the least one; `search` a part of the message.
     """
-    tenant, before = tenant_of(request), older.parse(cursor)
-    since, until = intervals.time_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
+    tenant, before = tenant_of(request), cursors.parse(cursor)
+    since, until = time_ranges.time_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
     least = rules.LEVELS.index(level) if level else None
     wanted = Wanted(start=since, end=until, service=service, level=least, text=search)
     async with database.transaction(tenant) as tx:
         await _check(tx, tenant, agent)
         found = await logs.page(tx, tenant, agent, wanted, before=before, limit=limit + 1)
     views, last = [_view(row) for row in found[:limit]], found[limit - 1] if len(found) > limit else None
-    return Lines(logs=views, count=len(views), next=older.cursor(last.time, last.id) if last else None)
+    return Lines(logs=views, count=len(views), next=cursors.cursor(last.time, last.id) if last else None)
 
 
 @get("/{agent:uuid}/logs/services", opt={"permission": "logs.read"})

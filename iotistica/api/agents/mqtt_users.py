@@ -9,10 +9,10 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.given import Accounts, Call, Data, Here, Lookups, Site
+from iotistica.api.http.dependencies import Accounts, Call, Data, Here, Lookups, Site
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.domain.access import credentials
-from iotistica.domain.agents import filters
+from iotistica.domain.agents import topic_filters
 from iotistica.domain.ids import TenantId, base64url, encode_tenant
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import broker_accounts
@@ -23,7 +23,7 @@ MOST_RULES = 20
 EVERYTHING = (Rule(topic="#", access="read"),)
 """What a user may unless it is said: read all topics of its tenant."""
 
-UserName = Annotated[str, Meta(pattern=rf"^{filters.NAME.pattern}(?![\s\S])")]
+UserName = Annotated[str, Meta(pattern=rf"^{topic_filters.NAME.pattern}(?![\s\S])")]
 Rules = Annotated[list[Rule], Meta(min_length=1, max_length=MOST_RULES)]
 
 
@@ -160,7 +160,7 @@ def _checked(rules: list[Rule], tenant: TenantId) -> list[Rule]:
         path = f"rules[{number}].topic"
         if topic.startswith("i/"):
             raise Invalid(f"a topic is below {_root(tenant)}, such as a/+/endpoints/#", path)
-        if problem := filters.fault(topic):
+        if problem := topic_filters.fault(topic):
             raise Invalid(problem, path)
         checked.append(Rule(topic=topic, access=rule.access))
     return checked

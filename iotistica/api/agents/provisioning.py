@@ -9,19 +9,19 @@ from litestar import Router, post
 from litestar.params import HeaderParameter, JSONBody
 from msgspec import Meta
 
-from iotistica.api.agents.devices import make_challenge
-from iotistica.api.http.given import Accounts, Call, Data, Here, Limiter, Lookups, Site
+from iotistica.api.agents.key_exchange import make_challenge
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Accounts, Call, Data, Here, Limiter, Lookups, Site
 from iotistica.api.http.guard import address_of, source_of
 from iotistica.api.http.inputs import Secret
-from iotistica.api.http.tokens import now
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PUBLIC
-from iotistica.domain.agents import connections, proofs
-from iotistica.domain.agents.accounts import mqtt_password
-from iotistica.domain.agents.connections import Mqtt, plain
+from iotistica.domain.agents import broker_connection, key_proofs
+from iotistica.domain.agents.broker_connection import Mqtt, plain
+from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, Invalid, Unauthorized
-from iotistica.storage.access.limits import Limit, Limits
+from iotistica.storage.access.rate_limits import Limit, Limits
 from iotistica.storage.agents import agents, broker_accounts, identities, provisioning_keys
 from iotistica.storage.agents.provisioning_keys import Owner
 from iotistica.storage.history import audit
@@ -98,7 +98,7 @@ async def register(
 ) -> Registered:
     """Register an agent with a provisioning key; the same call again is answered alike, with another challenge."""
     try:
-        proofs.public_key(data.device_public_key)
+        key_proofs.public_key(data.device_public_key)
     except ValueError as exc:
         raise Invalid(str(exc), "devicePublicKey") from exc
     claim = identities.Claim(
@@ -205,7 +205,7 @@ def _refused(site: Site) -> Limit:
 
 async def _mqtt(tx: Tx, tenant: TenantId, agent: AgentId, site: Site) -> Mqtt:
     number = await broker_accounts.generation(tx, tenant, agent)
-    return connections.mqtt(site.broker, tenant, agent, mqtt_password(site.key, tenant, agent, number))
+    return broker_connection.mqtt(site.broker, tenant, agent, mqtt_password(site.key, tenant, agent, number))
 
 
 router = Router("/", route_handlers=[register, provision], tags=["provisioning"])

@@ -9,10 +9,10 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Text, after_uuid
-from iotistica.api.http.tokens import now
 from iotistica.domain.access import credentials
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import fleets, provisioning_keys

@@ -9,16 +9,16 @@ from litestar import Router, delete, get, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.agents.search import selector_of
+from iotistica.api.agents.agent_search import selector_of
 from iotistica.api.http.bulk import MOST, Results, results
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Text
-from iotistica.domain.agents import selectors
+from iotistica.domain.agents import tag_selectors as rules
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage.agents import agents, search, tags
-from iotistica.storage.agents.search import Search
+from iotistica.storage.agents import agent_search, agents, tags
+from iotistica.storage.agents.agent_search import Search
 from iotistica.storage.postgres import Database, Tx
 
 READ, WRITE = {"permission": "agents.read"}, {"permission": "agents.write"}
@@ -47,12 +47,12 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     selector: str | None = None
     tag_selectors: dict[str, str | list[str]] = {}
     tags: dict[str, Any] = {}
-    remove: Annotated[list[str], Meta(max_length=selectors.TAGS)] = []
+    remove: Annotated[list[str], Meta(max_length=rules.TAGS)] = []
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     description: Text | None = None
-    values: Annotated[list[Annotated[str, Meta(max_length=selectors.VALUE)]], Meta(max_length=1000)] = []
+    values: Annotated[list[Annotated[str, Meta(max_length=rules.VALUE)]], Meta(max_length=1000)] = []
     """The only values that the key takes; none: any."""
 
 
@@ -109,7 +109,7 @@ async def delete_tag(request: Call, database: Data, agent: FromPath[UUID], key: 
 @post("/agents/tags/bulk", opt=WRITE, status_code=200)
 async def tag_many(request: Call, data: JSONBody[Bulk], database: Data) -> Results:
     """Give tags to many agents, or take them, in one transaction; each one's result is answered."""
-    tenant, wanted = tenant_of(request), selectors.checked_tags(data.tags)
+    tenant, wanted = tenant_of(request), rules.checked_tags(data.tags)
     named, chosen = data.agent_uuids or data.device_uuids, selector_of(data.selector, data.tag_selectors)
     if bool(named) == bool(chosen):
         raise Invalid("name agents by agentUuids, or choose them by selector", "agentUuids")
@@ -117,7 +117,7 @@ async def tag_many(request: Call, data: JSONBody[Bulk], database: Data) -> Resul
         raise Invalid("tags to give, or keys to remove", "tags")
     async with database.transaction(tenant) as tx:
         await _check_values(tx, tenant, wanted)
-        asked = named or await search.ids(tx, tenant, Search(selector=chosen), most=MOST + 1)
+        asked = named or await agent_search.ids(tx, tenant, Search(selector=chosen), most=MOST + 1)
         if len(asked) > MOST:
             raise Invalid(f"more than {MOST} agents: choose fewer at a time", "selector")
         done = await tags.change(tx, tenant, asked, wanted, removed=data.remove, by=actor_of(request))
@@ -183,7 +183,7 @@ async def _tag(
     removed: list[str] | None = None,
     whole: bool = False,
 ) -> TagsView:
-    tenant, checked = tenant_of(request), selectors.checked_tags(wanted)
+    tenant, checked = tenant_of(request), rules.checked_tags(wanted)
     async with database.transaction(tenant) as tx:
         await _check_values(tx, tenant, checked)
         by = actor_of(request)
@@ -195,14 +195,14 @@ async def _tag(
 async def _check_values(tx: Tx, tenant: TenantId, wanted: dict[str, str]) -> None:
     if wanted:
         allowed = {one.key: one.values for one in await tags.definitions(tx, tenant, list(wanted))}
-        selectors.check_values(wanted.items(), allowed)
+        rules.check_values(wanted.items(), allowed)
 
 
 async def _define(
     request: Call, database: Database, key: str, data: Definition, *, replace: bool
 ) -> DefinitionView:
     tenant, by = tenant_of(request), actor_of(request)
-    selectors.check_key(key)
+    rules.check_key(key)
     async with database.transaction(tenant) as tx:
         return _view(
             await tags.define(

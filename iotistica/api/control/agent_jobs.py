@@ -8,8 +8,8 @@ import msgspec
 from litestar import Router, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from iotistica.api.http import older
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http import cursors
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.domain.access.permissions import AGENT
@@ -95,15 +95,15 @@ async def list_agent_jobs(
     agent: FromPath[UUID],
     status: FromQuery[Status | None] = None,
     limit: Limit = 20,
-    cursor: older.Cursor = None,
+    cursor: cursors.Cursor = None,
 ) -> AgentJobs:
     """The jobs of an agent, the newest first."""
-    tenant, before = tenant_of(request), older.parse_uuid(cursor)
+    tenant, before = tenant_of(request), cursors.parse_uuid(cursor)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
         found = await table.of_agent(tx, tenant, agent, status=status, before=before, limit=limit + 1)
-    more = older.cursor(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
+    more = cursors.cursor(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
     return AgentJobs(agent_uuid=agent, jobs=found[:limit], count=len(found[:limit]), next=more)
 
 

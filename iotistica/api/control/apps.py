@@ -8,10 +8,10 @@ from litestar import Response, Router, delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from iotistica.api.control.versions import TargetView, change
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.control.target_versions import TargetView, change
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import tenant_of
-from iotistica.domain.access import secrets
+from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.targets import Target
 from iotistica.domain.ids import TenantId
@@ -46,14 +46,16 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
     ) -> Apps:
         """The apps of its own target by their ids; with `draft` those of the newest version."""
         apps = await own(database, tenant_of(request), subject, draft)
-        return Apps(apps=secrets.mask(apps), count=len(apps))
+        return Apps(apps=document_secrets.mask(apps), count=len(apps))
 
     @get("/{subject:uuid}/apps/{app:str}", opt=read)
     async def get_app(
         request: Call, database: Data, subject: FromPath[UUID], app: FromPath[str], draft: FromQuery[bool] = False
     ) -> dict[str, Any]:
         """One app, secrets masked."""
-        found: dict[str, Any] = secrets.mask(_app(await own(database, tenant_of(request), subject, draft), app))
+        found: dict[str, Any] = document_secrets.mask(
+            _app(await own(database, tenant_of(request), subject, draft), app)
+        )
         return found
 
     @post("/{subject:uuid}/apps", opt=write, status_code=200)

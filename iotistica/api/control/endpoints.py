@@ -7,10 +7,10 @@ import msgspec
 from litestar import Response, Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from iotistica.api.control.versions import TargetView, change
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.control.target_versions import TargetView, change
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import tenant_of
-from iotistica.domain.access import secrets
+from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.targets import Json, Target
 from iotistica.domain.ids import TenantId
@@ -50,7 +50,7 @@ async def list_endpoints(
     """The endpoints that the agent is told, its fleet's among them; with `draft` those of its newest version."""
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     views = [
-        EndpointView(endpoint=secrets.mask(endpoint), source=_source(endpoint, own, fleet))
+        EndpointView(endpoint=document_secrets.mask(endpoint), source=_source(endpoint, own, fleet))
         for endpoint in rules.inherited(fleet, own).config.get("endpoints") or ()
         if protocol in (None, endpoint.get("protocol"))
     ]
@@ -65,7 +65,7 @@ async def get_endpoint(
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     for endpoint in rules.inherited(fleet, own).config.get("endpoints") or ():
         if endpoint["name"] == name:
-            return EndpointView(endpoint=secrets.mask(endpoint), source=_source(endpoint, own, fleet))
+            return EndpointView(endpoint=document_secrets.mask(endpoint), source=_source(endpoint, own, fleet))
     raise NotFound
 
 
@@ -86,7 +86,7 @@ async def add_endpoint(
     if endpoint["name"] in names:
         raise Conflict(f"there is an endpoint {endpoint['name']!r} already: PUT or PATCH changes it")
     if validate_only:
-        return Validated(valid=True, endpoint=secrets.mask(endpoint))
+        return Validated(valid=True, endpoint=document_secrets.mask(endpoint))
 
     def edit(old: Target) -> Target:
         if endpoint["name"] in [one["name"] for one in _endpoints(old)]:

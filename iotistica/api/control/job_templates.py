@@ -8,7 +8,7 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text, after_uuid
 from iotistica.domain.control.jobs import checked_document

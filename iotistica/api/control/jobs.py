@@ -9,17 +9,17 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http import older
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http import cursors
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
-from iotistica.domain.agents import selectors
+from iotistica.domain.agents import tag_selectors
 from iotistica.domain.control.jobs import Phase, Status, checked_document, upon
 from iotistica.domain.control.rollouts import Abort, Policy, Rollout
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid
-from iotistica.storage.agents import fleets, search
-from iotistica.storage.agents.search import Search
+from iotistica.storage.agents import agent_search, fleets
+from iotistica.storage.agents.agent_search import Search
 from iotistica.storage.control import agent_jobs, job_templates, jobs
 from iotistica.storage.control.agent_jobs import AgentJob
 from iotistica.storage.control.jobs import Job, Order, Wanted
@@ -47,7 +47,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is named below, if absent; `all` must be said."""
     target_agents: Annotated[list[UUID], Meta(min_length=1, max_length=NAMED)] | None = None
     fleet_uuid: UUID | None = None
-    selector: Annotated[str, Meta(max_length=selectors.LONGEST)] | None = None
+    selector: Annotated[str, Meta(max_length=tag_selectors.LONGEST)] | None = None
     """As `site=berlin,!spare`."""
     target_filter: dict[str, Any] | None = None
     """Tags and their values: the same in another form."""
@@ -131,13 +131,13 @@ async def list_jobs(
     database: Data,
     status: FromQuery[Phase | None] = None,
     limit: Limit = 50,
-    cursor: older.Cursor = None,
+    cursor: cursors.Cursor = None,
 ) -> Jobs:
     """The jobs of your tenant, the newest first."""
-    tenant, before = tenant_of(request), older.parse_uuid(cursor)
+    tenant, before = tenant_of(request), cursors.parse_uuid(cursor)
     async with database.transaction(tenant) as tx:
         found = await jobs.page(tx, tenant, status=status, before=before, limit=limit + 1)
-    more = older.cursor(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
+    more = cursors.cursor(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
     return Jobs(executions=found[:limit], count=len(found[:limit]), next=more)
 
 
@@ -211,12 +211,12 @@ async def _document(tx: Tx, tenant: TenantId, data: NewJob) -> dict[str, Any]:
     return checked_document(upon(document, checked_document(data.job_document or {})))
 
 
-def _selector(data: NewJob) -> selectors.Selector:
+def _selector(data: NewJob) -> tag_selectors.Selector:
     if data.selector is not None and data.target_filter is not None:
         raise Invalid("a selector, or a target_filter", "target_filter")
     if data.target_filter is not None:
-        return selectors.of_tags(data.target_filter)
-    return selectors.parse(data.selector) if data.selector is not None else ()
+        return tag_selectors.of_tags(data.target_filter)
+    return tag_selectors.parse(data.selector) if data.selector is not None else ()
 
 
 def _time(schedule: Schedule | None) -> datetime | None:
@@ -243,7 +243,7 @@ def _kind(data: NewJob) -> Literal["device", "group", "all"]:
 
 
 async def _agents(
-    tx: Tx, tenant: TenantId, data: NewJob, selector: selectors.Selector
+    tx: Tx, tenant: TenantId, data: NewJob, selector: tag_selectors.Selector
 ) -> tuple[list[UUID], list[Skipped]]:
     """The agents that the job is for, and those that were named and take none."""
     if _kind(data) == "device":
@@ -258,7 +258,7 @@ async def _agents(
         if data.fleet_uuid is not None and await fleets.find(tx, tenant, str(data.fleet_uuid)) is None:
             raise Invalid("there is no such fleet", "fleet_uuid")
         wanted = Search(fleet=data.fleet_uuid, selector=selector, state="active", active=True)
-        found, skipped = await search.ids(tx, tenant, wanted, most=jobs.MOST + 1), []
+        found, skipped = await agent_search.ids(tx, tenant, wanted, most=jobs.MOST + 1), []
     if not found:
         raise Invalid("no active agent is meant", "target_type")
     if len(found) > jobs.MOST:

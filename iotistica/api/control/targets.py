@@ -10,8 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.control.versions import TargetView, change, check_seen, masked, opened, view
-from iotistica.api.http.given import Call, Data, Here
+from iotistica.api.control.target_versions import TargetView, change, check_seen, masked, opened, view
+from iotistica.api.http.dependencies import Call, Data, Here
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit, Text
 from iotistica.domain.control import targets as rules

@@ -10,7 +10,7 @@ from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from iotistica.api.http.given import Call, Data, Here, Streams
+from iotistica.api.http.dependencies import Call, Data, Here, Streams
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.errors import Invalid, NotFound

@@ -10,11 +10,11 @@ from litestar import Router, get
 from litestar.params import FromQuery
 
 from iotistica.api.delivery import dead_letters
-from iotistica.api.http.given import Call, Data, Here, Streams
+from iotistica.api.http.dependencies import Call, Data, Here, Streams
 from iotistica.api.http.guard import tenant_of
 from iotistica.errors import NotFound
 from iotistica.storage.agents import agents
-from iotistica.storage.delivery import ledger, stream_states
+from iotistica.storage.delivery import ledger, stream_stats
 
 LATE: Final = 60.0  # seconds that a message waits before this is no longer well
 
@@ -74,7 +74,7 @@ async def get_ledger(
     )
     if agent is not None:
         return LedgerView(readings=readings, agent_uuid=agent)
-    (stream,) = await stream_states.states(redis, [tenant], now=time.time())
+    (stream,) = await stream_stats.states(redis, [tenant], now=time.time())
     view = PayloadsView(
         taken_in=stream.taken,
         processed=payloads.processed,
@@ -102,7 +102,7 @@ class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 @get("/health", opt={"permission": "ingestion.read"})
 async def get_health(request: Call, redis: Streams, site: Here) -> HealthView:
     """How far the ingestion of your tenant is behind."""
-    (state,) = await stream_states.states(redis, [tenant_of(request)], now=time.time())
+    (state,) = await stream_stats.states(redis, [tenant_of(request)], now=time.time())
     mark = site.settings.stream_mark
     is_late = state.oldest_seconds > LATE or state.spooled > 0 or state.entries >= mark or state.dead_unkept > 0
     return HealthView(

@@ -10,17 +10,17 @@ from litestar import get
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from iotistica.api.http.given import Call, Data, Door, Ears
+from iotistica.api.http.authentication import Principal
+from iotistica.api.http.dependencies import Call, Data, Door, Ears
 from iotistica.api.http.guard import address_of
-from iotistica.api.http.principals import Principal
-from iotistica.domain.access import secrets
+from iotistica.domain.access import document_secrets
 from iotistica.domain.access.permissions import may
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Forbidden, Invalid, IotisticaError, NotFound, Unauthorized
-from iotistica.storage.agents import search, states
-from iotistica.storage.agents.search import Search
-from iotistica.storage.delivery.hub import Listener, Told
+from iotistica.storage.agents import agent_search, reported_states
+from iotistica.storage.agents.agent_search import Search
 from iotistica.storage.delivery.live import KINDS, WATCHED, Kind
+from iotistica.storage.delivery.live_hub import Listener, Told
 from iotistica.storage.postgres import Database, Tx
 
 CHOSEN: Final = 100  # agents that may be chosen by name
@@ -136,22 +136,22 @@ async def snapshot(
     """How agents are now; raises `NotFound`."""
     async with database.transaction(tenant) as tx:
         if agents is None:
-            found = await search.page(tx, tenant, Search(), limit=SHOWN + 1)
+            found = await agent_search.page(tx, tenant, Search(), limit=SHOWN + 1)
             return {"agents": [_shown(one) for one in found[:SHOWN]], "more": len(found) > SHOWN}
         return {"agents": [await _one(tx, tenant, agent, kinds) for agent in sorted(agents)], "more": False}
 
 
 async def _one(tx: Tx, tenant: TenantId, agent: UUID, kinds: Collection[Kind]) -> dict[str, Any]:
-    found = await search.get(tx, tenant, agent)
+    found = await agent_search.get(tx, tenant, agent)
     if found is None:
         raise NotFound
     if not {"state", "metrics"} & {*kinds}:
         return _shown(found)
-    row = await states.get(tx, tenant, agent)
-    return _shown(found) | {"state": secrets.mask(row.merged.values) if row else {}}
+    row = await reported_states.get(tx, tenant, agent)
+    return _shown(found) | {"state": document_secrets.mask(row.merged.values) if row else {}}
 
 
-def _shown(agent: search.Listed) -> dict[str, Any]:
+def _shown(agent: agent_search.Listed) -> dict[str, Any]:
     return {
         "agentUuid": agent.agent_uuid,
         "name": agent.name,

@@ -7,10 +7,10 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
-from iotistica.domain import intervals
+from iotistica.domain import time_ranges
 from iotistica.errors import Invalid
 from iotistica.storage.history import audit
 
@@ -53,8 +53,8 @@ async def list_events(
 ) -> Events:
     """Who changed what, the newest first; `action` may be a whole group, such as `agent`."""
     now = datetime.now(UTC)
-    since = intervals.moment(start, now=now, default=now, path="start") if start else None
-    until = intervals.moment(end, now=now, default=now, path="end") if end else None
+    since = time_ranges.moment(start, now=now, default=now, path="start") if start else None
+    until = time_ranges.moment(end, now=now, default=now, path="end") if end else None
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
         raise Invalid("not a cursor of this list", "cursor")
     before = int(cursor) if cursor else None

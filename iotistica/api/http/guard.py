@@ -7,14 +7,14 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from iotistica.api.http.given import Call
-from iotistica.api.http.parameters import Parameters
-from iotistica.api.http.principals import Doorman, NoCredential, Principal
+from iotistica.api.http.authentication import Doorman, NoCredential, Principal
+from iotistica.api.http.dependencies import Call
+from iotistica.api.http.query_parameters import Parameters
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, may
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Forbidden, NotFound, Unauthorized
 from iotistica.settings import Settings
-from iotistica.storage.access.limits import Limit, Limits
+from iotistica.storage.access.rate_limits import Limit, Limits
 from iotistica.storage.history.audit import Actor
 
 WRONG: Final = 30

@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from iotistica.listening import BACKLOG
+from iotistica.listening_socket import BACKLOG
 
 GRACE: Final = 5  # seconds for requests in flight
 LAST: Final = 0.3  # seconds for one that is on its way when we stop

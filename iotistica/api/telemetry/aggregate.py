@@ -8,7 +8,7 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.buckets import Answer, By, Span, answer, bucketed
 from iotistica.api.telemetry.ranges import Metric, Of, Time, Width, Zone

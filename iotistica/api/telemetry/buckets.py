@@ -8,11 +8,11 @@ from uuid import UUID
 import msgspec
 
 from iotistica.api.telemetry.ranges import Part, of_agent, parts
-from iotistica.domain import intervals
+from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.aggregates import Aggregate
-from iotistica.domain.telemetry.queries import Plan, longest, plan
-from iotistica.domain.telemetry.rollups import Segment, Source
+from iotistica.domain.telemetry.query_plans import Plan, longest, plan
+from iotistica.domain.telemetry.rollup_sources import Segment, Source
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import aggregates
 from iotistica.storage.telemetry.aggregates import Bucket
@@ -53,7 +53,7 @@ async def bucketed(
     database: Database, tenant: TenantId, span: Span, by: By, asked: Sequence[Aggregate]
 ) -> tuple[Plan, list[Bucket]]:
     """The buckets that have readings, and how they were found; raises `Invalid` and `NotFound`."""
-    width, zone = intervals.interval(by.interval), intervals.zone(by.tz)
+    width, zone = time_ranges.interval(by.interval), time_ranges.zone(by.tz)
     async with database.transaction(tenant) as tx:
         range_ = await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone)
         how = plan(width, range_.start, range_.end, asked, range_.kept, zone=zone, only=by.source)

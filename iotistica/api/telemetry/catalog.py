@@ -8,12 +8,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.errors import Invalid
 from iotistica.storage.telemetry import catalog as table
-from iotistica.storage.telemetry import kept
+from iotistica.storage.telemetry import coverage
 from iotistica.storage.telemetry.catalog import Entry
 
 
@@ -40,7 +40,7 @@ async def catalog(
     filters = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol, "metric": metric_name}
     now, after = datetime.now(UTC), _after(cursor)
     async with database.transaction(tenant) as tx:
-        since = (await kept.of_agents(tx, tenant, [], now, now)).shown_since(now)
+        since = (await coverage.of_agents(tx, tenant, [], now, now)).shown_since(now)
         rows = await table.page(tx, tenant, filters, after=after, now=now, since=since, limit=limit + 1)
     last = rows[limit - 1] if len(rows) > limit else None
     return Catalog(

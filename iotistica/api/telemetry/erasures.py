@@ -8,10 +8,10 @@ import msgspec
 from litestar import Router, delete, get
 from litestar.params import FromPath, QueryParameter
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
-from iotistica.domain.intervals import moment
+from iotistica.domain.time_ranges import moment
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import agents
 from iotistica.storage.telemetry import erasures as table

@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 from litestar.params import QueryParameter
 
-from iotistica.domain import intervals
+from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.rollups import Segment, Source
+from iotistica.domain.telemetry.rollup_sources import Segment, Source
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.postgres import Tx
-from iotistica.storage.telemetry import kept
-from iotistica.storage.telemetry.kept import Store
+from iotistica.storage.telemetry import coverage
+from iotistica.storage.telemetry.coverage import Store
 
 Metric = Annotated[str, QueryParameter(min_length=1, max_length=512)]
 Names = Annotated[str | None, QueryParameter(max_length=8192, description="names by commas")]
@@ -54,8 +54,8 @@ async def of_agent(
 ) -> Asked:
     """The range of a query of one agent's readings; raises `Invalid`, and `NotFound` for a foreign agent."""
     now = datetime.now(UTC)
-    since, until = intervals.time_range(start, end, now=now, default=default, zone=zone)
-    store = await kept.of_agent(tx, tenant, agent, since, until)
+    since, until = time_ranges.time_range(start, end, now=now, default=default, zone=zone)
+    store = await coverage.of_agent(tx, tenant, agent, since, until)
     if store is None:
         raise NotFound
     return Asked(max(since, store.shown_since(now)), until, store)
@@ -72,8 +72,8 @@ async def of_agents(
 ) -> Asked:
     """The range of a query of several agents' readings, or of all; raises `Invalid`."""
     now = datetime.now(UTC)
-    since, until = intervals.time_range(start, end, now=now, zone=zone)
-    store = await kept.of_agents(tx, tenant, agents, since, until)
+    since, until = time_ranges.time_range(start, end, now=now, zone=zone)
+    store = await coverage.of_agents(tx, tenant, agents, since, until)
     return Asked(max(since, store.shown_since(now)), until, store)
 
 

@@ -8,18 +8,18 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.aggregate import aggregate
 from iotistica.api.telemetry.erasures import erase
-from iotistica.api.telemetry.exports import export
-from iotistica.api.telemetry.queries import query
+from iotistica.api.telemetry.export import export
+from iotistica.api.telemetry.multi_series import query
 from iotistica.api.telemetry.ranges import Exactly, Names, Part, Time, names, of_agent, parts
 from iotistica.api.telemetry.timeseries import timeseries
-from iotistica.api.telemetry.writing import write
-from iotistica.domain.telemetry.rollups import LONG_AGO, cover, widen
+from iotistica.api.telemetry.write import write
+from iotistica.domain.telemetry.rollup_sources import LONG_AGO, cover, widen
 from iotistica.errors import NotFound
-from iotistica.storage.telemetry import kept, summaries
+from iotistica.storage.telemetry import coverage, summaries
 from iotistica.storage.telemetry import latest as table
 from iotistica.storage.telemetry.summaries import Summary
 from iotistica.storage.telemetry.timeseries import Value
@@ -51,7 +51,7 @@ async def latest(
     """The newest reading of each series by measured time; what a fast clock dated ahead waits for its time."""
     tenant, now = tenant_of(request), datetime.now(UTC)
     async with database.transaction(tenant) as tx:
-        store = await kept.of_agent(tx, tenant, agent, LONG_AGO, now)
+        store = await coverage.of_agent(tx, tenant, agent, LONG_AGO, now)
         if store is None:
             raise NotFound
         some = await table.names(tx, tenant, agent, only=names(metrics, exactly), after=after, limit=limit + 1)

@@ -10,16 +10,16 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from iotistica.api.http.given import Call, Data
+from iotistica.api.http.dependencies import Call, Data
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.buckets import Answer, By, Span, answer, bucketed
 from iotistica.api.telemetry.ranges import Metric, Of, Time, Width, Zone, of_agent, single
-from iotistica.domain import intervals
+from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
 from iotistica.domain.telemetry.downsampling import LEAST, Method, downsample
-from iotistica.domain.telemetry.filling import Fill, fill
-from iotistica.domain.telemetry.queries import Plan
+from iotistica.domain.telemetry.gap_filling import Fill, fill
+from iotistica.domain.telemetry.query_plans import Plan
 from iotistica.errors import Invalid
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import timeseries as table
@@ -101,8 +101,8 @@ async def timeseries(
     if source not in (None, "raw"):
         raise Invalid("single readings come from `raw` alone: give an interval too", "source")
     if max_points is not None:
-        return await _points(database, tenant, span, intervals.zone(tz), max_points, downsample)
-    return await _raw(database, tenant, span, intervals.zone(tz), limit)
+        return await _points(database, tenant, span, time_ranges.zone(tz), max_points, downsample)
+    return await _raw(database, tenant, span, time_ranges.zone(tz), limit)
 
 
 async def _raw(database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, limit: int) -> Timeseries:

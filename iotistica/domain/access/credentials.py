@@ -7,7 +7,7 @@ from base64 import urlsafe_b64decode
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from iotistica.domain.agents.accounts import derive
+from iotistica.domain.agents.broker_passwords import derive
 from iotistica.domain.ids import base64url
 
 ENTROPY: Final = 32  # bytes of randomness in a secret

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 
 from iotistica.domain import documents
-from iotistica.domain.access.secrets import has_seal
+from iotistica.domain.access.document_secrets import has_seal
 from iotistica.domain.documents import SEALED
 from iotistica.errors import Invalid
 

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct, field
 
 from iotistica.domain import codec
-from iotistica.domain.delivery import dictionaries
-from iotistica.domain.delivery.dictionaries import Expander, NeedsDictionary
+from iotistica.domain.delivery import key_compaction
+from iotistica.domain.delivery.key_compaction import Expander, NeedsDictionary
 from iotistica.domain.telemetry.readings import NAME_CAP, Context, Point, Reading, clean_label, normalise
 from iotistica.errors import InvalidMessage
 
@@ -80,7 +80,7 @@ def parse(
         found.msg_id = envelope.msg_id
         return found
     root = codec.decode(document, is_msgpack, object)
-    version = dictionaries.version_of(root)
+    version = key_compaction.version_of(root)
     if version is not None:
         if version not in expanders:
             raise NeedsDictionary(version)

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct, field
 
-from iotistica.domain import times
+from iotistica.domain import timestamps
 from iotistica.domain.documents import clean, strip_nul
 from iotistica.domain.telemetry.quality import quality_of
 from iotistica.errors import InvalidMessage
@@ -90,7 +90,7 @@ def normalise(point: Point, stamp: Any, context: Context) -> Reading:
         stamp = point.timestamp
     elif point.time is not None:
         stamp = point.time
-    time = context.received if stamp is None else times.parse_us(stamp)
+    time = context.received if stamp is None else timestamps.parse_us(stamp)
     if time < context.oldest:
         raise InvalidMessage("too_old")
     if time > context.received + FUTURE:

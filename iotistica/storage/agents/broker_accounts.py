@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.domain.agents.accounts import SALT_BYTES, mqtt_password, password_line
-from iotistica.domain.agents.filters import Access
+from iotistica.domain.agents.broker_passwords import SALT_BYTES, mqtt_password, password_line
+from iotistica.domain.agents.topic_filters import Access
 from iotistica.domain.ids import AgentId, TenantId, agent_user, tenant_user
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.history import audit

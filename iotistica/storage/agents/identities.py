@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents import proofs
+from iotistica.domain.agents import key_proofs
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, NotFound, Unauthorized
 from iotistica.storage.access import quotas
@@ -136,8 +136,8 @@ async def prove(tx: Tx, tenant: TenantId, agent: UUID, signature: str, *, by: Ac
     """Let an agent in that signs one of its challenges; again is as good as once. Raises `Unauthorized`."""
     found = await get(tx, tenant, agent)
     challenges = await agent_keys.challenges(tx, tenant, agent)
-    if found.public_key is None or not proofs.is_proven(
-        proofs.public_key(found.public_key), agent, challenges, signature
+    if found.public_key is None or not key_proofs.is_proven(
+        key_proofs.public_key(found.public_key), agent, challenges, signature
     ):
         raise Unauthorized("the signature is not over `<uuid>:<challenge>` with the key that was registered")
     if found.state == "registered":

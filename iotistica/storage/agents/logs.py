@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.logs import KEPT, Batch, Line
+from iotistica.domain.agents.log_lines import KEPT, Batch, Line
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, rows_as
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.selectors import TAGS
+from iotistica.domain.agents.tag_selectors import TAGS
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.history import audit

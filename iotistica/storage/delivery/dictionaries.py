@@ -5,8 +5,8 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.delivery import dictionaries as rules
-from iotistica.domain.delivery.dictionaries import Dictionary, Update
+from iotistica.domain.delivery import key_compaction as rules
+from iotistica.domain.delivery.key_compaction import Dictionary, Update
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, row_as
 from iotistica.storage.redis import Redis, dictionary_key, translated

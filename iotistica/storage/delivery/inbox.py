@@ -14,10 +14,10 @@ from iotistica.errors import Full, NotTaken, Unavailable
 from iotistica.instruments import REFUSED, SPOOL_BYTES, SPOOL_MESSAGES, SPOOLED, TAKEN, TAKEN_BYTES
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import dead_letters, streams
-from iotistica.storage.delivery.segment import Message
-from iotistica.storage.delivery.sorting import Sorted, counts
+from iotistica.storage.delivery.routing import Sorted, counts
 from iotistica.storage.delivery.spool import Spool
-from iotistica.storage.delivery.stream_states import SPOOLED as SPOOLED_FIELD
+from iotistica.storage.delivery.spool_segment import Message
+from iotistica.storage.delivery.stream_stats import SPOOLED as SPOOLED_FIELD
 from iotistica.storage.delivery.streams import CONTROL
 from iotistica.storage.redis import Redis, ledger_key, translated
 from iotistica.supervise import first_of, sleep

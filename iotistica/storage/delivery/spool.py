@@ -18,9 +18,18 @@ from loguru import logger
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full, Unavailable
-from iotistica.storage.delivery import frames
-from iotistica.storage.delivery.segment import Counts, Message, Record, Segment, add, packed, tenants_of, unpacked
+from iotistica.storage.delivery import spool_frames
 from iotistica.storage.delivery.spool_folder import Folder, remove
+from iotistica.storage.delivery.spool_segment import (
+    Counts,
+    Message,
+    Record,
+    Segment,
+    add,
+    packed,
+    tenants_of,
+    unpacked,
+)
 
 SEGMENT: Final = 8 << 20  # bytes after which the next segment is begun
 
@@ -84,7 +93,7 @@ class Spool:
                         return self._read(segment)
                     except OSError as exc:
                         raise Unavailable(f"cannot read the spool {self.folder.path}: {exc.strerror}") from exc
-                    except frames.DamagedError as exc:
+                    except spool_frames.DamagedError as exc:
                         self._skip(exc.size)
                         continue
                 if self._out is not None and len(self._segments) == 1:
@@ -122,19 +131,19 @@ class Spool:
 
     def _read(self, segment: Segment) -> Record:
         if self._current is None:
-            frame = frames.read(segment.path, segment.seal, self._offset)
+            frame = spool_frames.read(segment.path, segment.seal, self._offset)
             self._current = unpacked(frame)
         return self._current
 
     def _write(self, payload: bytes) -> int:
         """Write a frame and have it on the disk; its size. Raises `Full` before anything is written."""
-        size = frames.OVERHEAD + len(payload)
+        size = spool_frames.OVERHEAD + len(payload)
         if self.bytes + size > self.cap:
             raise Full(f"the spool {self.folder.path} is at its cap of {self.cap >> 20} MiB")
         if self._out is None or self._segments[-1].size >= self._segment:
             self._begin_segment()
         assert self._out is not None  # noqa: S101 begun just now
-        left = memoryview(frames.pack(payload, self._segments[-1].seal))
+        left = memoryview(spool_frames.pack(payload, self._segments[-1].seal))
         while left:
             left = left[os.write(self._out, left) :]
         os.fdatasync(self._out)

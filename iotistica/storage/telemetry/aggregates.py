@@ -7,8 +7,8 @@ from uuid import UUID
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.aggregates import Aggregate, finish
-from iotistica.domain.telemetry.grids import Fixed, Grid
-from iotistica.domain.telemetry.rollups import Segment, Source
+from iotistica.domain.telemetry.rollup_sources import Segment, Source
+from iotistica.domain.telemetry.time_grids import Fixed, Grid
 from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry.rollups import USABLE, square, summand
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.rollups import floor
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Tx, rows_as
 
 RECENT: Final = timedelta(days=3)  # looked for among single readings; before that the daily rollup knows

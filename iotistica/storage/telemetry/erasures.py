@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.rollups import LONG_AGO, floor
+from iotistica.domain.telemetry.rollup_sources import LONG_AGO, floor
 from iotistica.errors import Invalid
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor

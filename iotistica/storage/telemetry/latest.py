@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.rollups import floor
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Tx, rows_as
 from iotistica.storage.telemetry.timeseries import SERIES_EXTRA, Value
 

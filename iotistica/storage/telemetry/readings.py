@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain import times
+from iotistica.domain import timestamps
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import Unavailable
@@ -153,7 +153,7 @@ def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]
     if not spans:
         return (datetime.now(UTC),) * 2
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
-    return times.EPOCH + timedelta(microseconds=first), times.EPOCH + timedelta(microseconds=last)
+    return timestamps.EPOCH + timedelta(microseconds=first), timestamps.EPOCH + timedelta(microseconds=last)
 
 
 async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[UUID, int, datetime, datetime]]:

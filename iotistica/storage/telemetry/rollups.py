@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from iotistica.domain.telemetry.rollups import floor
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Database, Tx, row_as
 
 LOCK: Final = "SET LOCAL lock_timeout = '1s'"  # above a usual transaction's length, or we would never get it

@@ -9,8 +9,8 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.aggregates import AGGREGATES, finish
-from iotistica.domain.telemetry.grids import Calendar
-from iotistica.domain.telemetry.rollups import Segment
+from iotistica.domain.telemetry.rollup_sources import Segment
+from iotistica.domain.telemetry.time_grids import Calendar
 from iotistica.storage.postgres import Tx, rows_as
 from iotistica.storage.telemetry import aggregates
 

@@ -11,12 +11,12 @@ import pytest
 from litestar.handlers import HTTPRouteHandler
 
 from iotistica.api import app
-from iotistica.api.http.given import Site
-from iotistica.api.http.tokens import Tokens
+from iotistica.api.http.access_tokens import Tokens
+from iotistica.api.http.dependencies import Site
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, may
-from iotistica.domain.agents.accounts import derive
-from iotistica.domain.agents.connections import Broker
-from iotistica.embedded import home
+from iotistica.domain.agents.broker_connection import Broker
+from iotistica.domain.agents.broker_passwords import derive
+from iotistica.embedded import data_folder
 from iotistica.settings import Settings
 from tests.devices import Device, key_for
 from tests.serving import Served, until
@@ -90,7 +90,7 @@ def people(server: Served) -> People:
     owner.post(f"/agents/{revoked.uuid}/revoke")
     gone = owner.post("/auth/api-keys", json={"name": "gone"}).json()
     owner.delete(f"/auth/api-keys/{gone['id']}")
-    signer = Tokens(derive(home.server_key(server.folder), "access-token"))
+    signer = Tokens(derive(data_folder.server_key(server.folder), "access-token"))
     claims = signer.check(roles["owner"]["authorization"].split()[1])
     old = signer.issue(user=claims.sub, session=claims.sid, now=datetime.now(UTC) - timedelta(hours=1))
     no_session = signer.issue(user=claims.sub, session=uuid4(), now=datetime.now(UTC))

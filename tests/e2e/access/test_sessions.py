@@ -338,9 +338,9 @@ def strict() -> Iterator[Served]:
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    from tests.serving import data_folder
+    from tests.serving import new_data_folder
 
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         path = folder / "tokens.pem"
         key = rsa.generate_private_key(65537, 2048)
         path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -11,12 +11,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from iotistica.domain.agents.accounts import service_password
-from iotistica.embedded import home
+from iotistica.domain.agents.broker_passwords import service_password
+from iotistica.embedded import data_folder
 from tests.conftest import Stack
 from tests.devices import Device, key_for
 from tests.mqtt311 import Client311, RefusedError
-from tests.serving import Served, data_folder, free_port, served, until
+from tests.serving import Served, free_port, new_data_folder, served, until
 
 SECRET = "the-secret-of-a-broker"
 
@@ -146,7 +146,7 @@ def test_another_broker_gets_the_same_decisions(asked: Served, admin: httpx.Clie
     device = Device(asked).join(key_for(admin))
     mqtt, topic = device.answer["mqtt"], device.topic
     user = made(admin, rules=[{"topic": "a/+/endpoints/#", "access": "read"}])
-    ours = service_password(home.server_key(asked.folder), "i")
+    ours = service_password(data_folder.server_key(asked.folder), "i")
     sibling = topic.rsplit("/", 1)[0] + "/AAAAAAAAAAAAAAAAAAAAAA"
     logins = [
         (mqtt["username"], mqtt["password"], 200),
@@ -208,7 +208,7 @@ def test_the_callbacks_are_behind_their_secret(asked: Served, server: Served) ->
 
 @contextlib.contextmanager
 def broker_process(stack: Stack, port: int, ops: int) -> Iterator[subprocess.Popen[bytes]]:
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         environment = {
             "PATH": "/usr/bin:/bin",
             "IOTISTICA_DATA_DIR": str(folder),
@@ -229,7 +229,7 @@ def broker_process(stack: Stack, port: int, ops: int) -> Iterator[subprocess.Pop
 def test_the_broker_runs_in_a_process_of_its_own(stack: Stack) -> None:
     """With the database's URL and the key alone; the others need only its address, and agents come through."""
     port, ops = free_port(), free_port()
-    with broker_process(stack, port, ops), data_folder() as folder:
+    with broker_process(stack, port, ops), new_data_folder() as folder:
         url = f"http://127.0.0.1:{ops}/health"
 
         def is_well() -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Stack, new_stack
 from tests.devices import Device, key_for
-from tests.serving import Served, data_folder, until
+from tests.serving import Served, new_data_folder, until
 
 TARGET = {"apps": {}, "config": {"logging": {"level": "info"}}}
 
@@ -26,7 +26,7 @@ def own_stack() -> Iterator[Stack]:
 @pytest.mark.parametrize("fault", ["postgres killed", "redis killed", "redis stands still"])
 def test_a_poll_is_answered_while_a_server_is_away(own_stack: Stack, fault: str, seconds: float) -> None:
     """With and without a tag, by a process that answered before and by one that only starts to; a job of seconds."""
-    with data_folder() as folder:
+    with new_data_folder() as folder:
         server = Served(folder, **own_stack.urls()).start().ready()
         try:
             server.add_tenant("polls")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from iotistica.domain.agents.states import MEASURED
+from iotistica.domain.agents.reported_state import MEASURED
 from tests import captured
 from tests.mqtt311 import Client311
 from tests.serving import Served, until

@@ -10,17 +10,17 @@ import psycopg
 import pytest
 
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage import exports
+from iotistica.storage import tenant_export
 from iotistica.storage.access import tenants
 from iotistica.storage.access import users as users_
-from iotistica.storage.agents import agents, fleets, search
+from iotistica.storage.agents import agent_search, agents, fleets
 from iotistica.storage.delivery import ledger
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import aggregates, timeseries
 from tests.conftest import Stack
-from tests.integration.telemetry.test_store import NOW, reading, store
+from tests.integration.telemetry.test_readings import NOW, reading, store
 from tests.unit.test_structure import statements
 
 ROLLUPS = {"readings_1m", "readings_1h", "readings_daily", "rollup_progress", "rollup_marks"}
@@ -94,7 +94,7 @@ async def test_without_its_own_check_the_api_reads_no_foreign_row(
             cursor = await tx.execute(cast("LiteralString", f"SELECT DISTINCT tenant_id FROM {table}"))
             assert {row[0] for row in await cursor.fetchall()} <= {tenant}, table
         assert await agents.get(tx, other[0], other[1]) is None
-        assert await search.page(tx, other[0], search.Search(), limit=10) == []
+        assert await agent_search.page(tx, other[0], agent_search.Search(), limit=10) == []
         assert (await ledger.balance(tx, other[0], None)).found == 0
         assert await users_.page(tx, other[0], after=None, limit=10) == []
         now = datetime.fromtimestamp(NOW / 1e6, UTC)
@@ -228,12 +228,12 @@ def test_whoever_reads_readings_joins_agents() -> None:
         ),
     }
     found = {name: text for name, text in statements().items() if TOUCHES_READINGS.search(text)}
-    assert {"timeseries.RAW", "timeseries.POINTS", "latest.NEWEST", "latest.SILENT", "extracts.SLICE"} <= set(found)
+    assert {"timeseries.RAW", "timeseries.POINTS", "latest.NEWEST", "latest.SILENT", "csv_export.SLICE"} <= set(found)
     found |= {"aggregates.ONE": aggregates.ONE, "aggregates.MANY": aggregates.MANY}  # of whatever table
     for name, text in found.items():
         if name not in exempt:
             assert re.search(r"\bagents a\b", text), name
             assert re.search(r"a\.tenant_id = (%\(tenant\)s|\{tenant\})", text), name
-    for text in (exports.TABLES["readings"], exports.REMOVE[2]):
+    for text in (tenant_export.TABLES["readings"], tenant_export.REMOVE[2]):
         assert re.search(r"\bagents a\b", text)
         assert "a.tenant_id = " in text

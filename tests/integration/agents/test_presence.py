@@ -8,15 +8,15 @@ from datetime import timedelta
 import pytest
 
 from iotistica.background import presence as looking
-from iotistica.domain.agents.states import State
+from iotistica.domain.agents.reported_state import State
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.mqtt import healing
-from iotistica.storage.agents import presence, states
+from iotistica.storage.agents import presence, reported_states
 from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.devices import Device, key_for
-from tests.integration.telemetry.test_store import NOW, reading, store
+from tests.integration.telemetry.test_readings import NOW, reading, store
 from tests.mqtt311 import Client311
 from tests.serving import Served, until
 
@@ -197,7 +197,7 @@ async def test_a_report_that_was_applied_late_is_heard(plant: Plant) -> None:
     await plant.pass_minutes(4)
     state = State(values={"version": 1}, stamps={"version": int((time.time() - 120) * 1e6)})
     async with plant.database.transaction() as tx:
-        await states.save(tx, plant.tenant, {plant.agent: state}, {})
+        await reported_states.save(tx, plant.tenant, {plant.agent: state}, {})
     assert await plant.look() == "online"
     await plant.pass_minutes(2)
     assert await plant.look() == "online"

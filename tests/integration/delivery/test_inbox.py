@@ -20,11 +20,11 @@ from iotistica.errors import Unavailable
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import tenants
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery import dead_letters, letterbox, stream_states, streams
+from iotistica.storage.delivery import dead_letters, letterbox, stream_stats, streams
 from iotistica.storage.delivery import inbox as module
 from iotistica.storage.delivery.inbox import Inbox, LeftError
-from iotistica.storage.delivery.segment import Message
 from iotistica.storage.delivery.spool import Spool
+from iotistica.storage.delivery.spool_segment import Message
 from iotistica.storage.delivery.streams import CONTROL, KINDS, LOGS, READINGS, Kind
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
@@ -175,7 +175,7 @@ class InboxMachine(RuleBasedStateMachine):
                 if key[1] is CONTROL:
                     first = list(dict.fromkeys(number for number in self.got[key] if number in set(numbers)))
                     assert first == numbers
-            state = self.run(stream_states.states(self.redis, self.tenants, now=0.0))
+            state = self.run(stream_stats.states(self.redis, self.tenants, now=0.0))
             assert sum(s.entries for s in state) == 0
             assert sum(s.taken for s in state) == sum(map(len, self.got.values()))
         finally:
@@ -207,7 +207,7 @@ async def test_only_the_stream_at_its_mark_goes_to_the_disk(
     await box.accept([message(tenant, 1)])
     await box.accept([message(tenant, 2), message(other, 3)])
     assert box.spool.waiting == Counter({tenant: 1})
-    one, two = await stream_states.states(redis, [tenant, other], now=0.0)
+    one, two = await stream_stats.states(redis, [tenant, other], now=0.0)
     assert (one.entries, two.entries) == (1, 1)
     assert not await box.move()
     await redis.xtrim(redis_.readings_stream(tenant), maxlen=0)
@@ -225,7 +225,7 @@ async def test_what_is_on_the_disk_is_in_the_ledger(
     await box.accept([message(tenant, 1)])
     await box.accept([message(tenant, 2), message(tenant, 3)])
     await box._tell()
-    (state,) = await stream_states.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
     assert (state.taken, state.waiting, state.spooled) == (3, 3, 2)
     box.spool.close()
     again = inbox(redis, directory, tmp_path, mark=1)
@@ -234,7 +234,7 @@ async def test_what_is_on_the_disk_is_in_the_ledger(
     running = asyncio.create_task(again.run(stop))
 
     async def moved() -> bool:
-        (state,) = await stream_states.states(redis, [tenant], now=0.0)
+        (state,) = await stream_stats.states(redis, [tenant], now=0.0)
         return (state.taken, state.waiting, state.spooled) == (3, 3, 0)
 
     async with asyncio.timeout(10):
@@ -261,7 +261,7 @@ async def test_many_callers_share_one_write(
     box = inbox(redis, Directory(database), tmp_path)
     await asyncio.gather(*(box.accept([message(tenant, n)]) for n in range(100)))
     assert calls <= 3
-    (state,) = await stream_states.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
     assert state.taken == 100
     box.spool.close()
 
@@ -302,7 +302,7 @@ async def test_an_open_breaker_sends_straight_to_the_disk(
     box._redis = redis
     for _ in range(6):
         assert await box.move()
-    (state,) = await stream_states.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
     assert state.taken == 6
     box.spool.close()
     await away.aclose()
@@ -319,7 +319,7 @@ async def test_a_message_of_a_tenant_that_does_not_exist_is_kept_for_the_platfor
     await box.accept([message(nobody, 1), message(tenant, 2)])
     (letter,) = (await letterbox.page(redis, None, after=None, limit=10)).letters
     assert (letter.reason, letter.payload, letter.is_whole) == ("unknown_tenant", message(nobody, 1)[1], True)
-    (state,) = await stream_states.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
     assert state.taken == 1
     for number in range(3, 60):
         await box.accept([message(nobody, number, size=1_000_000)])
@@ -345,7 +345,7 @@ async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
         assert received in (None, raised.value.received)
         batch, received = raised.value.left, raised.value.received
         assert [number_of(payload) for _, payload in batch] == [2]
-    (state,) = await stream_states.states(redis, [other], now=0.0)
+    (state,) = await stream_stats.states(redis, [other], now=0.0)
     assert state.taken == 1
     both = await asyncio.gather(
         box.accept([message(tenant, 4)]), box.accept([message(other, 5)]), return_exceptions=True
@@ -360,7 +360,7 @@ async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
     assert both[1] is None
     box.spool.cap = CAP
     await box.accept(batch, received)
-    one, two = await stream_states.states(redis, [tenant, other], now=0.0)
+    one, two = await stream_stats.states(redis, [tenant, other], now=0.0)
     assert (one.taken, two.taken) == (1, 1)
     assert box.spool.waiting == Counter({tenant: 1})
     box.spool.close()

@@ -11,8 +11,8 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Superseded
 from iotistica.storage import lease
 from iotistica.storage import redis as redis_
-from iotistica.storage.delivery import completion, stream_states, streams
-from iotistica.storage.delivery.completion import Aside
+from iotistica.storage.delivery import acknowledgement, stream_stats, streams
+from iotistica.storage.delivery.acknowledgement import Aside
 from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.delivery.streams import ENTRY_BYTES, READINGS, _chunks
 from iotistica.storage.redis import Redis
@@ -37,13 +37,13 @@ async def test_what_is_appended_is_read_once_and_gone_when_finished(redis: Redis
     }
     assert await streams.read(redis, [one, two], "c", count=10) == []
     assert [e.id for e in await streams.read_own(redis, [one], "c", count=10)] == [entries[0].id]
-    assert await stream_states.open_ids(redis, one) == [entries[0].id.decode()]
+    assert await stream_stats.open_ids(redis, one) == [entries[0].id.decode()]
     letter = DeadLetter(b"t/1", b"\1", 123, "bad_json", "why")
     for _ in range(2):  # the second time, as after a lost answer, changes nothing
-        await completion.finish(redis, entries, {entries[0].key: Aside([letter])})
-    state = (await stream_states.states(redis, [one], now=0.0))[0]
+        await acknowledgement.finish(redis, entries, {entries[0].key: Aside([letter])})
+    state = (await stream_stats.states(redis, [one], now=0.0))[0]
     assert (state.taken, state.waiting, state.entries, state.dead) == (3, 0, 0, 1)
-    assert await stream_states.open_ids(redis, one) == []
+    assert await stream_stats.open_ids(redis, one) == []
 
 
 async def test_a_full_stream_takes_nothing_and_others_do(redis: Redis) -> None:
@@ -52,8 +52,8 @@ async def test_a_full_stream_takes_nothing_and_others_do(redis: Redis) -> None:
     for _ in range(2):
         assert await streams.append(redis, {one: [(b"t", b"x")]}, received=1, mark=2) == set()
     assert await streams.append(redis, {two: [(b"t", b"x")], one: [(b"t", b"x")]}, received=1, mark=2) == {one}
-    assert (await stream_states.states(redis, [one[0]], now=0.0))[0].taken == 2
-    assert (await stream_states.states(redis, [two[0]], now=0.0))[0].taken == 1
+    assert (await stream_stats.states(redis, [one[0]], now=0.0))[0].taken == 2
+    assert (await stream_stats.states(redis, [two[0]], now=0.0))[0].taken == 1
 
 
 async def test_entries_of_a_dead_consumer_are_taken_over(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

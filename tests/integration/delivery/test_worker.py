@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from iotistica.alarms import Alarms
-from iotistica.domain.delivery.verdicts import Verdicts
+from iotistica.disk_space import Room
+from iotistica.domain.delivery.fault_attribution import Verdicts
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Full, Unavailable
-from iotistica.ingest.catalogue import Catalogue
 from iotistica.ingest.decoding import Decoder
-from iotistica.ingest.dictionaries import Dictionaries
+from iotistica.ingest.dictionary_cache import Dictionaries
+from iotistica.ingest.series_cache import Catalogue
 from iotistica.ingest.worker import Worker
-from iotistica.room import Room
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import quotas
-from iotistica.storage.access.limits import Limits
 from iotistica.storage.access.quotas import Quotas
+from iotistica.storage.access.rate_limits import Limits
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery import completion, dead_letters, ledger, stream_states, streams
-from iotistica.storage.delivery.completion import Aside
+from iotistica.storage.delivery import acknowledgement, dead_letters, ledger, stream_stats, streams
+from iotistica.storage.delivery.acknowledgement import Aside
 from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
@@ -72,7 +72,7 @@ async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: Ag
     """Whether so many good and as many bad messages are in both ledgers, once each."""
     async with database.transaction() as tx:
         readings, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
-    (stream,) = await stream_states.states(redis, [tenant], now=0.0)
+    (stream,) = await stream_stats.states(redis, [tenant], now=0.0)
     counted = (readings.found, readings.stored, readings.duplicate, readings.rejected)
     wanted = ((READINGS + 1) * pairs, READINGS * pairs, 0, pairs)
     taken = (stream.taken, stream.waiting, stream.entries, stream.dead, payloads.processed, payloads.dead)
@@ -112,16 +112,16 @@ async def test_what_is_committed_but_not_finished_is_counted_once(
 ) -> None:
     """Redis goes away right after the commit, before it finishes the entries or before its answer arrives."""
     await fill(redis, tenant, agent, 5)
-    finish = completion.finish
+    finish = acknowledgement.finish
 
     async def cut(*arguments: Any) -> None:
         if after:
             await finish(*arguments)
         raise Unavailable("cut")
 
-    monkeypatch.setattr(completion, "finish", cut)
+    monkeypatch.setattr(acknowledgement, "finish", cut)
     await interrupted(make, times=3)
-    monkeypatch.setattr(completion, "finish", finish)
+    monkeypatch.setattr(acknowledgement, "finish", finish)
     await until_balanced(make("one"), redis, database, tenant, agent, 5)
 
 
@@ -193,7 +193,7 @@ async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) 
     async def one_more() -> None:
         await streams.append(redis, {(tenant, streams.READINGS): [(b"t", payload)]}, received=1, mark=10_000)
         (entry,) = await streams.read(redis, [tenant], "c", count=1)
-        await completion.finish(
+        await acknowledgement.finish(
             redis, [entry], {entry.key: Aside([DeadLetter(b"t", payload, 1, "bad_json", "why")])}
         )
 
@@ -243,7 +243,7 @@ async def test_what_had_to_wait_for_us_is_within_its_quota(
     stop = asyncio.Event()
     running = asyncio.create_task(make("one").run(stop))
     async with asyncio.timeout(10):
-        while (await stream_states.states(redis, [tenant], now=0.0))[0].waiting:
+        while (await stream_stats.states(redis, [tenant], now=0.0))[0].waiting:
             await asyncio.sleep(0.05)
     stop.set()
     await running

@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from iotistica.background import clocks, letters
-from iotistica.domain.delivery.sequences import Mark
+from iotistica.background import clock_skew, dead_letter_timeline
+from iotistica.domain.delivery.message_gaps import Mark
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage.delivery import ledger, sequences, streams
+from iotistica.storage.delivery import ledger, message_gaps, streams
 from iotistica.storage.history import timeline
-from iotistica.storage.history.tally import Tally
 from iotistica.storage.history.timeline import Row
+from iotistica.storage.history.timeline_counts import Tally
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.integration.delivery.test_worker import fill, make
@@ -54,8 +54,8 @@ async def test_what_could_not_be_read_is_told_once(
             await fill(redis, tenant, agent, count)  # each with a bad one beside it
             entries = await streams.read(redis, [tenant], "one", count=10)
             await make("one")._store(entries)
-        await letters.tell(redis, database, [tenant])
-        found = await rows(database, tenant, agent, letters.REFUSED)
+        await dead_letter_timeline.tell(redis, database, [tenant])
+        found = await rows(database, tenant, agent, dead_letter_timeline.REFUSED)
         assert sum(row.times for row in found) == expected
         assert {row.details["reason"] for row in found} == {"bad_json"}
 
@@ -79,9 +79,9 @@ async def test_a_gap_is_told_and_so_is_its_end(database: Database, tenant: Tenan
     ms = int(now.timestamp() * 1000)
     for numbers, kinds in (((1, 2, 6), ["messages.missing"]), ((3, 4, 5), ["messages.missing", "messages.found"])):
         async with database.transaction() as tx:
-            await sequences.add(tx, [(tenant, agent, Mark(ms + number, number)) for number in numbers])
+            await message_gaps.add(tx, [(tenant, agent, Mark(ms + number, number)) for number in numbers])
         async with database.transaction() as tx:
-            await sequences.fold(tx, before=now + HOUR, oldest=now - HOUR)
+            await message_gaps.fold(tx, before=now + HOUR, oldest=now - HOUR)
         found = await rows(database, tenant, agent, "messages.missing", "messages.found")
         assert [row.kind for row in found] == kinds
         assert [(row.details["first"], row.details["last"]) for row in found] == [(3, 5)] * len(kinds)
@@ -91,7 +91,7 @@ async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, ag
     """One that is ahead at once, one that is behind after twenty minutes of nothing fresh; a replay is neither."""
 
     async def look(skew: timedelta, times: int = 1) -> list[str]:
-        watches, now = clocks.Clocks(), datetime.now(UTC)
+        watches, now = clock_skew.Clocks(), datetime.now(UTC)
         async with database.transaction() as tx:
             await tx.execute("DELETE FROM readings_ledger WHERE agent_uuid = %s", [agent])
             await tx.execute(
@@ -103,7 +103,7 @@ async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, ag
             await watches.look(database, now)
         return [row.kind for row in await rows(database, tenant, agent, "clock.ahead", "clock.behind")]
 
-    assert await look(timedelta(seconds=30), clocks.LOOKS) == []
-    assert await look(-HOUR, clocks.LOOKS - 1) == []
-    assert await look(-HOUR, clocks.LOOKS) == ["clock.behind"]
+    assert await look(timedelta(seconds=30), clock_skew.LOOKS) == []
+    assert await look(-HOUR, clock_skew.LOOKS - 1) == []
+    assert await look(-HOUR, clock_skew.LOOKS) == ["clock.behind"]
     assert set(await look(timedelta(seconds=90))) == {"clock.behind", "clock.ahead"}

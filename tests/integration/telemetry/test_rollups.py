@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from iotistica.background import rollups as background
 from iotistica.domain.ids import AgentId
-from iotistica.domain.intervals import interval
+from iotistica.domain.time_ranges import interval
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM

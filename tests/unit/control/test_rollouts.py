@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iotistica.background.jobs import Turns
+from iotistica.background.rollouts import Turns
 from iotistica.domain.control import rollouts
 from iotistica.domain.control.rollouts import BURST, Abort, Counts, Pace, Policy, Rollout
 from iotistica.domain.ids import TenantId

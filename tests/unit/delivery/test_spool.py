@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Full, Unavailable
-from iotistica.storage.delivery import frames
-from iotistica.storage.delivery.segment import Counts, Message
+from iotistica.storage.delivery import spool_frames
 from iotistica.storage.delivery.spool import Spool
+from iotistica.storage.delivery.spool_segment import Counts, Message
 
 ONE, TWO = TenantId("a" * 12), TenantId("b" * 12)
 
@@ -223,7 +223,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from iotistica.errors import Unavailable
-from iotistica.storage.delivery.segment import Counts
+from iotistica.storage.delivery.spool_segment import Counts
 from iotistica.storage.delivery.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spool = Spool(Path(sys.argv[1]), cap=1 << 30)
@@ -262,7 +262,7 @@ def test_no_payload_poses_as_a_record(tmp_path: Path) -> None:
     forger = Spool(tmp_path / "forger", cap=1 << 20)
     forger.append(1, {TWO: Counts(1, 1)}, [(b"i/of/another/tenant", b"forged")])
     (forged,) = (tmp_path / "forger").glob("*.segment")
-    payload = forged.read_bytes() * 200 + frames.MAGIC * 5000
+    payload = forged.read_bytes() * 200 + spool_frames.MAGIC * 5000
     forger.close()
     spool = Spool(tmp_path / "s", cap=1 << 20)
     spool.append(1, {ONE: Counts(1, 0)}, [(b"t", payload)])

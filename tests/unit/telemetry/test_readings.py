@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain import times
+from iotistica.domain import timestamps
 from iotistica.domain.delivery import envelopes
-from iotistica.domain.delivery.dictionaries import NeedsDictionary
 from iotistica.domain.delivery.envelopes import Found
+from iotistica.domain.delivery.key_compaction import NeedsDictionary
 from iotistica.domain.telemetry import readings
 from iotistica.domain.telemetry.quality import quality_of
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import InvalidMessage
 from iotistica.storage.telemetry.readings import _pack_rows
 
-RECEIVED = times.parse_us("2026-06-01T00:00:00Z")
+RECEIVED = timestamps.parse_us("2026-06-01T00:00:00Z")
 YEAR = 365 * 86_400_000_000
 
 
@@ -116,7 +116,7 @@ def test_the_seven_shapes() -> None:
     ]
     for shape in shapes:
         (reading,) = parse(shape).readings
-        assert (reading.value, reading.time) == (2.0, times.parse_us(stamp))
+        assert (reading.value, reading.time) == (2.0, timestamps.parse_us(stamp))
     assert reading.metric_name == "n_1.m"
 
 
@@ -153,7 +153,7 @@ def test_values(sent: Any, value: float | None, extra: dict[str, Any] | None) ->
 def test_times() -> None:
     """Numbers are told apart by their size; a clock that is ahead is marked, one far off refused."""
     when = "2026-05-31T12:00:00.123456Z"
-    us = times.parse_us(when)
+    us = timestamps.parse_us(when)
     for stamp in (
         us / 1e6,
         us / 1e3,

@@ -1,0 +1,214 @@
+"""Log-in, and the sessions that follow from it."""
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+from uuid import UUID, uuid4
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from iotistica.api.access.passwords import WRONG, Done, checked
+from iotistica.api.http.access_tokens import LIFETIME, Tokens, now
+from iotistica.api.http.dependencies import Call, Data, Here, Limiter, Lookups, Signer, Site
+from iotistica.api.http.guard import actor_of, address_of, anybody, source_of, tenant_of, wrong
+from iotistica.api.http.inputs import Password
+from iotistica.domain.access import credentials
+from iotistica.domain.access.permissions import PUBLIC
+from iotistica.domain.ids import TenantId
+from iotistica.errors import NotFound, Unauthorized
+from iotistica.storage.access import sessions, users
+from iotistica.storage.access.rate_limits import Limit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx
+
+Secret = Annotated[str, Meta(min_length=1, max_length=credentials.LONGEST)]
+
+USER_AGENT: Final = 200  # characters kept of what a browser calls itself
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    password: Password
+    email: Annotated[str, Meta(max_length=254)] = ""
+    username: Annotated[str, Meta(max_length=254)] = ""
+
+
+class Refresh(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    refresh_token: Secret
+
+
+class Logout(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    refresh_token: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
+    all: bool = False
+    """Every session of yours, not this one alone."""
+
+
+class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: str
+    email: str
+    username: str | None
+    full_name: str | None
+    role: str
+    active: bool
+    tenant_id: str
+    created_at: datetime
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    """Seconds that the access token is good for."""
+    user: UserView
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: UUID
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+    address: str | None
+    user_agent: str | None
+    is_this: bool
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True):
+    sessions: list[SessionView]
+
+
+@post("/login", opt={"permission": PUBLIC}, status_code=200)
+async def login(
+    request: Call, data: JSONBody[Login], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+) -> Session:
+    """Exchange e-mail or user name and password for an access token and a refresh token."""
+    await limits.hit(Limit("login", site.settings.login_limit), source_of(request))
+    login = data.email or data.username
+    found = await checked(lookups, site.key, login, data.password, source_of(request), anybody(request))
+    async with lookups.transaction() as tx:
+        return await open_session(tx, request, site, tokens, found.tenant_id, found.user_id)
+
+
+async def open_session(
+    tx: Tx, request: Call, site: Site, tokens: Tokens, tenant: TenantId, user_id: UUID
+) -> Session:
+    """A new session of a user, with its two tokens."""
+    user = await users.get(tx, tenant, user_id)
+    if user is None:
+        raise Unauthorized(WRONG)
+    session = uuid4()
+    secret = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
+    await sessions.open_session(
+        tx,
+        tenant,
+        user_id,
+        session,
+        secret.digest,
+        expires=now() + timedelta(days=site.settings.session_days),
+        by=Actor(kind="user", id=str(user_id), name=user.email, address=address_of(request)),
+        user_agent=request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None,
+    )
+    return _session(tokens, user, session, secret.text)
+
+
+@post("/refresh", opt={"permission": PUBLIC}, status_code=200)
+async def refresh(
+    request: Call, data: JSONBody[Refresh], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+) -> Session:
+    """Exchange a refresh token for a new pair, once: one that comes a second time ends its session."""
+    session = credentials.session_of(site.key, data.refresh_token)
+    if session is None:
+        await limits.hit(wrong(site.settings), source_of(request))
+        raise Unauthorized("this is no refresh token")
+    new = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
+    old = credentials.digest(site.key, data.refresh_token)
+    async with lookups.transaction() as tx:
+        member = await sessions.rotate(tx, session, old=old, new=new.digest, address=address_of(request))
+        if member is not None:
+            user = await users.get(tx, member.tenant_id, member.user_id)
+            assert user is not None  # noqa: S101 its session refers to it
+            return _session(tokens, user, session, new.text)
+        await sessions.end_reused(tx, session, by=anybody(request))
+    await limits.hit(wrong(site.settings), source_of(request))
+    raise Unauthorized("this refresh token was used before, or its session has ended: log in again")
+
+
+@post("/logout", opt={"permission": "self"}, status_code=200)
+async def logout(request: Call, database: Data, data: JSONBody[Logout | None] = None) -> Done:
+    """End this session, or every session of yours."""
+    who, tenant = request.auth, tenant_of(request)
+    only = None if data and data.all else who.session
+    async with database.transaction(tenant) as tx:
+        count = await sessions.end(tx, tenant, who.id, by=actor_of(request), only=only)
+    return Done(message=f"logged out of {count} session{'s' * (count != 1)}")
+
+
+@get("/sessions", opt={"permission": "self"})
+async def list_sessions(request: Call, database: Data) -> Sessions:
+    """Where you are logged in."""
+    who, tenant = request.auth, tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await sessions.of_user(tx, tenant, who.id)
+    views = [
+        SessionView(
+            id=s.session_id,
+            created_at=s.created_at,
+            used_at=s.used_at,
+            expires_at=s.expires_at,
+            address=s.address,
+            user_agent=s.user_agent,
+            is_this=s.session_id == who.session,
+        )
+        for s in found
+    ]
+    return Sessions(sessions=views)
+
+
+@delete("/sessions/{session:uuid}", opt={"permission": "self"}, status_code=204)
+async def end_session(request: Call, database: Data, session: FromPath[UUID]) -> None:
+    """Log out of one session of yours."""
+    who, tenant = request.auth, tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        if not await sessions.end(tx, tenant, who.id, by=actor_of(request), only=session):
+            raise NotFound
+
+
+@get("/me", opt={"permission": "self"})
+async def me(request: Call, database: Data) -> UserView:
+    """Who is logged in."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        user = await users.get(tx, tenant, request.auth.id)
+    if user is None:
+        raise Unauthorized
+    return view(user)
+
+
+def view(user: users.User) -> UserView:
+    """A user as the API shows it."""
+    return UserView(
+        id=str(user.user_id),
+        email=user.email,
+        username=user.username,
+        full_name=user.full_name,
+        role=user.role,
+        active=user.active,
+        tenant_id=user.tenant_id,
+        created_at=user.created_at,
+    )
+
+
+def _session(tokens: Tokens, user: users.User, session: UUID, refresh_token: str) -> Session:
+    access = tokens.issue(user=user.user_id, session=session, now=now())
+    seconds = int(LIFETIME.total_seconds())
+    return Session(access_token=access, refresh_token=refresh_token, expires_in=seconds, user=view(user))
+
+
+router = Router(
+    "/auth",
+    route_handlers=[
+        *(login, refresh, logout, me, list_sessions, end_session),
+    ],
+    tags=["auth"],
+)

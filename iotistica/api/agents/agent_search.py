@@ -1,0 +1,210 @@
+"""Agents listed: by name, fleet, tags and presence, page by page."""
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.guard import tenant_of
+from iotistica.api.http.inputs import Limit
+from iotistica.domain.agents import tag_selectors
+from iotistica.domain.ids import agent_topic
+from iotistica.errors import Invalid, NotFound
+from iotistica.storage.agents import agent_search
+from iotistica.storage.agents.agent_search import Listed, Order, Search
+
+Words = Annotated[str | None, QueryParameter(max_length=200)]
+Chosen = Annotated[str | None, QueryParameter(max_length=tag_selectors.LONGEST)]
+Where = Annotated[str | None, QueryParameter(max_length=400)]
+Page = Annotated[int | None, QueryParameter(ge=1, le=10_000)]
+Presence = Literal["online", "silent", "offline", "new"]
+State = Literal["new", "registered", "active", "revoked", "retired"]
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    uuid: UUID
+    name: str
+    online: bool
+    status: Presence
+    """`silent`: it polls or logs, and sends no data. `new`: it was never heard of."""
+    since: datetime | None
+    """When it became so."""
+    flapping: bool
+    last_seen: datetime | None
+    created_at: datetime
+    topic: str
+    state: str
+    active: bool
+    kind: str | None
+    fleet_uuid: UUID | None
+    agent_version: str | None
+    os_version: str | None
+    replaced_by: UUID | None
+    tags: dict[str, str]
+
+
+class Pagination(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    page: int
+    limit: int
+    total_devices: int
+    total_pages: int
+
+
+class AgentPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    agents: list[AgentView]
+    count: int
+    next: str | None
+    """Give it as `cursor` for the page after this one."""
+    pagination: Pagination | None = None
+    """Where a `page` was asked for."""
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Tags that agents have, each a value or a list of some."""
+
+    tag_selectors: dict[str, str | list[str]]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    cursor: Annotated[str, msgspec.Meta(max_length=400)] | None = None
+
+
+@get("/", opt={"permission": "agents.read"})
+async def list_agents(
+    request: Call,
+    database: Data,
+    search_: Annotated[str | None, QueryParameter(name="search", max_length=200)] = None,
+    selector: Chosen = None,
+    fleet: Annotated[str | None, QueryParameter(max_length=36)] = None,
+    status: FromQuery[Presence | None] = None,
+    online: FromQuery[bool | None] = None,
+    identity: Annotated[State | None, QueryParameter(name="state")] = None,
+    filter_: Annotated[Literal["all", "active", "inactive"], QueryParameter(name="filter")] = "all",
+    version: Words = None,
+    sort: FromQuery[Order] = "id",
+    limit: Limit = 100,
+    cursor: Where = None,
+    page: Page = None,
+) -> AgentPage:
+    """The agents of your tenant that all of this is true of, in order of their ids or names.
+
+    `search` is a part of the name or the beginning of the uuid; `selector` chooses by tags, as in
+    `site=berlin,line in (1,2),!spare`; `fleet=none` are those in none.
+    """
+    wanted = Search(
+        text=search_,
+        fleet=_fleet(fleet),
+        no_fleet=fleet == "none",
+        status=_statuses(status, online),
+        state=identity,
+        active=None if filter_ == "all" else filter_ == "active",
+        version=version,
+        selector=tag_selectors.parse(selector) if selector else (),
+    )
+    return await _page(request, database, wanted, order=sort, limit=limit, cursor=cursor, number=page)
+
+
+@post("/query", opt={"permission": "agents.read"}, status_code=200)
+async def query_agents(request: Call, data: JSONBody[Query], database: Data) -> AgentPage:
+    """The agents that have all of these tags."""
+    wanted = Search(selector=tag_selectors.of_tags(data.tag_selectors))
+    return await _page(request, database, wanted, limit=data.limit, cursor=data.cursor)
+
+
+@get("/{agent:uuid}", opt={"permission": "agents.read"})
+async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> AgentView:
+    """One agent."""
+    async with database.transaction(tenant_of(request)) as tx:
+        found = await agent_search.get(tx, tenant_of(request), agent)
+    if found is None:
+        raise NotFound
+    return view(found)
+
+
+async def _page(
+    request: Call,
+    database: Data,
+    wanted: Search,
+    *,
+    order: Order = "id",
+    limit: int,
+    cursor: str | None,
+    number: int | None = None,
+) -> AgentPage:
+    tenant = tenant_of(request)
+    offset = (number - 1) * limit if number else 0
+    async with database.transaction(tenant) as tx:
+        found = await agent_search.page(
+            *(tx, tenant, wanted), order=order, after=_after(cursor), limit=limit + 1, offset=offset
+        )
+        total = await agent_search.count(tx, tenant, wanted) if number else 0
+    views = [view(agent) for agent in found[:limit]]
+    more = _cursor(found[limit - 1]) if len(found) > limit else None
+    pagination = (
+        Pagination(page=number, limit=limit, total_devices=total, total_pages=-(-total // limit))
+        if number
+        else None
+    )
+    return AgentPage(agents=views, count=len(views), next=more, pagination=pagination)
+
+
+def view(agent: Listed) -> AgentView:
+    """An agent as it is shown."""
+    return AgentView(
+        uuid=agent.agent_uuid,
+        name=agent.name,
+        online=agent.status == "online",
+        status=agent.status or "new",
+        since=agent.since,
+        flapping=agent.flapping,
+        last_seen=agent.last_seen,
+        created_at=agent.created_at,
+        topic=agent_topic(agent.tenant_id, agent.agent_uuid),
+        state=agent.state,
+        active=agent.active,
+        kind=agent.kind,
+        fleet_uuid=agent.fleet_uuid,
+        agent_version=agent.agent_version,
+        os_version=agent.os_version,
+        replaced_by=agent.replaced_by,
+        tags=agent.tags,
+    )
+
+
+def _statuses(status: Presence | None, online: bool | None) -> tuple[str, ...] | None:
+    if online is not None and status is not None:
+        raise Invalid("give status or online, not both", "online")
+    if online is not None:
+        return ("online",) if online else ("silent", "offline", "new")
+    return (status,) if status else None
+
+
+def _fleet(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text not in (None, "none") else None
+    except ValueError:
+        raise Invalid("the uuid of a fleet, or none", "fleet") from None
+
+
+def _cursor(agent: Listed) -> str:
+    return urlsafe_b64encode(f"{agent.agent_uuid}{agent.name[:200]}".encode()).decode()
+
+
+def _after(cursor: str | None) -> tuple[str, UUID] | None:
+    if not cursor:
+        return None
+    try:
+        text = urlsafe_b64decode(cursor.encode()).decode()
+        return text[36:].replace("\0", ""), UUID(text[:36])
+    except (ValueError, binascii.Error):
+        raise Invalid("not a cursor of this list", "cursor") from None
+
+
+def selector_of(text: str | None, tags: Mapping[str, Any] | None) -> tag_selectors.Selector:
+    """What is chosen by a selector, or by tags; raises `Invalid`."""
+    return (tag_selectors.parse(text) if text else ()) + (tag_selectors.of_tags(tags) if tags else ())

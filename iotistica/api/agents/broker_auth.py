@@ -1,0 +1,134 @@
+"""What a broker asks that checks accounts over HTTP (EMQX, mosquitto-go-auth): the same accounts and rules."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from litestar import Response, Router, post
+from litestar.params import JSONBody
+from msgspec import Meta
+
+from iotistica.api.http.dependencies import Here, Lookups, Noted, Site
+from iotistica.domain.access.permissions import BROKER
+from iotistica.domain.agents import topic_filters
+from iotistica.domain.agents.broker_passwords import (
+    SERVICE_USER,
+    derive,
+    password_fits,
+    password_line,
+    service_password,
+)
+from iotistica.domain.agents.topic_filters import Access
+from iotistica.domain.ids import agent_of_user, encode_tenant
+from iotistica.storage.agents import broker_accounts
+from iotistica.storage.agents.broker_accounts import Account
+from iotistica.storage.history.timeline_counts import Tally
+from iotistica.storage.postgres import Database
+
+Text = Annotated[str, Meta(max_length=1024)]
+ACC: Final[dict[str, tuple[Literal["read", "write"], ...]]] = {
+    "1": ("read",),
+    "2": ("write",),
+    "3": ("read", "write"),
+    "4": ("read",),
+}
+"""What mosquitto-go-auth calls read, write, both, and subscribe."""
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    username: Text
+    password: Text = ""
+
+
+class Who(msgspec.Struct, frozen=True, kw_only=True):
+    username: Text
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    username: Text
+    topic: Text
+    acc: int | Text | None = None
+    action: Literal["publish", "subscribe"] | None = None
+
+
+@post("/user", opt={"permission": BROKER}, status_code=200)
+async def user(data: JSONBody[Login], lookups: Lookups, site: Here, tally: Noted) -> Response[dict[str, Any]]:
+    """Whether this is the password of an account that may connect."""
+    account = await _account(lookups, site, data.username)
+    line = account.line if account else _decoy(site)
+    allowed = password_fits(line, data.password) and account is not None
+    if account is not None and (who := agent_of_user(data.username)):
+        kind, details = ("broker.let_in", {}) if allowed else ("broker.refused", {"reason": "a wrong password"})
+        tally.add(*who, kind, details)
+    return _answer(allowed)
+
+
+@post("/superuser", opt={"permission": BROKER}, status_code=200)
+async def superuser(data: JSONBody[Who]) -> Response[dict[str, Any]]:
+    """Whether an account may everything; none may, not even ours."""
+    return _answer(allowed=False)
+
+
+@post("/acl", opt={"permission": BROKER}, status_code=200)
+async def acl(data: JSONBody[Question], lookups: Lookups, site: Here, tally: Noted) -> Response[dict[str, Any]]:
+    """Whether an account may read, write or subscribe to a topic; an agent's timeline has what it may not."""
+    account = await _account(lookups, site, data.username)
+    wanted = _wanted(data)
+    if account is None or not wanted:
+        return _answer(allowed=False)
+    rules = _rules(account)
+    allowed = all(topic_filters.allows(rules, data.topic, access) for access in wanted)
+    if not allowed:
+        _note(tally, data, wanted)
+    return _answer(allowed)
+
+
+def _note(tally: Tally, data: Question, wanted: Sequence[str]) -> None:
+    who = agent_of_user(data.username)
+    if who is not None:
+        details = {"topic": data.topic, "access": " and ".join(wanted)}
+        tally.add(*who, "broker.denied", details, word=data.topic[:100])
+
+
+async def _account(lookups: Database, site: Site, username: str) -> Account | None:
+    if username == SERVICE_USER:
+        line = password_line(username, service_password(site.key, username), derive(site.key, "salt")[:12])
+        return Account(username=username, line=line, tenant_id=None, rules=None)
+    if "\0" in username:
+        return None
+    async with lookups.transaction() as tx:
+        return await broker_accounts.find(tx, username)
+
+
+def _rules(account: Account) -> list[tuple[str, Access]]:
+    if account.username == SERVICE_USER:
+        return [("#", "readwrite"), ("$SYS/#", "read")]
+    # As the pattern lines of Mosquitto's file have it, for every account.
+    own: list[tuple[str, Access]] = [
+        (f"i/{account.username}/#", "readwrite"),
+        (f"{account.username}/#", "readwrite"),
+    ]
+    if account.tenant_id is not None and account.rules is not None:
+        root = f"i/{encode_tenant(account.tenant_id)}/"
+        return [*own, *((root + rule.topic, rule.access) for rule in account.rules)]
+    return own
+
+
+def _wanted(question: Question) -> tuple[Literal["read", "write"], ...]:
+    if question.action is not None:
+        return ("write",) if question.action == "publish" else ("read",)
+    return ACC.get(str(question.acc), ())
+
+
+def _decoy(site: Site) -> str:
+    return password_line("nobody", hashlib.sha256(hmac.digest(site.key, b"decoy", "sha256")).hexdigest(), b"0" * 12)
+
+
+def _answer(allowed: bool) -> Response[dict[str, Any]]:
+    body = {"result": "allow" if allowed else "deny", "is_superuser": False}
+    return Response(body, status_code=200 if allowed else 403)
+
+
+router = Router("/mosquitto-auth", route_handlers=[user, superuser, acl], tags=["mqtt"])

@@ -1,0 +1,108 @@
+"""How the endpoints of an agent are: as they are wanted, beside what the agent says of them."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import get
+from litestar.params import FromPath, QueryParameter
+
+from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.guard import tenant_of
+from iotistica.domain.access import document_secrets
+from iotistica.domain.control import targets as rules
+from iotistica.storage.agents import reported_states
+from iotistica.storage.control import targets
+
+
+class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the agent has not said is null."""
+
+    name: str
+    protocol: str | None
+    enabled: bool | None
+    """As it is wanted; null if only the agent knows of it."""
+    status: Any = "unknown"
+    connected: Any = None
+    last_poll: Any = None
+    last_seen: Any = None
+    error_count: Any = None
+    last_error: Any = None
+    response_time_ms: Any = None
+    poll_success_rate: Any = None
+    communication_quality: Any = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    total: int
+    enabled: int
+    disabled: int
+    online: int
+    by_protocol: dict[str, int]
+
+
+class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    agent_uuid: UUID
+    summary: Summary
+    devices: list[EndpointHealth]
+    reported_at: Any
+
+
+@get("/{agent:uuid}/device-health", opt={"permission": "agents.read"})
+async def get_health(
+    request: Call,
+    database: Data,
+    site: Here,
+    agent: FromPath[UUID],
+    protocol: Annotated[str | None, QueryParameter(name="protocolType", max_length=32)] = None,
+) -> DeviceHealth:
+    """The endpoints that an agent is told to have, and others that it reports, with their health."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await targets.sources(tx, tenant, agent)
+        state = await reported_states.get(tx, tenant, agent)
+    wanted = rules.inherited(found.fleet, found.own).config.get("endpoints") or []
+    said = (
+        document_secrets.mask(site.box.open(state.merged.values, tenant)).get("endpoints_health") if state else None
+    )
+    health = (
+        {name: facts for name, facts in said.items() if isinstance(facts, dict)} if isinstance(said, dict) else {}
+    )
+    by_name = {endpoint["name"]: endpoint for endpoint in wanted}
+    devices = [
+        one
+        for name in [*by_name, *(name for name in health if name not in by_name)]
+        if protocol in (None, (one := _view(name, by_name.get(name), health.get(name, {}))).protocol)
+    ]
+    return DeviceHealth(
+        agent_uuid=agent,
+        summary=_summary(devices),
+        devices=devices,
+        reported_at=state.reported_at if state else None,
+    )
+
+
+def _view(name: str, wanted: dict[str, Any] | None, facts: dict[str, Any]) -> EndpointHealth:
+    said = {
+        field.name: facts[field.encode_name]
+        for field in msgspec.structs.fields(EndpointHealth)
+        if field.encode_name in facts and field.name not in ("name", "protocol", "enabled")
+    }
+    protocol = (wanted or facts).get("protocol")
+    return EndpointHealth(
+        name=name,
+        protocol=protocol if isinstance(protocol, str) else None,
+        enabled=bool(wanted.get("enabled", True)) if wanted else None,
+        **said,
+    )
+
+
+def _summary(devices: list[EndpointHealth]) -> Summary:
+    protocols = [one.protocol or "unknown" for one in devices]
+    return Summary(
+        total=len(devices),
+        enabled=sum(one.enabled is True for one in devices),
+        disabled=sum(one.enabled is False for one in devices),
+        online=sum(one.status == "online" for one in devices),
+        by_protocol={protocol: protocols.count(protocol) for protocol in dict.fromkeys(protocols)},
+    )

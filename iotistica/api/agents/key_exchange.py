@@ -1,0 +1,123 @@
+"""What an agent does for itself: proves its key, asks who it is, changes its API key."""
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Router, get, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from iotistica.api.http.access_tokens import now
+from iotistica.api.http.dependencies import Accounts, Call, Data, Here
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import Secret
+from iotistica.domain.access import credentials
+from iotistica.domain.access.permissions import AGENT
+from iotistica.domain.ids import AgentId, TenantId, base64url
+from iotistica.errors import NotFound
+from iotistica.storage.agents import agent_keys, agents, broker_accounts, identities
+from iotistica.storage.postgres import Tx
+
+
+class Challenge(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    challenge: str
+    expires_at: datetime
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    signature: Annotated[str, Meta(min_length=1, max_length=512)]
+    """Base64, over `<uuid>:<challenge>`."""
+    uuid: UUID | None = None
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: UUID
+    uuid: UUID
+    device_name: str
+
+
+class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
+    status: str
+    message: str
+    device: Device
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    device_api_key: Secret | None = None
+    """The new key, if the agent has made one."""
+    grace_hours: Annotated[float, Meta(ge=0, le=720)] | None = None
+
+
+class Rotated(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    old_key_valid_until: datetime
+    """Or until the new key is used, whichever comes first."""
+    api_key: str | None = None
+    """The new key, if it was made here; shown only now."""
+
+
+class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    uuid: UUID
+    name: str
+    status: str
+
+
+@post("/device/{agent:uuid}/challenge", opt={"permission": AGENT, "unproven": True}, status_code=200)
+async def challenge(request: Call, database: Data, agent: FromPath[UUID]) -> Challenge:
+    """Another challenge, beside those before it."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        return await make_challenge(tx, tenant, AgentId(agent))
+
+
+@post("/device/{agent:uuid}/key-exchange", opt={"permission": AGENT, "unproven": True}, status_code=200)
+async def exchange(
+    request: Call, data: JSONBody[Exchange], database: Data, rendering: Accounts, agent: FromPath[UUID]
+) -> Exchanged:
+    """Prove the private key; from then on the agent may connect. A wrong signature uses no challenge up."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
+        since = await broker_accounts.moment(tx)
+    if found.state == "registered":  # until a moment ago
+        await rendering.awaited(since)
+    device = Device(id=found.agent_uuid, uuid=found.agent_uuid, device_name=found.name)
+    return Exchanged(status="ok", message="key exchange successful", device=device)
+
+
+@post("/device/{agent:uuid}/rotate-key", opt={"permission": "agents.rotate"}, status_code=200)
+async def rotate(
+    request: Call, database: Data, site: Here, agent: FromPath[UUID], data: JSONBody[Rotation | None] = None
+) -> Rotated:
+    """Give an agent another API key; the one it has stays good until the new one is used, or its grace ends."""
+    wanted = data or Rotation()
+    made = site.secret(credentials.AGENT) if wanted.device_api_key is None else None
+    hours = site.settings.key_grace_hours if wanted.grace_hours is None else wanted.grace_hours
+    until, tenant = now() + timedelta(hours=hours), tenant_of(request)
+    digest = made.digest if made else credentials.digest(site.key, wanted.device_api_key or "")
+    async with database.transaction(tenant) as tx:
+        await identities.rotate(tx, tenant, agent, digest, until=until, by=actor_of(request))
+    return Rotated(old_key_valid_until=until, api_key=made.text if made else None)
+
+
+@get("/devices/{agent:uuid}", opt={"permission": AGENT})
+async def device(request: Call, database: Data, agent: FromPath[UUID]) -> AgentFacts:
+    """An agent as it sees itself; the real one asks at a factory reset."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        found = await agents.get(tx, tenant, agent)
+    if found is None:
+        raise NotFound
+    return AgentFacts(uuid=found.agent_uuid, name=found.name, status=found.state)
+
+
+async def make_challenge(tx: Tx, tenant: TenantId, agent: AgentId) -> Challenge:
+    """A challenge that an agent may answer from now on."""
+    text, expires = base64url(secrets.token_bytes(credentials.ENTROPY)), now() + agent_keys.CHALLENGE_LIFE
+    await agent_keys.challenge(tx, tenant, agent, text, expires=expires)
+    return Challenge(challenge=text, expires_at=expires)
+
+
+router = Router("/", route_handlers=[challenge, exchange, rotate, device], tags=["provisioning"])

@@ -1,0 +1,124 @@
+"""What agents say of themselves: taken from them, and shown."""
+
+import asyncio
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import get, patch
+from litestar.params import FromPath
+
+from iotistica.api.http.dependencies import Call, Data, Here, Inlet, Site
+from iotistica.api.http.guard import tenant_of
+from iotistica.domain.access import document_secrets
+from iotistica.domain.access.permissions import AGENT
+from iotistica.domain.agents import reported_state
+from iotistica.domain.codec import PAYLOAD_CAP
+from iotistica.domain.ids import AgentId, agent_topic
+from iotistica.errors import Invalid, InvalidMessage, NotFound
+from iotistica.storage.agents import agents
+from iotistica.storage.agents import reported_states as table
+from iotistica.storage.postgres import Database
+
+LONG: Final = 64 << 10  # bytes of a report that others need not wait for
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["ok"] = "ok"
+
+
+class CurrentState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an agent last said of each key; secrets are masked."""
+
+    agent_uuid: UUID
+    apps: Any
+    config: Any
+    version: Any
+    system_info: dict[str, Any]
+    """Everything else that it reports, by the names it uses."""
+    reported_at: datetime | None
+    """When its newest live report came; null if only replays have come so far."""
+
+
+class Interfaces(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    agent_uuid: UUID
+    interfaces: list[Any]
+    reported_at: datetime | None
+
+
+class ReportedDevices(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    agent_uuid: UUID
+    devices: list[Any]
+    count: int
+    reported_at: datetime | None
+
+
+@patch(
+    "/device/state",
+    opt={"permission": AGENT},
+    status_code=200,
+    tags=["agent-facing"],
+    request_max_body_size=PAYLOAD_CAP,
+)
+async def report(request: Call, inbox: Inlet) -> Taken:
+    """Take a report `{"<uuid>": {…}}` of at most 1 MiB; answered when it is durable.
+
+    What is absent stays as it is.
+    """
+    agent, payload = AgentId(request.auth.id), await request.body()
+    try:
+        if len(payload) > LONG:
+            await asyncio.to_thread(reported_state.read, payload, agent, 0)
+        else:
+            reported_state.read(payload, agent, 0)
+    except InvalidMessage as exc:
+        raise Invalid(str(exc)) from exc
+    await inbox.accept([(f"{agent_topic(tenant_of(request), agent)}/state".encode(), payload)])
+    return Taken()
+
+
+@get("/{agent:uuid}/current-state", opt={"permission": "agents.read"})
+async def get_current_state(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> CurrentState:
+    """What an agent says of itself, as far as it has said it; 404 before its first report."""
+    values, reported_at = await _reported(request, database, site, agent)
+    rest = {key: value for key, value in values.items() if key not in _OWN}
+    own = {key: values.get(key) for key in _OWN}
+    return CurrentState(agent_uuid=agent, system_info=rest, reported_at=reported_at, **own)
+
+
+_OWN: Final = ("apps", "config", "version")
+
+
+@get("/{agent:uuid}/network-interfaces", opt={"permission": "agents.read"})
+async def get_interfaces(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> Interfaces:
+    """The network interfaces that an agent reports."""
+    values, reported_at = await _reported(request, database, site, agent)
+    return Interfaces(
+        agent_uuid=agent, interfaces=_listed(values.get("network_interfaces")), reported_at=reported_at
+    )
+
+
+@get("/{agent:uuid}/reported-devices", opt={"permission": "agents.read"})
+async def get_devices(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> ReportedDevices:
+    """The devices that an agent has found behind its endpoints."""
+    values, reported_at = await _reported(request, database, site, agent)
+    found = _listed(values.get("devices"))
+    return ReportedDevices(agent_uuid=agent, devices=found, count=len(found), reported_at=reported_at)
+
+
+async def _reported(
+    request: Call, database: Database, site: Site, agent: UUID
+) -> tuple[dict[str, Any], datetime | None]:
+    """What an agent reported, masked; raises `NotFound`."""
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        row = await table.get(tx, tenant, agent)
+        if row is None:
+            known = await agents.get(tx, tenant, agent) is not None
+            raise NotFound("it has not reported yet" if known else None)
+    return document_secrets.mask(site.box.open(row.merged.values, tenant)), row.reported_at
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,122 @@
+"""Updates of the agents' own software: commanded, and followed."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from iotistica.api.http.dependencies import Call, Data, Here, Streams
+from iotistica.api.http.guard import actor_of, tenant_of
+from iotistica.api.http.inputs import Cursor, Limit
+from iotistica.domain.control import agent_updates as rules
+from iotistica.domain.control.agent_updates import Command, Status
+from iotistica.domain.ids import AgentId, agent_topic
+from iotistica.errors import Conflict, Invalid, NotFound
+from iotistica.storage.agents import agents
+from iotistica.storage.control import agent_updates as table
+from iotistica.storage.delivery import outbound
+from iotistica.storage.delivery.outbound import Outgoing
+
+FURTHEST: Final = timedelta(days=30)
+
+
+class NewUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    version: Annotated[str, Meta(max_length=100)]
+    """As `1.0.548`, or `latest`."""
+    scheduled_time: datetime | None = None
+    force: bool = False
+    """Also to an older version, or the same."""
+    expires_hours: Annotated[float, Meta(gt=0, le=720)] = 24
+    """After which an agent that has not received the command ignores it."""
+
+
+class UpdateView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    update_id: UUID
+    agent_uuid: UUID
+    version: str
+    from_version: str | None
+    force: bool
+    scheduled_at: datetime | None
+    issued_at: datetime
+    expires_at: datetime
+    author: dict[str, Any]
+    status: Status
+    reason: str | None
+    changed_at: datetime
+
+
+class Updates(msgspec.Struct, frozen=True, kw_only=True):
+    updates: list[UpdateView]
+    count: int
+    next: str | None
+
+
+@post("/{agent:uuid}/update-agent", opt={"permission": "agents.update"}, status_code=202)
+async def command_update(
+    request: Call, data: JSONBody[NewUpdate], database: Data, redis: Streams, site: Here, agent: FromPath[UUID]
+) -> UpdateView:
+    """Tell an agent to update itself: by MQTT, signed where a secret is set; one that is still open is superseded.
+
+    An agent that is not connected does not hear it.
+    """
+    tenant, now = tenant_of(request), _whole_ms(datetime.now(UTC))
+    command = _command(data, now)
+    async with database.transaction(tenant) as tx:
+        found = await agents.get(tx, tenant, agent)
+        if found is None:
+            raise NotFound
+        if found.state != "active":
+            raise Conflict(f"the agent is {found.state}: it hears no commands")
+        made = await table.add(tx, tenant, agent, command, by=actor_of(request))
+        message = Outgoing(
+            f"{agent_topic(tenant, AgentId(agent))}/agent/update",
+            rules.payload(command, site.settings.update_secret),
+            command.expires_at.timestamp(),
+        )
+        # Before the commit: a command without a row is answered for nothing, a row without one would wait for ever.
+        await outbound.send(redis, tenant, [message])
+    return _view(made)
+
+
+@get("/{agent:uuid}/updates", opt={"permission": "agents.read"})
+async def list_updates(
+    request: Call, database: Data, agent: FromPath[UUID], limit: Limit = 20, cursor: Cursor = None
+) -> Updates:
+    """The updates of an agent, the newest first."""
+    tenant = tenant_of(request)
+    try:
+        before = datetime.fromisoformat(cursor) if cursor else None
+    except ValueError:
+        raise Invalid("not a cursor of this list", "cursor") from None
+    async with database.transaction(tenant) as tx:
+        if await agents.get(tx, tenant, agent) is None:
+            raise NotFound
+        found = await table.page(tx, tenant, agent, before=before, limit=limit + 1)
+    views = [_view(one) for one in found[:limit]]
+    more = views[-1].issued_at.isoformat() if len(found) > limit else None
+    return Updates(updates=views, count=len(views), next=more)
+
+
+def _command(data: NewUpdate, now: datetime) -> Command:
+    if not rules.VERSION.fullmatch(data.version):
+        raise Invalid("a version is as 1.0.548, or latest", "version")
+    at, expires = data.scheduled_time, now + timedelta(hours=data.expires_hours)
+    if at is not None:
+        at = _whole_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
+        if not now < at <= now + FURTHEST:
+            raise Invalid(f"a time from now on, at most {FURTHEST.days} days ahead", "scheduled_time")
+    return Command(
+        version=data.version, issued_at=now, expires_at=_whole_ms(expires), scheduled_at=at, force=data.force
+    )
+
+
+def _whole_ms(when: datetime) -> datetime:
+    return when.replace(microsecond=when.microsecond // 1000 * 1000)
+
+
+def _view(update: table.Update) -> UpdateView:
+    return UpdateView(**msgspec.structs.asdict(update))

@@ -1,0 +1,173 @@
+"""Health, readiness and metrics of this process; every process serves them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Response, get
+from loguru import logger
+
+from iotistica import __version__, instruments
+from iotistica.api.http.dependencies import Lookups, MaybeStreams, Roles, Signs
+from iotistica.domain.access.permissions import PUBLIC
+from iotistica.errors import IotisticaError
+from iotistica.process_health import Storage, Vitals
+from iotistica.storage.access import tenants
+from iotistica.storage.delivery import stream_stats
+from iotistica.storage.delivery.spool import Spool
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis, ping
+
+LAGGING = 60.0  # seconds a message waits before this is no longer healthy
+STOPPED = {"intake_paused", "ingest_stopped", "disk_short"}  # alarms of what does not go on
+PATIENCE = 2.0  # seconds for each part to answer
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    ok: bool
+    error: str | None = None
+    saturation: float | None = None
+    breaker: str | None = None
+
+
+class SpoolView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Messages that wait on the disk of this process."""
+
+    messages: int
+    bytes: int
+    cap: int
+    error: str | None = None
+
+
+class WorkersView(msgspec.Struct, frozen=True, kw_only=True):
+    """Consumers of this process that store readings, and between which bounds their number may change."""
+
+    running: int
+    least: int
+    most: int
+
+
+class Lag(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    waiting_messages: int
+    oldest_seconds: float
+    dead_letters: int
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    status: str
+    version: str
+    roles: list[str]
+    database: Part
+    redis: Part | None = None
+    broker: Part | None = None
+    lag: Lag | None = None
+    spools: dict[str, SpoolView] = {}
+    workers: WorkersView | None = None
+    storage: Storage | None = None
+    alarms: dict[str, str] = {}
+
+
+@get("/health", opt={"permission": PUBLIC}, tags=["ops"])
+async def health(lookups: Lookups, redis: MaybeStreams, roles: Roles, vitals: Signs) -> Health:
+    """The state of the database, of Redis, of the streams and spools between them; always 200 while we run."""
+    return await _look(lookups, redis, roles, vitals)
+
+
+@get("/ready", opt={"permission": PUBLIC}, tags=["ops"])
+async def ready(lookups: Lookups, redis: MaybeStreams, roles: Roles, vitals: Signs) -> Response[Health]:
+    """200 when the database and Redis answer and no message waits for long, else 503."""
+    state = await _look(lookups, redis, roles, vitals)
+    return Response(state, status_code=200 if state.status == "healthy" else 503)
+
+
+@get("/metrics", opt={"permission": PUBLIC}, tags=["ops"], media_type=MediaType.TEXT)
+async def metrics() -> Response[bytes]:
+    """Everything counted, in Prometheus text format."""
+    return Response(instruments.scrape(), media_type="text/plain; version=0.0.4")
+
+
+async def _look(database: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Health:
+    if redis is None:  # beside the broker
+        postgres = await _database(database, vitals)
+        status = "healthy" if postgres.ok else "degraded"
+        return Health(status=status, version=__version__, roles=roles, database=postgres, alarms=_alarms(vitals))
+    postgres, streams_ = await asyncio.gather(_database(database, vitals), _redis(redis, vitals))
+    lag = None
+    if postgres.ok and streams_.ok:
+        lag = await _within(vitals, "lag", lambda: _lag(database, redis))
+    broker = next((breaker for breaker in vitals.breakers if breaker.name == "broker"), None)
+    ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
+    ok = ok and (broker is None or broker.is_closed) and not vitals.alarms.raised.keys() & STOPPED
+    workers = [look() for look in vitals.workers]
+    return Health(
+        status="healthy" if ok else "degraded",
+        version=__version__,
+        roles=roles,
+        database=postgres,
+        redis=streams_,
+        broker=Part(ok=broker.is_closed, breaker=broker.state) if broker else None,
+        lag=lag if isinstance(lag, Lag) else None,
+        spools={name: _spool(inbox.spool) for name, inbox in vitals.inboxes.items()},
+        workers=WorkersView(running=workers[0][0], least=workers[0][1], most=workers[0][2]) if workers else None,
+        storage=vitals.storage[0] if vitals.storage else None,
+        alarms=_alarms(vitals),
+    )
+
+
+def _spool(spool: Spool) -> SpoolView:
+    return SpoolView(messages=spool.messages, bytes=spool.bytes, cap=spool.cap, error=spool.error and "see the log")
+
+
+def _alarms(vitals: Vitals) -> dict[str, str]:
+    return dict.fromkeys(vitals.alarms.raised, "see the log")
+
+
+async def _database(database: Database, vitals: Vitals) -> Part:
+    async def ask() -> None:
+        async with database.transaction() as tx:
+            await tx.execute("SELECT 1")
+
+    error = await _within(vitals, "database", ask)
+    saturation = round(database.saturation(), 2)
+    ok = error is None and database.breaker.is_closed  # half open: this try went well, others are still refused
+    return Part(ok=ok, error=error, saturation=saturation, breaker=database.breaker.state)
+
+
+async def _redis(redis: Redis, vitals: Vitals) -> Part:
+    error = await _within(vitals, "redis", lambda: ping(redis))
+    ok = error is None and redis.breaker.is_closed
+    return Part(ok=ok, error=error, breaker=redis.breaker.state)
+
+
+async def _lag(database: Database, redis: Redis) -> Lag:
+    async with database.transaction() as tx:
+        known = await tenants.all_tenants(tx)
+    states = await stream_stats.states(redis, [tenant.tenant_id for tenant in known], now=time.time())
+    return Lag(
+        waiting_messages=sum(state.waiting for state in states),
+        oldest_seconds=round(max((state.oldest_seconds for state in states), default=0.0), 3),
+        dead_letters=sum(state.dead for state in states),
+    )
+
+
+async def _within(vitals: Vitals, part: str, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """The answer, or what went wrong as text.
+
+    A part that stands still is asked once, however often we are: a question that was not answered goes on.
+    """
+    task = vitals.asking.get(part)
+    if task is None or task.done():
+        task = vitals.asking[part] = asyncio.create_task(ask(), name=f"health {part}")
+    done, _ = await asyncio.wait([task], timeout=PATIENCE)
+    if not done:
+        return f"no answer within {PATIENCE} s"
+    try:
+        return task.result()
+    except IotisticaError as exc:
+        logger.bind(error=str(exc)).debug("a part is not well")
+        return "it does not answer as it should; the log says more"  # addresses and users are nobody's business
+
+
+handlers = [health, ready, metrics]

@@ -1,0 +1,103 @@
+"""What rows of CSV become on their way out: CSV, Arrow or Parquet, a slice at a time."""
+
+import io
+from collections.abc import Callable
+from typing import Any, Final, Literal, Protocol
+
+from iotistica.errors import Invalid
+from iotistica.storage.telemetry.csv_export import COLUMNS, HEADER
+
+Format = Literal["csv", "arrow", "parquet"]
+MEDIA: Final[dict[Format, str]] = {
+    "csv": "text/csv",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+class Writer(Protocol):
+    """Takes slices of rows and gives what is to be sent."""
+
+    def add(self, rows: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
+class Csv:
+    """The rows as they are, after a line of names."""
+
+    def __init__(self) -> None:
+        self._head = HEADER
+
+    def add(self, rows: bytes) -> bytes:
+        head, self._head = self._head, b""
+        return head + rows
+
+    def end(self) -> bytes:
+        return self._head
+
+
+class _Sink(io.RawIOBase):
+    """A file of which only what was written since the last look is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self._parts.append(bytes(part))
+        self._at += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def tell(self) -> int:
+        return self._at
+
+    def take(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+class Columnar:
+    """Record batches of a stream of Arrow, or row groups of a Parquet file."""
+
+    def __init__(self, format_: Format) -> None:
+        """Raises `Invalid` where the package that knows how is missing."""
+        try:
+            import pyarrow as pa
+            from pyarrow import csv, ipc, parquet
+        except ImportError:
+            raise Invalid("this server has no pyarrow, of `iotistica[parquet]`: ask for csv", "format") from None
+        kinds = dict.fromkeys(COLUMNS, pa.string())
+        kinds |= {"time": pa.timestamp("us", tz="UTC")}
+        kinds |= dict.fromkeys(("value", "anomaly_score", "anomaly_threshold"), pa.float64())
+        schema = pa.schema(list(kinds.items()))
+        self._sink = _Sink()
+        self._read: Callable[[bytes], Any] = lambda rows: csv.read_csv(
+            io.BytesIO(rows),
+            read_options=csv.ReadOptions(column_names=list(COLUMNS), use_threads=False, block_size=len(rows) + 1),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+            ),
+        )
+        pool = pa.system_memory_pool()
+        if format_ == "arrow":
+            self._writer: Any = ipc.new_stream(self._sink, schema)
+        else:
+            self._writer = parquet.ParquetWriter(self._sink, schema, compression="zstd", memory_pool=pool)
+
+    def add(self, rows: bytes) -> bytes:
+        self._writer.write_table(self._read(rows))
+        return self._sink.take()
+
+    def end(self) -> bytes:
+        self._writer.close()
+        return self._sink.take()
+
+
+def writer(format_: Format) -> Writer:
+    """A writer of that format; raises `Invalid`."""
+    return Csv() if format_ == "csv" else Columnar(format_)

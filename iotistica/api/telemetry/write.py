@@ -1,0 +1,76 @@
+"""Readings by HTTP, on the same way as those by MQTT."""
+
+import asyncio
+import time
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import post
+from litestar.params import FromQuery, QueryParameter
+
+from iotistica.api.http.dependencies import Call, Data, Here, Inlet
+from iotistica.api.http.guard import tenant_of
+from iotistica.domain.codec import PAYLOAD_CAP
+from iotistica.domain.delivery import envelopes
+from iotistica.domain.delivery.key_compaction import NeedsDictionary
+from iotistica.domain.ids import AgentId, agent_topic
+from iotistica.errors import Invalid, InvalidMessage, NotFound
+from iotistica.storage.agents import agents
+from iotistica.storage.telemetry import partitions
+
+Protocol = Annotated[str, QueryParameter(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Readings that are durable and will be stored, and those that will be rejected, by reason."""
+
+    agent_uuid: UUID
+    accepted: int
+    rejected: dict[str, int]
+
+
+@post("/", opt={"permission": "readings.write"}, status_code=202)
+async def write(
+    request: Call,
+    database: Data,
+    inbox: Inlet,
+    site: Here,
+    agent: FromQuery[UUID | None] = None,
+    protocol: Protocol = "http",
+) -> Accepted:
+    """Accept readings in any shape that agents send, of at most 1 MiB; answered when they are durable.
+
+    An agent writes its own; everybody else names the agent.
+    """
+    whose = await _whose(request, database, agent)
+    payload = await request.body()
+    if len(payload) > PAYLOAD_CAP:
+        raise Invalid(f"more than {PAYLOAD_CAP} bytes: send it in parts")
+    retention_us = site.settings.retention_days * partitions.DAY_US
+    received = time.time_ns() // 1000
+    try:
+        found = await asyncio.to_thread(
+            envelopes.parse, payload, protocol=protocol, received=received, retention_us=retention_us
+        )
+    except InvalidMessage as exc:
+        raise Invalid(str(exc)) from exc
+    except NeedsDictionary:
+        raise Invalid("what is compacted with a dictionary comes by MQTT") from None
+    topic = f"{agent_topic(tenant_of(request), whose)}/endpoints/{protocol}"
+    await inbox.accept([(topic.encode(), payload)])
+    return Accepted(agent_uuid=whose, accepted=len(found.readings), rejected=found.rejected)
+
+
+async def _whose(request: Call, database: Data, agent: UUID | None) -> AgentId:
+    if request.auth.kind == "agent":
+        if agent not in (None, request.auth.id):
+            raise NotFound
+        return AgentId(request.auth.id)
+    if agent is None:
+        raise Invalid("say whose readings these are", "agent")
+    tenant = tenant_of(request)
+    async with database.transaction(tenant) as tx:
+        if await agents.get(tx, tenant, agent) is None:
+            raise NotFound
+    return AgentId(agent)

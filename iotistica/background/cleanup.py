@@ -1,0 +1,30 @@
+"""Removes what nobody will ask for any more: old happenings, sessions, links and wrong passwords."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from iotistica.domain.access import passwords
+from iotistica.storage.access import login_failures, one_time_links, sessions
+from iotistica.storage.agents import logs
+from iotistica.storage.control import agent_updates, jobs, targets
+from iotistica.storage.history import timeline
+from iotistica.storage.postgres import Database
+
+KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever
+
+
+async def remove(database: Database, now: datetime) -> None:
+    """Do it once, for every tenant."""
+    async with database.transaction() as tx:
+        await sessions.forget(tx, before=now - KEPT)
+        await one_time_links.forget(tx, before=now - KEPT)
+        await login_failures.forget(tx, before=now - timedelta(seconds=passwords.FORGOTTEN))
+    async with database.transaction() as tx:
+        await timeline.forget(tx, before=now - timedelta(days=timeline.DAYS))
+    async with database.transaction() as tx:
+        await logs.forget(tx, now)
+    async with database.transaction() as tx:
+        await jobs.forget(tx, before=now - timedelta(days=jobs.DAYS))
+    async with database.transaction() as tx:
+        await agent_updates.forget(tx)
+        await targets.forget(tx)

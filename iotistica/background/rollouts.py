@@ -1,0 +1,182 @@
+"""Moves jobs on: a step of each rollout a second, notices to agents, and the end of those that say nothing."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+from typing import Final
+from uuid import UUID
+
+from loguru import logger
+
+from iotistica.background.presence import lagging
+from iotistica.domain.control import job_messages, rollouts
+from iotistica.domain.control.jobs import Phase
+from iotistica.domain.control.rollouts import Counts, Step
+from iotistica.domain.ids import TenantId, agent_topic
+from iotistica.errors import Full, Unavailable
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.control import rollouts as table
+from iotistica.storage.control.rollouts import Notice, Unsettled
+from iotistica.storage.delivery import outbound
+from iotistica.storage.delivery.outbound import Outgoing
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.supervise import Group, sleep
+
+EVERY: Final = 1.0  # seconds between steps
+SELDOM: Final = 5  # steps between looks for the silent, and for those that are back
+MOST: Final = 20_000  # jobs in hand
+BUDGET: Final = 1.0  # seconds of steps in one turn, which every tenant's first job has a part of
+NOTICES: Final = 100  # in one transaction, each with its document twice
+PORTIONS: Final = 5  # of notices a second
+WAITING: Final = 2000  # messages of a tenant that wait for the broker: no more are added by us
+
+
+def follow(redis: Redis, database: Database, directory: Directory) -> Group:
+    """Do it every second, for every tenant."""
+
+    async def run(stop: asyncio.Event) -> None:
+        turn, turns = 0, Turns()
+        while not stop.is_set():
+            try:
+                late = await lagging(redis, directory) if turn % SELDOM == 0 else None
+                await move(redis, database, turns, lagging=late)
+                turn += 1
+            except Unavailable as exc:
+                logger.bind(reason=str(exc)).debug("jobs are not moved on")
+            await sleep(EVERY, stop)
+
+    return run
+
+
+class Turns:
+    """Whose turn it is: a job of each tenant, those first that have waited longest."""
+
+    def __init__(self) -> None:
+        self._stepped: dict[UUID, int] = {}
+        self._count = 0
+
+    def order(self, jobs: Iterable[tuple[UUID, TenantId]]) -> list[UUID]:
+        """The jobs in the order in which they are to be moved on."""
+        of: defaultdict[TenantId, list[UUID]] = defaultdict(list)
+        for job, tenant in jobs:
+            of[tenant].append(job)
+        self._stepped = {job: self._stepped[job] for some in of.values() for job in some if job in self._stepped}
+        lines = [sorted(some, key=self._last) for some in of.values()]
+        rows = [[job for job in row if job is not None] for row in zip_longest(*lines)]
+        return [job for row in rows for job in sorted(row, key=self._last)]
+
+    def _last(self, job: UUID) -> int:
+        return self._stepped.get(job, 0)
+
+    def took(self, job: UUID) -> None:
+        """Note that a job was moved on."""
+        self._count += 1
+        self._stepped[job] = self._count
+
+
+async def move(redis: Redis, database: Database, turns: Turns, *, lagging: Sequence[TenantId] | None = ()) -> None:
+    """Do it once; raises `Unavailable`. Who is silent is looked for unless `lagging` is None: never among those."""
+    if lagging is not None:
+        await _give_up(database, lagging)
+    async with database.transaction() as tx:
+        jobs = await table.unsettled(tx, most=MOST)
+    until = time.monotonic() + BUDGET
+    for job in turns.order(jobs):
+        await _step(database, job)
+        turns.took(job)
+        if time.monotonic() > until:
+            break
+    for back in (False, True) if lagging is not None else (False,):
+        await _notify(redis, database, back=back)
+
+
+async def _step(database: Database, id_: UUID) -> None:
+    async with database.transaction() as tx:
+        job = await table.locked(tx, id_)
+        if job is None:
+            return
+        counts, pace = await table.count(tx, job), table.paced(job)
+        step = Step(release=0, pace=pace)
+        if job.status in ("QUEUED", "IN_PROGRESS"):
+            step = rollouts.step(job.policy, counts, pace, job.now, most=table.MOST)
+        released = await table.release(tx, job, counts, step.release)
+        if step.abort is not None:
+            await table.call_off(tx, job, step.abort)
+        elif job.status in ("ABORTED", "CANCELED") and counts.waiting + counts.queued:
+            # An answer that was tried again as the job was called off, and did not see it.
+            await table.call_off(tx, job, job.reason or job.status.lower())
+        if step.release or step.abort or job.status in ("ABORTED", "CANCELED"):
+            counts = await table.count(tx, job)
+        status = _phase(job, counts, step)
+        if (status, counts, step.pace.credit) != (job.status, job.counts, job.credit) or not counts.open:
+            await table.mark(tx, job, counts, status, step)
+        details = {"job": id_, "name": job.job_name}
+        rows = [Happening(agent=one, at=job.now, kind="job.queued", details=details) for one in released]
+        await timeline.add(tx, job.tenant_id, rows)
+    if step.abort is not None:
+        logger.bind(tenant=job.tenant_id, job=str(id_), reason=step.abort).warning("a job was called off")
+
+
+def _phase(job: Unsettled, counts: Counts, step: Step) -> Phase:
+    if step.abort is not None:
+        return "ABORTED"
+    if job.status in ("ABORTED", "CANCELED") or (job.status == "PAUSED" and counts.open):
+        return job.status
+    if counts.open:
+        return "IN_PROGRESS"
+    return "FAILED" if counts.failed or counts.timed_out or not counts.succeeded else "SUCCEEDED"
+
+
+async def _give_up(database: Database, lagging: Sequence[TenantId]) -> None:
+    async with database.transaction() as tx:
+        for one in await table.give_up(tx, but=lagging):
+            what = {"job": one.job_id, "name": one.job_name, "again": one.status == "QUEUED"}
+            kind = "job.unbegun" if one.was == "QUEUED" else "job.timed_out"
+            happened = Happening(agent=one.agent_uuid, at=datetime.now(UTC), kind=kind, details=what)
+            await timeline.add(tx, one.tenant_id, [happened])
+
+
+async def _notify(redis: Redis, database: Database, *, back: bool) -> None:
+    """Tell agents; those of a tenant whose messages wait for the broker are told later."""
+    full: list[TenantId] = []
+    for _ in range(PORTIONS):
+        try:
+            async with database.transaction() as tx:
+                found = await table.notices(tx, most=NOTICES, back=back, but=full)
+                for tenant in sorted({one.tenant_id for one in found}):
+                    mine = [message for one in found if one.tenant_id == tenant for message in _messages(one)]
+                    await _send(redis, tenant, mine)
+        except _TenantFullError as exc:
+            full.append(exc.tenant)
+            continue
+        if len(found) < NOTICES:
+            return
+
+
+class _TenantFullError(Exception):
+    def __init__(self, tenant: TenantId) -> None:
+        super().__init__(tenant)
+        self.tenant = tenant
+
+
+async def _send(redis: Redis, tenant: TenantId, messages: list[Outgoing]) -> None:
+    try:
+        await outbound.send(redis, tenant, messages, most=WAITING)
+    except Full:
+        raise _TenantFullError(tenant) from None  # and nobody is marked as told
+
+
+def _messages(one: Notice) -> Iterable[Outgoing]:
+    """On both names: agents listen on one of them."""
+    payload = job_messages.queued(
+        one.job_id, one.job_document, one.queued_at, one.last_updated_at, one.execution_number
+    )
+    until = min(one.until, datetime.now(UTC) + table.TIME_LEFT).timestamp()
+    topic = agent_topic(one.tenant_id, one.agent_uuid)
+    return [Outgoing(f"{topic}/jobs/{name}", payload, until) for name in ("notify", "notify-next")]

@@ -1,0 +1,79 @@
+"""The timed work of an installation, in one process at a time: rounds of upkeep, and the rollups beside them."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from iotistica.background import (
+    agent_updates,
+    cleanup,
+    clock_skew,
+    dead_letter_timeline,
+    delivery_checks,
+    disk_budget,
+    erasures,
+    presence,
+    retention,
+    rollouts,
+    rollups,
+)
+from iotistica.background.retention import Ages
+from iotistica.disk_space import Room
+from iotistica.process_health import Vitals
+from iotistica.storage import lease
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import ledger, stream_stats
+from iotistica.storage.delivery.streams import KINDS
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.supervise import beside, sleep
+
+EVERY: Final = 20.0  # seconds between rounds
+UNFOLDED: Final = timedelta(minutes=1)  # ledger rows younger than this stay single
+
+
+async def run(
+    stop: asyncio.Event,
+    *,
+    redis: Redis,
+    database: Database,
+    directory: Directory,
+    ages: Ages,
+    vitals: Vitals,
+    room: Room,
+    silence: timedelta,
+) -> None:
+    """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
+    async with lease.held(redis, "background", stop) as fence:
+        if fence is None:
+            return
+        erased: erasures.Reached = {}
+        watches = clock_skew.Clocks()
+        async with (
+            beside("rollups", rollups.follow(database, vitals.alarms, room)),
+            beside("presence", presence.follow(redis, database, directory, silence)),
+            beside("jobs", rollouts.follow(redis, database, directory)),
+        ):
+            while not stop.is_set():
+                now = datetime.now(UTC)
+                await retention.keep(database, ages, now)
+                await disk_budget.look(database, ages, vitals, room, now)
+                shown = (await directory.tenants()).values()
+                await erasures.erase(database, shown, now, erased, retention_days=ages.raw)
+                await watches.look(database, now)
+                await _ledgers(redis, database, directory, now)
+                await dead_letter_timeline.tell(redis, database, sorted(await directory.tenants()))
+                await cleanup.remove(database, now)
+                await agent_updates.end(database)
+                await delivery_checks.look(redis, database, sorted(await directory.tenants()), vitals.alarms, now)
+                await sleep(EVERY, stop)
+
+
+async def _ledgers(redis: Redis, database: Database, directory: Directory, now: datetime) -> None:
+    before = now - UNFOLDED
+    async with database.transaction() as tx:
+        await ledger.fold(tx, before=before)
+    for tenant in await directory.tenants():
+        still_open = [id_ for kind in KINDS for id_ in await stream_stats.open_ids(redis, tenant, kind)]
+        async with database.transaction() as tx:
+            await ledger.fold_payloads(tx, tenant, before=before, still_open=still_open)

@@ -1,0 +1,122 @@
+"""Reports of agents: those of one transaction are merged and written together."""
+
+import asyncio
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.access import document_secrets
+from iotistica.domain.access.document_secrets import Box
+from iotistica.domain.agents import reported_state
+from iotistica.domain.agents.reported_state import Report
+from iotistica.domain.ids import TenantId, agent_topic
+from iotistica.errors import InvalidMessage
+from iotistica.storage.agents import reported_states as table
+from iotistica.storage.delivery.live import News
+from iotistica.storage.delivery.streams import Message
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
+from iotistica.storage.postgres import Tx
+
+CHANGED: Final = "state.changed"
+"""The kind of a happening: an agent says of itself what it did not say before."""
+REACHED: Final = "target.reported"
+"""It reports another version of its target than before."""
+
+
+class Reports:
+    """The reports of one tenant's agents in one transaction, in their order."""
+
+    def __init__(self, tenant: TenantId, box: Box) -> None:
+        self._tenant = tenant
+        self._box = box
+        self._reports: defaultdict[UUID, list[tuple[int, Report]]] = defaultdict(list)
+
+    def add(self, number: int, agent: UUID, payload: bytes, received: int) -> None:
+        """Take the report that came as the message of that number; raises `InvalidMessage`."""
+        report = reported_state.read(payload, agent, received)
+        sealed = msgspec.structs.replace(report, values=self._box.seal(report.values, self._tenant))
+        self._reports[agent].append((number, sealed))
+
+    async def write(self, tx: Tx) -> dict[int, InvalidMessage]:
+        """Merge the reports and write what became of them; returns those that are refused after all."""
+        if not self._reports:
+            return {}
+        refused: dict[int, InvalidMessage] = {}
+        old = await table.load(tx, self._tenant, self._reports)
+        new = {}
+        happened = []
+        for agent, reports in self._reports.items():
+            before = old[agent].merged if agent in old else reported_state.EMPTY
+            merging = _Merging(before)
+            for number, report in reports:
+                try:
+                    merging.take(report)
+                except InvalidMessage as exc:
+                    refused[number] = exc
+                await asyncio.sleep(0)  # the others have their turn
+            new[agent] = state = merging.state
+            if changes := reported_state.changes(before, state):
+                at = datetime.fromtimestamp(reports[-1][1].received / 1e6, UTC)
+                details = {"changes": [document_secrets.mask(msgspec.to_builtins(change)) for change in changes]}
+                happened.append(Happening(agent=agent, at=at, kind=CHANGED, details=details))
+                versions = before.values.get("version"), state.values.get("version")
+                if versions[0] != versions[1]:
+                    facts = {"before": versions[0], "version": versions[1]}
+                    happened.append(Happening(agent=agent, at=at, kind=REACHED, details=facts))
+        await table.save(tx, self._tenant, new, old)
+        await timeline.add(tx, self._tenant, happened)
+        return refused
+
+    def metrics(self) -> list[Message]:
+        """Measured values of live reports as messages of their own, with the times at which they came."""
+        found = []
+        for agent, reports in self._reports.items():
+            topic = f"{agent_topic(self._tenant, agent)}/metrics".encode()
+            found += [
+                (topic, msgspec.json.encode({"timestamp": report.received, **measured}))
+                for _, report in reports
+                if (measured := report.metrics)
+            ]
+        return found
+
+    def news(self) -> list[News]:
+        """What those who watch these agents are told."""
+        found = []
+        for agent, reports in self._reports.items():
+            for _, report in reports:
+                if not report.is_live:
+                    continue
+                head = {"agentUuid": str(agent), "at": datetime.fromtimestamp(report.received / 1e6, UTC)}
+                measured = report.metrics
+                rest = {key: value for key, value in report.values.items() if key not in measured}
+                found.append(News(self._tenant, agent, "state", head | {"state": document_secrets.mask(rest)}))
+                if measured:
+                    found.append(News(self._tenant, agent, "metrics", head | {"metrics": measured}))
+        return found
+
+
+class _Merging:
+    """A state that reports are merged into, with the size of each key: it may be much larger than they are."""
+
+    def __init__(self, state: reported_state.State) -> None:
+        self.state = state
+        self._sizes = {key: _size(value) for key, value in state.values.items()}
+
+    def take(self, report: Report) -> None:
+        """Merge a report; raises `InvalidMessage`, and the state is as it was."""
+        merged = reported_state.merge(self.state, report)
+        sizes = {key: _size(value) for key, value in report.values.items() if merged.values[key] is value}
+        if sum((self._sizes | sizes).values()) > reported_state.STATE_CAP:
+            raise InvalidMessage(
+                "too_large", f"the agent's state would be more than {reported_state.STATE_CAP} bytes"
+            )
+        self.state = merged
+        self._sizes |= sizes
+
+
+def _size(value: object) -> int:
+    return len(msgspec.json.encode(value))

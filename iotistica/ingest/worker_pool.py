@@ -1,0 +1,106 @@
+"""The consumers of a process: as many as are needed, each started again when it fails."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from loguru import logger
+
+from iotistica import supervise
+from iotistica.domain.delivery.worker_scaling import EVERY, Profile, Scale, Signals, scaled
+from iotistica.errors import Unavailable
+from iotistica.instruments import LAG_SECONDS, WORKERS
+from iotistica.storage.agents.directory import Directory
+from iotistica.storage.delivery import stream_stats, streams
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.supervise import Group
+
+NOTHING: Final = Signals(lag=0.0, saturation=0.0, depth=0.0, memory=0.0)
+
+
+class Crew:
+    """Starts and ends consumers by a profile."""
+
+    def __init__(
+        self,
+        hire: Callable[[int], Group],
+        *,
+        profile: Profile,
+        redis: Redis,
+        database: Database,
+        directory: Directory,
+        mark: int,
+    ) -> None:
+        """`hire` makes the consumer of a number, from 0 on; `mark` is the most entries of a stream."""
+        self.profile = profile
+        self._hire = hire
+        self._redis = redis
+        self._database = database
+        self._directory = directory
+        self._mark = mark
+        self._scale = Scale(workers=profile.least)
+        self._members: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.signals = NOTHING
+
+    @property
+    def workers(self) -> int:
+        return len(self._members)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep as many consumers as the scale says until `stop`; then all finish what they have in hand."""
+        try:
+            while not stop.is_set():
+                self._match()
+                await supervise.sleep(EVERY, stop)
+                for task, _ in self._members:
+                    if task.done():
+                        task.result()  # one that cannot start ends us all
+                self._scale = scaled(self._scale, await self._look(), self.profile, now=time.monotonic())
+        except asyncio.CancelledError:
+            for task in (*(task for task, _ in self._members), *self._leaving):
+                task.cancel()
+            raise
+        finally:
+            for _, end in self._members:
+                end.set()
+            await asyncio.gather(*(task for task, _ in self._members), *self._leaving, return_exceptions=True)
+            self._members.clear()
+
+    def _match(self) -> None:
+        before = len(self._members)
+        while len(self._members) < self._scale.workers:
+            number, end = len(self._members), asyncio.Event()
+            keep = supervise.keep(f"ingest-{number}", self._hire(number), end)
+            self._members.append((asyncio.create_task(keep, name=f"ingest-{number}"), end))
+        while len(self._members) > self._scale.workers:
+            task, end = self._members.pop()
+            end.set()  # it finishes its batch and ends by itself
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        if before != len(self._members):
+            logger.bind(workers=len(self._members), lag=round(self.signals.lag, 3)).info("ingest scaled")
+        WORKERS.set(len(self._members))
+
+    async def _look(self) -> Signals:
+        """What there is to see; while Redis is away nothing, so that nothing changes."""
+        try:
+            tenants = sorted(await self._directory.tenants())
+            oldest, deepest = await stream_stats.lag(self._redis, tenants)
+            memory = await streams.memory_share(self._redis)
+        except Unavailable:
+            # Nobody knows; what waited then waits longer by as much, and so it is shown.
+            self.signals = msgspec.structs.replace(self.signals, lag=self.signals.lag + EVERY)
+            LAG_SECONDS.set(self.signals.lag)
+            return msgspec.structs.replace(self.signals, saturation=1.0)
+        self.signals = Signals(
+            lag=max(time.time() - oldest, 0.0),
+            saturation=self._database.saturation() if self._database.breaker.is_closed else 1.0,
+            depth=deepest / self._mark,
+            memory=memory,
+        )
+        LAG_SECONDS.set(self.signals.lag)
+        return self.signals

@@ -1,0 +1,113 @@
+"""What agents report of themselves: one row an agent, read and written for many at a time."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.agents.reported_state import LIVELY, State
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    agent_uuid: UUID
+    state: dict[str, Any]
+    lively: dict[str, Any]
+    stamps: dict[str, int]
+    reported_at: datetime | None
+
+    @property
+    def merged(self) -> State:
+        return State(values=self.state | self.lively, stamps=self.stamps)
+
+
+LOAD: Final = """
+SELECT agent_uuid, state, lively, stamps, reported_at FROM agent_states
+WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) ORDER BY agent_uuid FOR UPDATE
+"""
+
+
+async def load(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, Row]:
+    """The states of these agents that have one, secrets sealed; nobody else changes them before the commit."""
+    rows = await rows_as(tx, Row, LOAD, {"tenant": tenant, "agents": list(agents)})
+    return {row.agent_uuid: row for row in rows}
+
+
+ADD: Final = """
+INSERT INTO agent_states (tenant_id, agent_uuid, state, lively, stamps, reported_at)
+SELECT %(tenant)s, agent_uuid, state, lively, stamps, reported_at
+FROM unnest(%(agents)s::uuid[], %(states)s::jsonb[], %(livelies)s::jsonb[], %(stamps)s::jsonb[],
+            %(reported)s::timestamptz[]) AS n (agent_uuid, state, lively, stamps, reported_at)
+"""
+UPDATE: Final = """
+UPDATE agent_states s
+SET state = coalesce(n.state, s.state), lively = n.lively, stamps = n.stamps,
+    reported_at = greatest(s.reported_at, n.reported_at), stored_at = now()
+FROM unnest(%(agents)s::uuid[], %(states)s::jsonb[], %(livelies)s::jsonb[], %(stamps)s::jsonb[],
+            %(reported)s::timestamptz[]) AS n (agent_uuid, state, lively, stamps, reported_at)
+WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = n.agent_uuid
+"""
+VERSIONS: Final = """
+UPDATE agents a SET agent_version = coalesce(left(n.agent_version, 100), a.agent_version),
+                    os_version = coalesce(left(n.os_version, 200), a.os_version)
+FROM unnest(%(agents)s::uuid[], %(agent_versions)s::text[], %(os_versions)s::text[])
+     AS n (agent_uuid, agent_version, os_version)
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = n.agent_uuid
+  AND (a.agent_version, a.os_version) IS DISTINCT FROM (n.agent_version, n.os_version)
+"""
+
+
+async def save(tx: Tx, tenant: TenantId, new: Mapping[UUID, State], old: Mapping[UUID, Row]) -> None:
+    """Write the states of these agents, secrets sealed; `old` are those they had, as they were loaded."""
+    for statement, agents in (
+        (ADD, [agent for agent in new if agent not in old]),
+        (UPDATE, [agent for agent in new if agent in old]),
+    ):
+        if agents:
+            await tx.execute(statement, {"tenant": tenant} | _columns(agents, new, old))
+    told = [agent for agent, state in new.items() if {"agent_version", "os_version"} & state.stamps.keys()]
+    if told:
+        columns = {name: [_text(new[agent].values.get(name)) for agent in told] for name in _VERSIONS}
+        parameters = {"agent_versions": columns["agent_version"], "os_versions": columns["os_version"]}
+        await tx.execute(VERSIONS, {"tenant": tenant, "agents": told} | parameters)
+
+
+_VERSIONS: Final = ("agent_version", "os_version")
+
+
+def _columns(agents: list[UUID], new: Mapping[UUID, State], old: Mapping[UUID, Row]) -> dict[str, list[Any]]:
+    """One list a column; a `state` that stays as it is is None."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("agents", "states", "livelies", "stamps", "reported")}
+    for agent in agents:
+        values, stamps = new[agent].values, new[agent].stamps
+        state = {key: value for key, value in values.items() if key not in LIVELY}
+        before = old[agent].state if agent in old else None
+        newest = max(stamps.values(), default=0)
+        columns["agents"].append(agent)
+        columns["states"].append(None if state == before else _json(state))
+        columns["livelies"].append(_json({key: value for key, value in values.items() if key in LIVELY}))
+        columns["stamps"].append(_json(stamps))
+        columns["reported"].append(datetime.fromtimestamp(newest / 1e6, UTC) if newest else None)
+    return columns
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+GET: Final = """
+SELECT agent_uuid, state, lively, stamps, reported_at FROM agent_states
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+"""
+
+
+async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Row | None:
+    """What an agent reported, secrets sealed; None before its first report."""
+    return await row_as(tx, Row, GET, {"tenant": tenant, "agent": agent})

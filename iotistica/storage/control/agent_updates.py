@@ -1,0 +1,148 @@
+"""Updates of agents: one at a time is open, the newest."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.control.agent_updates import LONGEST, Command, Status
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.errors import NotFound
+from iotistica.storage.history import audit
+from iotistica.storage.history.audit import Actor
+from iotistica.storage.postgres import Tx, row_as, rows_as
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    update_id: UUID
+    agent_uuid: AgentId
+    version: str
+    from_version: str | None
+    force: bool
+    scheduled_at: datetime | None
+    issued_at: datetime
+    expires_at: datetime
+    author: dict[str, Any]
+    status: Status
+    reason: str | None
+    changed_at: datetime
+
+
+_COLUMNS: Final = """u.update_id, u.agent_uuid, u.version, u.from_version, u.force, u.scheduled_at, u.issued_at,
+u.expires_at, u.author, u.status, u.reason, u.changed_at"""
+SUPERSEDE: Final = """
+UPDATE agent_updates SET status = 'superseded', is_open = false, changed_at = %(issued)s
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND is_open
+"""
+ADD: Final = f"""
+INSERT INTO agent_updates AS u (update_id, tenant_id, agent_uuid, version, from_version, force, scheduled_at,
+                                issued_at, expires_at, author, status, changed_at, is_open)
+SELECT gen_random_uuid(), %(tenant)s, agent_uuid, %(version)s, agent_version, %(force)s, %(scheduled)s,
+       %(issued)s, %(expires)s, %(author)s::jsonb, 'commanded', %(issued)s, true
+FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+RETURNING {_COLUMNS}
+"""
+
+
+async def add(tx: Tx, tenant: TenantId, agent: UUID, command: Command, *, by: Actor) -> Update:
+    """Write down a command; one that is still open is superseded. Raises `NotFound`."""
+    author = {"kind": by.kind, "id": by.id, "name": by.name}
+    parameters = {
+        "tenant": tenant,
+        "agent": agent,
+        "version": command.version,
+        "force": command.force,
+        "scheduled": command.scheduled_at,
+        "issued": command.issued_at,
+        "expires": command.expires_at,
+        "author": msgspec.json.encode(author).decode(),
+    }
+    await tx.execute(SUPERSEDE, parameters)
+    made = await row_as(tx, Update, ADD, parameters)
+    if made is None:
+        raise NotFound
+    after = {"version": made.version, "from": made.from_version}
+    await audit.record(tx, tenant, by, "agent.update_commanded", ("agent", agent), after=after)
+    return made
+
+
+PAGE: Final = f"""
+SELECT {_COLUMNS} FROM agent_updates u WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+  AND (%(before)s::timestamptz IS NULL OR issued_at < %(before)s)
+ORDER BY issued_at DESC LIMIT %(limit)s
+"""
+
+
+async def page(tx: Tx, tenant: TenantId, agent: UUID, *, before: datetime | None, limit: int) -> list[Update]:
+    """The updates of an agent, the newest first."""
+    return await rows_as(tx, Update, PAGE, {"tenant": tenant, "agent": agent, "before": before, "limit": limit})
+
+
+OPEN: Final = f"""
+SELECT {_COLUMNS} FROM agent_updates u
+WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) AND is_open ORDER BY agent_uuid FOR UPDATE
+"""
+
+
+async def open_of(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, Update]:
+    """The open updates of these agents, that nobody else moves before the commit."""
+    rows = await rows_as(tx, Update, OPEN, {"tenant": tenant, "agents": list(agents)})
+    return {row.agent_uuid: row for row in rows}
+
+
+MOVE: Final = """
+UPDATE agent_updates SET status = %(status)s, reason = coalesce(%(reason)s, reason), changed_at = %(at)s,
+       is_open = %(is_open)s
+WHERE tenant_id = %(tenant)s AND update_id = %(id)s
+"""
+
+
+async def move(tx: Tx, tenant: TenantId, moved: Update, *, is_open: bool) -> None:
+    """Write a new status."""
+    parameters = {"tenant": tenant, "id": moved.update_id, "status": moved.status, "reason": moved.reason}
+    await tx.execute(MOVE, parameters | {"at": moved.changed_at, "is_open": is_open})
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """One that was ended by what became of it, or by the time it took."""
+
+    agent_uuid: AgentId
+    tenant_id: TenantId
+    version: str
+    status: Status
+
+
+END: Final = """
+UPDATE agent_updates u SET status = n.status, is_open = false, changed_at = now()
+FROM (
+    SELECT o.update_id,
+           CASE WHEN a.agent_version = o.version AND o.from_version IS DISTINCT FROM o.version THEN 'succeeded'
+                WHEN w.looked_at < now() - interval '30 seconds' OR w.since > now() - interval '5 minutes' THEN NULL
+                WHEN o.status = 'started' AND o.changed_at < now() - %(longest)s THEN 'timed_out'
+                WHEN o.status IN ('commanded', 'received') AND o.expires_at < now() THEN 'expired'
+                WHEN o.status = 'scheduled' AND coalesce(o.scheduled_at, o.changed_at) < now() - %(late)s
+                    THEN 'timed_out' END AS status
+    FROM agent_updates o JOIN agents a USING (tenant_id, agent_uuid), presence_watch w WHERE o.is_open
+) n
+WHERE u.update_id = n.update_id AND u.is_open AND n.status IS NOT NULL
+RETURNING u.agent_uuid, u.tenant_id, u.version, u.status
+"""
+
+
+DAYS: Final = 365  # kept after they ended
+FORGET: Final = """
+DELETE FROM agent_updates WHERE update_id = ANY(ARRAY(
+    SELECT update_id FROM agent_updates WHERE NOT is_open AND changed_at < now() - %(age)s LIMIT 1000))
+"""
+
+
+async def forget(tx: Tx) -> None:
+    """Forget some of those that ended long ago."""
+    await tx.execute(FORGET, {"age": timedelta(days=DAYS)})
+
+
+async def end(tx: Tx) -> list[Ended]:
+    """End those whose agent reports the version, and those that took too long while the platform took messages."""
+    return await rows_as(tx, Ended, END, {"longest": LONGEST, "late": LONGEST + timedelta(days=1)})

@@ -1,0 +1,98 @@
+"""Whether the ledgers know of everything what became of it."""
+
+from typing import Final, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from iotistica.domain.ids import TenantId
+from iotistica.storage.delivery.stream_stats import OPEN, last_delivered
+from iotistica.storage.delivery.streams import KINDS
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis, ledger_key, translated
+
+
+class _Cut(NamedTuple):
+    """Redis at one moment: messages that must be closed, and which entries are not."""
+
+    closed: int
+    open: list[str]
+    delivered: dict[str, str]
+    """The last entry that was given to a consumer, by the mark of its stream."""
+
+
+CLOSED: Final = """
+SELECT coalesce((SELECT processed + dead FROM payloads_ledger_totals WHERE tenant_id = %(tenant)s), 0)
+     + coalesce((SELECT sum(processed + dead) FROM payloads_ledger p
+                 JOIN unnest(%(marks)s::text[], %(ms)s::bigint[], %(parts)s::bigint[]) AS d (mark, ms, part)
+                   ON d.mark = substring(p.entry FROM '^[a-z]*')
+                 WHERE tenant_id = %(tenant)s AND entry <> ALL(%(open)s::text[])
+                   AND (substring(split_part(entry, '-', 1) FROM '[0-9]+')::bigint,
+                        split_part(entry, '-', 2)::bigint) <= (d.ms, d.part)), 0)::bigint
+"""
+
+
+async def of_payloads(redis: Redis, database: Database, tenant: TenantId) -> int | None:
+    """Taken in - processed - waiting - dead-lettered; not 0 is a fault. None if it cannot be told now.
+
+    Exact under load: of the moment at which Redis is read, entries that were open then are left out of both
+    sides. Call it only between foldings of the ledger.
+    """
+    cut = await _cut(redis, tenant)
+    if cut is None:
+        return None
+    ids = {mark: last.split("-") for mark, last in cut.delivered.items()}
+    async with database.transaction() as tx:
+        cursor = await tx.execute(
+            CLOSED,
+            {
+                "tenant": tenant,
+                "open": cut.open,
+                "marks": list(ids),
+                "ms": [int(parts[0]) for parts in ids.values()],
+                "parts": [int(parts[1]) for parts in ids.values()],
+            },
+        )
+        row = await cursor.fetchone()
+    return cut.closed - int(row[0]) if row else None
+
+
+async def _cut(redis: Redis, tenant: TenantId) -> _Cut | None:
+    with translated(redis):
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(ledger_key(tenant))
+            for kind in KINDS:
+                pipe.execute_command("XINFO", "GROUPS", kind.stream(tenant))
+                pipe.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", OPEN)
+            facts, *replies = await pipe.execute(raise_on_error=False)
+    counts = {name: int(value) for name, value in facts.items()}
+    closed = counts.get(b"taken", 0) - counts.get(b"refused", 0) - counts.get(b"waiting", 0)
+    open_: list[str] = []
+    delivered: dict[str, str] = {}
+    for kind, groups, pending in zip(KINDS, replies[0::2], replies[1::2], strict=True):
+        if isinstance(groups, ResponseError) or isinstance(pending, ResponseError) or not groups:
+            continue  # this tenant has no such stream yet
+        if len(pending) >= OPEN:
+            return None
+        open_ += [kind.mark + row["message_id"].decode() for row in pending]
+        delivered[kind.mark] = last_delivered(groups[0])
+    return _Cut(closed, open_, delivered)
+
+
+OF_READINGS: Final = """
+SELECT (SELECT coalesce(sum(found - stored - duplicate - rejected), 0) FROM readings_ledger
+        WHERE tenant_id = %(tenant)s)
+     + (SELECT coalesce(sum(found - stored - duplicate - rejected), 0) FROM readings_ledger_totals
+        WHERE tenant_id = %(tenant)s),
+       (SELECT coalesce(sum(rejected), 0) FROM readings_ledger WHERE tenant_id = %(tenant)s)
+     + (SELECT coalesce(sum(rejected), 0) FROM readings_ledger_totals WHERE tenant_id = %(tenant)s)
+     - (SELECT coalesce(sum(readings), 0) FROM rejections WHERE tenant_id = %(tenant)s)
+     - (SELECT coalesce(sum(readings), 0) FROM rejections_totals WHERE tenant_id = %(tenant)s)
+"""
+
+
+async def of_readings(database: Database, tenant: TenantId) -> int:
+    """Readings found of which it is not known what became, and rejections without a reason; 0 but for a fault."""
+    async with database.transaction() as tx:
+        cursor = await tx.execute(OF_READINGS, {"tenant": tenant})
+        row = await cursor.fetchone()
+    return abs(int(row[0])) + abs(int(row[1])) if row else 0

@@ -1,0 +1,110 @@
+"""The numbers of agents' messages: appended as they are stored, joined to runs later."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.delivery.message_gaps import Gap, Mark, Run, gaps, joined
+from iotistica.domain.ids import TenantId
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import Happening
+from iotistica.storage.postgres import Tx, rows_as
+
+RUNS: Final = 1000  # of an agent; the oldest go first
+AGENTS: Final = 500  # joined in one transaction
+TOLD: Final = 20  # gaps of an agent that one folding puts on its timeline
+
+ADD: Final = """
+INSERT INTO sequence_marks (tenant_id, agent_uuid, ms, number)
+SELECT * FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(ms)s::bigint[], %(numbers)s::bigint[])
+"""
+
+
+async def add(tx: Tx, marks: Sequence[tuple[TenantId, UUID, Mark]]) -> None:
+    """Append the numbers of messages that are stored in this transaction."""
+    await tx.execute(
+        ADD,
+        {
+            "tenants": [tenant for tenant, _, _ in marks],
+            "agents": [agent for _, agent, _ in marks],
+            "ms": [mark.ms for _, _, mark in marks],
+            "numbers": [mark.number for _, _, mark in marks],
+        },
+    )
+
+
+class _Row(msgspec.Struct, frozen=True):
+    first_ms: int
+    last_ms: int
+    first: int
+    last: int
+
+
+OF_AGENT: Final = """
+SELECT first_ms, last_ms, first, last FROM sequence_runs
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+UNION ALL
+SELECT ms, ms, number, number FROM sequence_marks WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+"""
+
+
+async def runs(tx: Tx, tenant: TenantId, agent: UUID) -> list[Run]:
+    """An agent's messages in the order of time, as runs without a gap."""
+    rows = await rows_as(tx, _Row, OF_AGENT, {"tenant": tenant, "agent": agent})
+    return joined((Run(row.first_ms, row.last_ms, row.first, row.last) for row in rows), ())
+
+
+class _Marks(msgspec.Struct, frozen=True):
+    tenant_id: TenantId
+    agent_uuid: UUID
+    ms: list[int]
+    numbers: list[int]
+
+
+TAKE: Final = """
+WITH chosen AS (
+    SELECT DISTINCT agent_uuid FROM sequence_marks WHERE at < %(before)s LIMIT %(agents)s
+), taken AS (
+    DELETE FROM sequence_marks m USING chosen WHERE m.agent_uuid = chosen.agent_uuid AND m.at < %(before)s
+    RETURNING m.tenant_id, m.agent_uuid, m.ms, m.number
+)
+SELECT tenant_id, agent_uuid, array_agg(ms ORDER BY ms, number) AS ms,
+       array_agg(number ORDER BY ms, number) AS numbers
+FROM taken GROUP BY tenant_id, agent_uuid ORDER BY agent_uuid
+"""
+CLEAR: Final = "DELETE FROM sequence_runs WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
+PUT: Final = """
+INSERT INTO sequence_runs (tenant_id, agent_uuid, first_ms, last_ms, first, last)
+SELECT %(tenant)s, %(agent)s, *
+FROM unnest(%(first_ms)s::bigint[], %(last_ms)s::bigint[], %(first)s::bigint[], %(last)s::bigint[])
+ON CONFLICT DO NOTHING
+"""
+
+
+async def fold(tx: Tx, *, before: datetime, oldest: datetime) -> int:
+    """Join numbers of before then to runs, and forget runs older than `oldest`; how many agents had some."""
+    found = await rows_as(tx, _Marks, TAKE, {"before": before, "agents": AGENTS})
+    for marks in found:
+        known = await runs(tx, marks.tenant_id, marks.agent_uuid)
+        new = joined(known, map(Mark, marks.ms, marks.numbers))
+        await timeline.add(tx, marks.tenant_id, _told(marks.agent_uuid, gaps(known), gaps(new)))
+        kept = [run for run in new if run.last_ms >= oldest.timestamp() * 1000][-RUNS:]
+        whose = {"tenant": marks.tenant_id, "agent": marks.agent_uuid}
+        await tx.execute(CLEAR, whose)
+        columns = {name: [getattr(run, name) for run in kept] for name in Run._fields}
+        await tx.execute(PUT, whose | columns)
+    return len(found)
+
+
+def _told(agent: UUID, known: Sequence[Gap], new: Sequence[Gap]) -> list[Happening]:
+    """Gaps that were not there before, and those that late messages have filled."""
+    changed = {"messages.missing": set(new) - set(known), "messages.found": set(known) - set(new)}
+    now = datetime.now(UTC)
+    return [
+        Happening(agent=agent, at=now, kind=kind, details=gap._asdict(), once=f"{gap.first}-{gap.last} {gap.after}")
+        for kind, some in changed.items()
+        for gap in sorted(some)[:TOLD]
+    ]

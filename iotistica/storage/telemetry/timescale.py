@@ -1,0 +1,161 @@
+"""TimescaleDB instead of partitions of our own: the move there, and the policies that keep it in shape.
+
+Everything here runs as the owner of the tables.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+
+from iotistica.domain.telemetry.rollup_sources import floor
+from iotistica.errors import CannotStart
+from iotistica.storage.telemetry import continuous_aggregates
+from iotistica.storage.telemetry.continuous_aggregates import Ages
+from iotistica.storage.telemetry.rollups import DAY
+
+Owner = psycopg.Connection[Any]
+Told = Callable[[str], None]
+DEFAULT: Final = Ages(raw=730, minutes=400, hours=3650, compress=7)
+"""Until the first start, which has the settings."""
+
+
+AVAILABLE: Final = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
+ENGINE: Final = "SELECT engine FROM rollup_progress"
+UNFINISHED: Final = "SELECT to_regclass('readings_plain') IS NOT NULL"
+OTHERS: Final = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name ~ '^iotistica (api|worker)'
+"""
+
+# The same table under another engine. The view depends on the table itself, so it is made anew.
+SWAP: Final = """
+CREATE TEMP TABLE view_text ON COMMIT DROP AS SELECT pg_get_viewdef('readings_with_series'::regclass) AS text;
+DROP VIEW readings_with_series;
+ALTER TABLE readings RENAME TO readings_plain;
+ALTER INDEX readings_pkey RENAME TO readings_plain_pkey;
+CREATE TABLE readings (LIKE readings_plain INCLUDING DEFAULTS, PRIMARY KEY (agent_uuid, metric_name, time));
+SELECT create_hypertable('readings', 'time',
+    chunk_time_interval => interval '1 day', create_default_indexes => false);
+ALTER TABLE readings SET (timescaledb.compress, timescaledb.compress_segmentby = 'agent_uuid, metric_name',
+                          timescaledb.compress_orderby = 'time');
+GRANT SELECT ON readings TO iotistica_api;
+GRANT SELECT, INSERT, DELETE ON readings TO iotistica_worker;
+DO $$ BEGIN
+    EXECUTE 'CREATE VIEW readings_with_series WITH (security_invoker = true) AS ' || (SELECT text FROM view_text);
+END $$;
+GRANT SELECT ON readings_with_series TO iotistica_api, iotistica_worker;
+"""
+KEEP_ROLLUP: Final = (
+    "ALTER TABLE {name} RENAME TO {name}_plain; ALTER INDEX {name}_pkey RENAME TO {name}_plain_pkey"
+)
+DONE: Final = """
+DROP TABLE readings_plain;
+UPDATE rollup_progress SET engine = 'timescaledb', closed_until = '1900-01-01Z', rolled_until = '2500-01-01Z';
+DELETE FROM rollup_marks;
+"""
+PARTS: Final = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'readings_plain'::regclass ORDER BY c.relname
+"""
+
+
+def _load(url: str) -> str | None:
+    """Make the extension in this database, in a connection of its own; why not, if it cannot be."""
+    try:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
+            if not _one(connection, AVAILABLE):
+                return "this PostgreSQL has no TimescaleDB: install it first"
+            connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+    except psycopg.Error as exc:  # one that is not preloaded ends the connection
+        return f"TimescaleDB cannot be used here: {' '.join(str(exc).split())}"
+    return None
+
+
+def check(connection: Owner) -> None:
+    """Raise `CannotStart` where a move was begun and has not ended."""
+    if _one(connection, UNFINISHED):
+        raise CannotStart("the move to TimescaleDB has not ended: run `iotistica timescale` again, it goes on")
+
+
+def begin(url: str) -> None:
+    """Make a new database one of TimescaleDB, where the server has it; raises `CannotStart`."""
+    if _load(url) is None:
+        move(url, DEFAULT, lambda _: None)
+
+
+def move(url: str, ages: Ages, told: Told) -> bool:
+    """Move everything to TimescaleDB; False if it is there. Goes on where it was interrupted; nothing is lost.
+
+    A day is copied, counted and dropped in one transaction. Raises `CannotStart`.
+    """
+    try:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
+            if _one(connection, ENGINE) == "timescaledb":
+                return False
+            if _one(connection, OTHERS):
+                raise CannotStart("the platform uses this database: stop its processes first, messages wait")
+        if why := _load(url):
+            raise CannotStart(why)
+        # Another connection: the extension is loaded as one begins.
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
+            _move(connection, ages, told)
+    except psycopg.Error as exc:
+        raise CannotStart(f"cannot move to TimescaleDB: {str(exc).strip()}") from exc
+    return True
+
+
+def _move(connection: Owner, ages: Ages, told: Told) -> None:
+    connection.execute("SET timezone = 'UTC'")
+    connection.execute("SELECT pg_advisory_lock(67352)")  # two processes may start for the first time at once
+    if _one(connection, ENGINE) == "timescaledb":
+        return
+    if not _one(connection, UNFINISHED):
+        with connection.transaction():
+            connection.execute(SWAP)
+            for name in continuous_aggregates.NAMES:
+                connection.execute(KEEP_ROLLUP.format(name=name).encode())
+    parts = [name for (name,) in connection.execute(PARTS).fetchall()]
+    for number, name in enumerate(parts):
+        _copy(connection, name)
+        told(f"{name[-8:]}: day {number + 1} of {len(parts)}")
+    continuous_aggregates.make(connection)
+    first = _one(connection, FIRST)
+    continuous_aggregates.bring_in(connection, floor(first or datetime.now(UTC), DAY), told)
+    continuous_aggregates.keep(connection, ages)
+    with connection.transaction():
+        for name in continuous_aggregates.NAMES:
+            connection.execute(f"DROP TABLE IF EXISTS {name}_plain".encode())
+        connection.execute(DONE)
+
+
+FIRST = """
+SELECT greatest(r.first, p.raw_since) FROM (SELECT min(time) AS first FROM readings) r, rollup_progress p
+WHERE r.first IS NOT NULL
+"""
+
+
+def _copy(connection: Owner, part: str) -> None:
+    with connection.transaction():
+        copied = connection.execute(f"INSERT INTO readings SELECT * FROM {part}".encode()).rowcount
+        held = _one(connection, f"SELECT count(*) FROM {part}")
+        if copied != held:
+            raise CannotStart(f"{copied} of {held} readings of {part} were copied: nothing of it was dropped")
+        connection.execute(f"DROP TABLE {part}".encode())
+
+
+def keep(url: str, ages: Ages) -> None:
+    """Where the engine is TimescaleDB, give its policies their ages; raises `CannotStart`."""
+    try:
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
+            check(connection)
+            if _one(connection, ENGINE) == "timescaledb":
+                continuous_aggregates.keep(connection, ages)
+    except psycopg.Error as exc:
+        raise CannotStart(f"cannot set the policies of TimescaleDB: {str(exc).strip()}") from exc
+
+
+def _one(connection: Owner, statement: str) -> Any:
+    row = connection.execute(statement.encode()).fetchone()
+    return row[0] if row else None

@@ -1,0 +1,203 @@
+"""Messages that the database does not take, among others that it does."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from iotistica.domain.delivery.fault_attribution import FAILURES
+from iotistica.domain.ids import AgentId, TenantId, agent_topic
+from iotistica.errors import Invalid, Unavailable
+from iotistica.ingest import worker as module
+from iotistica.storage.agents import agents
+from iotistica.storage.delivery import ledger, ledger_balance, letterbox, streams
+from iotistica.storage.history.audit import PLATFORM
+from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
+from iotistica.storage.telemetry import readings
+from tests.conftest import Stack
+from tests.integration.delivery.test_worker import make
+
+__all__ = ["make"]
+
+POISON = 666.0
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """A database that refuses a value, as it would refuse one that our checks let through."""
+    store, calls = readings.store, Counter[str]()
+
+    async def refuses(tx: Any, rows: Any, counts: Any) -> Any:
+        calls["transactions"] += 1
+        if any(reading.value == POISON for found in rows.values() for reading in found):
+            raise Invalid("the database refuses this: numeric field overflow")
+        return await store(tx, rows, counts)
+
+    monkeypatch.setattr(readings, "store", refuses)
+    return calls
+
+
+async def send(redis: Redis, tenant: TenantId, agent: UUID, values: Iterable[float], together: int = 50) -> None:
+    topic = f"{agent_topic(tenant, AgentId(agent))}/endpoints/x".encode()
+    start = datetime.now(UTC) - timedelta(hours=1)
+    messages = [
+        (
+            topic,
+            json.dumps(
+                {"metric": "m", "value": v, "timestamp": (start + timedelta(seconds=n)).isoformat()}
+            ).encode(),
+        )
+        for n, v in enumerate(values)
+    ]
+    now = int(datetime.now(UTC).timestamp() * 1e6)
+    for at in range(0, len(messages), together):
+        batch = {(tenant, streams.READINGS): messages[at : at + together]}
+        await streams.append(redis, batch, received=now + at, mark=10_000)
+
+
+async def work(worker: Any, redis: Redis, tenant: TenantId) -> None:
+    """Let a worker store what is in the stream."""
+    await streams.make_groups(redis, [tenant], streams.READINGS)
+    while entries := await streams.read(redis, [tenant], worker._name, count=64):
+        await worker._store(entries)
+
+
+async def test_a_message_that_is_refused_is_found_by_halving(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, poisoned: Counter[str]
+) -> None:
+    """The others of its batch are stored; it is kept with its bytes, the reason and how often it failed."""
+    values = [float(n) for n in range(400)]
+    values[123] = values[124] = values[399] = POISON
+    await send(redis, tenant, agent, values)
+    await work(make("one"), redis, tenant)
+    async with database.transaction() as tx:
+        balance, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+    assert (balance.found, balance.stored) == (397, 397)
+    assert (payloads.processed, payloads.dead) == (397, 3)
+    page = await letterbox.page(redis, tenant, after=None, limit=10)
+    assert [letter.reason for letter in page.letters] == ["refused"] * 3
+    assert all("numeric field overflow" in letter.detail and letter.is_whole for letter in page.letters)
+    assert all(json.loads(letter.payload)["value"] == POISON for letter in page.letters)
+    assert poisoned["transactions"] < 80
+    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_a_crash_while_poison_is_sought_repeats_nothing(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    agent: AgentId,
+    make: Any,
+    poisoned: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever was committed before stays as it was counted, dead letters included."""
+    values = [float(n) for n in range(60)]
+    values[7] = values[41] = POISON
+    await send(redis, tenant, agent, values, together=20)
+    await streams.make_groups(redis, [tenant], streams.READINGS)
+    finish, left = module.acknowledgement.finish, 3
+
+    async def cut(*arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            raise Unavailable("cut")
+        monkeypatch.setattr(module.acknowledgement, "finish", finish)
+        await finish(*arguments)
+
+    monkeypatch.setattr(module.acknowledgement, "finish", cut)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(10):
+                await make("one").run(asyncio.Event())
+    stop = asyncio.Event()
+    running = asyncio.create_task(make("one").run(stop))
+    async with asyncio.timeout(10):
+        while len((await letterbox.page(redis, tenant, after=None, limit=10)).letters) < 2:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await running
+    async with database.transaction() as tx:
+        balance, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+    assert (balance.stored, balance.duplicate) == (58, 0)
+    assert (payloads.processed, payloads.dead) == (58, 2)
+    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_when_everything_is_refused_it_stops_and_keeps_the_stream(
+    redis: Redis,
+    database: Database,
+    tenant: TenantId,
+    agent: AgentId,
+    stack: Stack,
+    make: Any,
+    poisoned: Counter[str],
+) -> None:
+    """A fault of ours empties no stream into the dead letters: an alarm, and all of it is stored once it is mended."""
+    other = AgentId(uuid4())
+    async with database.transaction() as tx:
+        await agents.add(tx, tenant, other, "another", key=stack.key, by=PLATFORM)
+    for one in (agent, other):
+        await send(redis, tenant, one, [POISON] * FAILURES, together=10)
+    worker = make("one")
+    with pytest.raises(Unavailable, match="most messages cannot be stored"):
+        await work(worker, redis, tenant)
+    assert module.STOPPED in worker._alarms.raised
+    assert (await letterbox.page(redis, tenant, after=None, limit=10)).letters == []
+    async with database.transaction() as tx:
+        assert await ledger.payloads(tx, tenant) == ledger.Payloads(0, 0)
+    assert len(await streams.read_own(redis, [tenant], "one", count=100)) == FAILURES * 2 // 10
+
+
+async def test_a_letter_is_given_back_once_and_fails_with_its_count(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the fault lasts it comes back with one more attempt; after it is mended it is stored, once."""
+    with monkeypatch.context() as broken:
+        store = readings.store
+
+        async def refuses(tx: Any, rows: Any, counts: Any) -> Any:
+            if any(reading.value == POISON for found in rows.values() for reading in found):
+                raise Invalid("no")
+            return await store(tx, rows, counts)
+
+        broken.setattr(readings, "store", refuses)
+        await send(redis, tenant, agent, [1.0, POISON])
+        worker = make("one")
+        await work(worker, redis, tenant)
+        (letter,) = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+        assert letter.attempts == 1
+        assert await letterbox.replay(redis, tenant, [letter], mark=1000) == 1
+        assert await letterbox.replay(redis, tenant, [letter], mark=1000) == 0
+        await work(worker, redis, tenant)
+    (letter,) = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    assert letter.attempts == 2
+    assert await letterbox.replay(redis, tenant, [letter], mark=1000) == 1
+    await work(worker, redis, tenant)
+    async with database.transaction() as tx:
+        balance = await ledger.balance(tx, tenant, agent)
+    assert (balance.stored, balance.duplicate) == (2, 0)
+    assert (await letterbox.page(redis, tenant, after=None, limit=10)).letters == []
+    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+
+
+async def test_what_is_discarded_is_gone(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, poisoned: Counter[str]
+) -> None:
+    """And the room it took is free again."""
+    await send(redis, tenant, agent, [1.0, POISON])
+    await work(make("one"), redis, tenant)
+    letters = (await letterbox.page(redis, tenant, after=None, limit=10, reason="refused")).letters
+    assert (await letterbox.page(redis, tenant, after=None, limit=10, reason="other")).letters == []
+    assert await letterbox.discard(redis, tenant, letters) == 1
+    assert await letterbox.discard(redis, tenant, letters) == 0
+    assert await letterbox.get(redis, tenant, letters[0].id) is None
+    assert int(await redis.hget(f"tenant:{{{tenant}}}:ledger", "dead_bytes") or 0) == 0
+    assert await ledger_balance.of_payloads(redis, database, tenant) == 0

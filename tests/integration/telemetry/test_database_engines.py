@@ -1,0 +1,421 @@
+"""Plain PostgreSQL and TimescaleDB: the same readings, the same answers."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import psycopg
+import pytest
+
+from iotistica.background import erasures as eraser
+from iotistica.background import retention
+from iotistica.background import rollups as background
+from iotistica.background.retention import Ages as Kept
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.telemetry import aggregates as rules
+from iotistica.domain.telemetry.query_plans import plan
+from iotistica.domain.telemetry.readings import Reading
+from iotistica.domain.telemetry.time_grids import grid
+from iotistica.domain.time_ranges import interval, zone
+from iotistica.errors import CannotStart
+from iotistica.storage import schema
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
+from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import (
+    aggregates,
+    catalog,
+    continuous_aggregates,
+    coverage,
+    csv_export,
+    disk_usage,
+    erasures,
+    latest,
+    readings,
+    rollups,
+    summaries,
+    timeseries,
+)
+from iotistica.storage.telemetry import timescale as timescale_
+from iotistica.storage.telemetry.continuous_aggregates import Ages
+from iotistica.storage.telemetry.csv_export import Extract
+from tests.conftest import Stack
+from tests.rollup_oracle import check_query, check_tables, reading, store
+from tests.timescale import MISSING, databases
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAYS = 20  # of history, half of it older than what is compressed
+AGES = Ages(raw=730, minutes=730, hours=3650, compress=7)
+"""The first is whoever asks."""
+UUIDS = [UUID(int=(7 << 100) + n) for n in range(2)]
+
+
+class Engine:
+    """A database of one engine, and how its rollups are brought up to date."""
+
+    def __init__(self, url: str, name: str, database: Database) -> None:
+        self.url = url
+        self.name = name
+        self.database = database
+
+    def owner(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
+
+    async def settle(self) -> None:
+        """What happens by itself within a minute."""
+        if self.name == "plain":
+            await background.catch_up(self.database, datetime.now(UTC), rollups.DAY, asyncio.Event())
+            return
+        with self.owner() as connection:
+            for name in continuous_aggregates.NAMES:
+                jobs = "SELECT job_id FROM timescaledb_information.jobs j LEFT JOIN"
+                jobs += " timescaledb_information.continuous_aggregates c ON c.view_name = j.hypertable_name OR"
+                jobs += (
+                    " c.materialization_hypertable_name = j.hypertable_name WHERE proc_name LIKE 'policy_refresh%%'"
+                )
+                row = connection.execute(f"{jobs} AND view_name = %s".encode(), (name,)).fetchone()
+                assert row is not None
+                connection.execute("CALL run_job(%s)", (row[0],))
+
+    def compress(self) -> int:
+        """Compress what is old enough, unless the policy was quicker; how many chunks are."""
+        with self.owner() as connection:
+            for (chunk,) in connection.execute("SELECT show_chunks('readings', older_than => interval '7 days')"):
+                with contextlib.suppress(psycopg.errors.DuplicateObject):
+                    connection.execute("SELECT compress_chunk(%s, if_not_compressed => true)", (chunk,))
+            row = connection.execute(
+                "SELECT count(*) FROM timescaledb_information.chunks"
+                " WHERE hypertable_name = 'readings' AND is_compressed"
+            ).fetchone()
+            return int(row[0]) if row else 0
+
+
+@pytest.fixture(scope="module")
+def timescale() -> Iterator[str]:
+    with databases() as url:
+        if url is None:
+            pytest.skip(MISSING)
+        yield url
+
+
+@pytest.fixture(params=["plain", "timescaledb"])
+async def engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Engine]:
+    if request.param == "plain":
+        url = stack.database_url
+    else:
+        url = request.getfixturevalue("timescale")
+        schema.migrate(url)
+        timescale_.keep(url, AGES)
+    async with opened(url) as database:
+        yield Engine(url, request.param, database)
+
+
+class opened:
+    """A pool as the workers have it; of one connection, since PGlite has one session."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(
+            url,
+            size=1,
+            name="worker",
+            role="iotistica_worker",
+            statement_seconds=60,
+            configure=readings.prepare,
+        )
+
+    async def __aenter__(self) -> Database:
+        await self.database.open()
+        return self.database
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.database.close()
+
+
+async def make(database: Database, key: bytes = bytes(32)) -> tuple[TenantId, AgentId]:
+    agent = AgentId(uuid4())
+    async with database.transaction() as tx:
+        tenant = (await tenants.add(tx, f"e {uuid4()}", by=PLATFORM)).tenant_id
+        await agents.add(tx, tenant, agent, "an agent", key=key, by=PLATFORM)
+    return tenant, agent
+
+
+def history(chance: random.Random, count: int) -> list[Reading]:
+    """Readings of two metrics over the days, some odd."""
+    rows = []
+    for _ in range(count):
+        when = NOW - timedelta(seconds=chance.randrange(60, DAYS * 86_400), milliseconds=chance.randrange(1000))
+        value = chance.choice([None, chance.uniform(-1e6, 1e6), chance.gauss(20, 1), 1e300, 1e-300])
+        rows.append(reading(chance.choice("ab"), when, value, chance.choice(rollups.LABELS)))
+    return rows
+
+
+async def test_rollups_and_queries_are_those_of_the_readings(engine: Engine) -> None:
+    """Through late rows, duplicates and compression, on either engine."""
+    chance = random.Random(5)
+    tenant, agent = await make(engine.database)
+    every: dict[tuple[str, datetime], tuple[float | None, str]] = {}
+    for _ in range(4):
+        batch = history(chance, 300)
+        batch += chance.sample(batch, 40)
+        if every:
+            batch += [reading(*key, 7.0) for key in chance.sample(sorted(every), 60)]
+        stored = await store(engine.database, tenant, agent, batch)
+        every = known(batch) | every
+        assert stored.stored + stored.duplicate == len({(row.metric_name, row.time) for row in batch})
+        await engine.settle()
+        async with engine.database.transaction() as tx:
+            cursor = await tx.execute("SELECT count(*) FROM readings WHERE agent_uuid = %(a)s", {"a": agent})
+            assert await cursor.fetchone() == (len(every),)
+            await check_tables(tx, agent, every)
+            for width, days in (("7m", 1), ("1h", 9), ("1d", 30), ("1w", 60)):
+                since = NOW - timedelta(days=days, seconds=chance.randrange(9000))
+                await check_query(tx, tenant, agent, "a", every, width, since, NOW)
+        if engine.name == "timescaledb":
+            assert engine.compress() > 5
+
+
+async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[Any]:
+    """What every kind of question is answered."""
+    start, end = NOW - timedelta(days=DAYS, hours=3), NOW
+    found: list[Any] = []
+    async with database.transaction() as tx:
+        store_ = await coverage.of_agent(tx, tenant, agent, start, end)
+        assert store_ is not None
+        for text, tz in (
+            ("1h", None),
+            ("1d", "Europe/Zurich"),
+            ("1d", "Asia/Kolkata"),
+            ("1mo", None),
+            ("90s", None),
+        ):
+            since = max(start, end - timedelta(seconds=interval(text).seconds * 2000))
+            for name in ("avg", "min", "max", "sum", "count", "first", "last", "median", "p99"):
+                asked = [rules.named(name)]
+                how = plan(interval(text), since, end, asked, store_, zone=zone(tz))
+                series = [(agent, "a"), (agent, "b")]
+                rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=9999)
+                found.append([(text, tz, name), *rows])
+        raw = await timeseries.raw(tx, tenant, agent, "a", start=start, end=end, limit=500)
+        newest = await latest.latest(tx, tenant, agent, ["a", "b"], now=end, since=start, stale=())
+        whole = plan(interval("1d"), start, end, [rules.named("count")], store_).segments
+        found += [raw, newest, await summaries.summary(tx, tenant, agent, ["a", "b"], whole)]
+        entries = await catalog.page(tx, tenant, {}, after=None, now=end, since=start, limit=9)
+        found.append([(entry.metric_name, entry.first_time, entry.last_time) for entry in entries])
+        found.append(await csv_export.read(tx, Extract(tenant, agent, None, None), start, end, most=1 << 24))
+    return found
+
+
+async def test_both_engines_give_the_same_answers(stack: Stack, timescale: str) -> None:
+    """To every kind of question, over the same history."""
+    schema.migrate(timescale)
+    got = []
+    for name, url in (("plain", stack.database_url), ("timescaledb", timescale)):
+        async with opened(url) as database:
+            tenant = (TenantId("0e0e0e0e0e0e"), AgentId(UUIDS[0]))
+            async with database.transaction() as tx:
+                await tenants.add(tx, "the same", tenant[0], by=PLATFORM)
+                await agents.add(tx, *tenant, "an agent", key=bytes(32), by=PLATFORM)
+            rows = [row for row in history(random.Random(8), 800) if row.value is None or abs(row.value) < 1e200]
+            await store(database, *tenant, rows)
+            await Engine(url, name, database).settle()
+            got.append(await answers(database, *tenant))
+    for plain, other in zip(*got, strict=True):
+        if isinstance(plain, list) and plain and isinstance(plain[0], tuple) and len(plain[0]) == 3:
+            assert len(plain) == len(other)
+            for a, b in zip(plain[1:], other[1:], strict=True):
+                if isinstance(a, aggregates.Bucket):
+                    assert (a.series, a.time, a.readings) == (b.series, b.time, b.readings), plain[0]
+                    assert a.values == b.values or a.values == pytest.approx(b.values, rel=1e-9, abs=1e-6), plain[0]
+        else:
+            assert rounded(plain) == rounded(other)
+
+
+def rounded(found: Any) -> Any:
+    """An average to the digits that the order of its sum leaves."""
+    if isinstance(found, list) and found and isinstance(found[0], summaries.Summary):
+        return [msgspec.structs.replace(one, avg=one.avg and float(f"{one.avg:.9g}")) for one in found]
+    return found
+
+
+async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings, rollups of readings that are gone, and everything around them; interrupted half-way it goes on."""
+    with databases() as url:
+        if url is None:
+            pytest.skip(MISSING)
+        with monkeypatch.context() as patch:
+            patch.setattr(timescale_, "begin", lambda _: None)
+            schema.migrate(url)
+        async with opened(url) as database:
+            tenant, agent = await make(database)
+            await store(database, tenant, agent, history(random.Random(3), 500))
+            engine = Engine(url, "plain", database)
+            await engine.settle()
+            old = NOW.replace(hour=0, minute=0, second=0) - timedelta(days=900)
+            async with database.transaction() as tx:
+                await tx.execute(
+                    "INSERT INTO readings_daily SELECT %(old)s, agent_uuid, metric_name, count, good_count,"
+                    " uncertain_count, bad_count, stale_count, unknown_count, n, sum, sum_sq, min, max, first,"
+                    " first_time, last, last_time FROM readings_daily WHERE agent_uuid = %(agent)s LIMIT 1",
+                    {"old": old, "agent": agent},
+                )
+            await retention.keep(database, Kept(raw=730, minutes=730, hours=3650), NOW)
+            before = await answers(database, tenant, agent)
+            days = await tables(database, agent)
+        copy = timescale_._copy
+        with monkeypatch.context() as patch:
+            patch.setattr(timescale_, "_copy", fails_at(copy, 5))
+            with pytest.raises(ZeroDivisionError):
+                timescale_.move(url, AGES, lambda _: None)
+        with pytest.raises(CannotStart, match="iotistica timescale"):
+            timescale_.keep(url, AGES)
+        said: list[str] = []
+        assert timescale_.move(url, AGES, said.append)
+        assert "day 1 of" in said[0]
+        assert not timescale_.move(url, AGES, said.append)
+        timescale_.keep(url, AGES)
+        async with opened(url) as database:
+            assert await tables(database, agent) == days
+            after = await answers(database, tenant, agent)
+            assert [rounded(one) for one in before[-5:]] == [rounded(one) for one in after[-5:]]
+            assert any(row[1] == old for row in days["readings_daily"])
+
+
+async def tables(database: Database, agent: AgentId) -> dict[str, list[Any]]:
+    """The counts of every row of readings and of whole days."""
+    found = {}
+    async with database.transaction() as tx:
+        for name, columns in (
+            ("readings", "metric_name, time, value"),
+            ("readings_daily", "metric_name, bucket, count"),
+        ):
+            statement = f"SELECT {columns} FROM {name} WHERE agent_uuid = %(a)s ORDER BY 1, 2"
+            rows = await (await tx.execute(statement, {"a": agent})).fetchall()
+            found[name] = [row for row in rows if name == "readings" or row[1] < NOW - timedelta(days=2)]
+    return found
+
+
+def fails_at(copy: Any, number: int) -> Any:
+    calls = iter(range(number))
+
+    def copied(*arguments: Any) -> None:
+        if next(calls, None) is None:
+            raise ZeroDivisionError
+        copy(*arguments)
+
+    return copied
+
+
+async def test_what_is_erased_is_gone_everywhere_and_nothing_else_is(engine: Engine) -> None:
+    """A series of compressed and late days, to the microsecond; its rollups too, and it can be written again."""
+    tenant, agent = await make(engine.database)
+    rows = history(random.Random(11), 600)
+    await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    if engine.name == "timescaledb":
+        engine.compress()
+    before = NOW - timedelta(hours=30, minutes=7)
+    async with engine.database.transaction() as tx:
+        await erasures.ask(tx, tenant, agent, device=None, metric="a", before=before, by=PLATFORM)
+    for _ in range(DAYS + 3):
+        async with engine.database.transaction() as tx:
+            one = await erasures.next_open(tx)
+            if one is None:
+                break
+            await erasures.step(tx, one)
+    every = known(rows)
+    left = {key: of for key, of in every.items() if key[0] == "b" or key[1] >= before}
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        (done,) = await erasures.page(tx, tenant, limit=5)
+        assert done.done_at is not None
+        assert done.readings == len(every) - len(left)
+        await check_tables(tx, agent, left)
+        await check_query(tx, tenant, agent, "a", left, "1h", NOW - timedelta(days=9), NOW)
+    again = reading("a", before - timedelta(days=3), 5.0)
+    assert (await store(engine.database, tenant, agent, [again])).stored == 1
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        await check_tables(tx, agent, left | known([again]))
+
+
+async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> None:
+    """Its readings and rollups of before those days, and nobody else's."""
+    mine, other = await make(engine.database), await make(engine.database)
+    rows = history(random.Random(12), 300)
+    for tenant, agent in (mine, other):
+        await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        await tenants.keep(tx, mine[0], 6, by=PLATFORM)
+        found = await tenants.find(tx, mine[0])
+    assert found is not None
+    await eraser.erase(engine.database, [found], NOW, {}, retention_days=DAYS + 2)
+    since = rollups.floor(NOW - timedelta(days=6), rollups.DAY)
+    async with engine.database.transaction() as tx:
+        await check_tables(tx, other[1], known(rows))
+        await check_tables(tx, mine[1], {key: of for key, of in known(rows).items() if key[1] >= since})
+        found = await tenants.find(tx, mine[0])
+        assert found is not None
+        assert found.erased_until == since
+
+
+def known(rows: list[Reading]) -> dict[tuple[str, datetime], tuple[float | None, str]]:
+    """What is stored of these: the first of each key."""
+    found: dict[tuple[str, datetime], tuple[float | None, str]] = {}
+    for row in rows:
+        when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.time)
+        found.setdefault((row.metric_name, when), (row.value, row.quality))
+    return found
+
+
+async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Engine) -> None:
+    """Sizes are told by the day; what goes for want of room stays in the rollups, whatever is refreshed after."""
+    tenant, agent = await make(engine.database)
+    rows = history(random.Random(13), 400)
+    await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        before = await disk_usage.sizes(tx)
+        days = await (await tx.execute(DAILY, {"a": agent})).fetchall()
+    assert before.days == sorted(before.days)
+    assert before.total > sum(day.bytes for day in before.days) > 0
+    most = before.total - 3 * before.days[0].bytes
+    after = await retention.keep_within(engine.database, most, NOW)
+    assert after.total <= most
+    assert after.days == [day for day in before.days if day.day >= after.days[0].day]
+    late = reading("a", NOW - timedelta(hours=5), 1.0)
+    await store(engine.database, tenant, agent, [late])
+    await engine.settle()
+    if engine.name == "timescaledb":
+        timescale_.keep(engine.url, AGES)
+        await engine.settle()
+    async with engine.database.transaction() as tx:
+        assert len(await (await tx.execute(DAILY, {"a": agent})).fetchall()) >= len(days)
+        kept_ = await coverage.of_agent(tx, tenant, agent, NOW, NOW)
+        assert kept_ is not None
+        assert kept_.raw_since.date() == after.days[0].day
+
+
+DAILY = "SELECT metric_name, bucket FROM readings_daily WHERE agent_uuid = %(a)s"
+
+
+async def test_policies_that_would_erase_a_rollup_are_refused(timescale: str) -> None:
+    """A refresh that reaches where the readings are dropped, by whoever's hand; our own never do."""
+    schema.migrate(timescale)
+    timescale_.keep(timescale, Ages(raw=100, minutes=10, hours=3650, compress=9))
+    with psycopg.connect(timescale, autocommit=True, prepare_threshold=None) as connection:
+        with pytest.raises(CannotStart, match="5 days"):
+            continuous_aggregates.keep(connection, Ages(raw=4, minutes=10, hours=10, compress=9))
+        connection.execute("SELECT remove_retention_policy('readings')")
+        connection.execute("SELECT add_retention_policy('readings', interval '3 days')")
+        with pytest.raises(CannotStart, match="erase"):
+            continuous_aggregates.expect_safe(connection)
+        continuous_aggregates.keep(connection, AGES)
+        continuous_aggregates.expect_safe(connection)
+    assert grid(interval("1d"), NOW - timedelta(days=1), NOW).starts()

@@ -1,0 +1,198 @@
+"""What goes by age, for want of room and on demand, and what must stay of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from iotistica.background import erasures as eraser
+from iotistica.background import retention
+from iotistica.background import rollups as background
+from iotistica.background.retention import Ages
+from iotistica.domain.ids import AgentId, TenantId
+from iotistica.storage import schema
+from iotistica.storage.access import tenants
+from iotistica.storage.agents import agents
+from iotistica.storage.history.audit import PLATFORM
+from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import coverage, erasures, readings, rollups
+from tests.conftest import Stack
+from tests.rollup_oracle import check_tables, reading, store
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+TODAY = rollups.floor(NOW, rollups.DAY)
+Rows = dict[tuple[str, datetime], tuple[float | None, str]]
+Owner = tuple[TenantId, AgentId]
+
+
+@pytest.fixture
+async def own(stack: Stack) -> AsyncIterator[Database]:
+    """A database of its own: what is kept is the same for a whole one."""
+    name = f"going_{uuid4().hex[:12]}"
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = stack.database_url.rpartition("/")[0] + "/" + name
+    schema.migrate(url)
+    database = Database(
+        url, size=2, name="going", role="iotistica_worker", statement_seconds=30, configure=readings.prepare
+    )
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def owner(database: Database) -> Owner:
+    agent = AgentId(uuid4())
+    async with database.transaction() as tx:
+        tenant = (await tenants.add(tx, f"g {uuid4()}", by=PLATFORM)).tenant_id
+        await agents.add(tx, tenant, agent, "an agent", key=bytes(32), by=PLATFORM)
+    return tenant, agent
+
+
+async def fill(database: Database, whose: Owner, day: datetime, minutes: range) -> Rows:
+    """A reading of two metrics every so many minutes of a day."""
+    rows = [reading(name, day + timedelta(minutes=at), float(at)) for at in minutes for name in "ab"]
+    await store(database, *whose, rows)
+    return {(name, day + timedelta(minutes=at)): (float(at), "good") for at in minutes for name in "ab"}
+
+
+async def settle(database: Database) -> None:
+    step = rollups.DAY
+    for _ in range(3):
+        step = await background.catch_up(database, datetime.now(UTC), step, asyncio.Event())
+
+
+async def counts(database: Database, agent: AgentId, table: str) -> dict[datetime, int]:
+    """Readings by bucket, of metric a."""
+    statement = f"SELECT bucket, count FROM {table} WHERE agent_uuid = %(a)s AND metric_name = 'a'"
+    async with database.transaction() as tx:
+        return dict(await (await tx.execute(statement, {"a": agent})).fetchall())
+
+
+async def run(database: Database, statement: str, **parameters: Any) -> None:
+    async with database.transaction() as tx:
+        await tx.execute(statement.encode(), parameters)
+
+
+async def test_a_budget_never_drops_what_is_not_rolled_up(own: Database) -> None:
+    """Neither old days that came late nor the first ones of a new version: their hours and days would be lost."""
+    whose = await owner(own)
+    await settle(own)
+    old = TODAY - timedelta(days=9)
+    rows = await fill(own, whose, old, range(0, 1440, 10))
+    await retention.keep_within(own, 1, NOW)
+    await settle(own)
+    await retention.keep_within(own, 1, NOW)
+    assert await counts(own, whose[1], "readings_daily") == {old: 144}
+    async with own.transaction() as tx:
+        left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
+    assert left == (0,)
+    assert len(rows) == 288
+
+
+async def test_history_whose_minutes_are_gone_has_whole_hours(own: Database) -> None:
+    """However small the steps in which it is rolled up, with the minutes dropped between."""
+    whose = await owner(own)
+    ages = Ages(raw=730, minutes=400, hours=3650)
+    await retention.keep(own, ages, NOW)
+    old = TODAY - timedelta(days=500)
+    await run(own, "UPDATE rollup_progress SET rolled_until = %(at)s", at=old)
+    await fill(own, whose, old, range(1440))
+    await run(own, "DELETE FROM rollup_marks")
+    await rollups.close(own, old + timedelta(days=2))
+    for _ in range(60):
+        at = await background._progress(own)
+        await background._partitions(own, at, timedelta(minutes=40))
+        await rollups.advance(own, timedelta(minutes=40))
+        await retention.keep(own, ages, NOW)
+    assert await counts(own, whose[1], "readings_1h") == {old + timedelta(hours=n): 60 for n in range(24)}
+    assert await counts(own, whose[1], "readings_daily") == {old: 1440}
+    assert await counts(own, whose[1], "readings_1m") == {}
+
+
+@pytest.mark.parametrize("minutes_gone", [False, True])
+async def test_an_erasure_among_rollups_leaves_the_rest_of_its_day(own: Database, minutes_gone: bool) -> None:
+    """Where the readings are gone, the day is made of the hours that are left, and the hour of its minutes."""
+    whose = await owner(own)
+    old = TODAY - timedelta(days=90)
+    await fill(own, whose, old, range(1440))
+    await settle(own)
+    async with own.transaction() as tx:
+        await coverage.drop(tx, "readings", TODAY - timedelta(days=2))
+        if minutes_gone:
+            await coverage.drop(tx, "readings_1m", TODAY - timedelta(days=2))
+    await run(own, "DELETE FROM readings")
+    async with own.transaction() as tx:
+        half = old + timedelta(hours=6, minutes=30)
+        await erasures.ask(tx, *whose, device=None, metric="a", before=half, by=PLATFORM)
+    await eraser.erase(own, [], NOW, {}, retention_days=730)
+    await settle(own)
+    hours = {old + timedelta(hours=n): 60 for n in range(7, 24)}
+    hours |= {} if minutes_gone else {old + timedelta(hours=6): 30}
+    assert await counts(own, whose[1], "readings_1h") == hours
+    assert await counts(own, whose[1], "readings_daily") == {old: sum(hours.values())}
+
+
+async def test_an_erasure_takes_what_came_while_it_was_under_way(own: Database) -> None:
+    """Of days that it had passed already; it is done only when none is left."""
+    whose = await owner(own)
+    for back in (6, 5, 4):
+        await fill(own, whose, TODAY - timedelta(days=back), range(0, 100, 10))
+    before = TODAY - timedelta(days=3)
+    async with own.transaction() as tx:
+        await erasures.ask(tx, *whose, device=None, metric=None, before=before, by=PLATFORM)
+    for number in range(9):
+        async with own.transaction() as tx:
+            one = await erasures.next_open(tx)
+            if one is None:
+                break
+            await erasures.step(tx, one)
+        if number == 1:
+            await fill(own, whose, TODAY - timedelta(days=8), range(3))
+    await settle(own)
+    async with own.transaction() as tx:
+        await check_tables(tx, whose[1], {})
+        (done,) = await erasures.page(tx, whose[0], limit=5)
+        assert (done.readings, done.done_at is None) == (66, False)
+        left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
+    assert left == (0,)
+
+
+async def test_what_is_no_longer_shown_is_deleted_in_turns(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each goes on where the one before it ended, however short they are."""
+    whose = await owner(own)
+    for back in (6, 4, 2):
+        await fill(own, whose, TODAY - timedelta(days=back), range(0, 100, 10))
+    async with own.transaction() as tx:
+        await tenants.keep(tx, whose[0], 3, by=PLATFORM)
+        found = await tenants.find(tx, whose[0])
+    assert found is not None
+    monkeypatch.setattr(eraser, "TURN", 0.0)  # a day each
+    reached: eraser.Reached = {}
+    for back in range(8, 3, -1):
+        await eraser.erase(own, [found], NOW, reached, retention_days=9)
+        assert reached == {whose[0]: TODAY - timedelta(days=back)}
+    await eraser.erase(own, [found], NOW, reached, retention_days=9)
+    async with own.transaction() as tx:
+        after = await tenants.find(tx, whose[0])
+        left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
+    assert (after and after.erased_until, left, reached) == (TODAY - timedelta(days=3), (20,), {})
+
+
+async def test_closing_does_not_hold_up_who_stores(own: Database) -> None:
+    """While somebody holds the rollups for long, what is late and what is new is still stored."""
+    whose = await owner(own)
+    async with own.transaction() as tx:
+        await rollups.claim(tx)
+        closing = asyncio.create_task(rollups.close(own, TODAY))
+        await asyncio.sleep(0.3)
+        with psycopg.connect(own._pool.conninfo) as other:
+            assert other.execute("SELECT pg_try_advisory_xact_lock_shared(67351)").fetchone() == (True,)
+        assert await closing is False
+    assert await rollups.close(own, TODAY)
+    assert await counts(own, whose[1], "readings_daily") == {}

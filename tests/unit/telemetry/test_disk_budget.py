@@ -1,0 +1,60 @@
+"""The disk: how long it will do, and what goes first."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotistica.alarms import Alarms
+from iotistica.disk_space import ALARM, Room
+from iotistica.domain.telemetry.disk_budget import beyond, forecast, level, reserve
+
+TODAY = date(2026, 11, 23)
+
+
+def test_rollups_stop_before_readings_do() -> None:
+    """Each while there is still room for the database to clean up."""
+    kept = reserve(100 << 30)
+    assert [level(free, kept) for free in (3 * kept, 2 * kept - 1, kept, kept - 1)] == ["ok", "low", "low", "short"]
+    assert reserve(1 << 30) == 256 << 20
+    assert reserve(10 << 40) == 2 << 30
+
+
+def test_a_forecast_is_of_the_last_week() -> None:
+    """Rollups grow with the readings; the day that is not over yet says nothing; a budget may be full before."""
+    days = [(TODAY - timedelta(days=n), 100 if n < 8 else 1) for n in range(30)]
+    readings = sum(size for _, size in days)
+    assert forecast(days, readings, 2000, TODAY) == (200, 10.0, "disk")
+    assert forecast([], 0, 2000, TODAY) == (0, None, None)
+    assert forecast(days, 0, None, TODAY) == (100, None, None)
+    assert forecast(days, 0, 2000, TODAY, readings + 500) == (100, 5.0, "budget")
+    assert forecast(days, 0, 2000, TODAY, readings + 5000) == (100, 20.0, "disk")
+    assert forecast(days, 0, None, TODAY, 1) == (100, 0.0, "budget")
+
+
+@given(st.lists(st.integers(0, 1000), max_size=20), st.integers(0, 1000), st.integers(1, 20_000))
+def test_no_more_days_go_than_must(sizes: list[int], rollups: int, most: int) -> None:
+    """The oldest first, and never today."""
+    days = [(TODAY - timedelta(days=n), size) for n, size in enumerate(sizes)]
+    before = beyond(days, rollups, most, TODAY)
+    left = [size for day, size in days if before is None or day >= before]
+    if before is not None:
+        assert before <= TODAY
+        last = dict(days)[before - timedelta(days=1)]
+        assert sum(left) + last + rollups > most
+    if before != TODAY and len(left) > 1:
+        assert sum(left) + rollups <= most
+
+
+def test_a_full_disk_is_an_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what has stopped, and ends when there is room again."""
+    monkeypatch.setattr("iotistica.disk_space.FRESH", -1)
+    alarms = Alarms()
+    assert Room(tmp_path, alarms, kept=1).level() == "ok"
+    assert Room(tmp_path, alarms, kept=1 << 60).level() == "short"
+    assert "readings wait" in alarms.raised[ALARM]
+    assert Room(tmp_path, alarms, kept=1).level() == "ok"
+    assert not alarms.raised
+    assert Room(None, alarms, kept=1 << 60).level() == "ok"
