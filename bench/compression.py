@@ -17,16 +17,16 @@ import psycopg
 import uvloop
 
 from iotistica.cli.database import opened
-from iotistica.domain.delivery.envelopes import parse
+from iotistica.domain.delivery.envelopes import parse_readings
 from iotistica.domain.ids import AgentId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage import schema
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.telemetry import disk_usage, partitions, readings
-from iotistica.storage.telemetry.readings import Count
+from iotistica.storage.telemetry.readings import AgentCounts
 from tests.serving import served
 
 CAPTURE = Path(__file__).parents[1] / "tests" / "captures" / "second_boot_json_telemetry.jsonl"
@@ -41,7 +41,7 @@ def captured() -> list[Reading]:
         message = json.loads(line)
         if "/endpoints/" in message["topic"]:
             payload = bytes.fromhex(message["payload_hex"])
-            found += parse(payload, protocol="x", received=2**52, retention_us=2**60).readings
+            found += parse_readings(payload, protocol="x", received=2**52, retention_us=2**60).readings
     return sorted(found, key=lambda reading: reading.time)
 
 
@@ -62,17 +62,17 @@ def repeated(one: list[Reading], days: int) -> Iterator[list[Reading]]:
 async def fill(url: str, days: int) -> tuple[int, int]:
     """Store them; rows and bytes."""
     one, agent, rows = captured(), AgentId(uuid4()), 0
-    async with opened(url, configure=readings.prepare) as database:
+    async with opened(url, configure=readings.create_staging_table) as database:
         async with database.transaction() as tx:
             tenant = (await tenants.add(tx, f"bench {agent}", by=PLATFORM)).tenant_id
             await agents.add(tx, tenant, agent, "a", key=bytes(32), by=PLATFORM)
         for batch in repeated(one, days):
-            await partitions.make(database, {partitions.day_of(row.time) for row in batch})
+            await partitions.create(database, {partitions.day_of(row.time) for row in batch})
             async with database.transaction() as tx:
-                await Catalogue().write(tx, {agent: batch}, {agent: tenant})
-                rows += (await readings.store(tx, {agent: batch}, {agent: Count(tenant, len(batch))})).stored
+                await SeriesCache().write_new(tx, {agent: batch}, {agent: tenant})
+                rows += (await readings.store(tx, {agent: batch}, {agent: AgentCounts(tenant, len(batch))})).stored
         async with database.transaction() as tx:
-            return rows, sum(day.bytes for day in (await disk_usage.sizes(tx)).days)
+            return rows, sum(day.bytes for day in (await disk_usage.measure(tx)).days)
 
 
 def compress(url: str) -> int:

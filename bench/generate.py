@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from iotistica.domain.ids import agent_topic
 from iotistica.mqtt.protocol import publish_packet
 from iotistica.simulate.envelope import METRICS
-from iotistica.simulate.fleet import Member
+from iotistica.simulate.fleet import SimulatedAgent
 
 SERIES = 10
 
@@ -38,7 +38,7 @@ def payloads(start: datetime, messages: int, number: int) -> list[bytes]:
     return out
 
 
-def packets(members: Sequence[Member], start: datetime, messages: int) -> list[list[bytes]]:
+def packets(members: Sequence[SimulatedAgent], start: datetime, messages: int) -> list[list[bytes]]:
     """For each agent its PUBLISH packets of MQTT 5, QoS 1."""
     out = []
     for number, member in enumerate(members):

@@ -26,17 +26,17 @@ import uvloop
 
 from bench import generate, load
 from iotistica.domain.agents.broker_passwords import mqtt_password
-from iotistica.domain.delivery.envelopes import parse
+from iotistica.domain.delivery.envelopes import parse_readings
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.embedded import data_folder
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.simulate import fleet
 from iotistica.storage.delivery import ledger
-from iotistica.storage.delivery.ledger import EntryCount
+from iotistica.storage.delivery.ledger import EntryOutcome
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import readings
-from iotistica.storage.telemetry.readings import COPY, STORE, Count
+from iotistica.storage.telemetry.readings import COPY, STORE, AgentCounts
 from iotistica.supervise import sleep
 from tests.serving import Served, new_data_folder
 
@@ -45,7 +45,7 @@ ROWS = 8000  # in a transaction of the baselines: what a worker makes of 800 mes
 
 
 async def end_to_end(
-    database: Database, members: Sequence[fleet.Member], url: str, messages: int, metrics: str
+    database: Database, members: Sequence[fleet.SimulatedAgent], url: str, messages: int, metrics: str
 ) -> float:
     """Readings a second until all are committed, as the application counts them; then the table is asked."""
     packets = generate.packets(members, generate.now(), messages)
@@ -76,10 +76,10 @@ async def _counted(client: httpx.AsyncClient, metrics: str) -> int:
 
 async def _stored(database: Database, tenant: TenantId) -> int:
     async with database.transaction() as tx:
-        return (await ledger.balance(tx, tenant, None)).stored
+        return (await ledger.readings_balance(tx, tenant, None)).stored
 
 
-async def _ready(members: Sequence[fleet.Member], messages: int) -> list[dict[AgentId, list[Reading]]]:
+async def _ready(members: Sequence[fleet.SimulatedAgent], messages: int) -> list[dict[AgentId, list[Reading]]]:
     """Rows as a worker has them, in batches of `ROWS`."""
     start = generate.now() - timedelta(minutes=30)
     batches: list[dict[AgentId, list[Reading]]] = [{}]
@@ -88,7 +88,9 @@ async def _ready(members: Sequence[fleet.Member], messages: int) -> list[dict[Ag
     received = int(time.time() * 1e6)
     for poll in range(messages):
         for number, member in enumerate(members):
-            found = parse(own[number][poll], protocol="modbus", received=received, retention_us=86_400_000_000)
+            found = parse_readings(
+                own[number][poll], protocol="modbus", received=received, retention_us=86_400_000_000
+            )
             batches[-1].setdefault(member.agent, []).extend(found.readings)
             size += len(found.readings)
             if size >= ROWS:
@@ -97,26 +99,26 @@ async def _ready(members: Sequence[fleet.Member], messages: int) -> list[dict[Ag
     return [batch for batch in batches if batch]
 
 
-async def transaction(database: Database, members: Sequence[fleet.Member], messages: int) -> float:
+async def transaction(database: Database, members: Sequence[fleet.SimulatedAgent], messages: int) -> float:
     """Readings a second of the worker's transaction, one after another on one connection."""
     batches = await _ready(members, messages)
     tenant = members[0].tenant
-    catalogue = Catalogue()
+    series_cache = SeriesCache()
     seconds, rows = 0.0, 0
     for number, batch in enumerate(batches):
-        counts = {agent: Count(tenant, len(found)) for agent, found in batch.items()}
+        counts = {agent: AgentCounts(tenant, len(found)) for agent, found in batch.items()}
         began = time.perf_counter()
         async with database.transaction() as tx:
-            learned, _ = await catalogue.write(tx, batch, dict.fromkeys(batch, tenant))
+            learned, _ = await series_cache.write_new(tx, batch, dict.fromkeys(batch, tenant))
             await readings.store(tx, batch, counts)
-            await ledger.count_entries(tx, [EntryCount(tenant, f"bench-{began}-{number}", 0, len(batch))])
-        catalogue.learn(learned)
+            await ledger.record_entries(tx, [EntryOutcome(tenant, f"bench-{began}-{number}", 0, len(batch))])
+        series_cache.remember(learned)
         seconds += time.perf_counter() - began
         rows += sum(map(len, batch.values()))
     return rows / seconds
 
 
-async def bare_copy(database: Database, members: Sequence[fleet.Member], messages: int) -> float:
+async def bare_copy(database: Database, members: Sequence[fleet.SimulatedAgent], messages: int) -> float:
     """Readings a second of staged binary COPY alone."""
     insert = STORE[STORE.index("INSERT INTO readings ") : STORE.index(" RETURNING agent_uuid")]
     batches = await _ready(members, messages)
@@ -143,7 +145,7 @@ async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
         name="bench",
         role="iotistica_worker",
         statement_seconds=60,
-        configure=readings.prepare,
+        configure=readings.create_staging_table,
     )
     await database.open()
     try:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from iotistica.domain.ids import agent_user
-from iotistica.simulate.fleet import Member
+from iotistica.simulate.fleet import SimulatedAgent
 
 WINDOW = 2  # unacknowledged messages an agent
 
@@ -14,7 +14,7 @@ WINDOW = 2  # unacknowledged messages an agent
 class Publisher(asyncio.Protocol):
     """One agent, written for little work a message: it shares the machine with what is measured."""
 
-    def __init__(self, member: Member, packets: Sequence[bytes]) -> None:
+    def __init__(self, member: SimulatedAgent, packets: Sequence[bytes]) -> None:
         self._member = member
         self._packets = iter(packets)
         self._left = len(packets)
@@ -64,7 +64,9 @@ class Publisher(asyncio.Protocol):
         self._transport.close()
 
 
-async def connect(members: Sequence[Member], packets: Sequence[Sequence[bytes]], url: str) -> list[Publisher]:
+async def connect(
+    members: Sequence[SimulatedAgent], packets: Sequence[Sequence[bytes]], url: str
+) -> list[Publisher]:
     """Connect all agents, some at a time; nothing is published yet."""
     address = urlsplit(url)
     loop = asyncio.get_running_loop()

@@ -183,7 +183,7 @@ async def constant() -> dict[str, str]:
 def serve_constant(port: int) -> None:
     """Serve the constant until killed."""
     app = Litestar([constant], openapi_config=None, logging_config=None)
-    listener = listening_socket.opened("127.0.0.1", port, "port", {})
+    listener = listening_socket.open_socket("127.0.0.1", port, "port", {})
     uvloop.run(serving.serve(app, asyncio.Event(), listener=listener))
 
 

@@ -28,9 +28,9 @@ import uvloop
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
-from iotistica.domain.telemetry.query_plans import plan
+from iotistica.domain.telemetry.query_plans import plan_query
 from iotistica.domain.telemetry.rollup_sources import LONG_AGO
-from iotistica.domain.time_ranges import interval, zone
+from iotistica.domain.time_ranges import parse_interval, parse_zone
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import aggregates, catalog, coverage, latest, timeseries
 from tests.serving import Served, new_data_folder
@@ -137,7 +137,7 @@ def questions(year: Year) -> list[Question]:
     async def raw(database: Database) -> object:
         async with database.transaction(year.tenant) as tx:
             await coverage.of_agent(tx, year.tenant, agent, end - timedelta(hours=1), end)
-            return await timeseries.raw(
+            return await timeseries.raw_readings(
                 tx, year.tenant, agent, metric, start=end - timedelta(hours=1), end=end, limit=10_001
             )
 
@@ -147,7 +147,7 @@ def questions(year: Year) -> list[Question]:
                 store = await coverage.of_agent(tx, year.tenant, agent, start, end)
                 assert store is not None
                 wanted = [rules.named("avg")]
-                how = plan(interval(width), start, end, wanted, store, zone=zone(tz))
+                how = plan_query(parse_interval(width), start, end, wanted, store, zone=parse_zone(tz))
                 series = [(agent, metric)]
                 return await aggregates.buckets(
                     tx, year.tenant, series, how.grid, how.segments, wanted, limit=20_000
@@ -161,8 +161,10 @@ def questions(year: Year) -> list[Question]:
             store = await coverage.of_agent(tx, year.tenant, agent, LONG_AGO, now)
             assert store is not None
             since = now - timedelta(days=9999)
-            names = await latest.names(tx, year.tenant, agent, only=None, after=None, limit=1001)
-            return await latest.latest(tx, year.tenant, agent, names, now=now, since=since, stale=store.stale)
+            names = await latest.series_names(tx, year.tenant, agent, only=None, after=None, limit=1001)
+            return await latest.latest(
+                tx, year.tenant, agent, names, now=now, since=since, late_hours=store.late_hours
+            )
 
     async def catalogue(database: Database) -> object:
         async with database.transaction(year.tenant) as tx:

@@ -14,7 +14,7 @@ FIRST: Final = 3  # the descriptor of a socket that somebody opened for us, as s
 BACKLOG: Final = 4096  # connections that wait while nobody answers; the kernel's net.core.somaxconn bounds it too
 
 
-def opened(host: str, port: int, setting: str, environ: Mapping[str, str]) -> socket.socket:
+def open_socket(host: str, port: int, setting: str, environ: Mapping[str, str]) -> socket.socket:
     """The socket that systemd or a predecessor left open for this process, else a new one, listening.
 
     Raises `CannotStart` when the address is taken; `setting` names what to change then.
@@ -48,12 +48,12 @@ def _inherited(count: str) -> socket.socket:
     return listener
 
 
-def wait_for_start() -> None:
+def ignore_restart_signal() -> None:
     """Let nobody who asks for a new start end a process that is just starting."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
-def heed() -> list[int]:
+def collect_stop_signals() -> list[int]:
     """Hear the signals that end a process, from now on: none is to start anew after one of them."""
     heard: list[int] = []
     for sign in ENDING:
@@ -61,12 +61,12 @@ def heed() -> list[int]:
     return heard
 
 
-def start_anew(listener: socket.socket, environ: Mapping[str, str]) -> NoReturn:
+def restart_process(listener: socket.socket, environ: Mapping[str, str]) -> NoReturn:
     """Become a new process of the same command line and number, which goes on with the socket.
 
     Whoever connects meanwhile waits in its queue.
     """
-    wait_for_start()
+    ignore_restart_signal()
     os.dup2(listener.fileno(), FIRST)
     os.set_inheritable(FIRST, True)  # also where it is that one already
     given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}

@@ -7,11 +7,11 @@ from typing import Any
 from msgspec import Struct, field
 
 from iotistica.alarms import Alarms
-from iotistica.storage.circuit_breaker import Breaker
+from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.delivery.inbox import Inbox
 
 
-class Storage(Struct, frozen=True, kw_only=True, rename="camel"):
+class StorageForecast(Struct, frozen=True, kw_only=True, rename="camel"):
     """Bytes on the disk, and the days until it or the budget is `full`; `free` is of a disk of this machine."""
 
     readings: int
@@ -22,15 +22,15 @@ class Storage(Struct, frozen=True, kw_only=True, rename="camel"):
     full: str | None
 
 
-class Vitals(Struct, frozen=True, kw_only=True):
+class ProcessHealth(Struct, frozen=True, kw_only=True):
     """Filled while the process is put together."""
 
-    breakers: list[Breaker]
+    breakers: list[CircuitBreaker]
     alarms: Alarms = field(default_factory=Alarms)
     inboxes: dict[str, Inbox] = {}
     workers: list[Callable[[], tuple[int, int, int]]] = []
     """Consumers that store readings: how many there are, at least and at most."""
-    storage: list[Storage] = []
+    storage: list[StorageForecast] = []
     """The last look, of the process that does the timed work."""
     asking: dict[str, asyncio.Task[Any]] = {}
     """Questions to the parts that are on their way."""

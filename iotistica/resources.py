@@ -7,19 +7,19 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.disk_space import Room
+from iotistica.disk_space import DiskSpace
 from iotistica.domain.agents.broker_passwords import SERVICE_USER, derive, service_password
 from iotistica.embedded.servers import Servers
-from iotistica.process_health import Vitals
+from iotistica.process_health import ProcessHealth
 from iotistica.settings import Settings
 from iotistica.storage import lease
 from iotistica.storage import redis as redis_
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.circuit_breaker import Breaker
+from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.delivery.inbox import Inbox
 from iotistica.storage.delivery.spool import Spool
-from iotistica.storage.history.timeline_counts import Tally
-from iotistica.storage.postgres import Database, Role, as_role, let_in
+from iotistica.storage.history.timeline_counts import TimelineCounts
+from iotistica.storage.postgres import Database, Role, allow_role_logins, url_for_role
 from iotistica.storage.redis import Redis
 from iotistica.storage.telemetry import readings
 
@@ -28,7 +28,7 @@ API_CONNECTIONS: Final = 10
 WORKER_CONNECTIONS: Final = 8  # beside the ingest's: timed work, who is who, the renderer that listens
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What the groups of one process share."""
 
     settings: Settings
@@ -37,12 +37,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     worker: Database
     redis: Redis
     directory: Directory
-    tally: Tally
+    timeline_counts: TimelineCounts
     servers: Servers | None
     listener: socket.socket
     mqtt_url: str
-    vitals: Vitals
-    room: Room
+    process_health: ProcessHealth
+    disk_space: DiskSpace
 
     def inbox(self, name: str) -> Inbox:
         """The way in for one edge of this process, with a spool of its own; raises `CannotStart`."""
@@ -52,22 +52,22 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             redis=self.redis,
             directory=self.directory,
             spool=spool,
-            mark=self.settings.stream_mark,
-            alarms=self.vitals.alarms,
+            high_water_mark=self.settings.stream_mark,
+            alarms=self.process_health.alarms,
         )
-        self.vitals.inboxes[name] = inbox
+        self.process_health.inboxes[name] = inbox
         return inbox
 
 
 @asynccontextmanager
-async def parts_of(
+async def open_resources(
     settings: Settings, key: bytes, servers: Servers | None, listener: socket.socket
-) -> AsyncIterator[Parts]:
+) -> AsyncIterator[Resources]:
     """The parts of a process with these settings; raises `CannotStart`."""
     where = servers or settings
     redis = redis_.client(where.redis_url)
     own = servers is not None and not settings.database_url
-    breaker = Breaker("postgres")
+    breaker = CircuitBreaker("postgres")
     api = _database(
         "iotistica_api",
         where.database_url,
@@ -85,29 +85,29 @@ async def parts_of(
         name="worker",
         breaker=breaker,
         statement_seconds=INGEST_SECONDS,
-        configure=readings.prepare,
+        configure=readings.create_staging_table,
     )
     try:
         await api.open()
         await worker.open()
-        await redis_.check(redis)
+        await redis_.check_configuration(redis)
         if servers is not None and not settings.redis_url:
-            await lease.forget_all(redis)
-        vitals = Vitals(breakers=[breaker, redis.breaker])
+            await lease.clear_all(redis)
+        process_health = ProcessHealth(breakers=[breaker, redis.breaker])
         folder = settings.data_path if own else None
-        yield Parts(
+        yield Resources(
             settings=settings,
             key=key,
             api=api,
             worker=worker,
             redis=redis,
             directory=Directory(worker),
-            tally=Tally(worker),
+            timeline_counts=TimelineCounts(worker),
             servers=servers,
             listener=listener,
             mqtt_url=_with_account(where.mqtt_url, key),
-            vitals=vitals,
-            room=Room(folder, vitals.alarms, kept=settings.disk_reserve_mb << 20),
+            process_health=process_health,
+            disk_space=DiskSpace(folder, process_health.alarms, kept=settings.disk_reserve_mb << 20),
         )
     finally:
         await redis.aclose()
@@ -120,13 +120,13 @@ def _database(role: Role, url: str, key: bytes | None, **options: Any) -> Databa
     if key is None:
         return Database(url, role=role, **options)
     password = derive(key, "postgres", role).hex()
-    return Database(as_role(url, role, password), role=None, **options)
+    return Database(url_for_role(url, role, password), role=None, **options)
 
 
 def let_roles_in(url: str, key: bytes) -> None:
     """Let the application's roles log in to a PostgreSQL of our own, by passwords that derive from the key."""
     roles: tuple[Role, ...] = ("iotistica_api", "iotistica_worker")
-    let_in(url, {role: derive(key, "postgres", role).hex() for role in roles})
+    allow_role_logins(url, {role: derive(key, "postgres", role).hex() for role in roles})
 
 
 def _with_account(url: str, key: bytes) -> str:

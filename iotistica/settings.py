@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from iotistica.domain.agents.broker_connection import Broker, broker
+from iotistica.domain.agents.broker_connection import BrokerAddress, parse_broker_url
 from iotistica.domain.delivery.worker_scaling import PROFILES, Profile, ProfileName
 from iotistica.errors import CannotStart
 
@@ -177,12 +177,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The URL that people are told."""
         return self.site_url.rstrip("/") or f"http://{self.agents_host}:{self.http_port}"
 
-    def agents_broker(self) -> Broker:
+    def agents_broker(self) -> BrokerAddress:
         """The broker that agents are told; raises `CannotStart`."""
         url = self.agents_mqtt_url or f"mqtt://{self.agents_host}:{self.mqtt_port}"
         try:
             ca = Path(self.agents_ca_file).read_text() if self.agents_ca_file else None
-            return broker(url, ca)
+            return parse_broker_url(url, ca)
         except (OSError, UnicodeDecodeError) as exc:
             raise CannotStart(f"cannot read IOTISTICA_AGENTS_CA_FILE: {exc}") from exc
         except ValueError as exc:

@@ -14,10 +14,10 @@ from iotistica.instruments import RESTARTS
 Group = Callable[[asyncio.Event], Awaitable[None]]
 """Works until the event is set, then finishes what is in flight and returns."""
 
-FIRST_WAIT: Final = 0.4  # seconds before the first restart
-LONGEST_WAIT: Final = 1.5  # seconds; what is away is asked only as often as its breaker lets
+FIRST_WAIT_SECONDS: Final = 0.4  # seconds before the first restart
+LONGEST_WAIT_SECONDS: Final = 1.5  # seconds; what is away is asked only as often as its breaker lets
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-CALM_AFTER: Final = 30.0  # seconds of work after which a crash counts as the first again
+STEADY_SECONDS: Final = 30.0  # seconds of work after which a crash counts as the first again
 
 
 async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asyncio.Event | None = None) -> bool:
@@ -40,7 +40,7 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
                 name = task.get_name()
                 logger.bind(group=name).error("cancelled by nobody we know; starts again")
                 tasks -= {task}
-                await sleep(FIRST_WAIT, stop)
+                await sleep(FIRST_WAIT_SECONDS, stop)
                 tasks |= {asyncio.create_task(keep(name, groups[name], stop), name=name)}
         stop.set()
         logger.info("stopping")
@@ -58,7 +58,7 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
 
 async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
     """Run a group until `stop`, again after each crash; raises `CannotStart`."""
-    wait, clock, told = FIRST_WAIT, asyncio.get_running_loop().time, ""
+    wait, clock, told = FIRST_WAIT_SECONDS, asyncio.get_running_loop().time, ""
     while not stop.is_set():
         began = clock()
         try:
@@ -78,14 +78,14 @@ async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
                 return
             logger.bind(group=name).warning("ended by itself; starts again")
         RESTARTS.add(1, {"group": name})
-        if clock() - began > CALM_AFTER:
-            wait, told = FIRST_WAIT, ""
+        if clock() - began > STEADY_SECONDS:
+            wait, told = FIRST_WAIT_SECONDS, ""
         await sleep(wait, stop)
-        wait = min(wait * 2, LONGEST_WAIT)
+        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
 
 @asynccontextmanager
-async def beside(name: str, group: Group) -> AsyncIterator[None]:
+async def run_beside(name: str, group: Group) -> AsyncIterator[None]:
     """Run a group, again after each crash, for as long as the block lasts."""
     stop = asyncio.Event()
     task = asyncio.create_task(keep(name, group, stop), name=name)
@@ -114,7 +114,7 @@ async def sleep(seconds: float, stop: asyncio.Event) -> None:
         return
 
 
-async def first_of(*events: asyncio.Event, seconds: float | None) -> None:
+async def wait_for_any(*events: asyncio.Event, seconds: float | None) -> None:
     """Wait until one of the events is set, and no longer than so many seconds."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     try:

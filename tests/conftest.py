@@ -12,7 +12,7 @@ import pytest
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.embedded import data_folder
 from iotistica.embedded import servers as embedded
-from iotistica.embedded.account_files import Accounts
+from iotistica.embedded.account_files import AccountFiles
 from iotistica.settings import Settings
 from iotistica.storage import redis as redis_
 from iotistica.storage import schema
@@ -68,7 +68,7 @@ class Stack:
         database = Database(self.database_url, size=1, name="render", role="iotistica_worker", statement_seconds=10)
         await database.open()
         reload = self.servers.broker.signal
-        await Accounts(
+        await AccountFiles(
             self.servers.home, self.servers.files, key=self.key, database=database, reload=reload
         ).render()
         await database.close()
@@ -101,7 +101,7 @@ async def database(stack: Stack) -> AsyncIterator[Database]:
         name="test",
         role="iotistica_worker",
         statement_seconds=30,
-        configure=readings.prepare,
+        configure=readings.create_staging_table,
     )
     await database.open()
     yield database

@@ -9,14 +9,14 @@ from uuid import UUID
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
-from iotistica.domain.telemetry.query_plans import plan
+from iotistica.domain.telemetry.query_plans import plan_query
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.domain.telemetry.time_grids import grid
-from iotistica.domain.time_ranges import interval
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.domain.time_ranges import parse_interval
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.telemetry import aggregates, coverage, partitions, readings, rollups
-from iotistica.storage.telemetry.readings import Count
+from iotistica.storage.telemetry.readings import AgentCounts
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEVELS = {"readings_1m": rollups.MINUTE, "readings_1h": rollups.HOUR, "readings_daily": rollups.DAY}
@@ -32,13 +32,13 @@ def reading(metric: str, when: datetime, value: float | None, quality: str = "go
     return Reading(us, metric, value, quality, None, "p", None, None, None, None, None, None, metric)
 
 
-async def store(database: Database, tenant: TenantId, agent: UUID, rows: list[Reading]) -> readings.Stored:
+async def store(database: Database, tenant: TenantId, agent: UUID, rows: list[Reading]) -> readings.StoreResult:
     """Store them as ingest does, series included; the first of a key wins."""
-    await partitions.make(database, {partitions.day_of(row.time) for row in rows})
+    await partitions.create(database, {partitions.day_of(row.time) for row in rows})
     unique = {(row.metric_name, row.time): row for row in reversed(rows)}
     async with database.transaction() as tx:
-        await Catalogue().write(tx, {agent: unique.values()}, {agent: tenant})
-        return await readings.store(tx, {agent: unique.values()}, {agent: Count(tenant, len(unique))})
+        await SeriesCache().write_new(tx, {agent: unique.values()}, {agent: tenant})
+        return await readings.store(tx, {agent: unique.values()}, {agent: AgentCounts(tenant, len(unique))})
 
 
 def summed(rows: list[tuple[datetime, float | None, str]]) -> dict[str, Any]:
@@ -94,10 +94,10 @@ async def check_query(
     asked = [rules.named(name) for name in ASKED]
     store_ = await coverage.of_agent(tx, tenant, agent, since, until)
     assert store_ is not None
-    how = plan(interval(width), since, until, asked, store_)
+    how = plan_query(parse_interval(width), since, until, asked, store_)
     found = await aggregates.buckets(tx, tenant, [(agent, metric)], how.grid, how.segments, asked, limit=20_000)
     wanted = defaultdict(list)
-    starts = grid(interval(width), since, until).starts()
+    starts = grid(parse_interval(width), since, until).starts()
     for (name, when), (value, quality) in rows.items():
         if name == metric and since <= when < until:
             wanted[max(s for s in starts if s <= when)].append((when, value, quality))

@@ -33,23 +33,24 @@ from iotistica.api.control import agent_jobs, apps, endpoints, job_templates, jo
 from iotistica.api.delivery import ingestion, live, web_socket
 from iotistica.api.history import audit
 from iotistica.api.http import errors, health
-from iotistica.api.http.access_tokens import Tokens
-from iotistica.api.http.authentication import Doorman
-from iotistica.api.http.broker_sync import Rendering
-from iotistica.api.http.dependencies import Signer, Site
+from iotistica.api.http.access_tokens import AccessTokens
+from iotistica.api.http.authentication import Authenticator
+from iotistica.api.http.broker_sync import BrokerSync
+from iotistica.api.http.dependencies import AccessTokensDep, ServerContext
 from iotistica.api.http.guard import Guard
-from iotistica.api.http.request_inflation import Inflation
+from iotistica.api.http.request_inflation import RequestInflation
 from iotistica.api.telemetry import catalog, erasures, readings
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.domain.agents.broker_passwords import derive
 from iotistica.errors import NotFound
-from iotistica.process_health import Vitals
-from iotistica.storage.access.rate_limits import Limits
-from iotistica.storage.agents.agent_cache import Roster
-from iotistica.storage.agents.poll_answers import Counts, Polls
+from iotistica.process_health import ProcessHealth
+from iotistica.storage.access.rate_limits import RateLimiter
+from iotistica.storage.agents.agent_cache import AgentCache
+from iotistica.storage.agents.poll_answers import PollAnswers
+from iotistica.storage.agents.poll_counts import PollCounts
 from iotistica.storage.delivery.inbox import Inbox
-from iotistica.storage.delivery.live_hub import Hub
-from iotistica.storage.history.timeline_counts import Tally
+from iotistica.storage.delivery.live_hub import LiveHub
+from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
@@ -71,9 +72,9 @@ async def service() -> dict[str, str]:
 
 
 @get("/.well-known/jwks.json", opt={"permission": PUBLIC}, tags=["auth"])
-async def jwks(tokens: Signer) -> dict[str, list[dict[str, str]]]:
+async def jwks(access_tokens: AccessTokensDep) -> dict[str, list[dict[str, str]]]:
     """The public keys that access tokens are checked by."""
-    return {"keys": tokens.jwks}
+    return {"keys": access_tokens.jwks}
 
 
 FILES: Final = {
@@ -99,23 +100,23 @@ def asset(name: FromPath[str]) -> File:
 def create(
     *,
     database: Database,
-    lookups: Database,
+    platform_database: Database,
     redis: Redis,
     inbox: Inbox,
-    vitals: Vitals,
-    site: Site,
-    roster: Roster,
-    polls: Polls,
-    counts: Counts,
-    tally: Tally,
-    hub: Hub,
+    process_health: ProcessHealth,
+    context: ServerContext,
+    agent_cache: AgentCache,
+    poll_answers: PollAnswers,
+    poll_counts: PollCounts,
+    timeline_counts: TimelineCounts,
+    live_hub: LiveHub,
     roles: list[str],
 ) -> Litestar:
-    """The whole API; `database` sees one tenant at a time, `lookups` all."""
-    tokens = Tokens(derive(site.key, "access-token"), site.settings.token_key_file)
-    limits = Limits(redis)
-    doorman = Doorman(lookups, tokens, site.key, roster)
-    guard = Guard(doorman, limits, site.settings)
+    """The whole API; `database` sees one tenant at a time, `platform_database` all."""
+    access_tokens = AccessTokens(derive(context.key, "access-token"), context.settings.token_key_file)
+    rate_limiter = RateLimiter(redis)
+    authenticator = Authenticator(platform_database, access_tokens, context.key, agent_cache)
+    guard = Guard(authenticator, rate_limiter, context.settings)
     api = Router(
         "/api/v1",
         route_handlers=[
@@ -156,14 +157,19 @@ def create(
     given = {
         "database": database,
         "inbox": inbox,
-        "vitals": vitals,
-        "tokens": tokens,
-        "limits": limits,
-        "site": site,
+        "process_health": process_health,
+        "access_tokens": access_tokens,
+        "rate_limiter": rate_limiter,
+        "context": context,
     }
-    given["rendering"] = Rendering(lookups)
-    given |= {"polls": polls, "counts": counts, "tally": tally, "hub": hub}
-    given["doorman"] = doorman
+    given["broker_sync"] = BrokerSync(platform_database)
+    given |= {
+        "poll_answers": poll_answers,
+        "poll_counts": poll_counts,
+        "timeline_counts": timeline_counts,
+        "live_hub": live_hub,
+    }
+    given["authenticator"] = authenticator
     return Litestar(
         route_handlers=[
             service,
@@ -172,12 +178,12 @@ def create(
             asset,
             broker_auth.router,
             web_socket.sockets,
-            *([jwks] if tokens.jwks else []),
+            *([jwks] if access_tokens.jwks else []),
         ],
         guards=[guard],
-        middleware=[Inflation()],
-        dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, **given),
-        exception_handlers={Exception: errors.answer},
+        middleware=[RequestInflation()],
+        dependencies=_dependencies(platform_database=platform_database, redis=redis, roles=roles, **given),
+        exception_handlers={Exception: errors.problem_response},
         openapi_config=OpenAPIConfig(
             title="Iotistica",
             version=__version__,
@@ -206,12 +212,16 @@ def create(
     )
 
 
-def create_ops(*, lookups: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Litestar:
+def create_ops(
+    *, platform_database: Database, redis: Redis | None, roles: list[str], process_health: ProcessHealth
+) -> Litestar:
     """Health, readiness and metrics alone."""
     return Litestar(
         route_handlers=[*health.handlers],
-        dependencies=_dependencies(lookups=lookups, redis=redis, roles=roles, vitals=vitals),
-        exception_handlers={Exception: errors.answer},
+        dependencies=_dependencies(
+            platform_database=platform_database, redis=redis, roles=roles, process_health=process_health
+        ),
+        exception_handlers={Exception: errors.problem_response},
         openapi_config=None,
         logging_config=None,
     )

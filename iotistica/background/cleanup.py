@@ -16,15 +16,15 @@ KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever
 async def remove(database: Database, now: datetime) -> None:
     """Do it once, for every tenant."""
     async with database.transaction() as tx:
-        await sessions.forget(tx, before=now - KEPT)
-        await one_time_links.forget(tx, before=now - KEPT)
-        await login_failures.forget(tx, before=now - timedelta(seconds=passwords.FORGOTTEN))
+        await sessions.delete_ended(tx, before=now - KEPT)
+        await one_time_links.delete_expired(tx, before=now - KEPT)
+        await login_failures.delete_old(tx, before=now - timedelta(seconds=passwords.FORGOTTEN))
     async with database.transaction() as tx:
-        await timeline.forget(tx, before=now - timedelta(days=timeline.DAYS))
+        await timeline.delete_old(tx, before=now - timedelta(days=timeline.KEEP_DAYS))
     async with database.transaction() as tx:
-        await logs.forget(tx, now)
+        await logs.delete_expired(tx, now)
     async with database.transaction() as tx:
-        await jobs.forget(tx, before=now - timedelta(days=jobs.DAYS))
+        await jobs.delete_old(tx, before=now - timedelta(days=jobs.KEEP_DAYS))
     async with database.transaction() as tx:
-        await agent_updates.forget(tx)
-        await targets.forget(tx)
+        await agent_updates.delete_old(tx)
+        await targets.delete_old_versions(tx)

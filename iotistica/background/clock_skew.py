@@ -7,7 +7,7 @@ from uuid import UUID
 from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery import ledger
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening, hourly
+from iotistica.storage.history.timeline import TimelineEvent, hourly_key
 from iotistica.storage.postgres import Database
 
 AHEAD: Final = timedelta(seconds=60)
@@ -16,7 +16,7 @@ LOOKS: Final = 60  # without one fresh value until a clock is behind: what was k
 REMEMBERED: Final = 100_000  # agents that lag
 
 
-class Clocks:
+class ClockSkewWatch:
     """Looked at once a round, before the ledger is folded."""
 
     def __init__(self) -> None:
@@ -25,14 +25,14 @@ class Clocks:
     async def look(self, database: Database, now: datetime) -> None:
         """Put on the timeline whose clock is ahead, or has been behind for many rounds of live data."""
         async with database.transaction() as tx:
-            happened: dict[TenantId, list[Happening]] = {}
-            for tenant, agent, skew in await ledger.freshness(tx):
+            happened: dict[TenantId, list[TimelineEvent]] = {}
+            for tenant, agent, skew in await ledger.clock_offsets(tx):
                 late = self._lateness(agent, skew)
                 if skew < AHEAD and late < LOOKS:
                     continue
                 kind = "clock.ahead" if skew > timedelta(0) else "clock.behind"
                 details = {"seconds": round(abs(skew.total_seconds()))}
-                one = Happening(agent=agent, at=now, kind=kind, details=details, once=hourly("", now))
+                one = TimelineEvent(agent=agent, at=now, kind=kind, details=details, dedupe_key=hourly_key("", now))
                 happened.setdefault(tenant, []).append(one)
             for tenant, rows in happened.items():
                 await timeline.add(tx, tenant, rows)

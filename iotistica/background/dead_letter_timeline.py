@@ -5,9 +5,9 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.delivery import letterbox
+from iotistica.storage.delivery import dead_letters
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening, hourly
+from iotistica.storage.history.timeline import TimelineEvent, hourly_key
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
@@ -20,12 +20,12 @@ async def tell(redis: Redis, database: Database, tenants: Sequence[TenantId]) ->
     """Do it once, for every tenant: letters that came since the last time, counted by hour, reason and agent."""
     for tenant in tenants:
         async with database.transaction() as tx:
-            after = await timeline.told(tx, tenant)
-            page = await letterbox.page(redis, tenant, after=after, limit=MOST)
+            after = await timeline.dead_letter_cursor(tx, tenant)
+            page = await dead_letters.page(redis, tenant, after=after, limit=MOST)
             if not page.letters:
                 continue
             happened = [
-                Happening(
+                TimelineEvent(
                     agent=UUID(letter.agent),
                     at=letter.at,
                     kind=REFUSED,
@@ -35,10 +35,10 @@ async def tell(redis: Redis, database: Database, tenants: Sequence[TenantId]) ->
                         "topic": letter.topic.encode("utf-8", "replace").decode(),
                         "id": letter.id,
                     },
-                    once=hourly(letter.reason, letter.at),
+                    dedupe_key=hourly_key(letter.reason, letter.at),
                 )
                 for letter in page.letters
                 if letter.agent is not None
             ]
             await timeline.add(tx, tenant, happened)
-            await timeline.tell(tx, tenant, page.letters[-1].id)
+            await timeline.save_dead_letter_cursor(tx, tenant, page.letters[-1].id)

@@ -9,13 +9,13 @@ from iotistica.alarms import Alarms
 from iotistica.domain.ids import TenantId
 from iotistica.instruments import IMBALANCE
 from iotistica.storage.delivery import (
-    consumers,
     dead_letters,
     dictionaries,
     ledger_balance,
     message_gaps,
     parked_messages,
     stream_stats,
+    streams,
 )
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -32,18 +32,21 @@ async def look(
     """Do it once, for every tenant."""
     for _ in range(PORTIONS):
         async with database.transaction() as tx:
-            if await message_gaps.fold(tx, before=now - UNFOLDED, oldest=now - KEPT) < message_gaps.AGENTS:
+            if (
+                await message_gaps.merge_runs(tx, before=now - UNFOLDED, oldest=now - KEPT)
+                < message_gaps.AGENTS_LIMIT
+            ):
                 break
     for tenant in tenants:
         await _parked(redis, database, tenant, now)
-        await consumers.forget(redis, tenant)
+        await streams.delete_gone_consumers(redis, tenant)
     await _dead_letters(redis, tenants, alarms, now)
     await _ledgers(redis, database, tenants, alarms)
 
 
 async def _parked(redis: Redis, database: Database, tenant: TenantId, now: datetime) -> None:
     """Release what a dictionary has come for while it was being parked; give up what waited too long."""
-    waiting = await parked_messages.whose(redis, tenant)
+    waiting = await parked_messages.awaited_dictionaries(redis, tenant)
     if not waiting:
         return
     revisions: dict[tuple[UUID, int], int] = {}
@@ -51,9 +54,9 @@ async def _parked(redis: Redis, database: Database, tenant: TenantId, now: datet
         for agent, version in waiting:
             known = await dictionaries.get(tx, tenant, agent, version)
             revisions[agent, version] = known.revision
-            copied = await dictionaries.copied_revision(redis, tenant, agent, version)
+            copied = await dictionaries.cached_revision(redis, tenant, agent, version)
             if known.revision > (copied or 0):  # whoever learnt it was killed before it could tell
-                await dictionaries.copy(redis, tenant, agent, version, known)
+                await dictionaries.cache(redis, tenant, agent, version, known)
     await parked_messages.release(
         redis, tenant, lambda agent, version, known: revisions.get((agent, version), 0) > known
     )
@@ -61,12 +64,12 @@ async def _parked(redis: Redis, database: Database, tenant: TenantId, now: datet
 
 
 async def _dead_letters(redis: Redis, tenants: Sequence[TenantId], alarms: Alarms, now: datetime) -> None:
-    states = await stream_stats.states(redis, tenants, now=now.timestamp())
+    states = await stream_stats.stream_stats(redis, tenants, now=now.timestamp())
     full = [
         tenant
         for tenant, state in zip(tenants, states, strict=True)
-        if state.dead > NEARLY_FULL * dead_letters.LETTERS
-        or state.dead_bytes > NEARLY_FULL * dead_letters.BYTES
+        if state.dead > NEARLY_FULL * dead_letters.TENANT_LIMIT
+        or state.dead_bytes > NEARLY_FULL * dead_letters.TENANT_BYTES_LIMIT
         or state.dead_unkept
     ]
     alarms.set(
@@ -82,10 +85,12 @@ async def _ledgers(redis: Redis, database: Database, tenants: Sequence[TenantId]
     payloads = readings = 0
     wrong: list[str] = []
     for tenant in tenants:
-        off = await ledger_balance.of_payloads(redis, database, tenant) or 0
+        off = await ledger_balance.payload_imbalance(redis, database, tenant) or 0
         if off:
-            off = await ledger_balance.of_payloads(redis, database, tenant) or 0  # a folding elsewhere came between
-        missing = await ledger_balance.of_readings(database, tenant)
+            off = (
+                await ledger_balance.payload_imbalance(redis, database, tenant) or 0
+            )  # a folding elsewhere came between
+        missing = await ledger_balance.reading_imbalance(database, tenant)
         payloads += abs(off)
         readings += missing
         if off or missing:

@@ -40,7 +40,7 @@ async def _asked_for(database: Database) -> None:
             one = await erasures.next_open(tx)
             if one is None:
                 return
-            done = await erasures.step(tx, one)
+            done = await erasures.erase_next_day(tx, one)
         if done:
             logger.bind(tenant=one.tenant_id, agent=str(one.agent_uuid), readings=one.readings).info("erased")
 

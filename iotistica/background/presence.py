@@ -9,18 +9,18 @@ from typing import Final
 from loguru import logger
 
 from iotistica.domain.agents import presence as rules
-from iotistica.domain.agents.presence import Turns
+from iotistica.domain.agents.presence import StatusChanges
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unavailable
 from iotistica.storage import lease
 from iotistica.storage.agents import presence
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.agents.presence import Change
+from iotistica.storage.agents.presence import StatusChange
 from iotistica.storage.delivery import live, stream_stats
-from iotistica.storage.delivery.live import News
+from iotistica.storage.delivery.live import LiveUpdate
 from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, sleep
@@ -59,33 +59,33 @@ async def look(redis: Redis, database: Database, lagging: Sequence[TenantId], si
     """Look once; nobody of a `lagging` tenant becomes silent. Raises `Unavailable`."""
     taking = await lease.is_held(redis, "intake")
     async with database.transaction() as tx:
-        seen = await presence.watch(tx, taking=taking)
-        await presence.hear(tx, seen)
+        seen = await presence.record_watch(tx, taking=taking)
+        await presence.update_from_activity(tx, seen)
         found = await presence.changes(tx, seen, silence, lagging)
-        turned = [(one, rules.turned(one.turns, seen.now, flapping=one.flapping)) for one in found]
-        await presence.turn(tx, seen.now, turned)
+        turned = [(one, rules.after_change(one.turns, seen.now, flapping=one.flapping)) for one in found]
+        await presence.save_changes(tx, seen.now, turned)
         await _tell(tx, seen.now, turned)
-        for calmed in await presence.calm(tx, before=seen.now - rules.CALM):
+        for calmed in await presence.end_flapping(tx, before=seen.now - rules.STEADY_AFTER):
             details = {"status": calmed.status}
-            happened = Happening(agent=calmed.agent_uuid, at=seen.now, kind="presence.steady", details=details)
+            happened = TimelineEvent(agent=calmed.agent_uuid, at=seen.now, kind="presence.steady", details=details)
             await timeline.add(tx, calmed.tenant_id, [happened])
     await live.publish(redis, [_news(change, seen.now) for change in found])
 
 
-async def _tell(tx: Tx, now: datetime, turned: list[tuple[Change, Turns]]) -> None:
+async def _tell(tx: Tx, now: datetime, turned: list[tuple[StatusChange, StatusChanges]]) -> None:
     """Write down what is worth telling: of one that comes and goes, that it does so, once."""
-    happened: dict[TenantId, list[Happening]] = {}
+    happened: dict[TenantId, list[TimelineEvent]] = {}
     for change, turns in turned:
         if change.flapping:
             continue
         kind = "presence.flapping" if turns.flapping else f"presence.{change.new}"
         details = {"before": None if change.is_first else change.old, "since": change.since}
-        one = Happening(agent=change.agent_uuid, at=now, kind=kind, details=details)
+        one = TimelineEvent(agent=change.agent_uuid, at=now, kind=kind, details=details)
         happened.setdefault(change.tenant_id, []).append(one)
     for tenant, rows in happened.items():
         await timeline.add(tx, tenant, rows)
 
 
-def _news(change: Change, now: datetime) -> News:
+def _news(change: StatusChange, now: datetime) -> LiveUpdate:
     content = {"type": "presence", "agent": change.agent_uuid, "status": change.new, "at": now}
-    return News(change.tenant_id, change.agent_uuid, "events", content)
+    return LiveUpdate(change.tenant_id, change.agent_uuid, "events", content)

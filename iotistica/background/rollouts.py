@@ -14,16 +14,16 @@ from loguru import logger
 from iotistica.background.presence import lagging
 from iotistica.domain.control import job_messages, rollouts
 from iotistica.domain.control.jobs import Phase
-from iotistica.domain.control.rollouts import Counts, Step
+from iotistica.domain.control.rollouts import JobCounts, RolloutStep
 from iotistica.domain.ids import TenantId, agent_topic
 from iotistica.errors import Full, Unavailable
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.control import rollouts as table
-from iotistica.storage.control.rollouts import Notice, Unsettled
+from iotistica.storage.control.rollouts import ActiveJob, JobNotice
 from iotistica.storage.delivery import outbound
-from iotistica.storage.delivery.outbound import Outgoing
+from iotistica.storage.delivery.outbound import OutboundMessage
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, sleep
@@ -41,7 +41,7 @@ def follow(redis: Redis, database: Database, directory: Directory) -> Group:
     """Do it every second, for every tenant."""
 
     async def run(stop: asyncio.Event) -> None:
-        turn, turns = 0, Turns()
+        turn, turns = 0, TenantTurns()
         while not stop.is_set():
             try:
                 late = await lagging(redis, directory) if turn % SELDOM == 0 else None
@@ -54,7 +54,7 @@ def follow(redis: Redis, database: Database, directory: Directory) -> Group:
     return run
 
 
-class Turns:
+class TenantTurns:
     """Whose turn it is: a job of each tenant, those first that have waited longest."""
 
     def __init__(self) -> None:
@@ -80,12 +80,14 @@ class Turns:
         self._stepped[job] = self._count
 
 
-async def move(redis: Redis, database: Database, turns: Turns, *, lagging: Sequence[TenantId] | None = ()) -> None:
+async def move(
+    redis: Redis, database: Database, turns: TenantTurns, *, lagging: Sequence[TenantId] | None = ()
+) -> None:
     """Do it once; raises `Unavailable`. Who is silent is looked for unless `lagging` is None: never among those."""
     if lagging is not None:
         await _give_up(database, lagging)
     async with database.transaction() as tx:
-        jobs = await table.unsettled(tx, most=MOST)
+        jobs = await table.active_jobs(tx, most=MOST)
     until = time.monotonic() + BUDGET
     for job in turns.order(jobs):
         await _step(database, job)
@@ -98,32 +100,32 @@ async def move(redis: Redis, database: Database, turns: Turns, *, lagging: Seque
 
 async def _step(database: Database, id_: UUID) -> None:
     async with database.transaction() as tx:
-        job = await table.locked(tx, id_)
+        job = await table.lock(tx, id_)
         if job is None:
             return
-        counts, pace = await table.count(tx, job), table.paced(job)
-        step = Step(release=0, pace=pace)
+        counts, pace = await table.count(tx, job), table.pace_of(job)
+        step = RolloutStep(release=0, pace=pace)
         if job.status in ("QUEUED", "IN_PROGRESS"):
-            step = rollouts.step(job.policy, counts, pace, job.now, most=table.MOST)
+            step = rollouts.next_step(job.policy, counts, pace, job.now, most=table.AGENTS_LIMIT)
         released = await table.release(tx, job, counts, step.release)
         if step.abort is not None:
-            await table.call_off(tx, job, step.abort)
+            await table.cancel_queued(tx, job, step.abort)
         elif job.status in ("ABORTED", "CANCELED") and counts.waiting + counts.queued:
             # An answer that was tried again as the job was called off, and did not see it.
-            await table.call_off(tx, job, job.reason or job.status.lower())
+            await table.cancel_queued(tx, job, job.reason or job.status.lower())
         if step.release or step.abort or job.status in ("ABORTED", "CANCELED"):
             counts = await table.count(tx, job)
         status = _phase(job, counts, step)
         if (status, counts, step.pace.credit) != (job.status, job.counts, job.credit) or not counts.open:
-            await table.mark(tx, job, counts, status, step)
+            await table.save_progress(tx, job, counts, status, step)
         details = {"job": id_, "name": job.job_name}
-        rows = [Happening(agent=one, at=job.now, kind="job.queued", details=details) for one in released]
+        rows = [TimelineEvent(agent=one, at=job.now, kind="job.queued", details=details) for one in released]
         await timeline.add(tx, job.tenant_id, rows)
     if step.abort is not None:
         logger.bind(tenant=job.tenant_id, job=str(id_), reason=step.abort).warning("a job was called off")
 
 
-def _phase(job: Unsettled, counts: Counts, step: Step) -> Phase:
+def _phase(job: ActiveJob, counts: JobCounts, step: RolloutStep) -> Phase:
     if step.abort is not None:
         return "ABORTED"
     if job.status in ("ABORTED", "CANCELED") or (job.status == "PAUSED" and counts.open):
@@ -135,10 +137,10 @@ def _phase(job: Unsettled, counts: Counts, step: Step) -> Phase:
 
 async def _give_up(database: Database, lagging: Sequence[TenantId]) -> None:
     async with database.transaction() as tx:
-        for one in await table.give_up(tx, but=lagging):
+        for one in await table.time_out(tx, but=lagging):
             what = {"job": one.job_id, "name": one.job_name, "again": one.status == "QUEUED"}
             kind = "job.unbegun" if one.was == "QUEUED" else "job.timed_out"
-            happened = Happening(agent=one.agent_uuid, at=datetime.now(UTC), kind=kind, details=what)
+            happened = TimelineEvent(agent=one.agent_uuid, at=datetime.now(UTC), kind=kind, details=what)
             await timeline.add(tx, one.tenant_id, [happened])
 
 
@@ -148,7 +150,7 @@ async def _notify(redis: Redis, database: Database, *, back: bool) -> None:
     for _ in range(PORTIONS):
         try:
             async with database.transaction() as tx:
-                found = await table.notices(tx, most=NOTICES, back=back, but=full)
+                found = await table.due_notices(tx, most=NOTICES, back=back, but=full)
                 for tenant in sorted({one.tenant_id for one in found}):
                     mine = [message for one in found if one.tenant_id == tenant for message in _messages(one)]
                     await _send(redis, tenant, mine)
@@ -165,18 +167,18 @@ class _TenantFullError(Exception):
         self.tenant = tenant
 
 
-async def _send(redis: Redis, tenant: TenantId, messages: list[Outgoing]) -> None:
+async def _send(redis: Redis, tenant: TenantId, messages: list[OutboundMessage]) -> None:
     try:
-        await outbound.send(redis, tenant, messages, most=WAITING)
+        await outbound.enqueue(redis, tenant, messages, most=WAITING)
     except Full:
         raise _TenantFullError(tenant) from None  # and nobody is marked as told
 
 
-def _messages(one: Notice) -> Iterable[Outgoing]:
+def _messages(one: JobNotice) -> Iterable[OutboundMessage]:
     """On both names: agents listen on one of them."""
     payload = job_messages.queued(
         one.job_id, one.job_document, one.queued_at, one.last_updated_at, one.execution_number
     )
-    until = min(one.until, datetime.now(UTC) + table.TIME_LEFT).timestamp()
+    until = min(one.until, datetime.now(UTC) + table.NOTICE_LIFETIME).timestamp()
     topic = agent_topic(one.tenant_id, one.agent_uuid)
-    return [Outgoing(f"{topic}/jobs/{name}", payload, until) for name in ("notify", "notify-next")]
+    return [OutboundMessage(f"{topic}/jobs/{name}", payload, until) for name in ("notify", "notify-next")]

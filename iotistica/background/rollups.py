@@ -9,11 +9,11 @@ from typing import Final
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.disk_space import Room
+from iotistica.disk_space import DiskSpace
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions, rollups
-from iotistica.storage.telemetry.rollups import DAY, MINUTE, Progress
+from iotistica.storage.telemetry.rollups import DAY, MINUTE, RollupProgress
 from iotistica.supervise import Group, sleep
 
 EVERY: Final = 5.0  # seconds
@@ -26,13 +26,13 @@ TURN: Final = 20.0  # seconds of what is new, and of late hours, before the othe
 LATE: Final = timedelta(minutes=10)  # beyond which the rollups are an alarm
 
 
-def follow(database: Database, alarms: Alarms, room: Room) -> Group:
+def follow(database: Database, alarms: Alarms, disk_space: DiskSpace) -> Group:
     """A group that does it until it is stopped."""
 
     async def run(stop: asyncio.Event) -> None:
         step, looked = MINUTE, 0.0
         while not stop.is_set():
-            if room.level() == "ok":
+            if disk_space.level() == "ok":
                 late = time.monotonic() - looked > LATE_EVERY
                 looked = time.monotonic() if late else looked
                 step = await catch_up(database, datetime.now(UTC), step, stop, late=late)
@@ -48,7 +48,7 @@ async def catch_up(
     """Roll up what is closed, and what came late, for a while; returns the step that the next should begin with."""
     if (await _progress(database)).engine != "plain":
         return step
-    await rollups.close(database, floor(now - BEHIND, MINUTE))
+    await rollups.close_until(database, floor(now - BEHIND, MINUTE))
     until = time.monotonic() + TURN
     while not stop.is_set() and time.monotonic() < until:
         at = await _progress(database)
@@ -70,29 +70,29 @@ async def _redo(database: Database, stop: asyncio.Event) -> None:
     began, before = time.monotonic(), datetime.max.replace(tzinfo=UTC)
     while not stop.is_set() and time.monotonic() - began < TURN:
         async with database.transaction() as tx:
-            newest = await rollups.newest_mark(tx, before)
+            newest = await rollups.newest_late_hour(tx, before)
             at = await rollups.progress(tx)
         if newest is None:
             return
         day = floor(newest, DAY)
-        await partitions.make(database, {day.date()}, "readings_1h")
+        await partitions.create(database, {day.date()}, "readings_1h")
         if day + DAY > at.minutes_since:
-            await partitions.make(database, {day.date()}, "readings_1m")
-        marks = await rollups.redo(database, day)
-        before = day if marks < rollups.MARKS else before
+            await partitions.create(database, {day.date()}, "readings_1m")
+        marks = await rollups.recompute_late_hours(database, day)
+        before = day if marks < rollups.LATE_HOURS_LIMIT else before
         logger.bind(marks=marks, day=str(day.date())).debug("late hours computed anew")
 
 
-async def _progress(database: Database) -> Progress:
+async def _progress(database: Database) -> RollupProgress:
     async with database.transaction() as tx:
         return await rollups.progress(tx)
 
 
-async def _partitions(database: Database, at: Progress, step: timedelta) -> None:
+async def _partitions(database: Database, at: RollupProgress, step: timedelta) -> None:
     until = min(at.rolled_until + step, at.closed_until)
-    await partitions.make(database, _days(at.rolled_until, until), "readings_1h")
+    await partitions.create(database, _days(at.rolled_until, until), "readings_1h")
     if until > at.minutes_since:
-        await partitions.make(database, _days(max(at.rolled_until, at.minutes_since), until), "readings_1m")
+        await partitions.create(database, _days(max(at.rolled_until, at.minutes_since), until), "readings_1m")
 
 
 def _days(start: datetime, end: datetime) -> Iterable[date]:

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import click
 
-from iotistica.cli.arguments import TENANT, Text, listing, operator
-from iotistica.cli.database import in_database, key_of, tenant_named
+from iotistica.cli.arguments import TENANT, Text, command_actor, format_list
+from iotistica.cli.database import find_tenant, in_database, server_key
 from iotistica.domain.access import credentials
 from iotistica.domain.agents import broker_connection
 from iotistica.domain.agents.broker_passwords import mqtt_password
@@ -18,7 +18,7 @@ from iotistica.settings import Settings
 from iotistica.storage.agents import agent_search, broker_accounts, identities
 from iotistica.storage.agents import agents as agents_
 from iotistica.storage.agents import fleets as fleets_
-from iotistica.storage.agents.agent_search import Search
+from iotistica.storage.agents.agent_search import AgentFilter
 from iotistica.storage.postgres import Tx
 
 EXAMPLE = '{"readings": [{"deviceName": "plc-1", "metric": "temperature", "value": 21.5, "unit": "degC"}]}'
@@ -37,12 +37,12 @@ def agents() -> None:
 @click.pass_obj
 def add(settings: Settings, name: str | None, uuid_: UUID | None, tenant: str) -> None:
     """Make an agent; prints how it connects."""
-    agent, key = AgentId(uuid_ or uuid4()), key_of(settings)
+    agent, key = AgentId(uuid_ or uuid4()), server_key(settings)
     label = name if name is not None else f"agent-{str(agent)[:8]}"
 
     async def work(tx: Tx) -> str:
-        owner = await tenant_named(tx, tenant)
-        await agents_.add(tx, owner, agent, label, key=key, by=operator())
+        owner = await find_tenant(tx, tenant)
+        await agents_.add(tx, owner, agent, label, key=key, by=command_actor())
         return _connection(settings, key, owner, agent, 1)
 
     click.echo(in_database(settings, work))
@@ -53,7 +53,7 @@ def add(settings: Settings, name: str | None, uuid_: UUID | None, tenant: str) -
 @click.pass_obj
 def show(settings: Settings, uuid: UUID) -> None:
     """Print an agent's state, and how it connects if it may."""
-    key = key_of(settings)
+    key = server_key(settings)
 
     async def work(tx: Tx) -> str:
         owner, agent = await _owner(tx, uuid)
@@ -77,7 +77,7 @@ def list_(settings: Settings, tenant: str) -> None:
     """List a tenant's agents, and when each was last seen."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await agent_search.page(tx, await tenant_named(tx, tenant), Search(), limit=100_000)
+        found = await agent_search.page(tx, await find_tenant(tx, tenant), AgentFilter(), limit=100_000)
         seen = [a.last_seen.isoformat(" ", "seconds") if a.last_seen else "never seen" for a in found]
         return [
             f"{a.agent_uuid}  {a.state:10}  {when:25}  {a.name}"
@@ -85,7 +85,7 @@ def list_(settings: Settings, tenant: str) -> None:
             for a, when in zip(found, seen, strict=True)
         ]
 
-    click.echo(listing(in_database(settings, work), "none"))
+    click.echo(format_list(in_database(settings, work), "none"))
 
 
 @agents.command("rotate")
@@ -94,13 +94,13 @@ def list_(settings: Settings, tenant: str) -> None:
 @click.pass_obj
 def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
     """Make another API key for an agent, and print it; the old one ends when the new one is used."""
-    key = key_of(settings)
+    key = server_key(settings)
     secret = credentials.new(key, credentials.AGENT, secrets.token_bytes(credentials.ENTROPY))
     hours = settings.key_grace_hours if grace_hours is None else grace_hours
     until = datetime.now(UTC) + timedelta(hours=hours)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.rotate(tx, tenant, agent, secret.digest, until=until, by=operator())
+        await identities.rotate(tx, tenant, agent, secret.digest, until=until, by=command_actor())
         return (
             f"api key   {secret.text}\n"
             f"A key it had before is good until this one is used, at the latest until {until:%Y-%m-%d %H:%M} UTC."
@@ -115,10 +115,10 @@ def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
 @click.pass_obj
 def revoke(settings: Settings, uuid: UUID, reason: str | None) -> None:
     """Lock an agent out at once, HTTP and MQTT; its readings stay."""
-    key = key_of(settings)
+    key = server_key(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.revoke(tx, tenant, agent, reason=reason, server_key=key, by=operator())
+        await identities.revoke(tx, tenant, agent, reason=reason, server_key=key, by=command_actor())
         return f"{agent} is revoked; `iotistica agents re-enrol` lets it register again"
 
     _change(settings, uuid, work)
@@ -130,10 +130,10 @@ def revoke(settings: Settings, uuid: UUID, reason: str | None) -> None:
 @click.pass_obj
 def re_enrol(settings: Settings, uuid: UUID, hours: float) -> None:
     """Let an agent register anew after a factory reset; its history is kept."""
-    key, until = key_of(settings), datetime.now(UTC) + timedelta(hours=hours)
+    key, until = server_key(settings), datetime.now(UTC) + timedelta(hours=hours)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.re_enrol(tx, tenant, agent, until=until, server_key=key, by=operator())
+        await identities.re_enrol(tx, tenant, agent, until=until, server_key=key, by=command_actor())
         return f"{agent} may register with a provisioning key until {until.isoformat(' ', 'seconds')}"
 
     _change(settings, uuid, work)
@@ -144,10 +144,10 @@ def re_enrol(settings: Settings, uuid: UUID, hours: float) -> None:
 @click.pass_obj
 def retire(settings: Settings, uuid: UUID) -> None:
     """Take an agent out of service for good; its readings stay."""
-    key = key_of(settings)
+    key = server_key(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.retire(tx, tenant, agent, server_key=key, by=operator())
+        await identities.retire(tx, tenant, agent, server_key=key, by=command_actor())
         return f"{agent} is retired"
 
     _change(settings, uuid, work)
@@ -159,10 +159,10 @@ def retire(settings: Settings, uuid: UUID) -> None:
 @click.pass_obj
 def replace(settings: Settings, uuid: UUID, by: UUID) -> None:
     """Put the agent BY, new hardware that has registered, in the place of another: name and fleet go over."""
-    key = key_of(settings)
+    key = server_key(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
-        await identities.replace(tx, tenant, agent, by, server_key=key, by=operator())
+        await identities.replace(tx, tenant, agent, by, server_key=key, by=command_actor())
         return f"{agent} is retired; {by} has its name and fleet"
 
     _change(settings, uuid, work)
@@ -181,7 +181,7 @@ def fleets_add(settings: Settings, name: str, tenant: str) -> None:
     """Make a fleet; prints its id."""
 
     async def work(tx: Tx) -> str:
-        return str((await fleets_.add(tx, await tenant_named(tx, tenant), name, by=operator())).fleet_uuid)
+        return str((await fleets_.add(tx, await find_tenant(tx, tenant), name, by=command_actor())).fleet_uuid)
 
     click.echo(in_database(settings, work))
 
@@ -193,10 +193,10 @@ def fleets_list(settings: Settings, tenant: str) -> None:
     """List a tenant's fleets."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await fleets_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
+        found = await fleets_.page(tx, await find_tenant(tx, tenant), after=None, limit=100_000)
         return [f"{fleet.fleet_uuid}  {fleet.name}" for fleet in found]
 
-    click.echo(listing(in_database(settings, work), "none"))
+    click.echo(format_list(in_database(settings, work), "none"))
 
 
 def _change(settings: Settings, uuid: UUID, work: Callable[[Tx, TenantId, AgentId], Awaitable[str]]) -> None:
@@ -207,14 +207,14 @@ def _change(settings: Settings, uuid: UUID, work: Callable[[Tx, TenantId, AgentI
 
 
 async def _owner(tx: Tx, uuid: UUID) -> tuple[TenantId, AgentId]:
-    owner = (await agents_.owners(tx, [uuid])).get(uuid)
+    owner = (await agents_.tenants_of(tx, [uuid])).get(uuid)
     if owner is None:
         raise NotFound(f"there is no agent {uuid}; `iotistica agents list` shows them")
     return owner, AgentId(uuid)
 
 
 def _connection(settings: Settings, key: bytes, tenant: TenantId, agent: AgentId, generation: int) -> str:
-    found = broker_connection.mqtt(
+    found = broker_connection.mqtt_connection(
         settings.agents_broker(), tenant, agent, mqtt_password(key, tenant, agent, generation)
     )
     broker, topic = found.broker_config, found.topics.publish[0].removesuffix("/#")

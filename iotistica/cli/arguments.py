@@ -24,7 +24,7 @@ class Text(click.ParamType[str]):
         return value
 
 
-def operator() -> Actor:
+def command_actor() -> Actor:
     """Who types: the log-in of the terminal, also under sudo, else the process's user; and on which machine."""
     try:
         name = os.getlogin()
@@ -33,7 +33,7 @@ def operator() -> Actor:
     return Actor(kind="command", name=name, address=socket.gethostname())
 
 
-def listing(lines: list[str], empty: str) -> str:
+def format_list(lines: list[str], empty: str) -> str:
     """Lines to print, or what to say when there are none."""
     return "\n".join(lines) or f"({empty})"
 

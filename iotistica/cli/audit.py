@@ -3,11 +3,11 @@
 import click
 import msgspec
 
-from iotistica.cli.arguments import TENANT, listing
-from iotistica.cli.database import in_database, tenant_named
+from iotistica.cli.arguments import TENANT, format_list
+from iotistica.cli.database import find_tenant, in_database
 from iotistica.settings import Settings
 from iotistica.storage.history import audit as audit_
-from iotistica.storage.history.audit import Event
+from iotistica.storage.history.audit import AuditEvent
 from iotistica.storage.postgres import Tx
 
 
@@ -21,14 +21,14 @@ def audit(settings: Settings, tenant: str, action: str | None, subject: str | No
     """Show who changed what, the newest last."""
 
     async def work(tx: Tx) -> list[str]:
-        owner = await tenant_named(tx, tenant)
+        owner = await find_tenant(tx, tenant)
         found = await audit_.page(tx, owner, before=None, limit=limit, action=action, subject=subject)
         return [_line(event) for event in reversed(found)]
 
-    click.echo(listing(in_database(settings, work), "none"))
+    click.echo(format_list(in_database(settings, work), "none"))
 
 
-def _line(event: Event) -> str:
+def _line(event: AuditEvent) -> str:
     who = " ".join(part for part in (event.actor_kind, event.actor_name, event.address) if part)
     after = f"  {msgspec.json.encode(event.after).decode()}" if event.after else ""
     line = f"{event.at:%Y-%m-%d %H:%M:%S}  {event.action:26}  {event.subject_id}  by {who}{after}"

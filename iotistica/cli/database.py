@@ -18,7 +18,7 @@ from iotistica.storage.postgres import Database, Role, Tx
 T = TypeVar("T")
 
 
-def key_of(settings: Settings, *, make: bool = False) -> bytes:
+def server_key(settings: Settings, *, make: bool = False) -> bytes:
     """The key of `IOTISTICA_SECRET_KEY`, or of the data folder, where it is made only if it may be."""
     if settings.secret_key:
         return data_folder.parse_key(settings.secret_key, "IOTISTICA_SECRET_KEY")
@@ -27,7 +27,7 @@ def key_of(settings: Settings, *, make: bool = False) -> bytes:
     return data_folder.server_key(settings.data_path)
 
 
-async def tenant_named(tx: Tx, name: str) -> TenantId:
+async def find_tenant(tx: Tx, name: str) -> TenantId:
     """The tenant of that name or id; raises `NotFound`."""
     found = await tenants_.find(tx, name)
     if found is None:
@@ -68,7 +68,7 @@ def database_url(settings: Settings, *, make: bool = False) -> Iterator[str]:
     elif found := data_folder.runtime(settings.data_path):
         yield found.database_url
     else:
-        with servers.running(settings, key_of(settings, make=make), ("postgres", "redis")) as embedded:
+        with servers.running(settings, server_key(settings, make=make), ("postgres", "redis")) as embedded:
             yield embedded.database_url
 
 
@@ -80,19 +80,19 @@ def redis_url(settings: Settings) -> Iterator[str]:
     elif found := data_folder.runtime(settings.data_path):
         yield found.redis_url
     else:
-        with servers.running(settings, key_of(settings), ("redis",)) as embedded:
+        with servers.running(settings, server_key(settings), ("redis",)) as embedded:
             yield embedded.redis_url
 
 
 @contextlib.contextmanager
-def reach(settings: Settings) -> Iterator[tuple[str, str]]:
+def database_and_redis_urls(settings: Settings) -> Iterator[tuple[str, str]]:
     """The URLs of the database and of Redis: configured, of the running instance, or started for this command."""
     found = data_folder.runtime(settings.data_path)
     if found is not None or (settings.database_url and settings.redis_url):
         database = settings.database_url or (found.database_url if found else "")
         yield database, settings.redis_url or (found.redis_url if found else "")
         return
-    with servers.running(settings, key_of(settings), ("postgres", "redis")) as embedded:
+    with servers.running(settings, server_key(settings), ("postgres", "redis")) as embedded:
         yield embedded.database_url, embedded.redis_url
 
 

@@ -6,14 +6,14 @@ from typing import TypeVar
 
 import click
 
-from iotistica.cli.arguments import TENANT, listing, operator
-from iotistica.cli.database import opened, reach, run, tenant_named
+from iotistica.cli.arguments import TENANT, command_actor, format_list
+from iotistica.cli.database import database_and_redis_urls, find_tenant, opened, run
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import redis as redis_
-from iotistica.storage.delivery import letterbox
-from iotistica.storage.delivery.letterbox import Letter
+from iotistica.storage.delivery import dead_letters as dead_letters_
+from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.history import audit
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -40,7 +40,7 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
     """List them, the oldest first: id, when received, reason, attempts, bytes, topic, detail."""
 
     async def work(redis: Redis, _: Database, owner: TenantId | None) -> list[str]:
-        page = await letterbox.page(redis, owner, after=None, limit=limit, reason=reason)
+        page = await dead_letters_.page(redis, owner, after=None, limit=limit, reason=reason)
         lines = [
             f"{x.id}  {x.received:%Y-%m-%d %H:%M:%S}  {x.reason:16} x{x.attempts}"
             f"  {x.size if x.size >= 0 else 'large':>8}  {_shown(x.topic)}  {_shown(x.detail)}".rstrip()
@@ -48,7 +48,7 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
         ]
         return lines + (["(there are more: raise --limit)"] if page.next else [])
 
-    click.echo(listing(_work(settings, None if platform else tenant, work), "none"))
+    click.echo(format_list(_work(settings, None if platform else tenant, work), "none"))
 
 
 @dead_letters.command("show")
@@ -60,8 +60,8 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
 def show(settings: Settings, id_: str, tenant: str, platform: bool, raw: bool) -> None:
     """Show one with its bytes."""
 
-    async def work(redis: Redis, _: Database, owner: TenantId | None) -> Letter:
-        found = await letterbox.get(redis, owner, id_)
+    async def work(redis: Redis, _: Database, owner: TenantId | None) -> DeadLetter:
+        found = await dead_letters_.get(redis, owner, id_)
         if found is None:
             raise NotFound(f"there is no dead letter {id_}; `iotistica dead-letters list` shows those of a tenant")
         return found
@@ -98,7 +98,7 @@ def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: 
         assert owner is not None  # noqa: S101 a tenant is named
         return await _each(
             *(redis, database, owner, "dead_letters.replay", ids, reason),
-            lambda letters: letterbox.replay(redis, owner, letters, mark=settings.stream_mark),
+            lambda letters: dead_letters_.replay(redis, owner, letters, high_water_mark=settings.stream_mark),
         )
 
     done, chosen = _work(settings, tenant, work)
@@ -121,7 +121,7 @@ def discard(settings: Settings, ids: tuple[str, ...], reason: str | None, every:
         assert owner is not None  # noqa: S101 a tenant is named
         return await _each(
             *(redis, database, owner, "dead_letters.discard", ids, reason),
-            lambda letters: letterbox.discard(redis, owner, letters),
+            lambda letters: dead_letters_.discard(redis, owner, letters),
         )
 
     click.echo(f"{_work(settings, tenant, work)[0]} thrown away")
@@ -139,21 +139,21 @@ async def _each(
     action: str,
     ids: Sequence[str],
     reason: str | None,
-    deal: Callable[[Sequence[Letter]], Awaitable[int]],
+    deal: Callable[[Sequence[DeadLetter]], Awaitable[int]],
 ) -> tuple[int, int]:
     """Deal with the letters that were asked for, as many as there were at the beginning, and write it down.
 
     Returns how many were dealt with, of how many.
     """
     done, chosen, after = 0, 0, None
-    until = await letterbox.newest(redis, tenant)
+    until = await dead_letters_.newest_id(redis, tenant)
     if ids:
-        letters = await letterbox.some(redis, tenant, ids)
+        letters = await dead_letters_.get_many(redis, tenant, ids)
         if missing := set(ids) - {letter.id for letter in letters}:
             raise NotFound(f"there is no dead letter {', '.join(sorted(missing))}; nothing was done")
         done, chosen = await deal(letters), len(letters)
     while not ids:
-        page = await letterbox.page(redis, tenant, after=after, limit=letterbox.MOST, reason=reason)
+        page = await dead_letters_.page(redis, tenant, after=after, limit=dead_letters_.CHANGE_LIMIT, reason=reason)
         letters = [letter for letter in page.letters if _key(letter.id) <= _key(until)]
         done, chosen = done + await deal(letters), chosen + len(letters)
         after = page.next
@@ -161,7 +161,7 @@ async def _each(
             break
     subject = ("dead_letters", reason or (f"{len(ids)} ids" if ids else "all"))
     async with database.transaction() as tx:
-        await audit.record(tx, tenant, operator(), action, subject, after={"letters": done})
+        await audit.record(tx, tenant, command_actor(), action, subject, after={"letters": done})
     return done, chosen
 
 
@@ -178,12 +178,12 @@ def _work(
         try:
             async with opened(database_url) as database:
                 async with database.transaction() as tx:
-                    owner = await tenant_named(tx, tenant) if tenant else None
+                    owner = await find_tenant(tx, tenant) if tenant else None
                 return await work(redis, database, owner)
         finally:
             await redis.aclose()
 
-    with reach(settings) as (database_url, redis_url):
+    with database_and_redis_urls(settings) as (database_url, redis_url):
         return run(inside(database_url, redis_url))
 
 

@@ -17,7 +17,7 @@ LONG = 3650  # days
 @click.pass_obj
 def disk(settings: Settings) -> None:
     """Show what readings take on the disk, and when it is full."""
-    found = in_database(settings, disk_usage.sizes)
+    found = in_database(settings, disk_usage.measure)
     ours = not settings.database_url
     usage = shutil.disk_usage(settings.data_path) if ours else None
     most = int(settings.budget_gb * 1e9)

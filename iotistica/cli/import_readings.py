@@ -6,10 +6,10 @@ from uuid import UUID
 
 import click
 
-from iotistica.cli.database import database_url, opened, run, tenant_named
+from iotistica.cli.database import database_url, find_tenant, opened, run
 from iotistica.errors import NotFound
 from iotistica.ingest import file_import
-from iotistica.ingest.file_import import Outcome
+from iotistica.ingest.file_import import ImportResult
 from iotistica.settings import Settings
 from iotistica.storage import schema
 from iotistica.storage.agents import agents
@@ -33,19 +33,19 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
     """
     began = told = time.monotonic()
 
-    def tell(outcome: Outcome) -> None:
+    def tell(outcome: ImportResult) -> None:
         nonlocal told
         if time.monotonic() - told > TELL_EVERY:
             told = time.monotonic()
             click.echo(f"{outcome.rows:>12,} rows, {outcome.rows / (told - began):,.0f} a second", err=True)
 
-    async def work(url: str) -> Outcome:
-        async with opened(url, configure=readings.prepare) as database:
+    async def work(url: str) -> ImportResult:
+        async with opened(url, configure=readings.create_staging_table) as database:
             async with database.transaction() as tx:
-                owner = await tenant_named(tx, tenant)
+                owner = await find_tenant(tx, tenant)
                 if await agents.get(tx, owner, agent) is None:
                     raise NotFound(f"tenant {tenant!r} has no agent {agent}; `iotistica agents list` shows them")
-            return await file_import.bring_in(
+            return await file_import.import_file(
                 database,
                 file,
                 owner,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from iotistica import __version__, listening_socket, log
+from iotistica import roles as roles_
 from iotistica import settings as settings_
 from iotistica.cli import (
     agents,
@@ -25,7 +26,7 @@ from iotistica.cli import (
     tenants,
     users,
 )
-from iotistica.cli.database import database_url, key_of, opened, run
+from iotistica.cli.database import database_url, opened, run, server_key
 from iotistica.embedded import data_folder, servers
 from iotistica.errors import CannotStart, Conflict, IotisticaError
 from iotistica.settings import Settings
@@ -34,7 +35,7 @@ from iotistica.storage.access import tenants as tenants_
 from iotistica.storage.access import users as users_
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.telemetry import timescale as timescale_
-from iotistica.storage.telemetry.continuous_aggregates import Ages
+from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
 
 FILES: Final = 65_536
 RESTART_SECONDS: Final = 60.0  # until the servers of a process that starts anew run
@@ -66,22 +67,22 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     """Start everything that no URL names, and serve until a signal."""
     from iotistica import app, resources  # the other commands need not wait for Litestar
 
-    listening_socket.wait_for_start()
+    listening_socket.ignore_restart_signal()
     _raise_files()
-    groups = app.groups_of([role.strip() for role in roles.split(",") if role.strip()])
-    key = key_of(settings, make=True)
+    groups = roles_.groups_of([role.strip() for role in roles.split(",") if role.strip()])
+    key = server_key(settings, make=True)
     with _servers(settings, key) as embedded:
-        listener = app.door(settings, groups, os.environ)
+        listener = app.open_port(settings, groups, os.environ)
         url = embedded.database_url if embedded else settings.database_url
         schema.migrate(url)
-        timescale_.keep(url, ages_of(settings))
+        timescale_.apply_policies(url, ages_of(settings))
         if not settings.database_url:
             resources.let_roles_in(url, key)
         run(_first_start(url, settings))
         anew = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
-        ended = listening_socket.heed() if anew else []
+        ended = listening_socket.collect_stop_signals() if anew else []
     if anew and not ended:
-        listening_socket.start_anew(listener, os.environ)
+        listening_socket.restart_process(listener, os.environ)
 
 
 @cli.command()
@@ -90,20 +91,20 @@ def broker(settings: Settings) -> None:
     """Run Mosquitto alone and give it its accounts, in a container of its own beside the database."""
     from iotistica import app
 
-    listening_socket.wait_for_start()
+    listening_socket.ignore_restart_signal()
     if not settings.database_url:
         raise CannotStart("set IOTISTICA_DATABASE_URL: the broker's accounts are in PostgreSQL")
     if not settings.secret_key:
         raise CannotStart("set IOTISTICA_SECRET_KEY to that of the other processes: passwords derive from it")
-    with servers.running(settings, key_of(settings), ("broker",)) as embedded:
-        listener = app.door(settings, (), os.environ)
+    with servers.running(settings, server_key(settings), ("broker",)) as embedded:
+        listener = app.open_port(settings, (), os.environ)
         if embedded.broker is None:
             raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
         schema.migrate(settings.database_url)
-        anew = run(app.broker(settings, key_of(settings), embedded, listener))
-        ended = listening_socket.heed() if anew else []
+        anew = run(app.broker(settings, server_key(settings), embedded, listener))
+        ended = listening_socket.collect_stop_signals() if anew else []
     if anew and not ended:
-        listening_socket.start_anew(listener, os.environ)
+        listening_socket.restart_process(listener, os.environ)
 
 
 @cli.command()
@@ -161,7 +162,7 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
     """Run agents that publish as real ones do, against the instance on this data folder."""
     from iotistica.simulate import fleet
 
-    plan = fleet.Plan(agents=count, messages=messages, seed=seed, **options)
+    plan = fleet.SimulationPlan(agents=count, messages=messages, seed=seed, **options)
     url = settings.mqtt_url
     if not url and (found := data_folder.runtime(settings.data_path)):
         url = found.mqtt_url
@@ -170,7 +171,7 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
 
     async def work(where: str) -> None:
         async with opened(where) as database:
-            members = await fleet.enlist(database, key_of(settings), tenant, plan.agents)
+            members = await fleet.enlist(database, server_key(settings), tenant, plan.agents)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):
@@ -202,9 +203,9 @@ def timescale(settings: Settings) -> None:
     click.echo("moved to TimescaleDB" if moved else "this database is one of TimescaleDB already")
 
 
-def ages_of(settings: Settings) -> Ages:
+def ages_of(settings: Settings) -> PolicyAges:
     """The ages of what is kept."""
-    return Ages(
+    return PolicyAges(
         raw=settings.retention_days,
         minutes=settings.minutes_days,
         hours=settings.hours_days,

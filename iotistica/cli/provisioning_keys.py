@@ -6,8 +6,8 @@ from uuid import UUID
 
 import click
 
-from iotistica.cli.arguments import TENANT, Text, listing, operator
-from iotistica.cli.database import in_database, key_of, tenant_named
+from iotistica.cli.arguments import TENANT, Text, command_actor, format_list
+from iotistica.cli.database import find_tenant, in_database, server_key
 from iotistica.domain.access import credentials
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
@@ -29,11 +29,11 @@ def keys() -> None:
 @click.pass_obj
 def add(settings: Settings, uses: int, days: int, fleet: str | None, description: str | None, tenant: str) -> None:
     """Make a key; prints it, only now."""
-    key = key_of(settings)
+    key = server_key(settings)
     secret = credentials.new(key, credentials.PROVISIONING, secrets.token_bytes(credentials.ENTROPY))
 
     async def work(tx: Tx) -> str:
-        owner = await tenant_named(tx, tenant)
+        owner = await find_tenant(tx, tenant)
         found = await fleets.find(tx, owner, fleet) if fleet else None
         if fleet and found is None:
             raise NotFound(f"there is no fleet {fleet!r}; `iotistica fleets list --tenant` shows them")
@@ -45,7 +45,7 @@ def add(settings: Settings, uses: int, days: int, fleet: str | None, description
             description=description,
             max_uses=uses,
             expires=datetime.now(UTC) + timedelta(days=days),
-            by=operator(),
+            by=command_actor(),
         )
         return secret.text
 
@@ -59,7 +59,7 @@ def list_(settings: Settings, tenant: str) -> None:
     """List a tenant's keys that are not revoked."""
 
     async def work(tx: Tx) -> list[str]:
-        owner = await tenant_named(tx, tenant)
+        owner = await find_tenant(tx, tenant)
         found = await provisioning_keys.page(tx, owner, fleet=None, after=None, limit=100_000)
         return [
             f"{key.key_id}  {key.hint + '…':14}  {key.uses:>6} of {key.max_uses:<6}"
@@ -67,7 +67,7 @@ def list_(settings: Settings, tenant: str) -> None:
             for key in found
         ]
 
-    click.echo(listing(in_database(settings, work), "none"))
+    click.echo(format_list(in_database(settings, work), "none"))
 
 
 @keys.command("revoke")
@@ -78,7 +78,7 @@ def revoke(settings: Settings, key: UUID, tenant: str) -> None:
     """End the key of that ID, which `keys list` shows; the agents that registered with it stay."""
 
     async def work(tx: Tx) -> None:
-        if not await provisioning_keys.revoke(tx, await tenant_named(tx, tenant), key, by=operator()):
+        if not await provisioning_keys.revoke(tx, await find_tenant(tx, tenant), key, by=command_actor()):
             raise NotFound(f"there is no key {key}; `iotistica keys list --tenant` shows them")
 
     in_database(settings, work)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from iotistica.cli.arguments import Text, listing, operator
-from iotistica.cli.database import database_url, in_database, opened, redis_url, run, tenant_named
+from iotistica.cli.arguments import Text, command_actor, format_list
+from iotistica.cli.database import database_url, find_tenant, in_database, opened, redis_url, run
 from iotistica.domain.ids import TenantId, tenant_id
 from iotistica.embedded import data_folder
 from iotistica.errors import Conflict, Invalid
@@ -39,7 +39,7 @@ def add(settings: Settings, name: str, id_: str | None) -> None:
         raise click.BadParameter(str(exc), param_hint="--id") from exc
 
     async def work(tx: Tx) -> str:
-        return (await tenants_.add(tx, name, wanted, by=operator())).tenant_id
+        return (await tenants_.add(tx, name, wanted, by=command_actor())).tenant_id
 
     click.echo(in_database(settings, work))
 
@@ -53,7 +53,7 @@ def list_(settings: Settings) -> None:
         found = await tenants_.all_tenants(tx)
         return [f"{t.tenant_id}  {'enabled ' if t.enabled else 'disabled'}  {t.name}{_quotas(t)}" for t in found]
 
-    click.echo(listing(in_database(settings, work), "none"))
+    click.echo(format_list(in_database(settings, work), "none"))
 
 
 def _quotas(tenant: tenants_.Tenant) -> str:
@@ -84,7 +84,7 @@ def enable(settings: Settings, name: str) -> None:
 
 def _enable(settings: Settings, name: str, *, enabled: bool) -> None:
     async def work(tx: Tx) -> None:
-        await tenants_.enable(tx, await tenant_named(tx, name), enabled=enabled, by=operator())
+        await tenants_.enable(tx, await find_tenant(tx, name), enabled=enabled, by=command_actor())
 
     in_database(settings, work)
     click.echo(f"{name} is {'enabled' if enabled else 'disabled'}")
@@ -103,7 +103,7 @@ def set_quotas(
     """Set what a tenant may have at most; shows it when nothing is given."""
 
     async def work(tx: Tx) -> Quotas:
-        tenant = await tenant_named(tx, name)
+        tenant = await find_tenant(tx, name)
         old = Quotas() if none else await quotas.get(tx, tenant)
         new = Quotas(
             agents=old.agents if agents is None else agents,
@@ -111,7 +111,7 @@ def set_quotas(
             readings_minute=old.readings_minute if readings_minute is None else readings_minute,
         )
         if none or new != old:
-            await quotas.put(tx, tenant, new, by=operator())
+            await quotas.put(tx, tenant, new, by=command_actor())
         return new
 
     shown = in_database(settings, work)
@@ -130,7 +130,7 @@ def keep(settings: Settings, name: str, days: int | None, all_: bool) -> None:
         raise Invalid("give --days, or --all")
 
     async def work(tx: Tx) -> None:
-        await tenants_.keep(tx, await tenant_named(tx, name), days, by=operator())
+        await tenants_.set_retention(tx, await find_tenant(tx, name), days, by=command_actor())
 
     in_database(settings, work)
     click.echo(f"{name} is shown {'everything' if days is None else f'{days} days'}")
@@ -146,13 +146,13 @@ def export(settings: Settings, name: str, folder: Path) -> None:
         raise Invalid(f"{folder} is not empty: name a new folder")
 
     async def find(tx: Tx) -> TenantId:
-        found = await tenant_named(tx, name)
-        await audit.record(tx, found, operator(), "tenant.exported", ("tenant", found))
+        found = await find_tenant(tx, name)
+        await audit.record(tx, found, command_actor(), "tenant.exported", ("tenant", found))
         return found
 
     async def write(url: str, tenant: TenantId) -> None:
         async with opened(url) as database, database.transaction(unbounded=True) as tx:
-            await tenant_export.write(
+            await tenant_export.export_tenant(
                 tx, tenant, folder, lambda table, size: click.echo(f"{size:>14,}  {table}.csv")
             )
 
@@ -174,7 +174,7 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
     """Remove a disabled tenant with everything that is stored of it, for ever."""
 
     async def find(tx: Tx) -> tenants_.Tenant:
-        await tenant_named(tx, name)
+        await find_tenant(tx, name)
         found = await tenants_.find(tx, name)
         assert found is not None  # noqa: S101 it was found a line ago
         return found
@@ -191,12 +191,14 @@ def delete(settings: Settings, name: str, yes: bool) -> None:
         client = redis_.client(redis)
         try:
             # Redis first: killed in between, the tenant is still there to be deleted again.
-            await tenant_export.remove_keys(client, found.tenant_id)
+            await tenant_export.delete_redis_keys(client, found.tenant_id)
             async with opened(url, role=None) as database, database.transaction(unbounded=True) as tx:
-                await tenant_export.remove(tx, found.tenant_id)
+                await tenant_export.delete_tenant(tx, found.tenant_id)
             if running:
-                await asyncio.sleep(directory.FRESH + 1)  # so long a worker may look for the tenant's streams
-            await tenant_export.remove_keys(client, found.tenant_id)
+                await asyncio.sleep(
+                    directory.CACHE_SECONDS + 1
+                )  # so long a worker may look for the tenant's streams
+            await tenant_export.delete_redis_keys(client, found.tenant_id)
         finally:
             await client.aclose()
 

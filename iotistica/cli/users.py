@@ -4,8 +4,8 @@ import secrets
 
 import click
 
-from iotistica.cli.arguments import ROLE, TENANT, Text, listing, operator
-from iotistica.cli.database import in_database, tenant_named
+from iotistica.cli.arguments import ROLE, TENANT, Text, command_actor, format_list
+from iotistica.cli.database import find_tenant, in_database
 from iotistica.domain.access import passwords
 from iotistica.errors import Invalid, NotFound
 from iotistica.settings import Settings
@@ -33,8 +33,8 @@ def add(settings: Settings, email: str, tenant: str, role: str, username: str | 
     secret = _checked(password, email)
 
     async def work(tx: Tx) -> str:
-        owner, digest = await tenant_named(tx, tenant), await users_.hashed(secret)
-        user = await users_.add(tx, owner, email, digest, role, by=operator(), username=username)
+        owner, digest = await find_tenant(tx, tenant), await users_.hashed(secret)
+        user = await users_.add(tx, owner, email, digest, role, by=command_actor(), username=username)
         return f"{user.email}  {user.role}" + ("" if password else f"  password {secret}")
 
     click.echo(in_database(settings, work))
@@ -47,10 +47,10 @@ def list_(settings: Settings, tenant: str) -> None:
     """List a tenant's users."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await users_.page(tx, await tenant_named(tx, tenant), after=None, limit=100_000)
+        found = await users_.page(tx, await find_tenant(tx, tenant), after=None, limit=100_000)
         return [f"{u.role:8}  {'active  ' if u.active else 'inactive'}  {u.email}" for u in found]
 
-    click.echo(listing(in_database(settings, work), "none"))
+    click.echo(format_list(in_database(settings, work), "none"))
 
 
 @users.command("password")
@@ -63,13 +63,13 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
     secret = _checked(password, email)
 
     async def work(tx: Tx) -> str:
-        owner = await tenant_named(tx, tenant)
+        owner = await find_tenant(tx, tenant)
         user = await users_.by_email(tx, owner, email)
         if user is None:
             raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list --tenant` shows them")
-        await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=operator())
-        await sessions.end(tx, owner, user.user_id, by=operator())
-        await one_time_links.drop(tx, owner, user.user_id, made=False, by=operator())
+        await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=command_actor())
+        await sessions.end(tx, owner, user.user_id, by=command_actor())
+        await one_time_links.withdraw_for_user(tx, owner, user.user_id, made=False, by=command_actor())
         return f"{user.email}  the password is changed" + ("" if password else f"  password {secret}")
 
     click.echo(in_database(settings, work))
@@ -85,6 +85,6 @@ def _checked(password: str | None, email: str) -> str:
         raise Invalid(f"{email!r} is no e-mail address; a name to log in by is --username")
     if password is None:
         return secrets.token_urlsafe(12)
-    if problem := passwords.fault(password, email):
+    if problem := passwords.problem(password, email):
         raise Invalid(problem)
     return password

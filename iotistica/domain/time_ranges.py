@@ -35,7 +35,7 @@ class Interval(NamedTuple):
         return self.size * {"s": 1, "d": DAY, "mo": 30 * DAY}[self.unit]
 
 
-def interval(text: str, path: str = "interval") -> Interval:
+def parse_interval(text: str, path: str = "interval") -> Interval:
     """`30s`, `5m`, `1h`, `1d`, `1w`, `1mo` or `daily`; raises `Invalid`."""
     match = _INTERVAL.fullmatch(_WORDS.get(text, text))
     if not match:
@@ -55,7 +55,7 @@ def interval(text: str, path: str = "interval") -> Interval:
     return found
 
 
-def zone(name: str | None) -> ZoneInfo | None:
+def parse_zone(name: str | None) -> ZoneInfo | None:
     """The IANA zone of that name, None for UTC; raises `Invalid`."""
     if not name or name.upper() in ("UTC", "Z", "ETC/UTC"):
         return None
@@ -65,7 +65,7 @@ def zone(name: str | None) -> ZoneInfo | None:
         raise Invalid("a zone is a name of the tz database, such as Europe/Zurich", "tz") from None
 
 
-def moment(
+def parse_time(
     text: str | None, *, now: datetime, default: datetime, path: str, zone: ZoneInfo | None = None
 ) -> datetime:
     """A time: ISO 8601, of `zone` (or UTC) unless it says otherwise; `now`; `6h` or `6h-ago` for that long ago."""
@@ -89,7 +89,7 @@ def moment(
     return when.astimezone(UTC)
 
 
-def time_range(
+def parse_range(
     start: str | None,
     end: str | None,
     *,
@@ -98,8 +98,8 @@ def time_range(
     zone: ZoneInfo | None = None,
 ) -> tuple[datetime, datetime]:
     """A half-open range; without an end it ends now, without a start it begins `default` before its end."""
-    until = moment(end, now=now, default=now, path="end", zone=zone)
-    since = moment(start, now=now, default=until - default, path="start", zone=zone)
+    until = parse_time(end, now=now, default=now, path="end", zone=zone)
+    since = parse_time(start, now=now, default=until - default, path="start", zone=zone)
     if since >= until:
         raise Invalid("the start must be before the end", "start")
     if until - since > LONGEST:

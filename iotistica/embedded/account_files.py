@@ -11,13 +11,13 @@ from loguru import logger
 
 from iotistica.domain.agents.broker_passwords import SALT_BYTES, derive, password_line, service_password
 from iotistica.domain.ids import encode_tenant
-from iotistica.embedded.data_folder import Home
-from iotistica.embedded.mosquitto import ACL, OWN_USERS, Files
+from iotistica.embedded.data_folder import DataFolder
+from iotistica.embedded.mosquitto import ACL, OWN_USERS, BrokerFiles
 from iotistica.instruments import RENDER_SECONDS
 from iotistica.storage.agents import broker_accounts
 from iotistica.storage.agents.broker_accounts import Account
 from iotistica.storage.postgres import Database
-from iotistica.supervise import first_of, sleep
+from iotistica.supervise import sleep, wait_for_any
 
 EVERY: Final = 30.0  # seconds, should a notification be missed
 SPACING: Final = 0.2  # seconds between reloads at least
@@ -48,13 +48,13 @@ def acl(users: Sequence[Account]) -> str:
     return "".join(blocks)
 
 
-class Accounts:
+class AccountFiles:
     """The password and access files, and the broker that reads them."""
 
     def __init__(
         self,
-        home: Home,
-        files: Files,
+        home: DataFolder,
+        files: BrokerFiles,
         *,
         key: bytes,
         database: Database,
@@ -78,7 +78,7 @@ class Accounts:
             while not stop.is_set():
                 if await self.render():
                     await sleep(SPACING, stop)
-                await first_of(changed, stop, seconds=EVERY)
+                await wait_for_any(changed, stop, seconds=EVERY)
                 changed.clear()
             listening.cancel()
 
@@ -86,9 +86,9 @@ class Accounts:
         """Write the files and reload, if anything changed; whether it did."""
         began = time.monotonic()
         async with self._database.transaction() as tx:
-            read_at = await broker_accounts.moment(tx)
-            lines = await broker_accounts.lines(tx)
-            users = await broker_accounts.with_rules(tx)
+            read_at = await broker_accounts.database_now(tx)
+            lines = await broker_accounts.password_lines(tx)
+            users = await broker_accounts.users_with_rules(tx)
         wanted = {
             self._files.passwords: self._own + "".join(line + "\n" for line in lines),
             self._files.acl: acl(users),
@@ -104,5 +104,5 @@ class Accounts:
         RENDER_SECONDS.record(seconds)
         logger.bind(accounts=len(lines), ms=round(seconds * 1000)).info("broker accounts written")
         async with self._database.transaction() as tx:
-            await broker_accounts.rendered(tx, at=read_at, accounts=len(lines), seconds=seconds)
+            await broker_accounts.record_render(tx, at=read_at, accounts=len(lines), seconds=seconds)
         return True

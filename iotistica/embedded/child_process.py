@@ -15,7 +15,7 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.embedded.data_folder import Home
+from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
 LOG_CAP: Final = 10 << 20  # bytes of a child's log; emptied beyond
@@ -26,7 +26,7 @@ TRIES: Final = 100  # ports
 STOP_SECONDS: Final = 15.0
 
 
-class Child:
+class ChildProcess:
     """One server process and how to start, await and stop it."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Child:
         name: str,
         command: Sequence[str],
         *,
-        home: Home,
+        home: DataFolder,
         is_ready: Callable[[], bool],
         stop_signal: signal.Signals,
         death_signal: signal.Signals,

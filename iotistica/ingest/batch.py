@@ -5,52 +5,52 @@ from collections.abc import Callable
 from datetime import date
 from uuid import UUID
 
-from iotistica.domain.delivery.envelopes import Found
-from iotistica.domain.delivery.message_gaps import Mark, mark_of
+from iotistica.domain.delivery.envelopes import ParsedPayload
+from iotistica.domain.delivery.message_gaps import MessageNumber, number_of
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.storage.delivery.acknowledgement import Aside, Parked
-from iotistica.storage.delivery.dead_letters import DeadLetter
-from iotistica.storage.delivery.ledger import Committed, EntryCount
+from iotistica.storage.delivery.acknowledgement import NotStored, ParkedMessage
+from iotistica.storage.delivery.dead_letters import NewDeadLetter
+from iotistica.storage.delivery.ledger import CommittedEntry, EntryOutcome
 from iotistica.storage.delivery.streams import EntryKey
 from iotistica.storage.telemetry import partitions
-from iotistica.storage.telemetry.readings import Count
+from iotistica.storage.telemetry.readings import AgentCounts
 
 MessageKey = tuple[EntryKey, int]
 """An entry and the number of one of its messages."""
 
 
-class Progress:
+class EntryProgress:
     """How far an entry is: what was dealt with before, messages seen now, and what of these was put aside."""
 
-    def __init__(self, before: Committed | None = None) -> None:
-        self.before = before or Committed(0, frozenset(), frozenset())
+    def __init__(self, before: CommittedEntry | None = None) -> None:
+        self.before = before or CommittedEntry(0, frozenset(), frozenset())
         self.seen = 0
-        self.letters: list[DeadLetter] = []
-        self.parked: list[Parked] = []
+        self.letters: list[NewDeadLetter] = []
+        self.parked: list[ParkedMessage] = []
 
-    def copy(self) -> "Progress":
+    def copy(self) -> "EntryProgress":
         """One to go on with, while this stays as it is."""
-        new = Progress(self.before)
+        new = EntryProgress(self.before)
         new.seen, new.letters, new.parked = self.seen, [*self.letters], [*self.parked]
         return new
 
     @property
-    def aside(self) -> Aside:
-        return Aside(self.letters, self.parked)
+    def aside(self) -> NotStored:
+        return NotStored(self.letters, self.parked)
 
 
-class Batch:
+class ReadingsBatch:
     """What a batch of entries says, ready to be stored."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
-        self.counts: dict[UUID, Count] = {}
+        self.counts: dict[UUID, AgentCounts] = {}
         self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
         self.dead: Counter[str] = Counter()  # dead letters by reason
-        self.marks: list[tuple[TenantId, UUID, Mark]] = []
-        self.progress: dict[EntryKey, Progress] = {}
-        self.entries: list[EntryCount] = []
+        self.marks: list[tuple[TenantId, UUID, MessageNumber]] = []
+        self.progress: dict[EntryKey, EntryProgress] = {}
+        self.entries: list[EntryOutcome] = []
         self.minutes: Counter[tuple[TenantId, int]] = Counter()  # readings by the minute in which they came
         self.messages = 0  # whose content is to be stored
         self.last: MessageKey | None = None  # of them
@@ -59,11 +59,11 @@ class Batch:
         self.found = 0  # readings, duplicates included
         self.conflicts = 0  # the same key with another value, inside the batch
 
-    def add(self, tenant: TenantId, agent: UUID, found: Found, received: int) -> None:
+    def add(self, tenant: TenantId, agent: UUID, found: ParsedPayload, received: int) -> None:
         """Add the readings of one payload, which came at `received` us; the first of a key wins."""
         count = self.counts.get(agent)
         if count is None:
-            count = self.counts[agent] = Count(tenant)
+            count = self.counts[agent] = AgentCounts(tenant)
             self.rows[agent] = {}
         count.found += len(found.readings)
         self.found += len(found.readings)
@@ -78,7 +78,7 @@ class Batch:
             count.rejected += times
             key = tenant, agent, reason
             self.rejections[key] = self.rejections.get(key, 0) + times
-        if found.msg_id is not None and (mark := mark_of(found.msg_id)):
+        if found.msg_id is not None and (mark := number_of(found.msg_id)):
             self.marks.append((tenant, agent, mark))
 
     def of(self, tenant: TenantId) -> int:

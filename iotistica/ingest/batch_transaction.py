@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from iotistica.domain.ids import TenantId
-from iotistica.ingest.batch import Batch
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.batch import ReadingsBatch
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.delivery import ledger, message_gaps
 from iotistica.storage.postgres import Database
@@ -12,8 +12,8 @@ from iotistica.storage.telemetry import readings as table
 
 
 async def store(
-    database: Database, catalogue: Catalogue, batch: Batch, tenants: Mapping[TenantId, Tenant]
-) -> table.Stored:
+    database: Database, series_cache: SeriesCache, batch: ReadingsBatch, tenants: Mapping[TenantId, Tenant]
+) -> table.StoreResult:
     """Series, readings and ledgers of a batch, whose partitions must be there.
 
     Raises `Conflict` if entries of it were stored before, and then stores nothing.
@@ -21,15 +21,15 @@ async def store(
     most_series = {t.tenant_id: t.quota_series for t in tenants.values() if t.quota_series is not None}
     rows = {agent: found.values() for agent, found in batch.rows.items()}
     async with database.transaction() as tx:
-        await ledger.count_entries(tx, batch.entries)
+        await ledger.record_entries(tx, batch.entries)
         owners = {agent: count.tenant for agent, count in batch.counts.items()}
-        learned, refused = await catalogue.write(tx, rows, owners, most_series)
+        learned, refused = await series_cache.write_new(tx, rows, owners, most_series)
         if refused:
             batch.reject("series_quota", lambda agent, reading: (agent, reading.metric_name) in refused)
         stored = await table.store(tx, rows, batch.counts)
         if batch.rejections:
-            await ledger.count_rejections(tx, batch.rejections)
+            await ledger.record_rejections(tx, batch.rejections)
         if batch.marks:
-            await message_gaps.add(tx, batch.marks)
-    catalogue.learn(learned)
+            await message_gaps.add_numbers(tx, batch.marks)
+    series_cache.remember(learned)
     return stored

@@ -14,24 +14,25 @@ from iotistica.domain.delivery.topics import Route
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import clean_label
 from iotistica.errors import InvalidMessage
-from iotistica.ingest.batch import Batch, MessageKey, Progress
-from iotistica.ingest.dictionary_cache import Dictionaries
+from iotistica.ingest.batch import EntryProgress, MessageKey, ReadingsBatch
+from iotistica.ingest.dictionary_cache import DictionaryCache
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery.acknowledgement import Parked
-from iotistica.storage.delivery.dead_letters import DeadLetter
-from iotistica.storage.delivery.ledger import EntryCount
+from iotistica.storage.delivery import dead_letters
+from iotistica.storage.delivery.acknowledgement import ParkedMessage
+from iotistica.storage.delivery.dead_letters import NewDeadLetter
+from iotistica.storage.delivery.ledger import EntryOutcome
 from iotistica.storage.delivery.streams import Entry, EntryKey
 from iotistica.storage.telemetry import partitions
 
-ROWS: Final = 40_000  # readings in one transaction, and those of one message more
-BREATH: Final = 0.01  # seconds of decoding after which others get their turn
-ALL: Final = 1 << 30
+ROWS_PER_TRANSACTION: Final = 40_000  # readings in one transaction, and those of one message more
+YIELD_SECONDS: Final = 0.01  # seconds of decoding after which others get their turn
+NO_LIMIT: Final = 1 << 30
 
 
 class Decoder:
     """What the workers of a process share to understand messages."""
 
-    def __init__(self, directory: Directory, dictionaries: Dictionaries, *, retention_days: int) -> None:
+    def __init__(self, directory: Directory, dictionaries: DictionaryCache, *, retention_days: int) -> None:
         self._directory = directory
         self._dictionaries = dictionaries
         self._retention_us = retention_days * partitions.DAY_US
@@ -39,34 +40,34 @@ class Decoder:
     async def decode(
         self,
         entries: Sequence[Entry],
-        progress: Mapping[EntryKey, Progress],
+        progress: Mapping[EntryKey, EntryProgress],
         condemned: Mapping[MessageKey, str],
-        most: int = ALL,
-    ) -> Batch:
-        """The next messages of these entries, in order: at most `most`, until they hold `ROWS` readings.
+        most: int = NO_LIMIT,
+    ) -> ReadingsBatch:
+        """The next messages of these entries, in order: at most `most`, until they hold `ROWS_PER_TRANSACTION`.
 
         Those `condemned` are dead letters, with why; of those that were dealt with before only what was put
         aside is wanted, because it may not be there yet.
         """
-        batch, breathed = Batch(), time.monotonic()
+        batch, breathed = ReadingsBatch(), time.monotonic()
         asked = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
         owners = await self._directory.owners(asked)
         for entry in entries:
             key = entry.key
-            at = progress[key].copy() if key in progress else Progress()
+            at = progress[key].copy() if key in progress else EntryProgress()
             first, dead, parked = max(at.before.messages, at.seen), [], []
-            while at.seen < len(entry.messages) and batch.found < ROWS and batch.messages < most:
+            while at.seen < len(entry.messages) and batch.found < ROWS_PER_TRANSACTION and batch.messages < most:
                 number = at.seen
                 at.seen += 1
                 if number < at.before.messages:
                     self._again(entry, number, owners, at)
                     continue
-                if time.monotonic() - breathed > BREATH:
+                if time.monotonic() - breathed > YIELD_SECONDS:
                     await asyncio.sleep(0)
                     breathed = time.monotonic()
-                aside: DeadLetter | Parked | None
+                aside: NewDeadLetter | ParkedMessage | None
                 if condemned and (key, number) in condemned:
-                    aside = _letter(entry, number, "refused", condemned[key, number])
+                    aside = dead_letters.of_message(entry, number, "refused", condemned[key, number])
                 else:
                     try:
                         aside = self._add_now(batch, entry, number, owners)
@@ -75,7 +76,7 @@ class Decoder:
                 if aside is None:
                     batch.messages += 1
                     batch.last = key, number
-                elif isinstance(aside, Parked):
+                elif isinstance(aside, ParkedMessage):
                     at.parked.append(aside)
                     parked.append(number)
                 else:
@@ -87,29 +88,31 @@ class Decoder:
                     elif (key, number) in condemned:
                         batch.condemned[entry.tenant] += 1
             if at.seen > first:
-                batch.entries.append(EntryCount(*key, first, at.seen - first, dead, parked))
+                batch.entries.append(EntryOutcome(*key, first, at.seen - first, dead, parked))
             batch.progress[key] = at
             if at.seen < len(entry.messages):
                 break
         return batch
 
-    def _again(self, entry: Entry, number: int, owners: Mapping[UUID, TenantId], at: Progress) -> None:
+    def _again(self, entry: Entry, number: int, owners: Mapping[UUID, TenantId], at: EntryProgress) -> None:
         """Put aside once more what was put aside when this message was dealt with."""
         topic, payload = entry.messages[number]
         received = entry.received + number
         if number in at.before.dead:
             try:
-                aside = self._add_now(Batch(), entry, number, owners)
+                aside = self._add_now(ReadingsBatch(), entry, number, owners)
             except NeedsDictionary:
                 aside = None
-            at.letters.append(aside or _letter(entry, number, "refused", "its content could not be stored"))
+            at.letters.append(
+                aside or dead_letters.of_message(entry, number, "refused", "its content could not be stored")
+            )
         elif number in at.before.parked and (route := _route(topic)):
-            at.parked.append(Parked(topic, payload, received, route.agent, self._version(payload), -1))
+            at.parked.append(ParkedMessage(topic, payload, received, route.agent, self._version(payload), -1))
 
     @staticmethod
     def _version(payload: bytes) -> int:
         try:
-            envelopes.parse(payload, protocol="", received=0, retention_us=0)
+            envelopes.parse_readings(payload, protocol="", received=0, retention_us=0)
         except NeedsDictionary as exc:
             return exc.version
         except InvalidMessage:
@@ -117,8 +120,8 @@ class Decoder:
         return 0
 
     async def _add_later(
-        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId], version: int
-    ) -> DeadLetter | Parked | None:
+        self, batch: ReadingsBatch, entry: Entry, number: int, owners: Mapping[UUID, TenantId], version: int
+    ) -> NewDeadLetter | ParkedMessage | None:
         """Add the readings of a message once more of its dictionary was looked for, else park it."""
         topic, payload = entry.messages[number]
         agent = topics.route(topic).agent
@@ -128,42 +131,37 @@ class Decoder:
             except NeedsDictionary:
                 pass
         revision = self._dictionaries.revision(agent, version)
-        return Parked(topic, payload, entry.received + number, agent, version, revision)
+        return ParkedMessage(topic, payload, entry.received + number, agent, version, revision)
 
     def _add_now(
-        self, batch: Batch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]
-    ) -> DeadLetter | None:
+        self, batch: ReadingsBatch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]
+    ) -> NewDeadLetter | None:
         """Add the readings of one message; returns it as a dead letter if it cannot be understood."""
         topic, payload = entry.messages[number]
         received = entry.received + number  # as the intake stamped them
         try:
             route = topics.route(topic)
             if owners.get(route.agent) != entry.tenant:
-                return _letter(entry, number, "unknown_agent", "")
-            if route.rest == b"metrics":
-                found = envelopes.system_metrics(payload, received=received, retention_us=self._retention_us)
+                return dead_letters.of_message(entry, number, "unknown_agent", "")
+            if route.subtopic == b"metrics":
+                found = envelopes.parse_system_metrics(payload, received=received, retention_us=self._retention_us)
             else:
-                found = envelopes.parse(
+                found = envelopes.parse_readings(
                     payload,
-                    protocol=clean_label(topics.protocol_of(route.rest)) or "unknown",
+                    protocol=clean_label(topics.protocol_of(route.subtopic)) or "unknown",
                     received=received,
                     retention_us=self._retention_us,
-                    expanders=self._dictionaries.of(route.agent),
+                    expanders=self._dictionaries.expanders_of(route.agent),
                 )
         except NeedsDictionary:
             raise
         except InvalidMessage as exc:
-            return _letter(entry, number, exc.code, exc.detail)
+            return dead_letters.of_message(entry, number, exc.code, exc.detail)
         except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
             logger.opt(exception=True).error("a message could not be decoded")
-            return _letter(entry, number, "internal_error", "")
+            return dead_letters.of_message(entry, number, "internal_error", "")
         batch.add(entry.tenant, route.agent, found, received)
         return None
-
-
-def _letter(entry: Entry, number: int, reason: str, detail: str) -> DeadLetter:
-    topic, payload = entry.messages[number]
-    return DeadLetter(topic, payload, entry.received + number, reason, detail, entry.attempts + 1)
 
 
 def _route(topic: bytes) -> Route | None:

@@ -11,10 +11,10 @@ from iotistica.storage.delivery import dictionaries as table
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-AGENTS: Final = 2000  # whose dictionaries are remembered at most
+AGENTS_LIMIT: Final = 2000  # whose dictionaries are remembered at most
 
 
-class Dictionaries:
+class DictionaryCache:
     """From memory, else from Redis, else from the database."""
 
     def __init__(self, redis: Redis, database: Database) -> None:
@@ -23,7 +23,7 @@ class Dictionaries:
         self._expanders: dict[UUID, dict[int, Expander]] = {}
         self._revisions: dict[tuple[UUID, int], int] = {}
 
-    def of(self, agent: UUID) -> Mapping[int, Expander]:
+    def expanders_of(self, agent: UUID) -> Mapping[int, Expander]:
         """What is remembered, by version."""
         return self._expanders.get(agent, NO_DICTIONARIES)
 
@@ -34,16 +34,16 @@ class Dictionaries:
     async def refresh(self, tenant: TenantId, agent: UUID, version: int) -> bool:
         """Look for more of a dictionary than is remembered; whether there was more."""
         before = self.revision(agent, version)
-        newest = await table.copied_revision(self._redis, tenant, agent, version)
+        newest = await table.cached_revision(self._redis, tenant, agent, version)
         if newest is not None and newest <= before:
             return False
-        known = await table.copied(self._redis, tenant, agent, version) if newest else table.NONE
+        known = await table.cached(self._redis, tenant, agent, version) if newest else table.NO_DICTIONARY
         if known.revision <= before:
             async with self._database.transaction() as tx:
                 known = await table.get(tx, tenant, agent, version)
         if known.revision <= before:
             return False
-        if agent not in self._expanders and len(self._expanders) >= AGENTS:
+        if agent not in self._expanders and len(self._expanders) >= AGENTS_LIMIT:
             self._expanders.clear()
             self._revisions.clear()
         self._expanders.setdefault(agent, {})[version] = Expander(version, known.dictionary)

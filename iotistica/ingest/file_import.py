@@ -11,14 +11,14 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.delivery.envelopes import Found
+from iotistica.domain.delivery.envelopes import ParsedPayload
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.import_rows import columns, reading_of
-from iotistica.domain.telemetry.readings import Context
+from iotistica.domain.telemetry.readings import PayloadContext
 from iotistica.errors import Invalid, InvalidMessage
 from iotistica.ingest import batch_transaction
-from iotistica.ingest.batch import Batch
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.batch import ReadingsBatch
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions
@@ -29,7 +29,7 @@ LONGEST: Final = 200  # characters of the reason of each
 Row = Mapping[str, Any]
 
 
-class Outcome(msgspec.Struct):
+class ImportResult(msgspec.Struct):
     """Rows so far: rows == stored + duplicate + rejected; `texts` of them have a text that is no number.
 
     `bad` are the first rows that were rejected, each counted from 1 with its reason.
@@ -44,7 +44,7 @@ class Outcome(msgspec.Struct):
     bad: list[tuple[int, str]] = []
 
 
-async def bring_in(
+async def import_file(
     database: Database,
     path: Path,
     tenant: TenantId,
@@ -52,18 +52,18 @@ async def bring_in(
     *,
     protocol: str,
     retention_days: int,
-    told: Callable[[Outcome], None],
-) -> Outcome:
+    told: Callable[[ImportResult], None],
+) -> ImportResult:
     """Store the rows of a CSV, Arrow or Parquet file; `told` hears how far it is. Raises `Invalid`."""
-    outcome, catalogue, directory = Outcome(rejected={}), Catalogue(corrects=False), Directory(database)
+    outcome, series_cache, directory = ImportResult(rejected={}), SeriesCache(corrects=False), Directory(database)
     rows = _rows(path)
     while some := await asyncio.to_thread(_some, rows, outcome):
         now = time.time_ns() // 1000
-        context = Context(protocol=protocol, received=now, oldest=now - retention_days * partitions.DAY_US)
-        batch = Batch()
+        context = PayloadContext(protocol=protocol, received=now, oldest=now - retention_days * partitions.DAY_US)
+        batch = ReadingsBatch()
         batch.add(tenant, agent, _found(some, context, outcome), now)
-        await partitions.make(database, batch.days())
-        stored = await batch_transaction.store(database, catalogue, batch, await directory.tenants())
+        await partitions.create(database, batch.days())
+        stored = await batch_transaction.store(database, series_cache, batch, await directory.tenants())
         outcome.rows += batch.counts[agent].found
         outcome.stored += stored.stored
         outcome.duplicate += stored.duplicate
@@ -74,7 +74,7 @@ async def bring_in(
     return outcome
 
 
-def _some(rows: Iterator[Row], outcome: Outcome) -> list[Row]:
+def _some(rows: Iterator[Row], outcome: ImportResult) -> list[Row]:
     try:
         return list(itertools.islice(rows, ROWS))
     except Invalid as exc:
@@ -83,8 +83,8 @@ def _some(rows: Iterator[Row], outcome: Outcome) -> list[Row]:
         raise Invalid(f"{exc}; the {outcome.rows:,} rows before are stored: mend it and import it again") from exc
 
 
-def _found(rows: list[Row], context: Context, outcome: Outcome) -> Found:
-    found = Found([], {})
+def _found(rows: list[Row], context: PayloadContext, outcome: ImportResult) -> ParsedPayload:
+    found = ParsedPayload([], {})
     for number, row in enumerate(rows, outcome.rows + 1):
         try:
             reading = reading_of(row, context)

@@ -5,37 +5,41 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from iotistica.domain.agents.log_lines import LEVELS, Batch, Line
+from iotistica.domain.agents.log_lines import LEVELS, LogBatch, LogLine
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.ingest import batch as stored
+from iotistica.ingest.batch import ReadingsBatch
 from iotistica.storage.delivery import live
-from iotistica.storage.delivery.live import News, Watched
+from iotistica.storage.delivery.live import LiveUpdate, WatchedAgents
 from iotistica.storage.redis import Redis
 
-MOST: Final = 500  # readings, or lines, of an agent in one message; the newest
+UPDATE_LIMIT: Final = 500  # readings, or lines, of an agent in one message; the newest
 
 
-async def share(redis: Redis, watched: Watched, batch: "stored.Batch") -> None:
+async def publish_readings(redis: Redis, watched: WatchedAgents, batch: ReadingsBatch) -> None:
     """Tell what readings were stored of agents that are watched."""
     news = []
     for agent, rows in batch.rows.items():
         tenant = batch.counts[agent].tenant
-        if rows and agent in await watched.of(tenant):
-            newest = sorted(rows.values(), key=lambda reading: reading.time)[-MOST:]
+        if rows and agent in await watched.of_tenant(tenant):
+            newest = sorted(rows.values(), key=lambda reading: reading.time)[-UPDATE_LIMIT:]
             content = {"agentUuid": agent, "readings": [_reading(one) for one in newest], "count": len(rows)}
-            news.append(News(tenant, agent, "readings", content))
+            news.append(LiveUpdate(tenant, agent, "readings", content))
     await live.publish(redis, news)
 
 
-def logs(watched: Collection[UUID], tenant: TenantId, batches: Iterable[tuple[UUID, Batch]]) -> list[News]:
+def log_updates(
+    watched: Collection[UUID], tenant: TenantId, batches: Iterable[tuple[UUID, LogBatch]]
+) -> list[LiveUpdate]:
     """What lines were stored of agents that are watched."""
-    lines: dict[UUID, list[Line]] = {}
+    lines: dict[UUID, list[LogLine]] = {}
     for agent, batch in batches:
         if agent in watched:
             lines.setdefault(agent, []).extend(batch.lines)
     return [
-        News(tenant, agent, "logs", {"agentUuid": agent, "logs": [_line(line) for line in found[-MOST:]]})
+        LiveUpdate(
+            tenant, agent, "logs", {"agentUuid": agent, "logs": [_line(line) for line in found[-UPDATE_LIMIT:]]}
+        )
         for agent, found in lines.items()
         if found
     ]
@@ -51,7 +55,7 @@ def _reading(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: LogLine) -> dict[str, Any]:
     return {
         "timestamp": _time(line.time),
         "service": line.service,

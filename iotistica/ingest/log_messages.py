@@ -4,7 +4,7 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.domain.agents import log_lines
-from iotistica.domain.agents.log_lines import Batch
+from iotistica.domain.agents.log_lines import LogBatch
 from iotistica.domain.ids import TenantId
 from iotistica.instruments import LOG_LINES
 from iotistica.storage.agents import logs as table
@@ -14,23 +14,23 @@ from iotistica.storage.telemetry import partitions
 TOPIC: Final = b"logs/"
 
 
-class Lines:
+class LogMessages:
     """The lines of one tenant's agents, in their order."""
 
     def __init__(self, tenant: TenantId) -> None:
         self._tenant = tenant
-        self._batches: list[tuple[UUID, Batch]] = []
+        self._batches: list[tuple[UUID, LogBatch]] = []
 
-    def add(self, agent: UUID, rest: bytes, payload: bytes, received: int) -> None:
+    def add(self, agent: UUID, subtopic: bytes, payload: bytes, received: int) -> None:
         """Take a message; raises `InvalidMessage`."""
-        service = rest.removeprefix(TOPIC).decode("utf-8", "replace")
-        batch = log_lines.read(
+        service = subtopic.removeprefix(TOPIC).decode("utf-8", "replace")
+        batch = log_lines.parse_lines(
             payload, received, service="agent" if service == log_lines.HTTP else service[: log_lines.SERVICE]
         )
         self._batches.append((agent, batch))
 
     @property
-    def batches(self) -> list[tuple[UUID, Batch]]:
+    def batches(self) -> list[tuple[UUID, LogBatch]]:
         """What was taken, by agent."""
         return self._batches
 
@@ -39,7 +39,7 @@ class Lines:
         if not self._batches:
             return
         missing = table.days_of(self._batches) - await partitions.existing(tx, "agent_logs")
-        await partitions.make(database, missing, "agent_logs")
+        await partitions.create(database, missing, "agent_logs")
         stored = await table.store(tx, self._tenant, self._batches)
         LOG_LINES.add(stored, {"outcome": "stored"})
         LOG_LINES.add(sum(batch.dropped for _, batch in self._batches), {"outcome": "dropped"})

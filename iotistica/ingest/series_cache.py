@@ -16,21 +16,21 @@ from iotistica.storage.telemetry import series as table
 from iotistica.storage.telemetry.series import Series
 
 NO_QUOTAS: Final[Mapping[TenantId, int]] = MappingProxyType({})
-KNOWN: Final = 500_000  # series remembered at most
+SERIES_LIMIT: Final = 500_000  # series remembered at most
 
 
-class Facts(NamedTuple):
+class SeriesFacts(NamedTuple):
     unit: str | None
     protocol: str
     device_uuid: str | None
 
 
-Learned = dict[UUID, dict[str, Facts]]
+Learned = dict[UUID, dict[str, SeriesFacts]]
 SeriesKey = tuple[UUID, str]
 """Agent and metric name."""
 
 
-class Catalogue:
+class SeriesCache:
     """What is known of each series; learnt only from committed transactions."""
 
     def __init__(self, *, corrects: bool = True) -> None:
@@ -39,14 +39,14 @@ class Catalogue:
         self._known: Learned = {}
         self._size = 0
 
-    async def write(
+    async def write_new(
         self,
         tx: Tx,
         rows: Mapping[UUID, Collection[Reading]],
         tenants: Mapping[UUID, TenantId],
         most: Mapping[TenantId, int] = NO_QUOTAS,
     ) -> tuple[Learned, set[SeriesKey]]:
-        """Write the series among these readings that are new or have changed; `learn` them after the commit.
+        """Write the series among these readings that are new or have changed; `remember` them after the commit.
 
         Also returns those that a tenant may not have: it has as many as `most` says.
         """
@@ -68,7 +68,7 @@ class Catalogue:
                         changed.append(_series(agent, tenants[agent], reading))
                     owner = str(known.device_uuid) if known.device_uuid else None
                     conflicts += device is not None and owner is not None and device != owner
-                learned.setdefault(agent, {})[name] = Facts(reading.unit, reading.protocol, device)
+                learned.setdefault(agent, {})[name] = SeriesFacts(reading.unit, reading.protocol, device)
         new, refused = await _within(tx, new, most)
         for agent, name in refused:
             del learned[agent][name]
@@ -81,9 +81,9 @@ class Catalogue:
             logger.bind(series=conflicts).warning("another device reports under the name of a known series")
         return learned, refused
 
-    def learn(self, learned: Learned) -> None:
+    def remember(self, learned: Learned) -> None:
         """Remember what was committed."""
-        if self._size > KNOWN:
+        if self._size > SERIES_LIMIT:
             self._known.clear()
             self._size = 0
         for agent, found in learned.items():
@@ -92,7 +92,7 @@ class Catalogue:
 
     def _news(self, rows: Mapping[UUID, Collection[Reading]]) -> dict[UUID, dict[str, Reading]]:
         news: dict[UUID, dict[str, Reading]] = {}
-        nothing: dict[str, Facts] = {}
+        nothing: dict[str, SeriesFacts] = {}
         for agent, readings in rows.items():
             known = self._known.get(agent, nothing)
             for reading in readings:

@@ -9,16 +9,16 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.access import document_secrets
-from iotistica.domain.access.document_secrets import Box
+from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.agents import reported_state
 from iotistica.domain.agents.reported_state import Report
 from iotistica.domain.ids import TenantId, agent_topic
 from iotistica.errors import InvalidMessage
 from iotistica.storage.agents import reported_states as table
-from iotistica.storage.delivery.live import News
+from iotistica.storage.delivery.live import LiveUpdate
 from iotistica.storage.delivery.streams import Message
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Tx
 
 CHANGED: Final = "state.changed"
@@ -27,17 +27,17 @@ REACHED: Final = "target.reported"
 """It reports another version of its target than before."""
 
 
-class Reports:
+class StateReports:
     """The reports of one tenant's agents in one transaction, in their order."""
 
-    def __init__(self, tenant: TenantId, box: Box) -> None:
+    def __init__(self, tenant: TenantId, box: SecretBox) -> None:
         self._tenant = tenant
         self._box = box
         self._reports: defaultdict[UUID, list[tuple[int, Report]]] = defaultdict(list)
 
     def add(self, number: int, agent: UUID, payload: bytes, received: int) -> None:
         """Take the report that came as the message of that number; raises `InvalidMessage`."""
-        report = reported_state.read(payload, agent, received)
+        report = reported_state.parse_report(payload, agent, received)
         sealed = msgspec.structs.replace(report, values=self._box.seal(report.values, self._tenant))
         self._reports[agent].append((number, sealed))
 
@@ -46,12 +46,12 @@ class Reports:
         if not self._reports:
             return {}
         refused: dict[int, InvalidMessage] = {}
-        old = await table.load(tx, self._tenant, self._reports)
+        old = await table.load_for_update(tx, self._tenant, self._reports)
         new = {}
         happened = []
         for agent, reports in self._reports.items():
             before = old[agent].merged if agent in old else reported_state.EMPTY
-            merging = _Merging(before)
+            merging = _MergedState(before)
             for number, report in reports:
                 try:
                     merging.take(report)
@@ -62,11 +62,11 @@ class Reports:
             if changes := reported_state.changes(before, state):
                 at = datetime.fromtimestamp(reports[-1][1].received / 1e6, UTC)
                 details = {"changes": [document_secrets.mask(msgspec.to_builtins(change)) for change in changes]}
-                happened.append(Happening(agent=agent, at=at, kind=CHANGED, details=details))
+                happened.append(TimelineEvent(agent=agent, at=at, kind=CHANGED, details=details))
                 versions = before.values.get("version"), state.values.get("version")
                 if versions[0] != versions[1]:
                     facts = {"before": versions[0], "version": versions[1]}
-                    happened.append(Happening(agent=agent, at=at, kind=REACHED, details=facts))
+                    happened.append(TimelineEvent(agent=agent, at=at, kind=REACHED, details=facts))
         await table.save(tx, self._tenant, new, old)
         await timeline.add(tx, self._tenant, happened)
         return refused
@@ -83,7 +83,7 @@ class Reports:
             ]
         return found
 
-    def news(self) -> list[News]:
+    def news(self) -> list[LiveUpdate]:
         """What those who watch these agents are told."""
         found = []
         for agent, reports in self._reports.items():
@@ -93,16 +93,18 @@ class Reports:
                 head = {"agentUuid": str(agent), "at": datetime.fromtimestamp(report.received / 1e6, UTC)}
                 measured = report.metrics
                 rest = {key: value for key, value in report.values.items() if key not in measured}
-                found.append(News(self._tenant, agent, "state", head | {"state": document_secrets.mask(rest)}))
+                found.append(
+                    LiveUpdate(self._tenant, agent, "state", head | {"state": document_secrets.mask(rest)})
+                )
                 if measured:
-                    found.append(News(self._tenant, agent, "metrics", head | {"metrics": measured}))
+                    found.append(LiveUpdate(self._tenant, agent, "metrics", head | {"metrics": measured}))
         return found
 
 
-class _Merging:
+class _MergedState:
     """A state that reports are merged into, with the size of each key: it may be much larger than they are."""
 
-    def __init__(self, state: reported_state.State) -> None:
+    def __init__(self, state: reported_state.ReportedState) -> None:
         self.state = state
         self._sizes = {key: _size(value) for key, value in state.values.items()}
 

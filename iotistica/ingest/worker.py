@@ -11,21 +11,21 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.alarms import Alarms
-from iotistica.disk_space import Room
-from iotistica.domain.delivery.fault_attribution import Verdicts
+from iotistica.disk_space import DiskSpace
+from iotistica.domain.delivery.fault_attribution import FaultHistory
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
 from iotistica.ingest import batch_transaction, live_updates
-from iotistica.ingest.batch import Batch, MessageKey, Progress
-from iotistica.ingest.decoding import ALL, Decoder
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.batch import EntryProgress, MessageKey, ReadingsBatch
+from iotistica.ingest.decoding import NO_LIMIT, Decoder
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
-from iotistica.storage.access.rate_limits import Limit, Limits
+from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import acknowledgement, ledger, streams
-from iotistica.storage.delivery.live import Watched
+from iotistica.storage.delivery.live import WatchedAgents
 from iotistica.storage.delivery.streams import Entry, EntryKey
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -56,26 +56,26 @@ class Worker:
         database: Database,
         directory: Directory,
         decoder: Decoder,
-        catalogue: Catalogue,
-        limits: Limits,
-        verdicts: Verdicts,
+        series_cache: SeriesCache,
+        rate_limiter: RateLimiter,
+        fault_history: FaultHistory,
         alarms: Alarms,
-        room: Room,
+        disk_space: DiskSpace,
         messages: int,
         longest_idle: float,
     ) -> None:
         """`messages` are asked for at a time; empty streams are looked at every `longest_idle` seconds."""
         self._name = name
         self._redis = redis
-        self._watched = Watched(redis)
+        self._watched = WatchedAgents(redis)
         self._database = database
         self._directory = directory
         self._decoder = decoder
-        self._catalogue = catalogue
-        self._limits = limits
-        self._verdicts = verdicts
+        self._series_cache = series_cache
+        self._rate_limiter = rate_limiter
+        self._fault_history = fault_history
         self._alarms = alarms
-        self._room = room
+        self._disk_space = disk_space
         self._messages = messages
         self._longest_idle = longest_idle
         self._count = 1
@@ -87,17 +87,17 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Store what comes, until `stop`; the batch in hand is finished first."""
         self._days.clear()  # what a crash was about may be a partition that went away
-        await self._catch_up(streams.read_own)
+        await self._catch_up(streams.read_pending)
         started = looked = time.monotonic()
         idle = IDLE
         while not stop.is_set():
-            if self._room.level() == "short":  # they are durable where they are
+            if self._disk_space.level() == "short":  # they are durable where they are
                 await sleep(self._longest_idle, stop)
                 continue
             if time.monotonic() - looked > TAKE_OVER_EVERY:
                 looked = time.monotonic()
-                stale = YOUNG_STALE if looked - started < YOUNG else streams.STALE
-                await self._catch_up(streams.take_over, idle=stale)
+                stale = YOUNG_STALE if looked - started < YOUNG else streams.STALE_MS
+                await self._catch_up(streams.claim_stale, idle=stale)
             if entries := await self._read():
                 idle = IDLE
                 await self._store(entries)
@@ -132,7 +132,7 @@ class Worker:
         self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
         progress = await self._committed(entries) if again else {}
         condemned: dict[MessageKey, str] = {}
-        most = ALL
+        most = NO_LIMIT
         while entries:
             began = time.monotonic()
             batch = await self._decoder.decode(entries, progress, condemned, most)
@@ -156,8 +156,8 @@ class Worker:
                     logger.opt(exception=exc).warning("a message cannot be stored")
                 most = max(batch.messages // 2, 1)
                 continue
-            most = most * 2 if most < ALL else ALL
-            self._verdicts.add(
+            most = most * 2 if most < NO_LIMIT else NO_LIMIT
+            self._fault_history.record(
                 batch.messages, {c.tenant for c in batch.counts.values()}, batch.condemned, batch.faults
             )
             if batch.messages:
@@ -166,58 +166,58 @@ class Worker:
             done = [e for e in entries if e.key in progress and progress[e.key].seen == len(e.messages)]
             entries = entries[len(done) :]
             if done:
-                await acknowledgement.finish(
+                await acknowledgement.acknowledge(
                     self._redis, done, {entry.key: progress[entry.key].aside for entry in done}
                 )
-            await live_updates.share(self._redis, self._watched, batch)
+            await live_updates.publish_readings(self._redis, self._watched, batch)
             self._report(batch, stored, time.monotonic() - began)
 
-    def _judge(self, batch: Batch) -> None:
+    def _judge(self, batch: ReadingsBatch) -> None:
         """Raise `Unavailable` if it is not the messages that are at fault; they stay where they are."""
         if not batch.condemned and not batch.faults:
             return
-        if self._verdicts.are_hopeless(batch.messages, batch.condemned, batch.faults):
+        if self._fault_history.is_platform_fault(batch.messages, batch.condemned, batch.faults):
             text = "most messages cannot be stored, so no more are put aside: see the log for what refuses them"
             self._alarms.set(STOPPED, text)
             raise Unavailable(text)
 
-    async def _committed(self, entries: list[Entry]) -> dict[EntryKey, Progress]:
+    async def _committed(self, entries: list[Entry]) -> dict[EntryKey, EntryProgress]:
         async with self._database.transaction() as tx:
-            found = await ledger.committed(tx, [entry.key for entry in entries])
-        return {key: Progress(before) for key, before in found.items()}
+            found = await ledger.committed_entries(tx, [entry.key for entry in entries])
+        return {key: EntryProgress(before) for key, before in found.items()}
 
-    async def _commit(self, batch: Batch) -> table.Stored:
+    async def _commit(self, batch: ReadingsBatch) -> table.StoreResult:
         """Everything a batch says, in one transaction."""
         days = batch.days() - self._days
         if days:
-            await partitions.make(self._database, days)
+            await partitions.create(self._database, days)
             self._days |= days
         tenants = await self._directory.tenants()
         taken = await self._keep_to_rates(batch, tenants)
         try:
-            return await batch_transaction.store(self._database, self._catalogue, batch, tenants)
+            return await batch_transaction.store(self._database, self._series_cache, batch, tenants)
         except BaseException:
             for limit, tenant, minute, readings in taken:
-                await self._limits.take(limit, tenant, minute, -readings)
+                await self._rate_limiter.take(limit, tenant, minute, -readings)
             raise
 
     async def _keep_to_rates(
-        self, batch: Batch, tenants: Mapping[TenantId, Tenant]
-    ) -> list[tuple[Limit, TenantId, int, int]]:
+        self, batch: ReadingsBatch, tenants: Mapping[TenantId, Tenant]
+    ) -> list[tuple[RateLimit, TenantId, int, int]]:
         """Reject what is beyond a tenant's readings a minute; returns what was counted, to be given back.
 
         It counts by the minute in which they came: what had to wait for us is not too much at once.
         """
-        taken: list[tuple[Limit, TenantId, int, int]] = []
+        taken: list[tuple[RateLimit, TenantId, int, int]] = []
         for tenant in {count.tenant for count in batch.counts.values()}:
             bounds = tenants.get(tenant)
             if bounds is None or bounds.quota_readings_minute is None:
                 continue
-            limit = Limit(RATE, bounds.quota_readings_minute)
+            limit = RateLimit(RATE, bounds.quota_readings_minute)
             left = 0
             for (whose, minute), readings in batch.minutes.items():
                 if whose == tenant:
-                    left += await self._limits.take(limit, tenant, minute, readings)
+                    left += await self._rate_limiter.take(limit, tenant, minute, readings)
                     taken.append((limit, tenant, minute, readings))
             places = iter(range(left))
 
@@ -229,7 +229,7 @@ class Worker:
             batch.reject("rate_quota", is_beyond)
         return taken
 
-    def _report(self, batch: Batch, stored: table.Stored, seconds: float) -> None:
+    def _report(self, batch: ReadingsBatch, stored: table.StoreResult, seconds: float) -> None:
         READINGS.add(stored.stored, {"outcome": "stored"})
         READINGS.add(stored.duplicate, {"outcome": "duplicate"})
         READINGS.add(stored.conflict + batch.conflicts, {"outcome": "conflict"})

@@ -9,7 +9,7 @@ import msgspec
 from loguru import logger
 
 from iotistica import supervise
-from iotistica.domain.delivery.worker_scaling import EVERY, Profile, Scale, Signals, scaled
+from iotistica.domain.delivery.worker_scaling import CHECK_SECONDS, LoadSignals, Profile, ScaleState, next_scale
 from iotistica.errors import Unavailable
 from iotistica.instruments import LAG_SECONDS, WORKERS
 from iotistica.storage.agents.directory import Directory
@@ -18,33 +18,33 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group
 
-NOTHING: Final = Signals(lag=0.0, saturation=0.0, depth=0.0, memory=0.0)
+NO_LOAD: Final = LoadSignals(lag=0.0, saturation=0.0, depth=0.0, memory=0.0)
 
 
-class Crew:
+class WorkerPool:
     """Starts and ends consumers by a profile."""
 
     def __init__(
         self,
-        hire: Callable[[int], Group],
+        make_worker: Callable[[int], Group],
         *,
         profile: Profile,
         redis: Redis,
         database: Database,
         directory: Directory,
-        mark: int,
+        high_water_mark: int,
     ) -> None:
-        """`hire` makes the consumer of a number, from 0 on; `mark` is the most entries of a stream."""
+        """`make_worker` makes the worker of a number, from 0 on; `high_water_mark` is in entries of a stream."""
         self.profile = profile
-        self._hire = hire
+        self._make_worker = make_worker
         self._redis = redis
         self._database = database
         self._directory = directory
-        self._mark = mark
-        self._scale = Scale(workers=profile.least)
+        self._high_water_mark = high_water_mark
+        self._scale = ScaleState(workers=profile.least)
         self._members: list[tuple[asyncio.Task[None], asyncio.Event]] = []
         self._leaving: set[asyncio.Task[None]] = set()
-        self.signals = NOTHING
+        self.signals = NO_LOAD
 
     @property
     def workers(self) -> int:
@@ -55,11 +55,11 @@ class Crew:
         try:
             while not stop.is_set():
                 self._match()
-                await supervise.sleep(EVERY, stop)
+                await supervise.sleep(CHECK_SECONDS, stop)
                 for task, _ in self._members:
                     if task.done():
                         task.result()  # one that cannot start ends us all
-                self._scale = scaled(self._scale, await self._look(), self.profile, now=time.monotonic())
+                self._scale = next_scale(self._scale, await self._look(), self.profile, now=time.monotonic())
         except asyncio.CancelledError:
             for task in (*(task for task, _ in self._members), *self._leaving):
                 task.cancel()
@@ -74,7 +74,7 @@ class Crew:
         before = len(self._members)
         while len(self._members) < self._scale.workers:
             number, end = len(self._members), asyncio.Event()
-            keep = supervise.keep(f"ingest-{number}", self._hire(number), end)
+            keep = supervise.keep(f"ingest-{number}", self._make_worker(number), end)
             self._members.append((asyncio.create_task(keep, name=f"ingest-{number}"), end))
         while len(self._members) > self._scale.workers:
             task, end = self._members.pop()
@@ -85,7 +85,7 @@ class Crew:
             logger.bind(workers=len(self._members), lag=round(self.signals.lag, 3)).info("ingest scaled")
         WORKERS.set(len(self._members))
 
-    async def _look(self) -> Signals:
+    async def _look(self) -> LoadSignals:
         """What there is to see; while Redis is away nothing, so that nothing changes."""
         try:
             tenants = sorted(await self._directory.tenants())
@@ -93,13 +93,13 @@ class Crew:
             memory = await streams.memory_share(self._redis)
         except Unavailable:
             # Nobody knows; what waited then waits longer by as much, and so it is shown.
-            self.signals = msgspec.structs.replace(self.signals, lag=self.signals.lag + EVERY)
+            self.signals = msgspec.structs.replace(self.signals, lag=self.signals.lag + CHECK_SECONDS)
             LAG_SECONDS.set(self.signals.lag)
             return msgspec.structs.replace(self.signals, saturation=1.0)
-        self.signals = Signals(
+        self.signals = LoadSignals(
             lag=max(time.time() - oldest, 0.0),
             saturation=self._database.saturation() if self._database.breaker.is_closed else 1.0,
-            depth=deepest / self._mark,
+            depth=deepest / self._high_water_mark,
             memory=memory,
         )
         LAG_SECONDS.set(self.signals.lag)

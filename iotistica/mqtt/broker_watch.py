@@ -12,7 +12,7 @@ from iotistica.domain.agents import broker_log
 from iotistica.errors import CannotStart
 from iotistica.instruments import BROKER_DROPPED, BROKER_STORED
 from iotistica.mqtt.client import connect
-from iotistica.storage.history.timeline_counts import Tally
+from iotistica.storage.history.timeline_counts import TimelineCounts
 
 STORED: Final = b"$SYS/broker/store/messages/bytes"
 DROPPED: Final = b"$SYS/broker/publish/messages/dropped"
@@ -22,7 +22,7 @@ NEARLY_FULL: Final = 0.5  # share of what it keeps for one client that is an ala
 REMEMBERED: Final = 600.0  # seconds that an alarm about dropped messages stays
 
 
-class Watch:
+class BrokerWatch:
     """What is known of the broker, and the alarms it gives."""
 
     def __init__(self, alarms: Alarms, *, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +64,7 @@ class Watch:
         )
 
 
-async def run(url: str, watch: Watch, tally: Tally, stop: asyncio.Event) -> None:
+async def run(url: str, watch: BrokerWatch, timeline_counts: TimelineCounts, stop: asyncio.Event) -> None:
     """Listen until `stop`, and count who connects; a broker that does not let us is not watched: that is said."""
     try:
         async with connect(url) as client:
@@ -74,8 +74,8 @@ async def run(url: str, watch: Watch, tally: Tally, stop: asyncio.Event) -> None
                 for _, topic, payload in batch.messages:
                     if topic not in LOGS:
                         watch.hear(topic, payload)
-                    elif said := broker_log.read(payload):
-                        tally.add(said.tenant, said.agent, said.kind, said.details, word=said.word)
+                    elif said := broker_log.parse_line(payload):
+                        timeline_counts.add(said.tenant, said.agent, said.kind, said.details, word=said.word)
     except CannotStart as exc:
         logger.bind(reason=str(exc)).warning("the broker's queue is not watched: it has no account for that")
         await stop.wait()

@@ -19,8 +19,8 @@ from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.handler import MQTTConnectError
 
 from iotistica.errors import CannotStart, Refused, Superseded, Unavailable
-from iotistica.mqtt.protocol import Protocol, Raw, publish_packet
-from iotistica.storage.circuit_breaker import Breaker
+from iotistica.mqtt.protocol import Protocol, RawMessage, publish_packet
+from iotistica.storage.circuit_breaker import CircuitBreaker
 
 KEEPALIVE: Final = 30  # seconds
 CONNECT_SECONDS: Final = 10.0
@@ -31,10 +31,10 @@ _BAD_CREDENTIALS: Final = frozenset({4, 5, 134, 135})
 _TAKEN_OVER: Final = 0x8E  # DISCONNECT reason code
 
 
-class Batch:
+class ReceivedBatch:
     """Messages of one or more socket reads, in order, and the connection they must be acknowledged on."""
 
-    def __init__(self, messages: list[Raw], protocol: "Protocol") -> None:
+    def __init__(self, messages: list[RawMessage], protocol: "Protocol") -> None:
         self.messages = messages
         self._protocol = protocol
 
@@ -108,7 +108,7 @@ class Client:
         if any(code >= 0x80 for code in granted):
             raise CannotStart(f"the broker refused a subscription: {granted}")
 
-    async def batches(self, stop: asyncio.Event) -> AsyncIterator[Batch]:
+    async def batches(self, stop: asyncio.Event) -> AsyncIterator[ReceivedBatch]:
         """Batches as they come, until `stop` is set.
 
         Reading from the socket pauses by itself while more than `PAUSE_BYTES` wait here. Raises
@@ -120,7 +120,7 @@ class Client:
             while not stop.is_set():
                 await protocol.arrived.wait()
                 if protocol.inbox and not stop.is_set():
-                    yield Batch(protocol.take(), protocol)
+                    yield ReceivedBatch(protocol.take(), protocol)
                 elif protocol.lost:
                     if self._taken_over:
                         raise Superseded("another client took over our session at the broker")
@@ -199,7 +199,7 @@ async def connect(
     client_id: str | None = None,
     keep_session: bool = False,
     keepalive: int = KEEPALIVE,
-    breaker: Breaker | None = None,
+    breaker: CircuitBreaker | None = None,
 ) -> AsyncIterator[Client]:
     """A connection to the broker of `mqtt[s]://user:password@host:port`, closed at the end of the block.
 

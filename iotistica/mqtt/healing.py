@@ -15,9 +15,9 @@ from iotistica.errors import CannotStart, Refused, Unavailable
 from iotistica.mqtt.access_probe import as_account
 from iotistica.mqtt.client import connect
 from iotistica.storage.agents import presence
-from iotistica.storage.agents.presence import Silent
+from iotistica.storage.agents.presence import SilentAgent
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
@@ -44,12 +44,12 @@ async def heal(database: Database, url: str, key: bytes) -> None:
     for agent in silent:
         outcome = await _drop(url, key, agent)
         details = {"attempt": agent.heals, "outcome": outcome}
-        happened = Happening(agent=agent.agent_uuid, at=datetime.now(UTC), kind=HEALED, details=details)
+        happened = TimelineEvent(agent=agent.agent_uuid, at=datetime.now(UTC), kind=HEALED, details=details)
         async with database.transaction() as tx:
             await timeline.add(tx, agent.tenant_id, [happened])
 
 
-async def _drop(url: str, key: bytes, agent: Silent) -> str:
+async def _drop(url: str, key: bytes, agent: SilentAgent) -> str:
     """Take the agent's session over for a moment; its messages that wait in the broker stay there."""
     account = (
         agent_user(agent.tenant_id, agent.agent_uuid),

@@ -11,13 +11,13 @@ from iotistica.alarms import Alarms
 from iotistica.domain.delivery import topics
 from iotistica.errors import Unavailable
 from iotistica.instruments import PAUSES
-from iotistica.mqtt.client import Batch, Client, connect
-from iotistica.mqtt.publisher import emptying
+from iotistica.mqtt.client import Client, ReceivedBatch, connect
+from iotistica.mqtt.publisher import publish_queued
 from iotistica.storage import lease
-from iotistica.storage.circuit_breaker import Breaker
-from iotistica.storage.delivery.inbox import Inbox, LeftError
+from iotistica.storage.circuit_breaker import CircuitBreaker
+from iotistica.storage.delivery.inbox import Inbox, PartlyAcceptedError
 from iotistica.storage.redis import Redis
-from iotistica.supervise import Group, beside
+from iotistica.supervise import Group, run_beside
 
 PAUSED: Final = "intake_paused"
 """The alarm while nothing is taken from the broker."""
@@ -33,7 +33,7 @@ class Intake:
         *,
         url: str,
         alarms: Alarms,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         opened: Callable[[], None],
         watch: Group,
     ) -> None:
@@ -51,13 +51,13 @@ class Intake:
 
     async def run(self, stop: asyncio.Event) -> None:
         """One lease and one connection; whatever ends them is raised, and the supervisor comes back."""
-        async with lease.held(self._redis, "intake", stop) as fence:
+        async with lease.hold(self._redis, "intake", stop) as fence:
             if fence is None:
                 return
             async with (
                 connect(self._url, keep_session=True, breaker=self._breaker) as client,
-                beside("broker-watch", self._watch),
-                beside("publish", emptying(self._redis, client)),
+                run_beside("broker-watch", self._watch),
+                run_beside("publish", publish_queued(self._redis, client)),
             ):
                 await client.subscribe(topics.FILTERS)
                 self._opened()
@@ -65,7 +65,7 @@ class Intake:
                 async for batch in client.batches(stop):
                     await self._take(batch, client, stop)
 
-    async def _take(self, batch: Batch, client: Client, stop: asyncio.Event) -> None:
+    async def _take(self, batch: ReceivedBatch, client: Client, stop: asyncio.Event) -> None:
         """Make a batch durable and acknowledge it; raises `Unavailable` if we must go before it was."""
         messages, received = [(topic, payload) for _, topic, payload in batch.messages], None
         try:
@@ -79,7 +79,7 @@ class Intake:
                 with attempt:
                     try:
                         await self._inbox.accept(messages, received)
-                    except LeftError as exc:
+                    except PartlyAcceptedError as exc:
                         messages, received = exc.left, exc.received
                         raise
         finally:  # a lost connection ends the pause too: the next one may have nothing to bring

@@ -11,7 +11,7 @@ from gmqtt.mqtt.protocol import BaseMQTTProtocol, MQTTProtocol
 
 from iotistica.errors import Unavailable
 
-Raw = tuple[int, bytes, bytes]
+RawMessage = tuple[int, bytes, bytes]
 """Packet id (0 for QoS 0), topic, payload."""
 
 BATCH_MESSAGES: Final = 2000
@@ -26,7 +26,7 @@ _PUBACK: Final = 0x40
 class Protocol(MQTTProtocol):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.inbox: deque[list[Raw]] = deque()
+        self.inbox: deque[list[RawMessage]] = deque()
         self.inbox_bytes = 0
         self.arrived = asyncio.Event()
         self.paused = False
@@ -40,7 +40,7 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
     def data_received(self, data: bytes) -> None:
         if self._tail:
             data = self._tail + data
-        messages: list[Raw] = []
+        messages: list[RawMessage] = []
         position, end = 0, len(data)
         while end - position >= 2:
             first = data[position]
@@ -88,7 +88,7 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
             else:
                 waiting.set_result(None)
 
-    def take(self) -> list[Raw]:
+    def take(self) -> list[RawMessage]:
         """Everything that waits, within the bounds of a batch."""
         messages = self.inbox.popleft()
         size = sum(len(message[2]) for message in messages)
@@ -122,7 +122,7 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
         super().connection_lost(None)
 
 
-def _publish(data: bytes, first: int, position: int, stop: int) -> Raw:
+def _publish(data: bytes, first: int, position: int, stop: int) -> RawMessage:
     start = position + 2
     position = start + (data[position] << 8 | data[position + 1])
     topic = data[start:position]

@@ -46,6 +46,6 @@ async def prepare(database: Database, key: bytes, settings: Settings, url: str) 
     async def run(stop: asyncio.Event) -> None:
         sys.stdout.write(guide)
         sys.stdout.flush()
-        await fleet.run(fleet.Plan(agents=AGENTS), members, url, stop)
+        await fleet.run(fleet.SimulationPlan(agents=AGENTS), members, url, stop)
 
     return run

@@ -32,7 +32,7 @@ BAD: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
-class Agent:
+class AgentMessages:
     """The messages of one agent, one poll after another."""
 
     def __init__(self, uuid: UUID, *, series: int, readings: int, full: bool, seed: int) -> None:

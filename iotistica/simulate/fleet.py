@@ -28,7 +28,7 @@ LATENCIES: Final = 1_000_000  # kept at most
 CONNECTING: Final = 50  # agents that connect at a time
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the fleet does; `every` in seconds between an agent's messages, `skew` in seconds ahead."""
 
     agents: int = 20
@@ -44,13 +44,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+class SimulatedAgent(msgspec.Struct, frozen=True, kw_only=True):
     tenant: TenantId
     agent: AgentId
     password: str
 
 
-class Report(msgspec.Struct, kw_only=True):
+class SimulationReport(msgspec.Struct, kw_only=True):
     """Counts, and latencies from publish to the broker's acknowledgement in s."""
 
     published: int = 0
@@ -81,7 +81,7 @@ class Report(msgspec.Struct, kw_only=True):
         )
 
 
-async def enlist(database: Database, key: bytes, tenant: str, count: int) -> list[Member]:
+async def enlist(database: Database, key: bytes, tenant: str, count: int) -> list[SimulatedAgent]:
     """Make the tenant and its agents where they are missing; their ids are the same each time."""
     async with database.transaction() as tx:
         found = await tenants.find(tx, tenant) or await tenants.add(tx, tenant, by=PLATFORM)
@@ -89,9 +89,9 @@ async def enlist(database: Database, key: bytes, tenant: str, count: int) -> lis
     members = []
     for number in range(count):
         agent = AgentId(uuid5(NAMESPACE_OID, f"iotistica simulation {owner} {number}"))
-        members.append(Member(tenant=owner, agent=agent, password=mqtt_password(key, owner, agent, 1)))
+        members.append(SimulatedAgent(tenant=owner, agent=agent, password=mqtt_password(key, owner, agent, 1)))
     async with database.transaction() as tx:
-        known = await agents.owners(tx, [member.agent for member in members])
+        known = await agents.tenants_of(tx, [member.agent for member in members])
         for number, member in enumerate(members):
             if member.agent not in known:
                 with contextlib.suppress(Conflict):
@@ -99,9 +99,11 @@ async def enlist(database: Database, key: bytes, tenant: str, count: int) -> lis
     return members
 
 
-async def run(plan: Plan, members: Sequence[Member], url: str, stop: asyncio.Event) -> Report:
+async def run(
+    plan: SimulationPlan, members: Sequence[SimulatedAgent], url: str, stop: asyncio.Event
+) -> SimulationReport:
     """Publish until every agent has sent its messages, or until `stop`."""
-    report = Report()
+    report = SimulationReport()
     connecting = asyncio.Semaphore(CONNECTING)
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -116,13 +118,13 @@ async def run(plan: Plan, members: Sequence[Member], url: str, stop: asyncio.Eve
 class _Agent:
     """One agent: what was not acknowledged when its connection is lost, it sends again."""
 
-    def __init__(self, plan: Plan, member: Member, url: str, report: Report) -> None:
+    def __init__(self, plan: SimulationPlan, member: SimulatedAgent, url: str, report: SimulationReport) -> None:
         broker = urlsplit(url)
         user = quote(agent_user(member.tenant, member.agent), safe="")
         address = broker.netloc.rpartition("@")[2]
         self._url = f"{broker.scheme}://{user}:{quote(member.password, safe='')}@{address}"
         self._topic = f"{agent_topic(member.tenant, member.agent)}/endpoints/modbus"
-        self._source = envelope.Agent(
+        self._source = envelope.AgentMessages(
             member.agent, series=plan.series, readings=plan.readings, full=plan.full, seed=plan.seed
         )
         self._chance = random.Random(f"{member.agent} faults {plan.seed}")  # noqa: S311 a simulation

@@ -16,15 +16,15 @@ FAILURES: Final = 5  # in a row, that open it
 FIRST_PROBE: Final = 1.0  # seconds after it opened
 NEXT_PROBE: Final = 3.0  # seconds after a probe that failed
 SUCCESSES: Final = 3  # in a row, that close it
-VALUES: Final[dict[State, int]] = {"closed": 0, "half_open": 1, "open": 2}
+METRIC_VALUES: Final[dict[State, int]] = {"closed": 0, "half_open": 1, "open": 2}
 
 
-def is_away(exc: Exception) -> bool:
+def is_unavailable(exc: Exception) -> bool:
     """Whether nobody answered; `Full` is an answer."""
     return isinstance(exc, Unavailable) and not isinstance(exc, Full)
 
 
-class Breaker:
+class CircuitBreaker:
     """Of one dependency of this process; `clock` in seconds."""
 
     def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Breaker:
         return self._state == "closed"
 
     @contextmanager
-    def guard(self, is_lost: Callable[[Exception], bool] = is_away) -> Iterator[None]:
+    def guard(self, is_lost: Callable[[Exception], bool] = is_unavailable) -> Iterator[None]:
         """Let the block try, and count how it ends; raises `Unavailable` without a try while it is open.
 
         While half open one try at a time is let through. An error that `is_lost` does not own is an answer.
@@ -57,7 +57,7 @@ class Breaker:
         except Exception as exc:
             if is_lost(exc):
                 self.failed()
-            elif not is_away(exc):  # which would be another dependency's
+            elif not is_unavailable(exc):  # which would be another dependency's
                 self.succeeded()
             raise
         else:
@@ -102,4 +102,4 @@ class Breaker:
         if state != "half_open" and (state, self._state) != ("open", "half_open"):
             logger.bind(dependency=self.name, breaker=state).warning("circuit breaker")
         self._state = state
-        BREAKER.set(VALUES[state], {"dependency": self.name})
+        BREAKER.set(METRIC_VALUES[state], {"dependency": self.name})

@@ -10,17 +10,18 @@ from loguru import logger
 from redis.exceptions import RedisError, WatchError
 
 from iotistica.errors import Superseded, Unavailable
-from iotistica.storage.redis import Redis, translated
+from iotistica.storage.postgres import Tx
+from iotistica.storage.redis import Redis, guarded
 from iotistica.supervise import sleep
 
 NAMES: Final = ("intake", "control", "logs", "background")
-TTL: Final = 15_000  # ms
-RENEW: Final = 5.0  # seconds
-RETRY: Final = 1.0  # seconds between tries to get it
+TTL_MS: Final = 15_000  # ms
+RENEW_SECONDS: Final = 5.0  # seconds
+RETRY_SECONDS: Final = 1.0  # seconds between tries to get it
 
 
 @asynccontextmanager
-async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[int | None]:
+async def hold(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[int | None]:
     """Wait for the lease and keep it for the block; yields its fencing number, or None once `stop` is set.
 
     If another process takes it over, the block is cancelled and `Superseded` is raised. While Redis is
@@ -39,7 +40,7 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
     async def renew() -> None:
         nonlocal lost
         while not over:
-            await asyncio.sleep(RENEW)
+            await asyncio.sleep(RENEW_SECONDS)
             try:
                 mine = await _renew(redis, key, token)
             except (Unavailable, RedisError):
@@ -68,13 +69,13 @@ async def held(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
 
 async def is_held(redis: Redis, name: str) -> bool:
     """Whether some process has the lease now; raises `Unavailable`."""
-    with translated(redis):
+    with guarded(redis):
         return bool(await redis.exists(f"lease:{name}"))
 
 
-async def forget_all(redis: Redis) -> None:
+async def clear_all(redis: Redis) -> None:
     """End every lease; for the start of a Redis that only we use, where their holders are gone."""
-    with translated(redis):
+    with guarded(redis):
         await redis.delete(*(f"lease:{name}" for name in NAMES))
 
 
@@ -83,19 +84,19 @@ async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> i
     if left := redis.unreleased.pop(key, None):
         await _release(redis, key, left)
     while not stop.is_set():
-        with translated(redis):
-            if await redis.set(key, token, nx=True, px=TTL):
+        with guarded(redis):
+            if await redis.set(key, token, nx=True, px=TTL_MS):
                 return int(await redis.incr(f"{key}:fence"))
         if not waiting:
             logger.bind(lease=key).info("stands by")
             waiting = True
-        await sleep(RETRY, stop)
+        await sleep(RETRY_SECONDS, stop)
     return None
 
 
 async def _renew(redis: Redis, key: str, token: str) -> bool:
     """Prolong our lease, or take it again if it ran out and nobody has it."""
-    with translated(redis):
+    with guarded(redis):
         async with redis.pipeline(transaction=True) as pipe:
             try:
                 await pipe.watch(key)
@@ -103,7 +104,7 @@ async def _renew(redis: Redis, key: str, token: str) -> bool:
                 if owner not in (None, token.encode()):
                     return False
                 pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.set(key, token, px=TTL)
+                pipe.set(key, token, px=TTL_MS)
                 await pipe.execute()
             except WatchError:
                 return False
@@ -112,7 +113,7 @@ async def _renew(redis: Redis, key: str, token: str) -> bool:
 
 async def _release(redis: Redis, key: str, token: str) -> None:
     try:
-        with translated(redis):
+        with guarded(redis):
             async with redis.pipeline(transaction=True) as pipe:
                 await pipe.watch(key)
                 if await pipe.get(key) == token.encode():
@@ -123,3 +124,26 @@ async def _release(redis: Redis, key: str, token: str) -> None:
         return  # another has it
     except Unavailable:
         redis.unreleased[key] = token  # it runs out by itself, unless we come back before
+
+
+CLAIM_FENCE: Final = """
+INSERT INTO fences (name, number) VALUES (%(name)s, 1)
+ON CONFLICT (name) DO UPDATE SET number = fences.number + 1 RETURNING number
+"""
+
+
+async def claim_fence(tx: Tx, name: str) -> int:
+    """The number of a new holder, once the transactions of the one before have ended."""
+    row = await (await tx.execute(CLAIM_FENCE, {"name": name})).fetchone()
+    assert row is not None  # noqa: S101 it was written
+    return int(row[0])
+
+
+CHECK_FENCE: Final = "SELECT number FROM fences WHERE name = %(name)s FOR SHARE"
+
+
+async def check_fence(tx: Tx, name: str, number: int) -> None:
+    """Raise `Superseded` if there is another holder; none comes before the commit."""
+    row = await (await tx.execute(CHECK_FENCE, {"name": name})).fetchone()
+    if row is None or row[0] != number:
+        raise Superseded(f"another process took the lease {name}")

@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Conflict, Invalid, TooSlow, Unavailable
-from iotistica.storage.circuit_breaker import Breaker
+from iotistica.storage.circuit_breaker import CircuitBreaker
 
 Tx = psycopg.AsyncConnection[TupleRow]
 Row = TypeVar("Row")
@@ -25,18 +25,18 @@ Row = TypeVar("Row")
 Role = Literal["iotistica_api", "iotistica_worker"]
 """Neither owns a table. `api` sees the tenant its transaction names and nothing else, `worker` every tenant."""
 
-RESERVED: Final = 2  # connections of a pool that one tenant alone cannot take
-POOL_WAIT: Final = 5.0  # seconds to wait for a free connection
-PROBE_WAIT: Final = 2.0  # seconds, of one that finds out whether the server is back
+RESERVED_CONNECTIONS: Final = 2  # connections of a pool that one tenant alone cannot take
+POOL_WAIT_SECONDS: Final = 5.0  # seconds to wait for a free connection
+PROBE_WAIT_SECONDS: Final = 2.0  # seconds, of one that finds out whether the server is back
 CHECK_SECONDS: Final = 3.0  # for a connection to show that it is alive
 CONNECT_SECONDS: Final = 5
 RECONNECT_SECONDS: Final = 1.5  # of tries further and further apart; then whoever asks makes the next at once
-GRACE: Final = 10.0  # seconds that a transaction may take beyond its longest statement
-IDLE_IN_TRANSACTION: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
+GRACE_SECONDS: Final = 10.0  # seconds that a transaction may take beyond its longest statement
+IDLE_IN_TRANSACTION_MS: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
 
 SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
 
-_OURS: Final = (
+_SERVER_IS_WELL: Final = (
     psycopg.errors.QueryCanceled,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
@@ -44,7 +44,7 @@ _OURS: Final = (
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
 """Errors of the same kind as a lost connection that say nothing of the server."""
-_LOST: Final = (
+_CONNECTION_LOST: Final = (
     *(psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout),
     psycopg.errors.IdleInTransactionSessionTimeout,  # we stood still; the server has ended the session
 )
@@ -62,20 +62,20 @@ class Database:
         role: Role | None,
         statement_seconds: float,
         configure: Callable[[Tx], Awaitable[None]] | None = None,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         """`configure` runs once on each new connection, in a transaction of its own; `role` None is the owner.
 
         Pools of one server share its `breaker`.
         """
-        self.breaker = breaker or Breaker("postgres")
+        self.breaker = breaker or CircuitBreaker("postgres")
         self._size = size
-        self._share = max(size - RESERVED, 1)
+        self._share = max(size - RESERVED_CONNECTIONS, 1)
         self._shares: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
         self._busy = 0
         options = (
             f"-c statement_timeout={int(statement_seconds * 1000)}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION} -c timezone=UTC"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
         )
         if role is not None:
             options += f" -c role={role}"
@@ -83,7 +83,7 @@ class Database:
             url,
             min_size=1,
             max_size=size,
-            timeout=POOL_WAIT,
+            timeout=POOL_WAIT_SECONDS,
             open=False,
             name=name,
             check=_check,
@@ -96,7 +96,7 @@ class Database:
                 "connect_timeout": CONNECT_SECONDS,
             },
         )
-        self._longest = statement_seconds + GRACE
+        self._longest = statement_seconds + GRACE_SECONDS
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
@@ -112,7 +112,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT, unbounded: bool = False
+        self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT_SECONDS, unbounded: bool = False
     ) -> AsyncIterator[Tx]:
         """A transaction that commits at the end of the block; drivers' errors stop at this line.
 
@@ -141,7 +141,7 @@ class Database:
             raise Invalid("more than the database can keep in one place") from exc
         except psycopg.errors.QueryCanceled as exc:
             raise TooSlow("the query took too long: ask for a shorter range") from exc
-        except _LOST as exc:
+        except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
 
     @asynccontextmanager
@@ -167,7 +167,7 @@ class Database:
     async def _connection(self, patience: float, longest: float | None) -> AsyncIterator[Tx]:
         """A connection of the pool for so many seconds; while the server is away nobody waits long for one."""
         if not self.breaker.is_closed:
-            patience = min(patience, PROBE_WAIT)
+            patience = min(patience, PROBE_WAIT_SECONDS)
         try:
             connection = await self._pool.getconn(timeout=patience)
         except PoolTimeout:
@@ -176,7 +176,7 @@ class Database:
             raise
         self._busy += 1
         try:
-            with _cut_after(longest, connection):
+            with _abort_after(longest, connection):
                 yield connection
         finally:
             self._busy -= 1
@@ -194,7 +194,7 @@ class Database:
                         changed.set()
                 finally:
                     await connection.close()  # a listening connection does not go back to the pool
-        except _LOST as exc:
+        except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
         finally:
             self._busy -= 1
@@ -202,7 +202,7 @@ class Database:
 
 
 @contextmanager
-def _cut_after(seconds: float | None, connection: Tx) -> Iterator[None]:
+def _abort_after(seconds: float | None, connection: Tx) -> Iterator[None]:
     """End the connection under a block that takes longer, which then fails as if the server had ended it.
 
     To cancel would not do: the driver then asks the server to cancel, and waits for its answer.
@@ -210,14 +210,14 @@ def _cut_after(seconds: float | None, connection: Tx) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    timer = asyncio.get_running_loop().call_later(seconds, _abort, connection)
     try:
         yield
     finally:
         timer.cancel()
 
 
-def _cut(connection: Tx) -> None:
+def _abort(connection: Tx) -> None:
     if connection.closed:
         return
     with socket.socket(fileno=os.dup(connection.fileno())) as handle, suppress(OSError):
@@ -226,20 +226,20 @@ def _cut(connection: Tx) -> None:
 
 async def _check(connection: Tx) -> None:
     """Whether a connection of the pool is alive; a server that stands still is not."""
-    with _cut_after(CHECK_SECONDS, connection):
+    with _abort_after(CHECK_SECONDS, connection):
         await AsyncConnectionPool.check_connection(connection)
 
 
-def is_about_us(exc: Exception) -> bool:
+def is_database_error(exc: Exception) -> bool:
     """Whether it says that a statement, a right or the schema is wrong, and nothing of what was to be stored."""
     return isinstance(exc, psycopg.Error)
 
 
 def _is_lost(exc: Exception) -> bool:
-    return isinstance(exc, _LOST) and not isinstance(exc, _OURS)
+    return isinstance(exc, _CONNECTION_LOST) and not isinstance(exc, _SERVER_IS_WELL)
 
 
-async def rows_as(
+async def fetch_rows(
     tx: Tx,
     row: type[Row],
     statement: LiteralString,
@@ -257,15 +257,15 @@ async def rows_as(
         return msgspec.convert(await cursor.fetchall(), list[row], strict=False)  # type: ignore[valid-type]
 
 
-async def row_as(
+async def fetch_row(
     tx: Tx, row: type[Row], statement: LiteralString, parameters: Mapping[str, Any] | None = None
 ) -> Row | None:
     """The first row, or None."""
-    rows = await rows_as(tx, row, statement, parameters)
+    rows = await fetch_rows(tx, row, statement, parameters)
     return rows[0] if rows else None
 
 
-def let_in(url: str, passwords: Mapping[Role, str]) -> None:
+def allow_role_logins(url: str, passwords: Mapping[Role, str]) -> None:
     """Let the roles log in by themselves, where the owner may say so; raises `CannotStart`.
 
     A connection that logged in as one of them has no way back to the owner, as one with `SET ROLE` has.
@@ -279,7 +279,7 @@ def let_in(url: str, passwords: Mapping[Role, str]) -> None:
         raise CannotStart(f"cannot let the roles of the application in: {str(exc).strip()}") from exc
 
 
-def as_role(url: str, role: Role, password: str) -> str:
+def url_for_role(url: str, role: Role, password: str) -> str:
     """The URL of the same database for another user."""
     parts = urlsplit(url)
     address = parts.netloc.rpartition("@")[2]

@@ -13,22 +13,22 @@ from redis.backoff import NoBackoff
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Full, Unavailable
-from iotistica.storage.circuit_breaker import Breaker
+from iotistica.storage.circuit_breaker import CircuitBreaker
 
 
 class Redis(driver.Redis):
     """The driver's client, and the breaker that all its calls in this process share."""
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     unreleased: dict[str, str]
     """Leases that could not be given back, and our tokens for them."""
 
 
 CONNECTIONS: Final = 32
-TIMEOUT: Final = 3.0  # seconds for one answer
+TIMEOUT_SECONDS: Final = 3.0  # seconds for one answer
 
 PLATFORM_DLQ: Final = "platform:dlq"
-OUTBOUND: Final = "platform:outbound"
+OUTBOUND_TENANTS: Final = "platform:outbound"
 """The tenants whose messages wait for the broker."""
 
 
@@ -37,27 +37,27 @@ def client(url: str) -> Redis:
     pool = driver.BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
-        timeout=TIMEOUT,
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
+        timeout=TIMEOUT_SECONDS,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )
     made = cast(Redis, Redis.from_pool(pool))
-    made.breaker, made.unreleased = Breaker("redis"), {}
+    made.breaker, made.unreleased = CircuitBreaker("redis"), {}
     return made
 
 
 @contextmanager
-def translated(redis: Redis) -> Iterator[None]:
+def guarded(redis: Redis) -> Iterator[None]:
     """The driver's errors stop at this line; raises `Unavailable` without a try while the breaker is open."""
-    with redis.breaker.guard(), _our_errors():
+    with redis.breaker.guard(), _translated_errors():
         yield
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except exceptions.OutOfMemoryError as exc:
@@ -78,17 +78,17 @@ def _our_errors() -> Iterator[None]:
 
 async def ping(redis: Redis) -> None:
     """Raise `Unavailable` unless Redis answers."""
-    with translated(redis):
+    with guarded(redis):
         await redis.ping()
 
 
-async def check(redis: Redis) -> None:
+async def check_configuration(redis: Redis) -> None:
     """Refuse a server that would lose data; raises `CannotStart`.
 
     Before 8.4 a default user with fewer rights than `+@all` makes the replay of the append-only file drop
     what was written inside MULTI, stream acknowledgements included (redis/redis#14541).
     """
-    with translated(redis):
+    with guarded(redis):
         try:
             user = await redis.execute_command("ACL", "GETUSER", "default")  # type: ignore[no-untyped-call]
         except exceptions.NoPermissionError:
@@ -106,16 +106,16 @@ async def check(redis: Redis) -> None:
         )
 
 
-WANTED: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+REQUIRED_SETTINGS: Final = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
 
 async def _warn_of_settings(redis: Redis) -> None:
     try:
-        with translated(redis):
-            found = await redis.config_get(*WANTED)
+        with guarded(redis):
+            found = await redis.config_get(*REQUIRED_SETTINGS)
     except exceptions.ResponseError:
         return  # not ours to ask
-    for name, value in WANTED.items():
+    for name, value in REQUIRED_SETTINGS.items():
         if found.get(name, value) != value:
             logger.bind(setting=name, wanted=value).warning("Redis may lose what it acknowledged")
 
@@ -178,9 +178,9 @@ def control_group(tenant: TenantId) -> str:
     return f"{{{tenant}}}:control"
 
 
-def log_writers_group(tenant: TenantId) -> str:
+def logs_group(tenant: TenantId) -> str:
     return f"{{{tenant}}}:log-writers"
 
 
-def writers_group(tenant: TenantId) -> str:
+def readings_group(tenant: TenantId) -> str:
     return f"{{{tenant}}}:device-writers"

@@ -44,7 +44,7 @@ def migrate(url: str) -> bool:
         raise CannotStart(f"the database is at revision {found[0]}, newer than this program's {wanted}: update it")
     _upgrade(url)
     if found is None:
-        timescale.begin(url)
+        timescale.adopt_if_available(url)
     return True
 
 

@@ -8,10 +8,10 @@ from psycopg import sql
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx
-from iotistica.storage.redis import Redis, translated
+from iotistica.storage.redis import Redis, guarded
 
 # What is secret stays: hashes, digests and password lines would be of use to nobody but a thief.
-TABLES: Final = {
+EXPORTS: Final = {
     "tenant": "SELECT * FROM tenants WHERE tenant_id = {tenant}",
     "users": "SELECT user_id, email, username, full_name, role, active, created_at FROM users"
     " WHERE tenant_id = {tenant} ORDER BY user_id",
@@ -70,14 +70,14 @@ UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"
 SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
-async def write(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int], None]) -> None:
+async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int], None]) -> None:
     """Write a CSV file a table, all of one moment; `told` hears each table's name and bytes.
 
     Call at the beginning of a transaction.
     """
     await tx.execute(SNAPSHOT)
     await tx.execute(UNBOUNDED)
-    for name, select in TABLES.items():
+    for name, select in EXPORTS.items():
         query = sql.SQL("COPY (" + select + ") TO STDOUT (FORMAT csv, HEADER)").format(tenant=sql.Literal(tenant))
         written = 0
         with (folder / f"{name}.csv").open("wb") as file:
@@ -88,7 +88,7 @@ async def write(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int
 
 
 # In an order in which nothing points at what is gone.
-REMOVE: Final = (
+DELETES: Final = (
     "SELECT erase_rollups(a.agent_uuid, array_agg(s.metric_name), '2500-01-01Z') FROM agents a"
     " JOIN series s USING (agent_uuid) WHERE a.tenant_id = %(tenant)s GROUP BY a.agent_uuid",
     "DELETE FROM rollup_marks m USING agents a WHERE a.agent_uuid = m.agent_uuid AND a.tenant_id = %(tenant)s",
@@ -124,19 +124,19 @@ REMOVE: Final = (
         )
     ),
 )
-MAY_REMOVE: Final = "SET LOCAL iotistica.deletes_tenant = 'yes'"
+ALLOW_DELETE: Final = "SET LOCAL iotistica.deletes_tenant = 'yes'"
 
 
-async def remove(tx: Tx, tenant: TenantId) -> None:
+async def delete_tenant(tx: Tx, tenant: TenantId) -> None:
     """Remove a tenant with everything that is its own, the audit included; for the tables' owner."""
     await tx.execute(UNBOUNDED)
-    await tx.execute(MAY_REMOVE)
-    for statement in REMOVE:
+    await tx.execute(ALLOW_DELETE)
+    for statement in DELETES:
         await tx.execute(statement, {"tenant": tenant})
 
 
-async def remove_keys(redis: Redis, tenant: TenantId) -> None:
+async def delete_redis_keys(redis: Redis, tenant: TenantId) -> None:
     """Remove what Redis holds of a tenant."""
-    with translated(redis):
+    with guarded(redis):
         async for key in redis.scan_iter(match=f"tenant:{{{tenant}}}:*", count=1000):
             await redis.delete(key)

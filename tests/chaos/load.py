@@ -11,7 +11,7 @@ from typing import Final
 from iotistica.domain.ids import agent_topic, agent_user
 from iotistica.errors import IotisticaError
 from iotistica.mqtt.client import Client, connect
-from iotistica.simulate.fleet import Member
+from iotistica.simulate.fleet import SimulatedAgent
 
 READINGS: Final = 3  # of a message
 WINDOW: Final = 20  # messages of an agent that wait for their acknowledgement
@@ -27,7 +27,9 @@ def name_of(_: bytes, payload: bytes) -> str | None:
 class Load:
     """What some agents publish at a rate, and what became of it as far as they can tell."""
 
-    def __init__(self, members: Sequence[Member], port: int, *, a_second: float, readings: int = READINGS) -> None:
+    def __init__(
+        self, members: Sequence[SimulatedAgent], port: int, *, a_second: float, readings: int = READINGS
+    ) -> None:
         """`a_second` are messages of each agent; 0 is as fast as they go."""
         self._members = members
         self._port = port
@@ -60,7 +62,7 @@ class Load:
         points = [{"metric": f"m{n}", "value": number, "timestamp": when} for n in range(self._readings)]
         return name, json.dumps({"number": name, "readings": points}, separators=(",", ":")).encode()
 
-    async def _run(self, agent: int, member: Member, most: int) -> None:
+    async def _run(self, agent: int, member: SimulatedAgent, most: int) -> None:
         topic = f"{agent_topic(member.tenant, member.agent)}/endpoints/chaos"
         user = agent_user(member.tenant, member.agent).replace("/", "%2F")
         url = f"mqtt://{user}:{member.password}@127.0.0.1:{self._port}"

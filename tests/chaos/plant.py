@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from iotistica.embedded.child_process import Child
+from iotistica.embedded.child_process import ChildProcess
 from iotistica.simulate import fleet
 from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import ledger, ledger_balance, stream_stats
@@ -55,10 +55,10 @@ class Plant:
         self._acknowledgements = acknowledgements
         self.processes: dict[str, Served] = {}
         self._load: Load | None = None
-        self._members: list[fleet.Member] = []
+        self._members: list[fleet.SimulatedAgent] = []
         self._tenant = ""
 
-    def child(self, name: str) -> Child:
+    def child(self, name: str) -> ChildProcess:
         """One of the servers: postgres, redis or mosquitto."""
         return next(child for child in self.stack.servers.children if child.name == name)
 
@@ -143,8 +143,8 @@ class Plant:
             redis = redis_.client(self.stack.redis_url)
             while time.monotonic() - last < within:
                 async with database.transaction() as tx:
-                    counted = await ledger.balance(tx, tenant, None)
-                (state,) = await stream_stats.states(redis, [tenant], now=time.time())
+                    counted = await ledger.readings_balance(tx, tenant, None)
+                (state,) = await stream_stats.stream_stats(redis, [tenant], now=time.time())
                 if counted.found != seen:
                     seen, last = counted.found, time.monotonic()
                 stored = counted.stored
@@ -158,8 +158,8 @@ class Plant:
                     {"tenant": tenant},
                 )
                 rows: dict[str, int] = dict(await cursor.fetchall())
-            off = await ledger_balance.of_payloads(redis, database, tenant)
-            missing = await ledger_balance.of_readings(database, tenant)
+            off = await ledger_balance.payload_imbalance(redis, database, tenant)
+            missing = await ledger_balance.reading_imbalance(database, tenant)
             await redis.aclose()
         assert (off, missing) == (0, 0), f"the ledgers are off: {off} messages, {missing} readings"
         assert all(count >= readings for count in rows.values())

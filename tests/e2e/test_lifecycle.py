@@ -18,10 +18,10 @@ import httpx
 import psycopg
 import pytest
 
-from iotistica.app import ROLES
 from iotistica.embedded import mosquitto
 from iotistica.embedded.child_process import accepts
-from iotistica.embedded.data_folder import Home
+from iotistica.embedded.data_folder import DataFolder
+from iotistica.roles import ROLES
 from tests.conftest import Stack, new_stack
 from tests.devices import Device, key_for
 from tests.mqtt311 import Client311
@@ -312,7 +312,7 @@ def test_a_bad_setting_ends_the_process_with_what_to_do(
 def test_an_open_broker_is_refused(stack: Stack) -> None:
     """A broker that lets clients in without a password ends the process."""
     with new_data_folder() as folder:
-        program, libraries = mosquitto._program(Home(folder, folder, stack.servers.home.owner))
+        program, libraries = mosquitto._program(DataFolder(folder, folder, stack.servers.home.owner))
         port = free_port()
         (folder / "open.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n")
         environment = {"LD_LIBRARY_PATH": libraries}

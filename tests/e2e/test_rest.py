@@ -233,7 +233,7 @@ def test_a_request_that_does_not_come_holds_no_place(monkeypatch: pytest.MonkeyP
 
     async def ask() -> list[bytes]:
         stop = asyncio.Event()
-        listener = listening_socket.opened("127.0.0.1", port, "X", {})
+        listener = listening_socket.open_socket("127.0.0.1", port, "X", {})
         serving = asyncio.create_task(http.serve(Litestar(), stop, listener=listener))
         await asyncio.sleep(0)
         requests = (b"", b"GET / HTTP/1.1\r\nHost: x", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -11,7 +11,7 @@ from iotistica.storage.redis import Redis
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEW", 0.01)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
 
 
 async def test_no_renewal_outlives_its_block(redis: Redis, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,11 +29,11 @@ async def test_no_renewal_outlives_its_block(redis: Redis, quick: None, monkeypa
     monkeypatch.setattr(lease, "_renew", swallowing)
     stop = asyncio.Event()
     with pytest.raises(ValueError, match="broken"):
-        async with lease.held(redis, "test", stop):
+        async with lease.hold(redis, "test", stop):
             await asked.wait()
             raise ValueError("broken")
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "renew lease:test"]
-    async with asyncio.timeout(1), lease.held(redis, "test", stop) as fence:
+    async with asyncio.timeout(1), lease.hold(redis, "test", stop) as fence:
         assert fence is not None
 
 
@@ -41,7 +41,7 @@ async def test_who_lost_it_is_told_inside_the_block_alone(redis: Redis, quick: N
     """Another one took it over; what comes after the block is not cancelled."""
     stop = asyncio.Event()
     with pytest.raises(Superseded):
-        async with lease.held(redis, "test", stop):
+        async with lease.hold(redis, "test", stop):
             await redis.set("lease:test", "another")
             await asyncio.sleep(60)
     await asyncio.sleep(0.05)

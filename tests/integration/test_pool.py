@@ -7,13 +7,15 @@ import pytest
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unavailable
-from iotistica.storage.postgres import RESERVED, Database
+from iotistica.storage.postgres import RESERVED_CONNECTIONS, Database
 from tests.conftest import Stack
 
 
 async def test_one_tenant_leaves_connections_to_the_others(stack: Stack) -> None:
     """However many questions it asks at once; they wait for each other, and for as long as they have patience."""
-    pool = Database(stack.database_url, size=RESERVED + 2, name="pool", role="iotistica_api", statement_seconds=30)
+    pool = Database(
+        stack.database_url, size=RESERVED_CONNECTIONS + 2, name="pool", role="iotistica_api", statement_seconds=30
+    )
     await pool.open()
     busy, other = TenantId("busy"), TenantId("other")
     async with AsyncExitStack() as held:

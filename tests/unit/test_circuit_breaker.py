@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.errors import Full, Unavailable
-from iotistica.storage.circuit_breaker import FAILURES, FIRST_PROBE, NEXT_PROBE, SUCCESSES, Breaker
+from iotistica.storage.circuit_breaker import FAILURES, FIRST_PROBE, NEXT_PROBE, SUCCESSES, CircuitBreaker
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def tries(breaker: Breaker, error: Exception | None = None) -> bool:
+def tries(breaker: CircuitBreaker, error: Exception | None = None) -> bool:
     """Whether a try was let through; it ends with that error."""
     reached = False
     with contextlib.suppress(Unavailable), breaker.guard():
@@ -29,8 +29,8 @@ def tries(breaker: Breaker, error: Exception | None = None) -> bool:
     return reached
 
 
-def opened(clock: Callable[[], float]) -> Breaker:
-    breaker = Breaker("x", clock=clock)
+def opened(clock: Callable[[], float]) -> CircuitBreaker:
+    breaker = CircuitBreaker("x", clock=clock)
     for _ in range(FAILURES):
         assert tries(breaker, Unavailable())
     return breaker
@@ -38,7 +38,7 @@ def opened(clock: Callable[[], float]) -> Breaker:
 
 def test_it_opens_after_five_failures_in_a_row() -> None:
     """A success in between starts the count again; an answer that says `full` is a success."""
-    breaker = Breaker("x", clock=Clock())
+    breaker = CircuitBreaker("x", clock=Clock())
     for ending in [*[Unavailable()] * (FAILURES - 1), Full(), *[Unavailable()] * (FAILURES - 1)]:
         assert tries(breaker, ending)
     assert breaker.is_closed
@@ -91,7 +91,7 @@ def test_one_probe_at_a_time() -> None:
 def test_it_never_stays_shut(steps: list[tuple[bool, float]]) -> None:
     """Whatever happened before, what answers again is let through within the longest wait."""
     clock = Clock()
-    breaker = Breaker("x", clock=clock)
+    breaker = CircuitBreaker("x", clock=clock)
     for is_fine, wait in steps:
         tries(breaker, None if is_fine else Unavailable())
         clock.now += wait

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from iotistica.domain import documents
 from iotistica.domain.access import document_secrets
-from iotistica.domain.access.document_secrets import MASK, Box
+from iotistica.domain.access.document_secrets import MASK, SecretBox
 from iotistica.domain.documents import differences
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid
 
 TENANT, OTHER = TenantId("a1b2c3d4e5f6"), TenantId("b1b2c3d4e5f6")
-BOX = Box(bytes(32))
+BOX = SecretBox(bytes(32))
 NAMES = st.sampled_from(("password", "environment", "name", "url", "services", "connectionString", "port", "uuid"))
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("mqtt://me:pw@host")
 DOCUMENTS = st.recursive(
@@ -101,7 +101,7 @@ def test_every_kind_of_secret_is_found_and_nothing_else() -> None:
 def test_another_tenant_or_key_opens_nothing() -> None:
     """What is sealed for one tenant is a mask to every other."""
     sealed = BOX.seal(TARGET, TENANT)
-    for opened in (BOX.open(sealed, OTHER), Box(b"1" * 32).open(sealed, TENANT)):
+    for opened in (BOX.open(sealed, OTHER), SecretBox(b"1" * 32).open(sealed, TENANT)):
         assert opened["config"]["endpoints"][0]["connection"]["password"] == MASK
 
 

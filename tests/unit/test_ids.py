@@ -24,8 +24,8 @@ def test_ids_survive_the_topic(tenant: bytes, agent: UUID) -> None:
     name = TenantId(tenant.hex())
     assert ids.decode_tenant(ids.encode_tenant(name).encode()) == name
     route = topics.route(f"{ids.agent_topic(name, agent)}/endpoints/modbus/tcp".encode())
-    assert (route.tenant, route.agent, route.rest) == (name, agent, b"endpoints/modbus/tcp")
-    assert topics.protocol_of(route.rest) == "modbus"
+    assert (route.tenant, route.agent, route.subtopic) == (name, agent, b"endpoints/modbus/tcp")
+    assert topics.protocol_of(route.subtopic) == "modbus"
 
 
 @given(st.binary(max_size=40))

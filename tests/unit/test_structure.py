@@ -13,9 +13,9 @@ from litestar.handlers import HTTPRouteHandler
 import iotistica.storage
 from iotistica import settings
 from iotistica.api import app
-from iotistica.api.http.dependencies import Site
+from iotistica.api.http.dependencies import ServerContext
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
-from iotistica.domain.agents.broker_connection import Broker
+from iotistica.domain.agents.broker_connection import BrokerAddress
 from iotistica.storage import redis
 
 ROOT = Path(__file__).parents[2]
@@ -25,33 +25,33 @@ CODE = sorted((ROOT / "iotistica").rglob("*.py"))
 GLOBAL = {
     "agent_keys.FIND": "finds the agent of a key",
     "api_keys.FIND": "finds the integration of a key",
-    "agents.OWNERS": "finds the tenant of an agent",
+    "agents.TENANTS_OF": "finds the tenant of an agent",
     "broker_accounts.FIND": "finds the account of a user name, for a broker",
     "broker_accounts.LAST_RENDER": "the broker serves all tenants",
-    "broker_accounts.MOMENT": "a clock",
-    "broker_accounts.LINES": "the broker serves all tenants",
-    "broker_accounts.RENDERED": "the broker serves all tenants",
-    "broker_accounts.RULES": "the broker serves all tenants",
-    "erasures.MARK": "by an agent of the erasure's tenant",
-    "erasures.OPEN": "the oldest of every tenant",
+    "broker_accounts.DATABASE_NOW": "a clock",
+    "broker_accounts.PASSWORD_LINES": "the broker serves all tenants",
+    "broker_accounts.RECORD_RENDER": "the broker serves all tenants",
+    "broker_accounts.USERS_WITH_RULES": "the broker serves all tenants",
+    "erasures.MARK_HOURS": "by an agent of the erasure's tenant",
+    "erasures.NEXT_OPEN": "the oldest of every tenant",
     "erasures.ROLLUPS": "by an agent of the erasure's tenant",
-    "erasures.PATIENT": "a setting",
-    "tenant_export.MAY_REMOVE": "a setting",
+    "erasures.LONG_STATEMENTS": "a setting",
+    "tenant_export.ALLOW_DELETE": "a setting",
     "tenant_export.SNAPSHOT": "a setting",
     "tenant_export.UNBOUNDED": "a setting",
     "identities.LOCK": "a uuid is one of all tenants",
-    "jobs.FORGET": "by age",
+    "jobs.DELETE_OLD": "by age",
     "ledger.FOLD_READINGS": "folds every tenant's rows, tenant by tenant",
     "ledger.FOLD_REJECTIONS": "folds every tenant's rows, tenant by tenant",
-    "ledger.FRESHNESS": "every tenant's agents of the last minute",
-    "one_time_links.FORGET": "by age",
+    "ledger.CLOCK_OFFSETS": "every tenant's agents of the last minute",
+    "one_time_links.DELETE_EXPIRED": "by age",
     "one_time_links.USE": "finds the tenant of a link",
-    "logs.FORGET": "by age",
-    "logs.FORGET_NAMES": "by age",
+    "logs.DELETE_BATCHES": "by age",
+    "logs.DELETE_SERVICES": "by age",
     "login_failures.ADD": "a name that is tried may be nobody's",
     "login_failures.CLEAR": "a name that is tried may be nobody's",
     "login_failures.FIND": "a name that is tried may be nobody's",
-    "login_failures.FORGET": "by age",
+    "login_failures.DELETE_OLD": "by age",
     "partitions.DROP_CHUNKS": "a day's readings are of all tenants",
     "disk_usage.AGGREGATES": "the catalogue of the database",
     "disk_usage.CHUNKS": "the catalogue of the database",
@@ -60,13 +60,13 @@ GLOBAL = {
     "disk_usage.ROLLUPS": "the catalogue of the database",
     "partitions.DROP": "a day's readings are of all tenants",
     "partitions.EXISTING": "the catalogue of the database",
-    "partitions.MAKE": "a day's readings are of all tenants",
-    "presence.CALM": "every tenant's agents, by age",
-    "presence.HEAL": "the silent agents of every tenant",
-    "presence.HEARD": "takes the tenant of each agent from `agents`",
-    "presence.LOOKED": "the platform's own pauses",
-    "presence.TURN": "by agents just read",
-    "presence.WATCH": "the platform's own pauses",
+    "partitions.CREATE": "a day's readings are of all tenants",
+    "presence.END_FLAPPING": "every tenant's agents, by age",
+    "presence.CLAIM_SILENT": "the silent agents of every tenant",
+    "presence.UPDATE_FROM_ACTIVITY": "takes the tenant of each agent from `agents`",
+    "presence.RECORD_WATCH": "the platform's own pauses",
+    "presence.SAVE_CHANGES": "by agents just read",
+    "presence.GET_WATCH": "the platform's own pauses",
     "provisioning_keys.FIND": "finds the tenant of a key",
     "readings.CONFLICTS": "by the ids of ledger rows just written",
     "readings.COPY": "into that table",
@@ -74,17 +74,17 @@ GLOBAL = {
     "readings.MISSING": "by the keys of rows just staged",
     "readings.STORE_OLD": "stores what was decoded from an agent's own topic",
     "readings.UNLIMITED": "a setting",
-    "readings.CLOSED": "the rollups' progress is the installation's",
-    "readings.SHARE": "a lock",
-    "fences.CHECK": "a lease is the installation's",
-    "fences.CLAIM": "a lease is the installation's",
-    "targets.FORGET": "by age",
-    "agent_updates.FORGET": "by age",
-    "rollouts.BACK": "agents of every tenant that are back",
-    "rollouts.GIVE_UP": "the silent agents of every tenant",
-    "rollouts.IDS": "the jobs of every tenant",
-    "rollouts.LOCKED": "by the id of a job just listed",
-    "rollouts.UNTOLD": "agents of every tenant that a job has come to",
+    "readings.CLOSED_UNTIL": "the rollups' progress is the installation's",
+    "readings.LOCK_SHARED": "a lock",
+    "lease.CHECK_FENCE": "a lease is the installation's",
+    "lease.CLAIM_FENCE": "a lease is the installation's",
+    "targets.DELETE_OLD_VERSIONS": "by age",
+    "agent_updates.DELETE_OLD": "by age",
+    "rollouts.NOTICES_AFTER_RETURN": "agents of every tenant that are back",
+    "rollouts.TIME_OUT": "the silent agents of every tenant",
+    "rollouts.ACTIVE_JOBS": "the jobs of every tenant",
+    "rollouts.LOCK": "by the id of a job just listed",
+    "rollouts.DUE_NOTICES": "agents of every tenant that a job has come to",
     "rollups.CLAIM": "the rollups' progress is the installation's",
     "rollups.CLOSE": "the rollups' progress is the installation's",
     "rollups.DAYS": "rolls up every tenant's readings of a time",
@@ -96,26 +96,26 @@ GLOBAL = {
     "rollups.LATE_MINUTES": "by agents whose readings were stored for their tenant",
     "rollups.LOCK": "a setting",
     "rollups.MINUTES": "rolls up every tenant's readings of a time",
-    "rollups.OLDEST_MARK": "the oldest of every tenant",
-    "rollups.NEWEST_MARK": "the newest of every tenant",
-    "rollups.ROW": "the one row of progress",
-    "rollups.ROOM": "a setting",
+    "rollups.OLDEST_LATE_HOUR": "the oldest of every tenant",
+    "rollups.NEWEST_LATE_HOUR": "the newest of every tenant",
+    "rollups.LOCK_PROGRESS_ROW": "the one row of progress",
+    "rollups.STEP_SETTINGS": "a setting",
     "rollups.PROGRESS": "the rollups' progress is the installation's",
     "rollups.ROLLED": "the rollups' progress is the installation's",
-    "rollups.TAKE": "every tenant's, day by day",
+    "rollups.TAKE_LATE_HOURS": "every tenant's, day by day",
     "agent_cache.CHANGED": "finds the tenants of agents",
-    "agent_cache.NOW": "a clock",
+    "agent_cache.DATABASE_NOW": "a clock",
     "message_gaps.TAKE": "joins every tenant's numbers, agent by agent",
     "series.GET": "agents were checked against their tenant before",
     "series.UPDATE": "agents were checked against their tenant before",
     "sessions.END_REUSED": "finds the session of a refresh token",
-    "sessions.FORGET": "by age",
+    "sessions.DELETE_ENDED": "by age",
     "sessions.LIVE": "finds the session of an access token",
     "sessions.ROTATE": "finds the session of a refresh token",
-    "timeline.FORGET": "by age",
+    "timeline.DELETE_OLD": "by age",
     "tenants.ALL": "tenants themselves",
     "tenants.FIND": "tenants themselves, for the command line",
-    "agent_updates.END": "the open updates of every tenant, by age",
+    "agent_updates.END_FINISHED": "the open updates of every tenant, by age",
     "users.BY_LOGIN": "log-in names no tenant",
 }
 
@@ -152,15 +152,26 @@ def test_every_statement_is_scoped_to_a_tenant_or_listed() -> None:
 
 def test_every_route_names_its_permission() -> None:
     """A route that forgets to is refused by this, and by the guard."""
-    broker = Broker(protocol="mqtt", host="h", port=1)
-    site = Site(settings=settings.Settings(), key=bytes(32), broker=broker)
+    broker = BrokerAddress(protocol="mqtt", host="h", port=1)
+    context = ServerContext(settings=settings.Settings(), key=bytes(32), broker=broker)
     nothing: Any = None
     made = app.create(
         **dict.fromkeys(
-            ("database", "lookups", "redis", "inbox", "vitals", "roster", "polls", "counts", "tally", "hub"),
+            (
+                "database",
+                "platform_database",
+                "redis",
+                "inbox",
+                "process_health",
+                "agent_cache",
+                "poll_answers",
+                "poll_counts",
+                "timeline_counts",
+                "live_hub",
+            ),
             nothing,
         ),
-        site=site,
+        context=context,
         roles=[],
     )
     handlers = [
@@ -196,7 +207,7 @@ def test_keys_of_a_tenant_lie_in_one_slot() -> None:
     tenant = settings_tenant = redis.TenantId("a1b2c3d4e5f6")  # type: ignore[attr-defined]
     for key in (redis.readings_stream(tenant), redis.dead_letter_stream(tenant), redis.ledger_key(tenant)):
         assert key.startswith(f"tenant:{{{settings_tenant}}}:")
-    assert redis.writers_group(tenant) == "{a1b2c3d4e5f6}:device-writers"
+    assert redis.readings_group(tenant) == "{a1b2c3d4e5f6}:device-writers"
 
 
 def test_settings_read_the_environment_and_hide_secrets() -> None:

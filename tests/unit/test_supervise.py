@@ -102,6 +102,6 @@ async def test_a_group_beside_ends_though_its_driver_swallows_the_cancel() -> No
                 continue
 
     async with asyncio.timeout(5):
-        async with supervise.beside("deaf", deaf):
+        async with supervise.run_beside("deaf", deaf):
             await asyncio.sleep(0.05)
     assert asked == 1

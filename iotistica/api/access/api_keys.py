@@ -10,16 +10,16 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import ShortName
 from iotistica.domain.access import credentials
-from iotistica.domain.access.permissions import PERMISSIONS, may, reaches
+from iotistica.domain.access.permissions import PERMISSIONS, is_allowed, is_at_least
 from iotistica.errors import Forbidden, Invalid, NotFound
 from iotistica.storage.access import api_keys
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class NewApiKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """`scopes` are permissions such as `readings.read`; without them the key may all that its role may."""
 
     name: ShortName
@@ -28,7 +28,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_u
     expires_in_days: Annotated[int, Meta(ge=1, le=3650)] = 365
 
 
-class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class ApiKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     id: UUID
     name: str
     hint: str
@@ -42,22 +42,26 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     """Only in the answer that made it."""
 
 
-class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    keys: list[KeyView]
+class ApiKeys(msgspec.Struct, frozen=True, kw_only=True):
+    keys: list[ApiKeyView]
 
 
 @post("/", opt={"permission": "keys.manage"}, status_code=201)
-async def add_key(request: Call, data: JSONBody[NewKey], database: Data, site: Here) -> KeyView:
+async def add_key(
+    request: ApiRequest, data: JSONBody[NewApiKey], database: DatabaseDep, context: ServerContextDep
+) -> ApiKeyView:
     """Make a key; it is shown only now."""
-    if not reaches(request.auth.role, data.role):
+    if not is_at_least(request.auth.role, data.role):
         raise Forbidden("you cannot give a role above your own")
-    if unknown := [scope for scope in data.scopes or () if scope not in PERMISSIONS or not PERMISSIONS[scope].keys]:
-        known = ", ".join(name for name, rule in PERMISSIONS.items() if rule.keys)
+    if unknown := [
+        scope for scope in data.scopes or () if scope not in PERMISSIONS or not PERMISSIONS[scope].api_keys
+    ]:
+        known = ", ".join(name for name, rule in PERMISSIONS.items() if rule.api_keys)
         raise Invalid(f"no scope {unknown[0][:50]!r}; there are {known}", "scopes")
-    if beyond := [scope for scope in data.scopes or () if not may(scope, data.role)]:
-        least = PERMISSIONS[beyond[0]].least
+    if beyond := [scope for scope in data.scopes or () if not is_allowed(scope, data.role)]:
+        least = PERMISSIONS[beyond[0]].minimum_role
         raise Invalid(f"{beyond[0]} needs the role {least}, and the key has {data.role}", "scopes")
-    tenant, secret = tenant_of(request), site.secret(credentials.INTEGRATION)
+    tenant, secret = tenant_of(request), context.secret(credentials.INTEGRATION)
     async with database.transaction(tenant) as tx:
         made = await api_keys.add(
             *(tx, tenant, data.name),
@@ -72,16 +76,16 @@ async def add_key(request: Call, data: JSONBody[NewKey], database: Data, site: H
 
 
 @get("/", opt={"permission": "keys.manage"})
-async def list_keys(request: Call, database: Data) -> Keys:
+async def list_keys(request: ApiRequest, database: DatabaseDep) -> ApiKeys:
     """The keys of your tenant that are not revoked."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await api_keys.all_of(tx, tenant)
-    return Keys(keys=[_view(key) for key in found])
+    return ApiKeys(keys=[_view(key) for key in found])
 
 
 @delete("/{key:uuid}", opt={"permission": "keys.manage"}, status_code=204)
-async def revoke_key(request: Call, database: Data, key: FromPath[UUID]) -> None:
+async def revoke_key(request: ApiRequest, database: DatabaseDep, key: FromPath[UUID]) -> None:
     """End a key."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -89,8 +93,8 @@ async def revoke_key(request: Call, database: Data, key: FromPath[UUID]) -> None
             raise NotFound
 
 
-def _view(key: api_keys.ApiKey, text: str | None = None) -> KeyView:
-    return KeyView(
+def _view(key: api_keys.ApiKey, text: str | None = None) -> ApiKeyView:
+    return ApiKeyView(
         id=key.key_id,
         name=key.name,
         hint=key.hint,

@@ -12,20 +12,28 @@ from msgspec import Meta
 from iotistica.api.access.login import Session, open_session
 from iotistica.api.access.passwords import check_password
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Call, Data, Here, Limiter, Lookups, Signer, Site
-from iotistica.api.http.guard import actor_of, address_of, anybody, source_of, tenant_of
+from iotistica.api.http.dependencies import (
+    AccessTokensDep,
+    ApiRequest,
+    DatabaseDep,
+    PlatformDatabaseDep,
+    RateLimiterDep,
+    ServerContext,
+    ServerContextDep,
+)
+from iotistica.api.http.guard import actor_of, address_of, anonymous_actor, source_of, tenant_of
 from iotistica.api.http.inputs import Email, Name, Password, Username
 from iotistica.domain.access import credentials
-from iotistica.domain.access.permissions import PUBLIC, Role, reaches
+from iotistica.domain.access.permissions import PUBLIC, Role, is_at_least
 from iotistica.errors import Conflict, Forbidden, NotFound, Unauthorized
 from iotistica.storage.access import one_time_links, tenants, users
-from iotistica.storage.access.rate_limits import Limit
+from iotistica.storage.access.rate_limits import RateLimit
 from iotistica.storage.history.audit import Actor
 
-LIFE: Final = timedelta(days=7)
+INVITATION_LIFETIME: Final = timedelta(days=7)
 
 
-class Invitation(msgspec.Struct, frozen=True, kw_only=True):
+class NewInvitation(msgspec.Struct, frozen=True, kw_only=True):
     email: Email
     role: Role = "viewer"
 
@@ -52,7 +60,7 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     full_name: Name | None = None
 
 
-class Registration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class UserRegistration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     email: Email
     password: Password
     username: Username | None = None
@@ -60,11 +68,13 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 @post("/invitations", opt={"permission": "users.manage"}, status_code=201)
-async def invite(request: Call, data: JSONBody[Invitation], database: Data, site: Here) -> LinkView:
+async def invite(
+    request: ApiRequest, data: JSONBody[NewInvitation], database: DatabaseDep, context: ServerContextDep
+) -> LinkView:
     """Make a link by which somebody becomes a user; hand it on, it is shown only now."""
-    if not reaches(request.auth.role, data.role):
+    if not is_at_least(request.auth.role, data.role):
         raise Forbidden("you cannot give a role above your own")
-    tenant, secret = tenant_of(request), site.secret(credentials.LINK)
+    tenant, secret = tenant_of(request), context.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
         await one_time_links.lock(tx, tenant, data.email)
         if await users.by_email(tx, tenant, data.email):
@@ -75,14 +85,14 @@ async def invite(request: Call, data: JSONBody[Invitation], database: Data, site
         link = await one_time_links.add(
             *(tx, tenant, "invitation", data.email, secret.digest),
             role=data.role,
-            expires=now() + LIFE,
+            expires=now() + INVITATION_LIFETIME,
             by=actor_of(request),
         )
-    return view(link, secret.text, site)
+    return view(link, secret.text, context)
 
 
 @get("/invitations", opt={"permission": "users.manage"})
-async def list_invitations(request: Call, database: Data) -> Invitations:
+async def list_invitations(request: ApiRequest, database: DatabaseDep) -> Invitations:
     """Invitations that nobody has followed yet."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -91,7 +101,7 @@ async def list_invitations(request: Call, database: Data) -> Invitations:
 
 
 @delete("/invitations/{link:uuid}", opt={"permission": "users.manage"}, status_code=204)
-async def withdraw(request: Call, database: Data, link: FromPath[UUID]) -> None:
+async def withdraw(request: ApiRequest, database: DatabaseDep, link: FromPath[UUID]) -> None:
     """Take an invitation back."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -104,14 +114,19 @@ async def withdraw(request: Call, database: Data, link: FromPath[UUID]) -> None:
 
 @post("/invitations/accept", opt={"permission": PUBLIC}, status_code=201)
 async def accept(
-    request: Call, data: JSONBody[Acceptance], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+    request: ApiRequest,
+    data: JSONBody[Acceptance],
+    platform_database: PlatformDatabaseDep,
+    access_tokens: AccessTokensDep,
+    rate_limiter: RateLimiterDep,
+    context: ServerContextDep,
 ) -> Session:
     """Become a user by the token of an invitation."""
-    await limits.hit(Limit("join", site.settings.login_limit), source_of(request))
+    await rate_limiter.hit(RateLimit("join", context.settings.login_limit), source_of(request))
     check_password(data.password, data.username or "", path="password")
     digest = await users.hashed(data.password)
-    async with lookups.transaction() as tx:
-        link = await one_time_links.use(tx, "invitation", credentials.digest(site.key, data.token))
+    async with platform_database.transaction() as tx:
+        link = await one_time_links.use(tx, "invitation", credentials.digest(context.key, data.token))
         if link is None or link.role is None:
             raise Unauthorized("this invitation is unknown, used, withdrawn or has expired: ask for another")
         check_password(data.password, link.email, path="password")
@@ -121,39 +136,46 @@ async def accept(
             username=data.username,
             full_name=data.full_name,
         )
-        return await open_session(tx, request, site, tokens, user.tenant_id, user.user_id)
+        return await open_session(tx, request, context, access_tokens, user.tenant_id, user.user_id)
 
 
 @post("/register", opt={"permission": PUBLIC}, status_code=201)
 async def register(
-    request: Call, data: JSONBody[Registration], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+    request: ApiRequest,
+    data: JSONBody[UserRegistration],
+    platform_database: PlatformDatabaseDep,
+    access_tokens: AccessTokensDep,
+    rate_limiter: RateLimiterDep,
+    context: ServerContextDep,
 ) -> Session:
     """Become a viewer of the tenant that is open to everybody, where there is one."""
-    await limits.hit(Limit("join", site.settings.login_limit), source_of(request))
+    await rate_limiter.hit(RateLimit("join", context.settings.login_limit), source_of(request))
     closed = Forbidden("registration is closed: ask an administrator for an invitation")
-    if not site.settings.registration_tenant:
+    if not context.settings.registration_tenant:
         raise closed
     check_password(data.password, data.email, data.username or "", path="password")
     digest = await users.hashed(data.password)
-    async with lookups.transaction() as tx:
-        tenant = await tenants.find(tx, site.settings.registration_tenant)
+    async with platform_database.transaction() as tx:
+        tenant = await tenants.find(tx, context.settings.registration_tenant)
         if tenant is None or not tenant.enabled:
             raise closed
         user = await users.add(
             *(tx, tenant.tenant_id, data.email, digest, "viewer"),
-            by=anybody(request),
+            by=anonymous_actor(request),
             username=data.username,
             full_name=data.full_name,
         )
-        return await open_session(tx, request, site, tokens, user.tenant_id, user.user_id)
+        return await open_session(tx, request, context, access_tokens, user.tenant_id, user.user_id)
 
 
-def _check_role(request: Call, link: one_time_links.Link) -> None:
-    if not reaches(request.auth.role, link.role or "owner"):
+def _check_role(request: ApiRequest, link: one_time_links.OneTimeLink) -> None:
+    if not is_at_least(request.auth.role, link.role or "owner"):
         raise Forbidden("this invitation is for a role above your own")
 
 
-def view(link: one_time_links.Link, token: str | None = None, site: Site | None = None) -> LinkView:
+def view(
+    link: one_time_links.OneTimeLink, token: str | None = None, context: ServerContext | None = None
+) -> LinkView:
     """A link as the API shows it, with its token in the answer that made it."""
     page = "invitation" if link.purpose == "invitation" else "password"
     return LinkView(
@@ -163,7 +185,7 @@ def view(link: one_time_links.Link, token: str | None = None, site: Site | None 
         created_at=link.created_at,
         expires_at=link.expires_at,
         token=token,
-        url=f"{site.settings.site}/{page}#token={token}" if site and token else None,
+        url=f"{context.settings.site}/{page}#token={token}" if context and token else None,
     )
 
 

@@ -10,17 +10,32 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.access.passwords import WRONG, Done, checked
-from iotistica.api.http.access_tokens import LIFETIME, Tokens, now
-from iotistica.api.http.dependencies import Call, Data, Here, Limiter, Lookups, Signer, Site
-from iotistica.api.http.guard import actor_of, address_of, anybody, source_of, tenant_of, wrong
+from iotistica.api.access.passwords import WRONG_LOGIN, PasswordMessage, checked
+from iotistica.api.http.access_tokens import LIFETIME, AccessTokens, now
+from iotistica.api.http.dependencies import (
+    AccessTokensDep,
+    ApiRequest,
+    DatabaseDep,
+    PlatformDatabaseDep,
+    RateLimiterDep,
+    ServerContext,
+    ServerContextDep,
+)
+from iotistica.api.http.guard import (
+    actor_of,
+    address_of,
+    anonymous_actor,
+    source_of,
+    tenant_of,
+    wrong_credentials_limit,
+)
 from iotistica.api.http.inputs import Password
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound, Unauthorized
 from iotistica.storage.access import sessions, users
-from iotistica.storage.access.rate_limits import Limit
+from iotistica.storage.access.rate_limits import RateLimit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx
 
@@ -80,72 +95,91 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
 
 @post("/login", opt={"permission": PUBLIC}, status_code=200)
 async def login(
-    request: Call, data: JSONBody[Login], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+    request: ApiRequest,
+    data: JSONBody[Login],
+    platform_database: PlatformDatabaseDep,
+    access_tokens: AccessTokensDep,
+    rate_limiter: RateLimiterDep,
+    context: ServerContextDep,
 ) -> Session:
     """Exchange e-mail or user name and password for an access token and a refresh token."""
-    await limits.hit(Limit("login", site.settings.login_limit), source_of(request))
+    await rate_limiter.hit(RateLimit("login", context.settings.login_limit), source_of(request))
     login = data.email or data.username
-    found = await checked(lookups, site.key, login, data.password, source_of(request), anybody(request))
-    async with lookups.transaction() as tx:
-        return await open_session(tx, request, site, tokens, found.tenant_id, found.user_id)
+    found = await checked(
+        platform_database, context.key, login, data.password, source_of(request), anonymous_actor(request)
+    )
+    async with platform_database.transaction() as tx:
+        return await open_session(tx, request, context, access_tokens, found.tenant_id, found.user_id)
 
 
 async def open_session(
-    tx: Tx, request: Call, site: Site, tokens: Tokens, tenant: TenantId, user_id: UUID
+    tx: Tx,
+    request: ApiRequest,
+    context: ServerContext,
+    access_tokens: AccessTokens,
+    tenant: TenantId,
+    user_id: UUID,
 ) -> Session:
     """A new session of a user, with its two tokens."""
     user = await users.get(tx, tenant, user_id)
     if user is None:
-        raise Unauthorized(WRONG)
+        raise Unauthorized(WRONG_LOGIN)
     session = uuid4()
-    secret = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
+    secret = credentials.new_session(context.key, session, secrets.token_bytes(credentials.ENTROPY))
     await sessions.open_session(
         tx,
         tenant,
         user_id,
         session,
         secret.digest,
-        expires=now() + timedelta(days=site.settings.session_days),
+        expires=now() + timedelta(days=context.settings.session_days),
         by=Actor(kind="user", id=str(user_id), name=user.email, address=address_of(request)),
         user_agent=request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None,
     )
-    return _session(tokens, user, session, secret.text)
+    return _session(access_tokens, user, session, secret.text)
 
 
 @post("/refresh", opt={"permission": PUBLIC}, status_code=200)
 async def refresh(
-    request: Call, data: JSONBody[Refresh], lookups: Lookups, tokens: Signer, limits: Limiter, site: Here
+    request: ApiRequest,
+    data: JSONBody[Refresh],
+    platform_database: PlatformDatabaseDep,
+    access_tokens: AccessTokensDep,
+    rate_limiter: RateLimiterDep,
+    context: ServerContextDep,
 ) -> Session:
     """Exchange a refresh token for a new pair, once: one that comes a second time ends its session."""
-    session = credentials.session_of(site.key, data.refresh_token)
+    session = credentials.session_of(context.key, data.refresh_token)
     if session is None:
-        await limits.hit(wrong(site.settings), source_of(request))
+        await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
         raise Unauthorized("this is no refresh token")
-    new = credentials.new_session(site.key, session, secrets.token_bytes(credentials.ENTROPY))
-    old = credentials.digest(site.key, data.refresh_token)
-    async with lookups.transaction() as tx:
+    new = credentials.new_session(context.key, session, secrets.token_bytes(credentials.ENTROPY))
+    old = credentials.digest(context.key, data.refresh_token)
+    async with platform_database.transaction() as tx:
         member = await sessions.rotate(tx, session, old=old, new=new.digest, address=address_of(request))
         if member is not None:
             user = await users.get(tx, member.tenant_id, member.user_id)
             assert user is not None  # noqa: S101 its session refers to it
-            return _session(tokens, user, session, new.text)
-        await sessions.end_reused(tx, session, by=anybody(request))
-    await limits.hit(wrong(site.settings), source_of(request))
+            return _session(access_tokens, user, session, new.text)
+        await sessions.end_reused(tx, session, by=anonymous_actor(request))
+    await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
     raise Unauthorized("this refresh token was used before, or its session has ended: log in again")
 
 
 @post("/logout", opt={"permission": "self"}, status_code=200)
-async def logout(request: Call, database: Data, data: JSONBody[Logout | None] = None) -> Done:
+async def logout(
+    request: ApiRequest, database: DatabaseDep, data: JSONBody[Logout | None] = None
+) -> PasswordMessage:
     """End this session, or every session of yours."""
     who, tenant = request.auth, tenant_of(request)
     only = None if data and data.all else who.session
     async with database.transaction(tenant) as tx:
         count = await sessions.end(tx, tenant, who.id, by=actor_of(request), only=only)
-    return Done(message=f"logged out of {count} session{'s' * (count != 1)}")
+    return PasswordMessage(message=f"logged out of {count} session{'s' * (count != 1)}")
 
 
 @get("/sessions", opt={"permission": "self"})
-async def list_sessions(request: Call, database: Data) -> Sessions:
+async def list_sessions(request: ApiRequest, database: DatabaseDep) -> Sessions:
     """Where you are logged in."""
     who, tenant = request.auth, tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -166,7 +200,7 @@ async def list_sessions(request: Call, database: Data) -> Sessions:
 
 
 @delete("/sessions/{session:uuid}", opt={"permission": "self"}, status_code=204)
-async def end_session(request: Call, database: Data, session: FromPath[UUID]) -> None:
+async def end_session(request: ApiRequest, database: DatabaseDep, session: FromPath[UUID]) -> None:
     """Log out of one session of yours."""
     who, tenant = request.auth, tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -175,7 +209,7 @@ async def end_session(request: Call, database: Data, session: FromPath[UUID]) ->
 
 
 @get("/me", opt={"permission": "self"})
-async def me(request: Call, database: Data) -> UserView:
+async def me(request: ApiRequest, database: DatabaseDep) -> UserView:
     """Who is logged in."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -199,8 +233,8 @@ def view(user: users.User) -> UserView:
     )
 
 
-def _session(tokens: Tokens, user: users.User, session: UUID, refresh_token: str) -> Session:
-    access = tokens.issue(user=user.user_id, session=session, now=now())
+def _session(access_tokens: AccessTokens, user: users.User, session: UUID, refresh_token: str) -> Session:
+    access = access_tokens.issue(user=user.user_id, session=session, now=now())
     seconds = int(LIFETIME.total_seconds())
     return Session(access_token=access, refresh_token=refresh_token, expires_in=seconds, user=view(user))
 

@@ -14,17 +14,17 @@ from iotistica.api.access.invitations import view as link_view
 from iotistica.api.access.login import UserView, view
 from iotistica.api.access.passwords import check_password
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Email, Limit, Name, Password, Username, after_uuid
 from iotistica.domain.access import credentials
-from iotistica.domain.access.permissions import Role, reaches
+from iotistica.domain.access.permissions import Role, is_at_least
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Forbidden, NotFound
 from iotistica.storage.access import one_time_links, sessions, users
 from iotistica.storage.postgres import Tx
 
-RESET_LIFE: Final = timedelta(hours=24)
+RESET_LIFETIME: Final = timedelta(hours=24)
 
 
 class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -53,7 +53,9 @@ class Users(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get("/", opt={"permission": "users.manage"})
-async def list_users(request: Call, database: Data, limit: Limit = 100, cursor: Cursor = None) -> Users:
+async def list_users(
+    request: ApiRequest, database: DatabaseDep, limit: Limit = 100, cursor: Cursor = None
+) -> Users:
     """The users of your tenant, in order of their ids."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -63,7 +65,7 @@ async def list_users(request: Call, database: Data, limit: Limit = 100, cursor: 
 
 
 @post("/", opt={"permission": "users.manage"}, status_code=201)
-async def add_user(request: Call, data: JSONBody[NewUser], database: Data) -> UserView:
+async def add_user(request: ApiRequest, data: JSONBody[NewUser], database: DatabaseDep) -> UserView:
     """Make a user with a password; an invitation leaves the password to them."""
     _check_role(request, data.role)
     check_password(data.password, data.email, data.username or "", path="password")
@@ -80,14 +82,16 @@ async def add_user(request: Call, data: JSONBody[NewUser], database: Data) -> Us
 
 
 @get("/{user:uuid}", opt={"permission": "users.manage"})
-async def get_user(request: Call, database: Data, user: FromPath[UUID]) -> UserView:
+async def get_user(request: ApiRequest, database: DatabaseDep, user: FromPath[UUID]) -> UserView:
     """One user."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return view(await _get(tx, tenant, user))
 
 
-async def change_user(request: Call, data: JSONBody[UserChange], database: Data, user: FromPath[UUID]) -> UserView:
+async def change_user(
+    request: ApiRequest, data: JSONBody[UserChange], database: DatabaseDep, user: FromPath[UUID]
+) -> UserView:
     """Change a user; a deactivated one, or one with another role or password, is logged out at once."""
     tenant = tenant_of(request)
     digest = None
@@ -119,12 +123,12 @@ async def change_user(request: Call, data: JSONBody[UserChange], database: Data,
         if digest is not None or new.active < old.active or new.role != old.role or new.email != old.email:
             await sessions.end(tx, tenant, user, by=actor_of(request))
             made = not new.active or new.role != old.role
-            await one_time_links.drop(tx, tenant, user, made=made, by=actor_of(request))
+            await one_time_links.withdraw_for_user(tx, tenant, user, made=made, by=actor_of(request))
     return view(new)
 
 
 @delete("/{user:uuid}", opt={"permission": "users.manage"}, status_code=204)
-async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> None:
+async def delete_user(request: ApiRequest, database: DatabaseDep, user: FromPath[UUID]) -> None:
     """Remove a user; what it did stays in the audit."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -133,16 +137,18 @@ async def delete_user(request: Call, database: Data, user: FromPath[UUID]) -> No
         _check_role(request, old.role)
         if is_last:
             raise Conflict("this is the last owner: make another one first")
-        await one_time_links.drop(tx, tenant, user, made=True, by=actor_of(request))
+        await one_time_links.withdraw_for_user(tx, tenant, user, made=True, by=actor_of(request))
         await users.delete(tx, tenant, old, by=actor_of(request))
 
 
 @post("/{user:uuid}/password-reset", opt={"permission": "users.manage"}, status_code=201)
-async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here) -> LinkView:
+async def reset(
+    request: ApiRequest, database: DatabaseDep, user: FromPath[UUID], context: ServerContextDep
+) -> LinkView:
     """Make a link by which a user sets another password; hand it on, it is shown only now."""
     if user == request.auth.id:
         raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
-    tenant, secret = tenant_of(request), site.secret(credentials.LINK)
+    tenant, secret = tenant_of(request), context.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
         await users.lock(tx, tenant, user)
         old = await _get(tx, tenant, user)
@@ -150,11 +156,11 @@ async def reset(request: Call, database: Data, user: FromPath[UUID], site: Here)
         link = await one_time_links.add(
             *(tx, tenant, "password", old.email, secret.digest),
             role=old.role,
-            expires=now() + RESET_LIFE,
+            expires=now() + RESET_LIFETIME,
             by=actor_of(request),
             user=user,
         )
-    return link_view(link, secret.text, site)
+    return link_view(link, secret.text, context)
 
 
 async def _get(tx: Tx, tenant: TenantId, user: UUID) -> users.User:
@@ -164,8 +170,8 @@ async def _get(tx: Tx, tenant: TenantId, user: UUID) -> users.User:
     return found
 
 
-def _check_role(request: Call, role: str) -> None:
-    if not reaches(request.auth.role, role):
+def _check_role(request: ApiRequest, role: str) -> None:
+    if not is_at_least(request.auth.role, role):
         raise Forbidden("you cannot give or change a role above your own")
 
 

@@ -11,17 +11,17 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.domain.agents import tag_selectors
 from iotistica.domain.ids import agent_topic
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import agent_search
-from iotistica.storage.agents.agent_search import Listed, Order, Search
+from iotistica.storage.agents.agent_search import AgentFilter, AgentSummary, Order
 
 Words = Annotated[str | None, QueryParameter(max_length=200)]
-Chosen = Annotated[str | None, QueryParameter(max_length=tag_selectors.LONGEST)]
+Chosen = Annotated[str | None, QueryParameter(max_length=tag_selectors.SELECTOR_LENGTH)]
 Where = Annotated[str | None, QueryParameter(max_length=400)]
 Page = Annotated[int | None, QueryParameter(ge=1, le=10_000)]
 Presence = Literal["online", "silent", "offline", "new"]
@@ -66,7 +66,7 @@ class AgentPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a `page` was asked for."""
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TagQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Tags that agents have, each a value or a list of some."""
 
     tag_selectors: dict[str, str | list[str]]
@@ -76,8 +76,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @get("/", opt={"permission": "agents.read"})
 async def list_agents(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     search_: Annotated[str | None, QueryParameter(name="search", max_length=200)] = None,
     selector: Chosen = None,
     fleet: Annotated[str | None, QueryParameter(max_length=36)] = None,
@@ -96,7 +96,7 @@ async def list_agents(
     `search` is a part of the name or the beginning of the uuid; `selector` chooses by tags, as in
     `site=berlin,line in (1,2),!spare`; `fleet=none` are those in none.
     """
-    wanted = Search(
+    wanted = AgentFilter(
         text=search_,
         fleet=_fleet(fleet),
         no_fleet=fleet == "none",
@@ -110,14 +110,14 @@ async def list_agents(
 
 
 @post("/query", opt={"permission": "agents.read"}, status_code=200)
-async def query_agents(request: Call, data: JSONBody[Query], database: Data) -> AgentPage:
+async def query_agents(request: ApiRequest, data: JSONBody[TagQuery], database: DatabaseDep) -> AgentPage:
     """The agents that have all of these tags."""
-    wanted = Search(selector=tag_selectors.of_tags(data.tag_selectors))
+    wanted = AgentFilter(selector=tag_selectors.from_tags(data.tag_selectors))
     return await _page(request, database, wanted, limit=data.limit, cursor=data.cursor)
 
 
 @get("/{agent:uuid}", opt={"permission": "agents.read"})
-async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> AgentView:
+async def get_agent(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> AgentView:
     """One agent."""
     async with database.transaction(tenant_of(request)) as tx:
         found = await agent_search.get(tx, tenant_of(request), agent)
@@ -127,9 +127,9 @@ async def get_agent(request: Call, database: Data, agent: FromPath[UUID]) -> Age
 
 
 async def _page(
-    request: Call,
-    database: Data,
-    wanted: Search,
+    request: ApiRequest,
+    database: DatabaseDep,
+    wanted: AgentFilter,
     *,
     order: Order = "id",
     limit: int,
@@ -153,7 +153,7 @@ async def _page(
     return AgentPage(agents=views, count=len(views), next=more, pagination=pagination)
 
 
-def view(agent: Listed) -> AgentView:
+def view(agent: AgentSummary) -> AgentView:
     """An agent as it is shown."""
     return AgentView(
         uuid=agent.agent_uuid,
@@ -191,7 +191,7 @@ def _fleet(text: str | None) -> UUID | None:
         raise Invalid("the uuid of a fleet, or none", "fleet") from None
 
 
-def _cursor(agent: Listed) -> str:
+def _cursor(agent: AgentSummary) -> str:
     return urlsafe_b64encode(f"{agent.agent_uuid}{agent.name[:200]}".encode()).decode()
 
 
@@ -207,4 +207,4 @@ def _after(cursor: str | None) -> tuple[str, UUID] | None:
 
 def selector_of(text: str | None, tags: Mapping[str, Any] | None) -> tag_selectors.Selector:
     """What is chosen by a selector, or by tags; raises `Invalid`."""
-    return (tag_selectors.parse(text) if text else ()) + (tag_selectors.of_tags(tags) if tags else ())
+    return (tag_selectors.parse(text) if text else ()) + (tag_selectors.from_tags(tags) if tags else ())

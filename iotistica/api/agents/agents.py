@@ -9,17 +9,17 @@ from msgspec import UNSET, UnsetType
 
 from iotistica.api.agents.agent_search import AgentView, get_agent, list_agents, query_agents, view
 from iotistica.api.agents.device_health import get_health
-from iotistica.api.agents.identities import State
+from iotistica.api.agents.identities import IdentityState
 from iotistica.api.agents.reported_state import get_current_state, get_devices, get_interfaces
 from iotistica.api.control.agent_updates import command_update, list_updates
 from iotistica.api.control.explanation import explain
 from iotistica.api.delivery.message_gaps import get_gaps
 from iotistica.api.history.timeline import get_timeline
-from iotistica.api.http.dependencies import Accounts, Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, BrokerSyncDep, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Name
 from iotistica.domain.agents import broker_connection
-from iotistica.domain.agents.broker_connection import Mqtt
+from iotistica.domain.agents.broker_connection import MqttConnection
 from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Invalid, NotFound
@@ -47,52 +47,60 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class MadeAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent: AgentView
-    mqtt: Mqtt
+    mqtt: MqttConnection
 
 
 @post("/", opt={"permission": "agents.write"}, status_code=201)
 async def add_agent(
-    request: Call, data: JSONBody[NewAgent], database: Data, rendering: Accounts, site: Here
+    request: ApiRequest,
+    data: JSONBody[NewAgent],
+    database: DatabaseDep,
+    broker_sync: BrokerSyncDep,
+    context: ServerContextDep,
 ) -> MadeAgent:
     """Make an agent that connects with what this answers; agents that register themselves need no such call."""
     tenant, agent = tenant_of(request), AgentId(data.uuid or uuid4())
     async with database.transaction(tenant) as tx:
         await _check_fleet(tx, tenant, data.fleet_uuid)
-        await agents.add(tx, tenant, agent, data.name, key=site.key, by=actor_of(request), fleet=data.fleet_uuid)
+        await agents.add(tx, tenant, agent, data.name, key=context.key, by=actor_of(request), fleet=data.fleet_uuid)
         made = await _shown(tx, tenant, agent)
-        since = await broker_accounts.moment(tx)
-    await rendering.awaited(since)
-    password = mqtt_password(site.key, tenant, agent, 1)
-    return MadeAgent(agent=made, mqtt=broker_connection.mqtt(site.broker, tenant, agent, password))
+        since = await broker_accounts.database_now(tx)
+    await broker_sync.wait_until_current(since)
+    password = mqtt_password(context.key, tenant, agent, 1)
+    return MadeAgent(agent=made, mqtt=broker_connection.mqtt_connection(context.broker, tenant, agent, password))
 
 
 @patch("/{agent:uuid}", opt={"permission": "agents.write"})
 async def change_agent(
-    request: Call, data: JSONBody[AgentChange], database: Data, agent: FromPath[UUID]
+    request: ApiRequest, data: JSONBody[AgentChange], database: DatabaseDep, agent: FromPath[UUID]
 ) -> AgentView:
     """Give an agent another name or fleet, or set it aside."""
     return await _change(request, database, agent, data)
 
 
 @patch("/{agent:uuid}/active", opt={"permission": "agents.write"})
-async def set_active(request: Call, data: JSONBody[Activity], database: Data, agent: FromPath[UUID]) -> AgentView:
+async def set_active(
+    request: ApiRequest, data: JSONBody[Activity], database: DatabaseDep, agent: FromPath[UUID]
+) -> AgentView:
     """Set an agent aside, or take it back: one that is not active is left out of rollouts, and is not healed."""
     return await _change(request, database, agent, AgentChange(active=data.is_active))
 
 
 @delete("/{agent:uuid}", opt={"permission": "agents.identity"}, status_code=200)
-async def delete_agent(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> State:
+async def delete_agent(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
+) -> IdentityState:
     """The same as `POST …/retire`: out of service for good; its readings stay, and are erased by themselves."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        await identities.retire(tx, tenant, agent, server_key=site.key, by=actor_of(request))
-    return State(uuid=agent, state="retired")
+        await identities.retire(tx, tenant, agent, server_key=context.key, by=actor_of(request))
+    return IdentityState(uuid=agent, state="retired")
 
 
-async def _change(request: Call, database: Database, agent: UUID, data: AgentChange) -> AgentView:
+async def _change(request: ApiRequest, database: Database, agent: UUID, data: AgentChange) -> AgentView:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await agents.locked(tx, tenant, agent)
+        old = await agents.get_for_update(tx, tenant, agent)
         fleet = old.fleet_uuid if data.fleet_uuid is UNSET else data.fleet_uuid
         await _check_fleet(tx, tenant, fleet)
         await agents.update(

@@ -10,7 +10,7 @@ from litestar import Response, Router, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.dependencies import Here, Lookups, Noted, Site
+from iotistica.api.http.dependencies import PlatformDatabaseDep, ServerContext, ServerContextDep, TimelineCountsDep
 from iotistica.domain.access.permissions import BROKER
 from iotistica.domain.agents import topic_filters
 from iotistica.domain.agents.broker_passwords import (
@@ -24,7 +24,7 @@ from iotistica.domain.agents.topic_filters import Access
 from iotistica.domain.ids import agent_of_user, encode_tenant
 from iotistica.storage.agents import broker_accounts
 from iotistica.storage.agents.broker_accounts import Account
-from iotistica.storage.history.timeline_counts import Tally
+from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
 
 Text = Annotated[str, Meta(max_length=1024)]
@@ -37,16 +37,16 @@ ACC: Final[dict[str, tuple[Literal["read", "write"], ...]]] = {
 """What mosquitto-go-auth calls read, write, both, and subscribe."""
 
 
-class Login(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerLogin(msgspec.Struct, frozen=True, kw_only=True):
     username: Text
     password: Text = ""
 
 
-class Who(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerUser(msgspec.Struct, frozen=True, kw_only=True):
     username: Text
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerQuestion(msgspec.Struct, frozen=True, kw_only=True):
     username: Text
     topic: Text
     acc: int | Text | None = None
@@ -54,51 +54,61 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/user", opt={"permission": BROKER}, status_code=200)
-async def user(data: JSONBody[Login], lookups: Lookups, site: Here, tally: Noted) -> Response[dict[str, Any]]:
+async def user(
+    data: JSONBody[BrokerLogin],
+    platform_database: PlatformDatabaseDep,
+    context: ServerContextDep,
+    timeline_counts: TimelineCountsDep,
+) -> Response[dict[str, Any]]:
     """Whether this is the password of an account that may connect."""
-    account = await _account(lookups, site, data.username)
-    line = account.line if account else _decoy(site)
+    account = await _account(platform_database, context, data.username)
+    line = account.line if account else _decoy(context)
     allowed = password_fits(line, data.password) and account is not None
     if account is not None and (who := agent_of_user(data.username)):
         kind, details = ("broker.let_in", {}) if allowed else ("broker.refused", {"reason": "a wrong password"})
-        tally.add(*who, kind, details)
+        timeline_counts.add(*who, kind, details)
     return _answer(allowed)
 
 
 @post("/superuser", opt={"permission": BROKER}, status_code=200)
-async def superuser(data: JSONBody[Who]) -> Response[dict[str, Any]]:
+async def superuser(data: JSONBody[BrokerUser]) -> Response[dict[str, Any]]:
     """Whether an account may everything; none may, not even ours."""
     return _answer(allowed=False)
 
 
 @post("/acl", opt={"permission": BROKER}, status_code=200)
-async def acl(data: JSONBody[Question], lookups: Lookups, site: Here, tally: Noted) -> Response[dict[str, Any]]:
+async def acl(
+    data: JSONBody[BrokerQuestion],
+    platform_database: PlatformDatabaseDep,
+    context: ServerContextDep,
+    timeline_counts: TimelineCountsDep,
+) -> Response[dict[str, Any]]:
     """Whether an account may read, write or subscribe to a topic; an agent's timeline has what it may not."""
-    account = await _account(lookups, site, data.username)
+    account = await _account(platform_database, context, data.username)
     wanted = _wanted(data)
     if account is None or not wanted:
         return _answer(allowed=False)
     rules = _rules(account)
     allowed = all(topic_filters.allows(rules, data.topic, access) for access in wanted)
     if not allowed:
-        _note(tally, data, wanted)
+        _note(timeline_counts, data, wanted)
     return _answer(allowed)
 
 
-def _note(tally: Tally, data: Question, wanted: Sequence[str]) -> None:
+def _note(timeline_counts: TimelineCounts, data: BrokerQuestion, wanted: Sequence[str]) -> None:
     who = agent_of_user(data.username)
     if who is not None:
         details = {"topic": data.topic, "access": " and ".join(wanted)}
-        tally.add(*who, "broker.denied", details, word=data.topic[:100])
+        timeline_counts.add(*who, "broker.denied", details, word=data.topic[:100])
 
 
-async def _account(lookups: Database, site: Site, username: str) -> Account | None:
+async def _account(platform_database: Database, context: ServerContext, username: str) -> Account | None:
     if username == SERVICE_USER:
-        line = password_line(username, service_password(site.key, username), derive(site.key, "salt")[:12])
+        line = password_line(username, service_password(context.key, username), derive(context.key, "salt")[:12])
         return Account(username=username, line=line, tenant_id=None, rules=None)
     if "\0" in username:
         return None
-    async with lookups.transaction() as tx:
+    async with platform_database.transaction() as tx:
         return await broker_accounts.find(tx, username)
 
 
@@ -116,14 +126,16 @@ def _rules(account: Account) -> list[tuple[str, Access]]:
     return own
 
 
-def _wanted(question: Question) -> tuple[Literal["read", "write"], ...]:
+def _wanted(question: BrokerQuestion) -> tuple[Literal["read", "write"], ...]:
     if question.action is not None:
         return ("write",) if question.action == "publish" else ("read",)
     return ACC.get(str(question.acc), ())
 
 
-def _decoy(site: Site) -> str:
-    return password_line("nobody", hashlib.sha256(hmac.digest(site.key, b"decoy", "sha256")).hexdigest(), b"0" * 12)
+def _decoy(context: ServerContext) -> str:
+    return password_line(
+        "nobody", hashlib.sha256(hmac.digest(context.key, b"decoy", "sha256")).hexdigest(), b"0" * 12
+    )
 
 
 def _answer(allowed: bool) -> Response[dict[str, Any]]:

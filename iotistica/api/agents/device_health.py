@@ -7,7 +7,7 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
@@ -33,7 +33,7 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     communication_quality: Any = None
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class DeviceHealthSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     total: int
     enabled: int
     disabled: int
@@ -43,16 +43,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent_uuid: UUID
-    summary: Summary
+    summary: DeviceHealthSummary
     devices: list[EndpointHealth]
     reported_at: Any
 
 
 @get("/{agent:uuid}/device-health", opt={"permission": "agents.read"})
 async def get_health(
-    request: Call,
-    database: Data,
-    site: Here,
+    request: ApiRequest,
+    database: DatabaseDep,
+    context: ServerContextDep,
     agent: FromPath[UUID],
     protocol: Annotated[str | None, QueryParameter(name="protocolType", max_length=32)] = None,
 ) -> DeviceHealth:
@@ -61,9 +61,11 @@ async def get_health(
     async with database.transaction(tenant) as tx:
         found = await targets.sources(tx, tenant, agent)
         state = await reported_states.get(tx, tenant, agent)
-    wanted = rules.inherited(found.fleet, found.own).config.get("endpoints") or []
+    wanted = rules.effective_target(found.fleet, found.own).config.get("endpoints") or []
     said = (
-        document_secrets.mask(site.box.open(state.merged.values, tenant)).get("endpoints_health") if state else None
+        document_secrets.mask(context.box.open(state.merged.values, tenant)).get("endpoints_health")
+        if state
+        else None
     )
     health = (
         {name: facts for name, facts in said.items() if isinstance(facts, dict)} if isinstance(said, dict) else {}
@@ -97,9 +99,9 @@ def _view(name: str, wanted: dict[str, Any] | None, facts: dict[str, Any]) -> En
     )
 
 
-def _summary(devices: list[EndpointHealth]) -> Summary:
+def _summary(devices: list[EndpointHealth]) -> DeviceHealthSummary:
     protocols = [one.protocol or "unknown" for one in devices]
-    return Summary(
+    return DeviceHealthSummary(
         total=len(devices),
         enabled=sum(one.enabled is True for one in devices),
         disabled=sum(one.enabled is False for one in devices),

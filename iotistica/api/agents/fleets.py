@@ -10,14 +10,14 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
 from iotistica.api.control.fleet_progress import explain_fleet
-from iotistica.api.http.bulk import MOST, Results, results
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.bulk import AGENTS_LIMIT, BulkResults, results
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
 from iotistica.domain.agents.tag_selectors import checked_tags
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.agents import agents, fleets
-from iotistica.storage.agents.fleets import Numbers
+from iotistica.storage.agents.fleets import FleetStats
 from iotistica.storage.postgres import Database
 
 WRITE = {"permission": "fleets.write"}
@@ -43,7 +43,7 @@ class FleetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     description: str | None
     tags: dict[str, str]
     created_at: datetime
-    stats: Numbers | None = None
+    stats: FleetStats | None = None
     """How many agents it has; of one fleet that is asked for."""
 
 
@@ -53,12 +53,14 @@ class Fleets(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-class Members(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    agents: Annotated[list[UUID], Meta(min_length=1, max_length=MOST)]
+class FleetMembers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    agents: Annotated[list[UUID], Meta(min_length=1, max_length=AGENTS_LIMIT)]
 
 
 @get("/", opt={"permission": "fleets.read"})
-async def list_fleets(request: Call, database: Data, limit: Limit = 100, cursor: Cursor = None) -> Fleets:
+async def list_fleets(
+    request: ApiRequest, database: DatabaseDep, limit: Limit = 100, cursor: Cursor = None
+) -> Fleets:
     """The fleets of your tenant, in order of their ids."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -68,7 +70,7 @@ async def list_fleets(request: Call, database: Data, limit: Limit = 100, cursor:
 
 
 @post("/", opt=WRITE, status_code=201)
-async def add_fleet(request: Call, data: JSONBody[NewFleet], database: Data) -> FleetView:
+async def add_fleet(request: ApiRequest, data: JSONBody[NewFleet], database: DatabaseDep) -> FleetView:
     """Make a fleet."""
     tenant, tags, by = tenant_of(request), checked_tags(data.tags), actor_of(request)
     async with database.transaction(tenant) as tx:
@@ -76,18 +78,20 @@ async def add_fleet(request: Call, data: JSONBody[NewFleet], database: Data) -> 
 
 
 @get("/{fleet:uuid}", opt={"permission": "fleets.read"})
-async def get_fleet(request: Call, database: Data, fleet: FromPath[UUID]) -> FleetView:
+async def get_fleet(request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID]) -> FleetView:
     """One fleet, with how many agents it has; `GET /agents?fleet=` lists them."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await fleets.find(tx, tenant, str(fleet))
         if found is None:
             raise NotFound
-        return _view(found, await fleets.numbers(tx, tenant, fleet))
+        return _view(found, await fleets.stats(tx, tenant, fleet))
 
 
 @put("/{fleet:uuid}", opt=WRITE)
-async def put_fleet(request: Call, data: JSONBody[NewFleet], database: Data, fleet: FromPath[UUID]) -> FleetView:
+async def put_fleet(
+    request: ApiRequest, data: JSONBody[NewFleet], database: DatabaseDep, fleet: FromPath[UUID]
+) -> FleetView:
     """Write a fleet's name, description and tags anew."""
     whole = FleetChange(name=data.name, description=data.description, tags=data.tags)
     return await _change(request, database, fleet, whole)
@@ -95,7 +99,7 @@ async def put_fleet(request: Call, data: JSONBody[NewFleet], database: Data, fle
 
 @patch("/{fleet:uuid}", opt=WRITE)
 async def patch_fleet(
-    request: Call, data: JSONBody[FleetChange], database: Data, fleet: FromPath[UUID]
+    request: ApiRequest, data: JSONBody[FleetChange], database: DatabaseDep, fleet: FromPath[UUID]
 ) -> FleetView:
     """Change a fleet's name, description or tags."""
     return await _change(request, database, fleet, data)
@@ -103,53 +107,59 @@ async def patch_fleet(
 
 @delete("/{fleet:uuid}", opt=WRITE, status_code=204)
 async def delete_fleet(
-    request: Call, database: Data, fleet: FromPath[UUID], release: FromQuery[bool] = False
+    request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID], release: FromQuery[bool] = False
 ) -> None:
     """Delete a fleet with its target; with `release` also one that has agents, which inherit nothing then."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await fleets.locked(tx, tenant, fleet)
-        has = (await fleets.numbers(tx, tenant, fleet)).agents
+        old = await fleets.get_for_update(tx, tenant, fleet)
+        has = (await fleets.stats(tx, tenant, fleet)).agents
         if has and not release:
             raise Conflict(f"it has {has} agents: move them first, or delete it with ?release=true")
         await fleets.delete(tx, tenant, old, by=actor_of(request))
 
 
 @post("/{fleet:uuid}/agents", opt=WRITE, status_code=200)
-async def add_members(request: Call, data: JSONBody[Members], database: Data, fleet: FromPath[UUID]) -> Results:
+async def add_members(
+    request: ApiRequest, data: JSONBody[FleetMembers], database: DatabaseDep, fleet: FromPath[UUID]
+) -> BulkResults:
     """Put agents into a fleet, all that there are in one transaction; each one's result is answered."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        await fleets.locked(tx, tenant, fleet)
-        moved = await agents.move(tx, tenant, data.agents, fleet, by=actor_of(request))
+        await fleets.get_for_update(tx, tenant, fleet)
+        moved = await agents.move_to_fleet(tx, tenant, data.agents, fleet, by=actor_of(request))
     return results(data.agents, moved)
 
 
 @post("/{fleet:uuid}/agents/remove", opt=WRITE, status_code=200)
-async def remove_members(request: Call, data: JSONBody[Members], database: Data, fleet: FromPath[UUID]) -> Results:
+async def remove_members(
+    request: ApiRequest, data: JSONBody[FleetMembers], database: DatabaseDep, fleet: FromPath[UUID]
+) -> BulkResults:
     """Take agents out of a fleet; one that is in another is not found."""
     return await _taken(request, database, fleet, data.agents)
 
 
 @delete("/{fleet:uuid}/agents/{agent:uuid}", opt=WRITE, status_code=204)
-async def remove_member(request: Call, database: Data, fleet: FromPath[UUID], agent: FromPath[UUID]) -> None:
+async def remove_member(
+    request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID], agent: FromPath[UUID]
+) -> None:
     """Take one agent out of a fleet."""
     if not (await _taken(request, database, fleet, [agent])).changed:
         raise NotFound
 
 
-async def _taken(request: Call, database: Database, fleet: UUID, named: list[UUID]) -> Results:
+async def _taken(request: ApiRequest, database: Database, fleet: UUID, named: list[UUID]) -> BulkResults:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        await fleets.locked(tx, tenant, fleet)
-        moved = await agents.move(tx, tenant, named, None, only=fleet, by=actor_of(request))
+        await fleets.get_for_update(tx, tenant, fleet)
+        moved = await agents.move_to_fleet(tx, tenant, named, None, only=fleet, by=actor_of(request))
     return results(named, moved)
 
 
-async def _change(request: Call, database: Data, fleet: UUID, data: FleetChange) -> FleetView:
+async def _change(request: ApiRequest, database: DatabaseDep, fleet: UUID, data: FleetChange) -> FleetView:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await fleets.locked(tx, tenant, fleet)
+        old = await fleets.get_for_update(tx, tenant, fleet)
         new = msgspec.structs.replace(
             old,
             name=old.name if data.name is UNSET else data.name,
@@ -159,7 +169,7 @@ async def _change(request: Call, database: Data, fleet: UUID, data: FleetChange)
         return _view(await fleets.update(tx, tenant, old, new, by=actor_of(request)))
 
 
-def _view(fleet: fleets.Fleet, stats: Numbers | None = None) -> FleetView:
+def _view(fleet: fleets.Fleet, stats: FleetStats | None = None) -> FleetView:
     return FleetView(**msgspec.structs.asdict(fleet), stats=stats)
 
 

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Text
 from iotistica.storage.agents import identities
@@ -29,7 +29,7 @@ class Replacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The uuid of the new hardware, which has registered itself."""
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class IdentityState(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     uuid: UUID
     state: str
     enrol_until: datetime | None = None
@@ -38,44 +38,58 @@ class State(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 @post("/{agent:uuid}/revoke", opt={"permission": "agents.identity"}, status_code=200)
 async def revoke(
-    request: Call, database: Data, site: Here, agent: FromPath[UUID], data: JSONBody[Revocation | None] = None
-) -> State:
+    request: ApiRequest,
+    database: DatabaseDep,
+    context: ServerContextDep,
+    agent: FromPath[UUID],
+    data: JSONBody[Revocation | None] = None,
+) -> IdentityState:
     """Lock an agent out at once, HTTP and MQTT; its readings stay."""
     tenant, reason = tenant_of(request), data.reason if data else None
     async with database.transaction(tenant) as tx:
-        await identities.revoke(tx, tenant, agent, reason=reason, server_key=site.key, by=actor_of(request))
-    return State(uuid=agent, state="revoked")
+        await identities.revoke(tx, tenant, agent, reason=reason, server_key=context.key, by=actor_of(request))
+    return IdentityState(uuid=agent, state="revoked")
 
 
 @post("/{agent:uuid}/re-enrol", opt={"permission": "agents.identity"}, status_code=200)
 async def re_enrol(
-    request: Call, database: Data, site: Here, agent: FromPath[UUID], data: JSONBody[Enrolment | None] = None
-) -> State:
+    request: ApiRequest,
+    database: DatabaseDep,
+    context: ServerContextDep,
+    agent: FromPath[UUID],
+    data: JSONBody[Enrolment | None] = None,
+) -> IdentityState:
     """Let an agent register anew with a provisioning key, its history kept, as after a factory reset."""
     tenant, until = tenant_of(request), now() + timedelta(hours=(data or Enrolment()).hours)
     async with database.transaction(tenant) as tx:
-        await identities.re_enrol(tx, tenant, agent, until=until, server_key=site.key, by=actor_of(request))
-    return State(uuid=agent, state="new", enrol_until=until)
+        await identities.re_enrol(tx, tenant, agent, until=until, server_key=context.key, by=actor_of(request))
+    return IdentityState(uuid=agent, state="new", enrol_until=until)
 
 
 @post("/{agent:uuid}/retire", opt={"permission": "agents.identity"}, status_code=200)
-async def retire(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> State:
+async def retire(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
+) -> IdentityState:
     """Take an agent out of service for good; its readings stay."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        await identities.retire(tx, tenant, agent, server_key=site.key, by=actor_of(request))
-    return State(uuid=agent, state="retired")
+        await identities.retire(tx, tenant, agent, server_key=context.key, by=actor_of(request))
+    return IdentityState(uuid=agent, state="retired")
 
 
 @post("/{agent:uuid}/replace", opt={"permission": "agents.identity"}, status_code=200)
 async def replace(
-    request: Call, data: JSONBody[Replacement], database: Data, site: Here, agent: FromPath[UUID]
-) -> State:
+    request: ApiRequest,
+    data: JSONBody[Replacement],
+    database: DatabaseDep,
+    context: ServerContextDep,
+    agent: FromPath[UUID],
+) -> IdentityState:
     """Put new hardware in an agent's place: it takes name and fleet over, and the old one is retired."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        await identities.replace(tx, tenant, agent, data.by, server_key=site.key, by=actor_of(request))
-    return State(uuid=agent, state="retired", replaced_by=data.by)
+        await identities.replace(tx, tenant, agent, data.by, server_key=context.key, by=actor_of(request))
+    return IdentityState(uuid=agent, state="retired", replaced_by=data.by)
 
 
 router = Router("/agents", route_handlers=[revoke, re_enrol, retire, replace], tags=["provisioning"])

@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Accounts, Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, BrokerSyncDep, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Secret
 from iotistica.domain.access import credentials
@@ -65,7 +65,7 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/device/{agent:uuid}/challenge", opt={"permission": AGENT, "unproven": True}, status_code=200)
-async def challenge(request: Call, database: Data, agent: FromPath[UUID]) -> Challenge:
+async def challenge(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> Challenge:
     """Another challenge, beside those before it."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -74,36 +74,44 @@ async def challenge(request: Call, database: Data, agent: FromPath[UUID]) -> Cha
 
 @post("/device/{agent:uuid}/key-exchange", opt={"permission": AGENT, "unproven": True}, status_code=200)
 async def exchange(
-    request: Call, data: JSONBody[Exchange], database: Data, rendering: Accounts, agent: FromPath[UUID]
+    request: ApiRequest,
+    data: JSONBody[Exchange],
+    database: DatabaseDep,
+    broker_sync: BrokerSyncDep,
+    agent: FromPath[UUID],
 ) -> Exchanged:
     """Prove the private key; from then on the agent may connect. A wrong signature uses no challenge up."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
-        since = await broker_accounts.moment(tx)
+        since = await broker_accounts.database_now(tx)
     if found.state == "registered":  # until a moment ago
-        await rendering.awaited(since)
+        await broker_sync.wait_until_current(since)
     device = Device(id=found.agent_uuid, uuid=found.agent_uuid, device_name=found.name)
     return Exchanged(status="ok", message="key exchange successful", device=device)
 
 
 @post("/device/{agent:uuid}/rotate-key", opt={"permission": "agents.rotate"}, status_code=200)
 async def rotate(
-    request: Call, database: Data, site: Here, agent: FromPath[UUID], data: JSONBody[Rotation | None] = None
+    request: ApiRequest,
+    database: DatabaseDep,
+    context: ServerContextDep,
+    agent: FromPath[UUID],
+    data: JSONBody[Rotation | None] = None,
 ) -> Rotated:
     """Give an agent another API key; the one it has stays good until the new one is used, or its grace ends."""
     wanted = data or Rotation()
-    made = site.secret(credentials.AGENT) if wanted.device_api_key is None else None
-    hours = site.settings.key_grace_hours if wanted.grace_hours is None else wanted.grace_hours
+    made = context.secret(credentials.AGENT) if wanted.device_api_key is None else None
+    hours = context.settings.key_grace_hours if wanted.grace_hours is None else wanted.grace_hours
     until, tenant = now() + timedelta(hours=hours), tenant_of(request)
-    digest = made.digest if made else credentials.digest(site.key, wanted.device_api_key or "")
+    digest = made.digest if made else credentials.digest(context.key, wanted.device_api_key or "")
     async with database.transaction(tenant) as tx:
         await identities.rotate(tx, tenant, agent, digest, until=until, by=actor_of(request))
     return Rotated(old_key_valid_until=until, api_key=made.text if made else None)
 
 
 @get("/devices/{agent:uuid}", opt={"permission": AGENT})
-async def device(request: Call, database: Data, agent: FromPath[UUID]) -> AgentFacts:
+async def device(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> AgentFacts:
     """An agent as it sees itself; the real one asks at a factory reset."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -115,8 +123,8 @@ async def device(request: Call, database: Data, agent: FromPath[UUID]) -> AgentF
 
 async def make_challenge(tx: Tx, tenant: TenantId, agent: AgentId) -> Challenge:
     """A challenge that an agent may answer from now on."""
-    text, expires = base64url(secrets.token_bytes(credentials.ENTROPY)), now() + agent_keys.CHALLENGE_LIFE
-    await agent_keys.challenge(tx, tenant, agent, text, expires=expires)
+    text, expires = base64url(secrets.token_bytes(credentials.ENTROPY)), now() + agent_keys.CHALLENGE_LIFETIME
+    await agent_keys.add_challenge(tx, tenant, agent, text, expires=expires)
     return Challenge(challenge=text, expires_at=expires)
 
 

@@ -13,20 +13,20 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from iotistica.api.http import cursors
-from iotistica.api.http.dependencies import Call, Data, Inlet
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, InboxDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
 from iotistica.domain import time_ranges
 from iotistica.domain.access.permissions import AGENT
 from iotistica.domain.agents import log_lines as rules
-from iotistica.domain.agents.log_lines import Batch
+from iotistica.domain.agents.log_lines import LogBatch
 from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, InvalidMessage, NotFound, Unavailable
 from iotistica.storage.agents import agents, logs
-from iotistica.storage.agents.logs import Row, Wanted
+from iotistica.storage.agents.logs import LogFilter, LogRow
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database, Tx
 
 BODY: Final = 8 << 20  # bytes of a request, inflated
@@ -39,7 +39,7 @@ Level = Literal["trace", "debug", "info", "warn", "error", "fatal"]
 Text = Annotated[str | None, QueryParameter(max_length=200)]
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class AcceptedLogs(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The public agent compares `batchId` with its own, and sends a batch again until they are the same."""
 
     batch_id: str
@@ -51,20 +51,20 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """Lines without a message, and those older than what is kept."""
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class DroppedSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     total_count: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] = 0
 
 
-class Summaries(msgspec.Struct, frozen=True, kw_only=True):
-    summaries: Annotated[list[Summary], msgspec.Meta(max_length=1000)]
+class DroppedSummaries(msgspec.Struct, frozen=True, kw_only=True):
+    summaries: Annotated[list[DroppedSummary], msgspec.Meta(max_length=1000)]
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedSummaries(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
     received: int
 
 
-class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class LogLineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     timestamp: datetime
     service: str
     level: Level
@@ -74,8 +74,8 @@ class LineView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     meta: dict[str, Any] | None
 
 
-class Lines(msgspec.Struct, frozen=True, kw_only=True):
-    logs: list[LineView]
+class LogLines(msgspec.Struct, frozen=True, kw_only=True):
+    logs: list[LogLineView]
     count: int
     next: str | None
     """Give it as `cursor` for the older ones."""
@@ -93,12 +93,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     request_max_body_size=BODY,
 )
 async def take(
-    request: Call,
-    database: Data,
-    inbox: Inlet,
+    request: ApiRequest,
+    database: DatabaseDep,
+    inbox: InboxDep,
     agent: FromPath[UUID],
     batch: Annotated[str | None, HeaderParameter(name="X-Batch-Id", max_length=1000)] = None,
-) -> Response[Accepted]:
+) -> Response[AcceptedLogs]:
     """Take log lines as JSON lines, an array, or text; answered 202 when they are durable.
 
     `X-Batch-Id` is echoed. A batch that was stored within two days is answered 200, and not stored again.
@@ -106,12 +106,14 @@ async def take(
     tenant, shown = tenant_of(request), batch or uuid4().hex
     known = _kept_as(batch) if batch else None
     if known and await _is_stored(database, tenant, agent, known):
-        return Response(Accepted(batch_id=shown, accepted=True, duplicate=True), status_code=200)
+        return Response(AcceptedLogs(batch_id=shown, accepted=True, duplicate=True), status_code=200)
     payload, received = await request.body(), time.time_ns() // 1000
     if payload[:2] == GZIP:
         raise Invalid("the body is gzip: say so with Content-Encoding: gzip")
     try:
-        found = await asyncio.to_thread(rules.read, payload, received) if payload.strip() else Batch(lines=[])
+        found = (
+            await asyncio.to_thread(rules.parse_lines, payload, received) if payload.strip() else LogBatch(lines=[])
+        )
     except InvalidMessage as exc:
         raise Invalid(str(exc)) from exc
     named = msgspec.structs.replace(found, id=known)
@@ -119,7 +121,7 @@ async def take(
     if messages := rules.encode(named, cap=MESSAGE):
         await inbox.accept([(topic, message) for message in messages])
     return Response(
-        Accepted(batch_id=shown, accepted=True, queued=True, lines=len(found.lines), dropped=found.dropped),
+        AcceptedLogs(batch_id=shown, accepted=True, queued=True, lines=len(found.lines), dropped=found.dropped),
         status_code=202,
     )
 
@@ -142,21 +144,21 @@ async def _is_stored(database: Database, tenant: TenantId, agent: UUID, batch: s
     "/device/{agent:uuid}/logs/dropped-summaries", opt={"permission": AGENT}, status_code=200, tags=["agent-facing"]
 )
 async def take_summaries(
-    request: Call, database: Data, agent: FromPath[UUID], data: JSONBody[Summaries]
-) -> Received:
+    request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], data: JSONBody[DroppedSummaries]
+) -> ReceivedSummaries:
     """How many lines an agent threw away; it is on its timeline."""
     tenant, lines = tenant_of(request), sum(summary.total_count for summary in data.summaries)
     if lines:
-        happened = Happening(agent=agent, at=datetime.now(UTC), kind=DROPPED, details={"lines": lines})
+        happened = TimelineEvent(agent=agent, at=datetime.now(UTC), kind=DROPPED, details={"lines": lines})
         async with database.transaction(tenant) as tx:
             await timeline.add(tx, tenant, [happened])
-    return Received(received=len(data.summaries))
+    return ReceivedSummaries(received=len(data.summaries))
 
 
 @get("/{agent:uuid}/logs", opt={"permission": "logs.read"})
 async def list_lines(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     service: Text = None,
     level: FromQuery[Level | None] = None,
@@ -165,24 +167,24 @@ async def list_lines(
     end: Annotated[str | None, QueryParameter(name="to", max_length=64)] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> Lines:
+) -> LogLines:
     """Lines of an agent of the last day, or from `from` to `to`, the newest first.
 
     `level` is the least one; `search` a part of the message.
     """
     tenant, before = tenant_of(request), cursors.parse(cursor)
-    since, until = time_ranges.time_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
+    since, until = time_ranges.parse_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
     least = rules.LEVELS.index(level) if level else None
-    wanted = Wanted(start=since, end=until, service=service, level=least, text=search)
+    wanted = LogFilter(start=since, end=until, service=service, level=least, text=search)
     async with database.transaction(tenant) as tx:
         await _check(tx, tenant, agent)
         found = await logs.page(tx, tenant, agent, wanted, before=before, limit=limit + 1)
     views, last = [_view(row) for row in found[:limit]], found[limit - 1] if len(found) > limit else None
-    return Lines(logs=views, count=len(views), next=cursors.cursor(last.time, last.id) if last else None)
+    return LogLines(logs=views, count=len(views), next=cursors.cursor(last.time, last.id) if last else None)
 
 
 @get("/{agent:uuid}/logs/services", opt={"permission": "logs.read"})
-async def list_services(request: Call, database: Data, agent: FromPath[UUID]) -> Services:
+async def list_services(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> Services:
     """The services that an agent has logged for within 90 days."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -195,8 +197,8 @@ async def _check(tx: Tx, tenant: TenantId, agent: UUID) -> None:
         raise NotFound
 
 
-def _view(row: Row) -> LineView:
-    return LineView(
+def _view(row: LogRow) -> LogLineView:
+    return LogLineView(
         timestamp=row.time,
         service=row.service,
         level=rules.LEVELS[row.level],

@@ -9,32 +9,39 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.dependencies import Accounts, Call, Data, Here, Lookups, Site
+from iotistica.api.http.dependencies import (
+    ApiRequest,
+    BrokerSyncDep,
+    DatabaseDep,
+    PlatformDatabaseDep,
+    ServerContext,
+    ServerContextDep,
+)
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.domain.access import credentials
 from iotistica.domain.agents import topic_filters
 from iotistica.domain.ids import TenantId, base64url, encode_tenant
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import broker_accounts
-from iotistica.storage.agents.broker_accounts import MqttUser, Rule
+from iotistica.storage.agents.broker_accounts import MqttUser, TopicRule
 from iotistica.storage.postgres import Tx
 
 MOST_RULES = 20
-EVERYTHING = (Rule(topic="#", access="read"),)
+EVERYTHING = (TopicRule(topic="#", access="read"),)
 """What a user may unless it is said: read all topics of its tenant."""
 
 UserName = Annotated[str, Meta(pattern=rf"^{topic_filters.NAME.pattern}(?![\s\S])")]
-Rules = Annotated[list[Rule], Meta(min_length=1, max_length=MOST_RULES)]
+Rules = Annotated[list[TopicRule], Meta(min_length=1, max_length=MOST_RULES)]
 
 
-class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewMqttUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`rules` name topics below `i/{tenant}/`; without them the user reads them all, and writes none."""
 
     name: UserName
     rules: Rules | None = None
 
 
-class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class MqttUserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What is absent stays as it is."""
 
     rules: Rules | None = None
@@ -42,10 +49,10 @@ class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
     new_password: bool = False
 
 
-class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class MqttUserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     name: str
     username: str
-    rules: list[Rule]
+    rules: list[TopicRule]
     root: str
     """What the topics of the rules are below."""
     enabled: bool
@@ -55,11 +62,11 @@ class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """Only in the answer that made it."""
 
 
-class Users(msgspec.Struct, frozen=True, kw_only=True):
-    users: list[UserView]
+class MqttUsers(msgspec.Struct, frozen=True, kw_only=True):
+    users: list[MqttUserView]
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class BrokerStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How many accounts may connect or not, and when the broker was last given accounts that had changed."""
 
     broker: str
@@ -71,39 +78,49 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 @get("/mqtt-users", opt={"permission": "mqtt.manage"})
-async def list_users(request: Call, database: Data, site: Here) -> Users:
+async def list_users(request: ApiRequest, database: DatabaseDep, context: ServerContextDep) -> MqttUsers:
     """Your tenant's own users of the broker."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await broker_accounts.users(tx, tenant)
-    return Users(users=[_view(user, tenant, site) for user in found])
+    return MqttUsers(users=[_view(user, tenant, context) for user in found])
 
 
 @post("/mqtt-users", opt={"permission": "mqtt.manage"}, status_code=201)
 async def add_user(
-    request: Call, data: JSONBody[NewUser], database: Data, rendering: Accounts, site: Here
-) -> UserView:
+    request: ApiRequest,
+    data: JSONBody[NewMqttUser],
+    database: DatabaseDep,
+    broker_sync: BrokerSyncDep,
+    context: ServerContextDep,
+) -> MqttUserView:
     """Make a user of the broker; its password is made here and shown only now. It has one connection at a time."""
     tenant, password = tenant_of(request), base64url(secrets.token_bytes(credentials.ENTROPY))
     rules = _checked(list(data.rules or EVERYTHING), tenant)
     async with database.transaction(tenant) as tx:
         made = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
-        since = await broker_accounts.moment(tx)
-    await rendering.awaited(since)
-    return _view(made, tenant, site, password)
+        since = await broker_accounts.database_now(tx)
+    await broker_sync.wait_until_current(since)
+    return _view(made, tenant, context, password)
 
 
 @get("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"})
-async def get_user(request: Call, database: Data, site: Here, name: FromPath[str]) -> UserView:
+async def get_user(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, name: FromPath[str]
+) -> MqttUserView:
     """One of them."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        return _view(await _get(tx, tenant, name), tenant, site)
+        return _view(await _get(tx, tenant, name), tenant, context)
 
 
 async def change_user(
-    request: Call, data: JSONBody[UserChange], database: Data, site: Here, name: FromPath[str]
-) -> UserView:
+    request: ApiRequest,
+    data: JSONBody[MqttUserChange],
+    database: DatabaseDep,
+    context: ServerContextDep,
+    name: FromPath[str],
+) -> MqttUserView:
     """Change what a user may, whether it may connect, or its password; a live connection ends if it must."""
     tenant = tenant_of(request)
     rules = None if data.rules is None else _checked(data.rules, tenant)
@@ -116,11 +133,11 @@ async def change_user(
             password=password,
             by=actor_of(request),
         )
-    return _view(new, tenant, site, password)
+    return _view(new, tenant, context, password)
 
 
 @delete("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"}, status_code=204)
-async def delete_user(request: Call, database: Data, name: FromPath[str]) -> None:
+async def delete_user(request: ApiRequest, database: DatabaseDep, name: FromPath[str]) -> None:
     """Remove a user of the broker; its connection ends."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -128,15 +145,17 @@ async def delete_user(request: Call, database: Data, name: FromPath[str]) -> Non
 
 
 @get("/mqtt/status", opt={"permission": "mqtt.read"})
-async def status(request: Call, database: Data, lookups: Lookups, site: Here) -> Status:
+async def status(
+    request: ApiRequest, database: DatabaseDep, platform_database: PlatformDatabaseDep, context: ServerContextDep
+) -> BrokerStatus:
     """Your tenant's accounts, and whether the broker has them."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         totals = await broker_accounts.totals(tx, tenant)
-    async with lookups.transaction() as tx:
+    async with platform_database.transaction() as tx:
         render = await broker_accounts.last_render(tx)
-    return Status(
-        broker=_url(site),
+    return BrokerStatus(
+        broker=_url(context),
         agents=totals.agents,
         users=totals.users,
         locked=totals.locked,
@@ -152,7 +171,7 @@ async def _get(tx: Tx, tenant: TenantId, name: str) -> MqttUser:
     return found
 
 
-def _checked(rules: list[Rule], tenant: TenantId) -> list[Rule]:
+def _checked(rules: list[TopicRule], tenant: TenantId) -> list[TopicRule]:
     """Rules whose topics are below `i/{tenant}/`; people paste whole topics, so that much in front is taken off."""
     checked = []
     for number, rule in enumerate(rules):
@@ -160,9 +179,9 @@ def _checked(rules: list[Rule], tenant: TenantId) -> list[Rule]:
         path = f"rules[{number}].topic"
         if topic.startswith("i/"):
             raise Invalid(f"a topic is below {_root(tenant)}, such as a/+/endpoints/#", path)
-        if problem := topic_filters.fault(topic):
+        if problem := topic_filters.problem(topic):
             raise Invalid(problem, path)
-        checked.append(Rule(topic=topic, access=rule.access))
+        checked.append(TopicRule(topic=topic, access=rule.access))
     return checked
 
 
@@ -170,19 +189,19 @@ def _root(tenant: TenantId) -> str:
     return f"i/{encode_tenant(tenant)}/"
 
 
-def _url(site: Site) -> str:
-    return f"{site.broker.protocol}://{site.broker.host}:{site.broker.port}"
+def _url(context: ServerContext) -> str:
+    return f"{context.broker.protocol}://{context.broker.host}:{context.broker.port}"
 
 
-def _view(user: MqttUser, tenant: TenantId, site: Site, password: str | None = None) -> UserView:
-    return UserView(
+def _view(user: MqttUser, tenant: TenantId, context: ServerContext, password: str | None = None) -> MqttUserView:
+    return MqttUserView(
         name=user.name,
         username=user.username,
         rules=user.rules,
         root=_root(tenant),
         enabled=user.enabled,
         created_at=user.created_at,
-        broker=_url(site),
+        broker=_url(context),
         password=password,
     )
 

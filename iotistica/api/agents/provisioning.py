@@ -11,24 +11,32 @@ from msgspec import Meta
 
 from iotistica.api.agents.key_exchange import make_challenge
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Accounts, Call, Data, Here, Limiter, Lookups, Site
+from iotistica.api.http.dependencies import (
+    ApiRequest,
+    BrokerSyncDep,
+    DatabaseDep,
+    PlatformDatabaseDep,
+    RateLimiterDep,
+    ServerContext,
+    ServerContextDep,
+)
 from iotistica.api.http.guard import address_of, source_of
 from iotistica.api.http.inputs import Secret
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.domain.agents import broker_connection, key_proofs
-from iotistica.domain.agents.broker_connection import Mqtt, plain
+from iotistica.domain.agents.broker_connection import MqttConnection, printable
 from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, Invalid, Unauthorized
-from iotistica.storage.access.rate_limits import Limit, Limits
+from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.agents import agents, broker_accounts, identities, provisioning_keys
-from iotistica.storage.agents.provisioning_keys import Owner
+from iotistica.storage.agents.provisioning_keys import KeyOwner
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Database, Tx
 
-REFUSED: Final = 3
+REFUSED_REGISTRATIONS: Final = 3
 """Refused registrations from one address a minute, in times the log-ins that it may try."""
 
 Said = Annotated[str, Meta(max_length=2000)]
@@ -36,7 +44,7 @@ Said = Annotated[str, Meta(max_length=2000)]
 Header = Annotated[str, HeaderParameter(name="X-Provisioning-Key", max_length=credentials.LONGEST)]
 
 
-class Registration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AgentRegistration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     uuid: UUID
     device_api_key: Secret
     device_public_key: Annotated[str, Meta(max_length=2000)]
@@ -56,7 +64,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tls_config: Tls
 
 
-class Registered(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RegisteredAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: UUID
     uuid: UUID
     name: str
@@ -67,7 +75,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     challenge: str
     challenge_expires_at: datetime
     created_at: datetime
-    mqtt: Mqtt
+    mqtt: MqttConnection
     api: ApiConfig
 
 
@@ -77,25 +85,25 @@ class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent_type: Said | None = None
 
 
-class Provisioned(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ProvisionedAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     api_key: str
     """Shown only now."""
     agent_uuid: UUID
     tenant_id: str
     fleet_uuid: UUID | None
-    mqtt: Mqtt
+    mqtt: MqttConnection
 
 
 @post("/agent/register", opt={"permission": PUBLIC}, status_code=200)
 async def register(
-    request: Call,
-    data: JSONBody[Registration],
-    database: Data,
-    lookups: Lookups,
-    limits: Limiter,
-    site: Here,
+    request: ApiRequest,
+    data: JSONBody[AgentRegistration],
+    database: DatabaseDep,
+    platform_database: PlatformDatabaseDep,
+    rate_limiter: RateLimiterDep,
+    context: ServerContextDep,
     key: Header = "",
-) -> Registered:
+) -> RegisteredAgent:
     """Register an agent with a provisioning key; the same call again is answered alike, with another challenge."""
     try:
         key_proofs.public_key(data.device_public_key)
@@ -103,26 +111,26 @@ async def register(
         raise Invalid(str(exc), "devicePublicKey") from exc
     claim = identities.Claim(
         agent=AgentId(data.uuid),
-        name=plain(data.device_name, 200) or f"agent-{str(data.uuid)[:8]}",
-        kind=plain(data.device_type, 100),
-        digest=credentials.digest(site.key, data.device_api_key),
+        name=printable(data.device_name, 200) or f"agent-{str(data.uuid)[:8]}",
+        kind=printable(data.device_type, 100),
+        digest=credentials.digest(context.key, data.device_api_key),
         public_key=data.device_public_key,
-        mac_address=plain(data.mac_address, 100),
-        os_version=plain(data.os_version, 200),
-        agent_version=plain(data.agent_version, 100),
+        mac_address=printable(data.mac_address, 100),
+        os_version=printable(data.os_version, 200),
+        agent_version=printable(data.agent_version, 100),
     )
     by = Actor(kind="agent", id=str(data.uuid), name=claim.name, address=address_of(request))
-    owner = await _owner(request, lookups, limits, site, key)
+    owner = await _owner(request, platform_database, rate_limiter, context, key)
     try:
         async with database.transaction(owner.tenant_id) as tx:
-            found = await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
+            found = await identities.register(tx, claim, owner, server_key=context.key, now=now(), by=by)
             challenge = await make_challenge(tx, owner.tenant_id, claim.agent)
-            mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, site)
+            mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, context)
     except (Conflict, Unauthorized) as exc:
-        await _refuse(lookups, owner, by, str(exc))
-        await limits.hit(_refused(site), source_of(request))
+        await _refuse(platform_database, owner, by, str(exc))
+        await rate_limiter.hit(_refused(context), source_of(request))
         raise
-    return Registered(
+    return RegisteredAgent(
         id=found.agent_uuid,
         uuid=found.agent_uuid,
         name=found.name,
@@ -134,63 +142,65 @@ async def register(
         challenge_expires_at=challenge.expires_at,
         created_at=found.created_at,
         mqtt=mqtt,
-        api=ApiConfig(tls_config=Tls(ca_cert=site.broker.ca)),
+        api=ApiConfig(tls_config=Tls(ca_cert=context.broker.ca)),
     )
 
 
 @post("/provision/agent", opt={"permission": PUBLIC}, status_code=201)
 async def provision(
-    request: Call,
+    request: ApiRequest,
     data: JSONBody[AgentRequest],
-    database: Data,
-    lookups: Lookups,
-    limits: Limiter,
-    rendering: Accounts,
-    site: Here,
+    database: DatabaseDep,
+    platform_database: PlatformDatabaseDep,
+    rate_limiter: RateLimiterDep,
+    broker_sync: BrokerSyncDep,
+    context: ServerContextDep,
     key: Header = "",
-) -> Provisioned:
+) -> ProvisionedAgent:
     """Make an agent whose API key is made here, for devices that cannot make one themselves."""
     agent = AgentId(uuid4())
-    secret = site.secret(credentials.AGENT)
+    secret = context.secret(credentials.AGENT)
     claim = identities.Claim(
         agent=agent,
-        name=plain(data.agent_name, 200) or f"agent-{str(agent)[:8]}",
-        kind=plain(data.agent_type, 100),
+        name=printable(data.agent_name, 200) or f"agent-{str(agent)[:8]}",
+        kind=printable(data.agent_type, 100),
         digest=secret.digest,
         public_key=None,
     )
     by = Actor(kind="agent", id=str(agent), name=claim.name, address=address_of(request))
-    owner = await _owner(request, lookups, limits, site, key or data.key)
+    owner = await _owner(request, platform_database, rate_limiter, context, key or data.key)
     try:
         async with database.transaction(owner.tenant_id) as tx:
-            await identities.register(tx, claim, owner, server_key=site.key, now=now(), by=by)
-            mqtt = await _mqtt(tx, owner.tenant_id, agent, site)
-            since = await broker_accounts.moment(tx)
+            await identities.register(tx, claim, owner, server_key=context.key, now=now(), by=by)
+            mqtt = await _mqtt(tx, owner.tenant_id, agent, context)
+            since = await broker_accounts.database_now(tx)
     except (Conflict, Unauthorized) as exc:
-        await _refuse(lookups, owner, by, str(exc))
-        await limits.hit(_refused(site), source_of(request))
+        await _refuse(platform_database, owner, by, str(exc))
+        await rate_limiter.hit(_refused(context), source_of(request))
         raise
-    await rendering.awaited(since)
-    return Provisioned(
+    await broker_sync.wait_until_current(since)
+    return ProvisionedAgent(
         api_key=secret.text, agent_uuid=agent, tenant_id=owner.tenant_id, fleet_uuid=owner.fleet_uuid, mqtt=mqtt
     )
 
 
-async def _owner(request: Call, lookups: Database, limits: Limits, site: Site, key: str) -> Owner:
+async def _owner(
+    request: ApiRequest, platform_database: Database, rate_limiter: RateLimiter, context: ServerContext, key: str
+) -> KeyOwner:
     """Whose provisioning key it is; a refusal counts against the address, a good key never waits for it."""
     if key:
-        async with lookups.transaction() as tx:
-            owner = await provisioning_keys.find(tx, credentials.digest(site.key, key))
+        async with platform_database.transaction() as tx:
+            owner = await provisioning_keys.find(tx, credentials.digest(context.key, key))
         if owner is not None:
             return owner
-    await limits.hit(_refused(site), source_of(request))
+    await rate_limiter.hit(_refused(context), source_of(request))
     raise Unauthorized("this provisioning key is missing, unknown or revoked; send it as X-Provisioning-Key")
 
 
-async def _refuse(lookups: Database, owner: Owner, by: Actor, reason: str) -> None:
+async def _refuse(platform_database: Database, owner: KeyOwner, by: Actor, reason: str) -> None:
     """Write a refusal down for the key's tenant, and for the agent's if that is another."""
-    async with lookups.transaction() as tx:
-        holders = (await agents.owners(tx, [UUID(by.id)])).values() if by.id else ()
+    async with platform_database.transaction() as tx:
+        holders = (await agents.tenants_of(tx, [UUID(by.id)])).values() if by.id else ()
         for tenant in {owner.tenant_id, *holders}:
             ours = tenant == owner.tenant_id
             facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if ours else {})
@@ -199,13 +209,15 @@ async def _refuse(lookups: Database, owner: Owner, by: Actor, reason: str) -> No
             await audit.record(tx, tenant, who, "agent.registration_refused", ("agent", by.id), after=facts)
 
 
-def _refused(site: Site) -> Limit:
-    return Limit("refused", site.settings.login_limit * REFUSED)
+def _refused(context: ServerContext) -> RateLimit:
+    return RateLimit("refused", context.settings.login_limit * REFUSED_REGISTRATIONS)
 
 
-async def _mqtt(tx: Tx, tenant: TenantId, agent: AgentId, site: Site) -> Mqtt:
+async def _mqtt(tx: Tx, tenant: TenantId, agent: AgentId, context: ServerContext) -> MqttConnection:
     number = await broker_accounts.generation(tx, tenant, agent)
-    return broker_connection.mqtt(site.broker, tenant, agent, mqtt_password(site.key, tenant, agent, number))
+    return broker_connection.mqtt_connection(
+        context.broker, tenant, agent, mqtt_password(context.key, tenant, agent, number)
+    )
 
 
 router = Router("/", route_handlers=[register, provision], tags=["provisioning"])

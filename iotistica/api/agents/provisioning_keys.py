@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
 from iotistica.api.http.access_tokens import now
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Text, after_uuid
 from iotistica.domain.access import credentials
@@ -19,14 +19,14 @@ from iotistica.storage.agents import fleets, provisioning_keys
 from iotistica.storage.agents.provisioning_keys import ProvisioningKey
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class NewProvisioningKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     fleet_uuid: UUID | None = None
     max_devices: Annotated[int, Meta(ge=1, le=100_000)] = 100
     expires_in_days: Annotated[int, Meta(ge=1, le=3650)] = 365
     description: Text | None = None
 
 
-class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class ProvisioningKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     id: UUID
     fleet_uuid: UUID | None
     hint: str
@@ -40,17 +40,22 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     """Only in the answer that made it."""
 
 
-class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    keys: list[KeyView]
+class ProvisioningKeys(msgspec.Struct, frozen=True, kw_only=True):
+    keys: list[ProvisioningKeyView]
     count: int
     next: str | None
 
 
 @post("/", opt={"permission": "provisioning.manage"}, status_code=201)
-async def add_key(request: Call, database: Data, site: Here, data: JSONBody[NewKey | None] = None) -> KeyView:
+async def add_key(
+    request: ApiRequest,
+    database: DatabaseDep,
+    context: ServerContextDep,
+    data: JSONBody[NewProvisioningKey | None] = None,
+) -> ProvisioningKeyView:
     """Make a key with which so many agents may register; it is shown only now."""
-    wanted = data or NewKey()
-    tenant, secret = tenant_of(request), site.secret(credentials.PROVISIONING)
+    wanted = data or NewProvisioningKey()
+    tenant, secret = tenant_of(request), context.secret(credentials.PROVISIONING)
     async with database.transaction(tenant) as tx:
         if wanted.fleet_uuid and await fleets.find(tx, tenant, str(wanted.fleet_uuid)) is None:
             raise Invalid("there is no such fleet", "fleetUuid")
@@ -69,22 +74,22 @@ async def add_key(request: Call, database: Data, site: Here, data: JSONBody[NewK
 
 @get("/", opt={"permission": "provisioning.manage"})
 async def list_keys(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     fleet: FromQuery[UUID | None] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> Keys:
+) -> ProvisioningKeys:
     """The keys of your tenant that are not revoked."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await provisioning_keys.page(tx, tenant, fleet=fleet, after=after_uuid(cursor), limit=limit + 1)
     more = str(found[limit - 1].key_id) if len(found) > limit else None
-    return Keys(keys=[_view(key) for key in found[:limit]], count=len(found[:limit]), next=more)
+    return ProvisioningKeys(keys=[_view(key) for key in found[:limit]], count=len(found[:limit]), next=more)
 
 
 @delete("/{key:uuid}", opt={"permission": "provisioning.manage"}, status_code=204)
-async def revoke_key(request: Call, database: Data, key: FromPath[UUID]) -> None:
+async def revoke_key(request: ApiRequest, database: DatabaseDep, key: FromPath[UUID]) -> None:
     """End a key; the agents that registered with it stay."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -92,8 +97,8 @@ async def revoke_key(request: Call, database: Data, key: FromPath[UUID]) -> None
             raise NotFound
 
 
-def _view(key: ProvisioningKey, text: str | None = None) -> KeyView:
-    return KeyView(
+def _view(key: ProvisioningKey, text: str | None = None) -> ProvisioningKeyView:
+    return ProvisioningKeyView(
         id=key.key_id,
         fleet_uuid=key.fleet_uuid,
         hint=key.hint,

@@ -9,7 +9,7 @@ import msgspec
 from litestar import get, patch
 from litestar.params import FromPath
 
-from iotistica.api.http.dependencies import Call, Data, Here, Inlet, Site
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, InboxDep, ServerContext, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain.access import document_secrets
 from iotistica.domain.access.permissions import AGENT
@@ -24,7 +24,7 @@ from iotistica.storage.postgres import Database
 LONG: Final = 64 << 10  # bytes of a report that others need not wait for
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
+class ReportAccepted(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
 
 
@@ -61,7 +61,7 @@ class ReportedDevices(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     tags=["agent-facing"],
     request_max_body_size=PAYLOAD_CAP,
 )
-async def report(request: Call, inbox: Inlet) -> Taken:
+async def report(request: ApiRequest, inbox: InboxDep) -> ReportAccepted:
     """Take a report `{"<uuid>": {…}}` of at most 1 MiB; answered when it is durable.
 
     What is absent stays as it is.
@@ -69,19 +69,21 @@ async def report(request: Call, inbox: Inlet) -> Taken:
     agent, payload = AgentId(request.auth.id), await request.body()
     try:
         if len(payload) > LONG:
-            await asyncio.to_thread(reported_state.read, payload, agent, 0)
+            await asyncio.to_thread(reported_state.parse_report, payload, agent, 0)
         else:
-            reported_state.read(payload, agent, 0)
+            reported_state.parse_report(payload, agent, 0)
     except InvalidMessage as exc:
         raise Invalid(str(exc)) from exc
     await inbox.accept([(f"{agent_topic(tenant_of(request), agent)}/state".encode(), payload)])
-    return Taken()
+    return ReportAccepted()
 
 
 @get("/{agent:uuid}/current-state", opt={"permission": "agents.read"})
-async def get_current_state(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> CurrentState:
+async def get_current_state(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
+) -> CurrentState:
     """What an agent says of itself, as far as it has said it; 404 before its first report."""
-    values, reported_at = await _reported(request, database, site, agent)
+    values, reported_at = await _reported(request, database, context, agent)
     rest = {key: value for key, value in values.items() if key not in _OWN}
     own = {key: values.get(key) for key in _OWN}
     return CurrentState(agent_uuid=agent, system_info=rest, reported_at=reported_at, **own)
@@ -91,24 +93,28 @@ _OWN: Final = ("apps", "config", "version")
 
 
 @get("/{agent:uuid}/network-interfaces", opt={"permission": "agents.read"})
-async def get_interfaces(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> Interfaces:
+async def get_interfaces(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
+) -> Interfaces:
     """The network interfaces that an agent reports."""
-    values, reported_at = await _reported(request, database, site, agent)
+    values, reported_at = await _reported(request, database, context, agent)
     return Interfaces(
         agent_uuid=agent, interfaces=_listed(values.get("network_interfaces")), reported_at=reported_at
     )
 
 
 @get("/{agent:uuid}/reported-devices", opt={"permission": "agents.read"})
-async def get_devices(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> ReportedDevices:
+async def get_devices(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
+) -> ReportedDevices:
     """The devices that an agent has found behind its endpoints."""
-    values, reported_at = await _reported(request, database, site, agent)
+    values, reported_at = await _reported(request, database, context, agent)
     found = _listed(values.get("devices"))
     return ReportedDevices(agent_uuid=agent, devices=found, count=len(found), reported_at=reported_at)
 
 
 async def _reported(
-    request: Call, database: Database, site: Site, agent: UUID
+    request: ApiRequest, database: Database, context: ServerContext, agent: UUID
 ) -> tuple[dict[str, Any], datetime | None]:
     """What an agent reported, masked; raises `NotFound`."""
     tenant = tenant_of(request)
@@ -117,7 +123,7 @@ async def _reported(
         if row is None:
             known = await agents.get(tx, tenant, agent) is not None
             raise NotFound("it has not reported yet" if known else None)
-    return document_secrets.mask(site.box.open(row.merged.values, tenant)), row.reported_at
+    return document_secrets.mask(context.box.open(row.merged.values, tenant)), row.reported_at
 
 
 def _listed(value: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from iotistica.api.http import cursors
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.domain.access.permissions import AGENT
@@ -26,7 +26,7 @@ READ = {"permission": "jobs.read"}
 WRITE = {"permission": "jobs.write"}
 
 
-class Next(msgspec.Struct, frozen=True, kw_only=True):
+class NextJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job to be done now; its end is answered with the number of the execution."""
 
     job_id: UUID
@@ -37,7 +37,7 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
     execution_number: int
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
+class JobAnswerAccepted(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     status: Status
     """`QUEUED` if it is to be tried again."""
@@ -50,21 +50,21 @@ class AgentJobs(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
-class Canceled(msgspec.Struct, frozen=True, kw_only=True):
+class CanceledJob(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     agent_uuid: UUID
     status: Status
 
 
 @get("/{agent:uuid}/jobs/next", opt={"permission": AGENT})
-async def take_next(request: Call, database: Data, agent: FromPath[UUID]) -> Next:
+async def take_next(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> NextJob:
     """Take the oldest job that waits for this agent; 404 if there is none. Of many calls at once one gets it."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await table.claim(tx, tenant, agent)
     if found is None:
         raise NotFound("no job waits for this agent")
-    return Next(
+    return NextJob(
         job_id=found.job_id,
         job_name=found.job_name,
         job_document=found.job_document,
@@ -76,22 +76,22 @@ async def take_next(request: Call, database: Data, agent: FromPath[UUID]) -> Nex
 
 @patch("/{agent:uuid}/jobs/{job:uuid}/status", opt={"permission": AGENT}, request_max_body_size=PAYLOAD_CAP)
 async def answer_job(
-    request: Call, data: JSONBody[Any], database: Data, agent: FromPath[UUID], job: FromPath[UUID]
-) -> Taken:
+    request: ApiRequest, data: JSONBody[Any], database: DatabaseDep, agent: FromPath[UUID], job: FromPath[UUID]
+) -> JobAnswerAccepted:
     """Say how far a job is, or how it ended: `{status, exit_code?, stdout?, stderr?, reason?, executed_steps?, …}`.
 
     The same again is no fault; 409 once it has ended otherwise.
     """
-    tenant, said = tenant_of(request), rules.read(data)
+    tenant, said = tenant_of(request), rules.parse_answer(data)
     async with database.transaction(tenant) as tx:
-        status = await table.answer(tx, tenant, agent, job, said, datetime.now(UTC))
-    return Taken(job_id=job, status=status)
+        status = await table.record_answer(tx, tenant, agent, job, said, datetime.now(UTC))
+    return JobAnswerAccepted(job_id=job, status=status)
 
 
 @get("/{agent:uuid}/jobs", opt=READ)
 async def list_agent_jobs(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     status: FromQuery[Status | None] = None,
     limit: Limit = 20,
@@ -108,7 +108,9 @@ async def list_agent_jobs(
 
 
 @get("/{agent:uuid}/jobs/{job:uuid}", opt=READ)
-async def get_agent_job(request: Call, database: Data, agent: FromPath[UUID], job: FromPath[UUID]) -> AgentJob:
+async def get_agent_job(
+    request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], job: FromPath[UUID]
+) -> AgentJob:
     """A job as one agent has it, with its outputs."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -117,8 +119,12 @@ async def get_agent_job(request: Call, database: Data, agent: FromPath[UUID], jo
 
 @post("/{agent:uuid}/jobs/{job:uuid}/cancel", opt=WRITE, status_code=200)
 async def cancel_agent_job(
-    request: Call, database: Data, agent: FromPath[UUID], job: FromPath[UUID], force: FromQuery[bool] = False
-) -> Canceled:
+    request: ApiRequest,
+    database: DatabaseDep,
+    agent: FromPath[UUID],
+    job: FromPath[UUID],
+    force: FromQuery[bool] = False,
+) -> CanceledJob:
     """Cancel a job for one agent; with `force` also if it has begun."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -126,7 +132,7 @@ async def cancel_agent_job(
         now = await table.get(tx, tenant, agent, job)
     if not done:
         raise Conflict(f"this job is {now.status} for this agent")
-    return Canceled(job_id=job, agent_uuid=agent, status=now.status)
+    return CanceledJob(job_id=job, agent_uuid=agent, status=now.status)
 
 
 router = Router(

@@ -9,17 +9,17 @@ from litestar import get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.dependencies import Call, Data, Here, Streams
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
 from iotistica.domain.control import agent_updates as rules
-from iotistica.domain.control.agent_updates import Command, Status
+from iotistica.domain.control.agent_updates import Status, UpdateCommand
 from iotistica.domain.ids import AgentId, agent_topic
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.agents import agents
 from iotistica.storage.control import agent_updates as table
 from iotistica.storage.delivery import outbound
-from iotistica.storage.delivery.outbound import Outgoing
+from iotistica.storage.delivery.outbound import OutboundMessage
 
 FURTHEST: Final = timedelta(days=30)
 
@@ -57,7 +57,12 @@ class Updates(msgspec.Struct, frozen=True, kw_only=True):
 
 @post("/{agent:uuid}/update-agent", opt={"permission": "agents.update"}, status_code=202)
 async def command_update(
-    request: Call, data: JSONBody[NewUpdate], database: Data, redis: Streams, site: Here, agent: FromPath[UUID]
+    request: ApiRequest,
+    data: JSONBody[NewUpdate],
+    database: DatabaseDep,
+    redis: RedisDep,
+    context: ServerContextDep,
+    agent: FromPath[UUID],
 ) -> UpdateView:
     """Tell an agent to update itself: by MQTT, signed where a secret is set; one that is still open is superseded.
 
@@ -72,19 +77,19 @@ async def command_update(
         if found.state != "active":
             raise Conflict(f"the agent is {found.state}: it hears no commands")
         made = await table.add(tx, tenant, agent, command, by=actor_of(request))
-        message = Outgoing(
+        message = OutboundMessage(
             f"{agent_topic(tenant, AgentId(agent))}/agent/update",
-            rules.payload(command, site.settings.update_secret),
+            rules.payload(command, context.settings.update_secret),
             command.expires_at.timestamp(),
         )
         # Before the commit: a command without a row is answered for nothing, a row without one would wait for ever.
-        await outbound.send(redis, tenant, [message])
+        await outbound.enqueue(redis, tenant, [message])
     return _view(made)
 
 
 @get("/{agent:uuid}/updates", opt={"permission": "agents.read"})
 async def list_updates(
-    request: Call, database: Data, agent: FromPath[UUID], limit: Limit = 20, cursor: Cursor = None
+    request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], limit: Limit = 20, cursor: Cursor = None
 ) -> Updates:
     """The updates of an agent, the newest first."""
     tenant = tenant_of(request)
@@ -101,7 +106,7 @@ async def list_updates(
     return Updates(updates=views, count=len(views), next=more)
 
 
-def _command(data: NewUpdate, now: datetime) -> Command:
+def _command(data: NewUpdate, now: datetime) -> UpdateCommand:
     if not rules.VERSION.fullmatch(data.version):
         raise Invalid("a version is as 1.0.548, or latest", "version")
     at, expires = data.scheduled_time, now + timedelta(hours=data.expires_hours)
@@ -109,7 +114,7 @@ def _command(data: NewUpdate, now: datetime) -> Command:
         at = _whole_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
         if not now < at <= now + FURTHEST:
             raise Invalid(f"a time from now on, at most {FURTHEST.days} days ahead", "scheduled_time")
-    return Command(
+    return UpdateCommand(
         version=data.version, issued_at=now, expires_at=_whole_ms(expires), scheduled_at=at, force=data.force
     )
 
@@ -118,5 +123,5 @@ def _whole_ms(when: datetime) -> datetime:
     return when.replace(microsecond=when.microsecond // 1000 * 1000)
 
 
-def _view(update: table.Update) -> UpdateView:
+def _view(update: table.AgentUpdate) -> UpdateView:
     return UpdateView(**msgspec.structs.asdict(update))

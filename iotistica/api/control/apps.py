@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from iotistica.api.control.target_versions import TargetView, change
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
@@ -17,7 +17,7 @@ from iotistica.domain.control.targets import Target
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.control import targets
-from iotistica.storage.control.targets import Subject
+from iotistica.storage.control.targets import TargetOwner
 from iotistica.storage.postgres import Database
 
 Body = JSONBody[dict[str, Any]]
@@ -36,13 +36,13 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
     async def own(database: Database, tenant: TenantId, subject: UUID, draft: bool) -> dict[str, Any]:
         async with database.transaction(tenant) as tx:
-            head = await targets.head(tx, tenant, Subject(kind, subject))
+            head = await targets.head(tx, tenant, TargetOwner(kind, subject))
             version = head.latest if draft else head.deployed
-            return (await targets.target_of(tx, tenant, Subject(kind, subject), version)).apps
+            return (await targets.document_of(tx, tenant, TargetOwner(kind, subject), version)).apps
 
     @get("/{subject:uuid}/apps", opt=read)
     async def list_apps(
-        request: Call, database: Data, subject: FromPath[UUID], draft: FromQuery[bool] = False
+        request: ApiRequest, database: DatabaseDep, subject: FromPath[UUID], draft: FromQuery[bool] = False
     ) -> Apps:
         """The apps of its own target by their ids; with `draft` those of the newest version."""
         apps = await own(database, tenant_of(request), subject, draft)
@@ -50,7 +50,11 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
     @get("/{subject:uuid}/apps/{app:str}", opt=read)
     async def get_app(
-        request: Call, database: Data, subject: FromPath[UUID], app: FromPath[str], draft: FromQuery[bool] = False
+        request: ApiRequest,
+        database: DatabaseDep,
+        subject: FromPath[UUID],
+        app: FromPath[str],
+        draft: FromQuery[bool] = False,
     ) -> dict[str, Any]:
         """One app, secrets masked."""
         found: dict[str, Any] = document_secrets.mask(
@@ -60,10 +64,10 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
     @post("/{subject:uuid}/apps", opt=write, status_code=200)
     async def add_app(
-        request: Call,
+        request: ApiRequest,
         data: Body,
-        database: Data,
-        site: Here,
+        database: DatabaseDep,
+        context: ServerContextDep,
         subject: FromPath[UUID],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
@@ -77,27 +81,27 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
                 raise Conflict(f"there is an app {id_} already: PUT replaces it")
             return _with_app(old, str(id_), data)
 
-        return await change(request, database, site, Subject(kind, subject), edit, draft=draft)
+        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
 
     @put("/{subject:uuid}/apps/{app:str}", opt=write)
     async def put_app(
-        request: Call,
+        request: ApiRequest,
         data: Body,
-        database: Data,
-        site: Here,
+        database: DatabaseDep,
+        context: ServerContextDep,
         subject: FromPath[UUID],
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
         """Add an app, or replace it; `********` keeps the secret that stands there."""
-        whose = Subject(kind, subject)
-        return await change(request, database, site, whose, lambda old: _with_app(old, app, data), draft=draft)
+        whose = TargetOwner(kind, subject)
+        return await change(request, database, context, whose, lambda old: _with_app(old, app, data), draft=draft)
 
     @delete("/{subject:uuid}/apps/{app:str}", opt=write, status_code=200)
     async def delete_app(
-        request: Call,
-        database: Data,
-        site: Here,
+        request: ApiRequest,
+        database: DatabaseDep,
+        context: ServerContextDep,
         subject: FromPath[UUID],
         app: FromPath[str],
         draft: FromQuery[bool] = False,
@@ -108,14 +112,14 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             _app(old.apps, app)
             return Target(apps={key: one for key, one in old.apps.items() if key != app}, config=old.config)
 
-        return await change(request, database, site, Subject(kind, subject), edit, draft=draft)
+        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
 
     @put("/{subject:uuid}/apps/{app:str}/services/{service:str}", opt=write)
     async def put_service(
-        request: Call,
+        request: ApiRequest,
         data: Body,
-        database: Data,
-        site: Here,
+        database: DatabaseDep,
+        context: ServerContextDep,
         subject: FromPath[UUID],
         app: FromPath[str],
         service: FromPath[str],
@@ -134,13 +138,13 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             at = known.index(service) if service in known else len(known)
             return _with_app(old, app, whole | {"services": [*services[:at], entry, *services[at + 1 :]]})
 
-        return await change(request, database, site, Subject(kind, subject), edit, draft=draft)
+        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
 
     @delete("/{subject:uuid}/apps/{app:str}/services/{service:str}", opt=write, status_code=200)
     async def delete_service(
-        request: Call,
-        database: Data,
-        site: Here,
+        request: ApiRequest,
+        database: DatabaseDep,
+        context: ServerContextDep,
         subject: FromPath[UUID],
         app: FromPath[str],
         service: FromPath[str],
@@ -156,7 +160,7 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
                 raise NotFound
             return _with_app(old, app, whole | {"services": rest})
 
-        return await change(request, database, site, Subject(kind, subject), edit, draft=draft)
+        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
 
     return [list_apps, get_app, add_app, put_app, delete_app, put_service, delete_service]
 
@@ -170,7 +174,7 @@ def _app(apps: dict[str, Any], id_: str) -> dict[str, Any]:
 
 
 def _with_app(old: Target, id_: str, app: dict[str, Any]) -> Target:
-    return Target(apps=old.apps | {id_: rules.checked_app(id_, app)}, config=old.config)
+    return Target(apps=old.apps | {id_: rules.validate_app(id_, app)}, config=old.config)
 
 
 def _numbered(id_: str) -> int | str:

@@ -8,7 +8,7 @@ from litestar import Response, Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from iotistica.api.control.target_versions import TargetView, change
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
@@ -16,7 +16,7 @@ from iotistica.domain.control.targets import Json, Target
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.control import targets
-from iotistica.storage.control.targets import Subject
+from iotistica.storage.control.targets import TargetOwner
 from iotistica.storage.postgres import Database
 
 Body = JSONBody[dict[str, Any]]
@@ -36,7 +36,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-class Validated(msgspec.Struct, frozen=True, kw_only=True):
+class ValidatedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What would be written, secrets masked."""
 
     valid: bool
@@ -45,13 +45,17 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/{agent:uuid}/devices", opt={"permission": "targets.read"})
 async def list_endpoints(
-    request: Call, database: Data, agent: FromPath[UUID], protocol: Protocol = None, draft: FromQuery[bool] = False
+    request: ApiRequest,
+    database: DatabaseDep,
+    agent: FromPath[UUID],
+    protocol: Protocol = None,
+    draft: FromQuery[bool] = False,
 ) -> Endpoints:
     """The endpoints that the agent is told, its fleet's among them; with `draft` those of its newest version."""
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     views = [
         EndpointView(endpoint=document_secrets.mask(endpoint), source=_source(endpoint, own, fleet))
-        for endpoint in rules.inherited(fleet, own).config.get("endpoints") or ()
+        for endpoint in rules.effective_target(fleet, own).config.get("endpoints") or ()
         if protocol in (None, endpoint.get("protocol"))
     ]
     return Endpoints(devices=views, count=len(views))
@@ -59,11 +63,15 @@ async def list_endpoints(
 
 @get("/{agent:uuid}/devices/{name:str}", opt={"permission": "targets.read"})
 async def get_endpoint(
-    request: Call, database: Data, agent: FromPath[UUID], name: FromPath[str], draft: FromQuery[bool] = False
+    request: ApiRequest,
+    database: DatabaseDep,
+    agent: FromPath[UUID],
+    name: FromPath[str],
+    draft: FromQuery[bool] = False,
 ) -> EndpointView:
     """One endpoint."""
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
-    for endpoint in rules.inherited(fleet, own).config.get("endpoints") or ():
+    for endpoint in rules.effective_target(fleet, own).config.get("endpoints") or ():
         if endpoint["name"] == name:
             return EndpointView(endpoint=document_secrets.mask(endpoint), source=_source(endpoint, own, fleet))
     raise NotFound
@@ -71,51 +79,51 @@ async def get_endpoint(
 
 @post("/{agent:uuid}/devices", opt=WRITE, status_code=200)
 async def add_endpoint(
-    request: Call,
+    request: ApiRequest,
     data: Body,
-    database: Data,
-    site: Here,
+    database: DatabaseDep,
+    context: ServerContextDep,
     agent: FromPath[UUID],
     draft: FromQuery[bool] = False,
     validate_only: Annotated[bool, QueryParameter(name="validateOnly")] = False,
-) -> Response[TargetView] | Validated:
+) -> Response[TargetView] | ValidatedEndpoint:
     """Add an endpoint to the agent's own target; 409 if there is one of that name."""
-    endpoint = rules.checked_endpoint(data, "")
+    endpoint = rules.validate_endpoint(data, "")
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     names = [one["name"] for one in _endpoints(own) + _endpoints(fleet)]
     if endpoint["name"] in names:
         raise Conflict(f"there is an endpoint {endpoint['name']!r} already: PUT or PATCH changes it")
     if validate_only:
-        return Validated(valid=True, endpoint=document_secrets.mask(endpoint))
+        return ValidatedEndpoint(valid=True, endpoint=document_secrets.mask(endpoint))
 
     def edit(old: Target) -> Target:
         if endpoint["name"] in [one["name"] for one in _endpoints(old)]:
             raise Conflict(f"there is an endpoint {endpoint['name']!r} already: PUT or PATCH changes it")
         return _with_endpoints(old, [*_endpoints(old), endpoint])
 
-    return await change(request, database, site, Subject("agent", agent), edit, draft=draft)
+    return await change(request, database, context, TargetOwner("agent", agent), edit, draft=draft)
 
 
 @put("/{agent:uuid}/devices/{name:str}", opt=WRITE)
 async def put_endpoint(
-    request: Call,
+    request: ApiRequest,
     data: Body,
-    database: Data,
-    site: Here,
+    database: DatabaseDep,
+    context: ServerContextDep,
     agent: FromPath[UUID],
     name: FromPath[str],
     draft: FromQuery[bool] = False,
 ) -> Response[TargetView]:
     """Add an endpoint to the agent's own target, or replace it; its uuid stays, another `name` renames it."""
-    return await _replaced(request, database, site, agent, name, lambda _: data, draft)
+    return await _replaced(request, database, context, agent, name, lambda _: data, draft)
 
 
 @patch("/{agent:uuid}/devices/{name:str}", opt=WRITE)
 async def patch_endpoint(
-    request: Call,
+    request: ApiRequest,
     data: Body,
-    database: Data,
-    site: Here,
+    database: DatabaseDep,
+    context: ServerContextDep,
     agent: FromPath[UUID],
     name: FromPath[str],
     draft: FromQuery[bool] = False,
@@ -131,16 +139,16 @@ async def patch_endpoint(
         base = old or {
             key: inherited[key] for key in ("uuid", "name", "protocol") if inherited and key in inherited
         }
-        return rules.joined(base, data)
+        return rules.merge_objects(base, data)
 
-    return await _replaced(request, database, site, agent, name, edit, draft)
+    return await _replaced(request, database, context, agent, name, edit, draft)
 
 
 @delete("/{agent:uuid}/devices/{name:str}", opt=WRITE, status_code=200)
 async def delete_endpoint(
-    request: Call,
-    database: Data,
-    site: Here,
+    request: ApiRequest,
+    database: DatabaseDep,
+    context: ServerContextDep,
     agent: FromPath[UUID],
     name: FromPath[str],
     draft: FromQuery[bool] = False,
@@ -156,21 +164,27 @@ async def delete_endpoint(
             raise Conflict('it comes from the fleet: delete it there, or PATCH {"enabled": false} here')
         raise NotFound
 
-    return await change(request, database, site, Subject("agent", agent), edit, draft=draft)
+    return await change(request, database, context, TargetOwner("agent", agent), edit, draft=draft)
 
 
 async def _replaced(
-    request: Call, database: Database, site: Here, agent: UUID, name: str, edit: Any, draft: bool
+    request: ApiRequest,
+    database: Database,
+    context: ServerContextDep,
+    agent: UUID,
+    name: str,
+    edit: Any,
+    draft: bool,
 ) -> Response[TargetView]:
     def whole(old: Target) -> Target:
         before = _named(old, name)
         entry = {"name": name, **({"uuid": before["uuid"]} if before else {}), **edit(before)}
-        endpoint = rules.checked_endpoint(entry, "")
+        endpoint = rules.validate_endpoint(entry, "")
         endpoints = _endpoints(old)
         at = endpoints.index(before) if before else len(endpoints)
         return _with_endpoints(old, [*endpoints[:at], endpoint, *endpoints[at + 1 :]])
 
-    return await change(request, database, site, Subject("agent", agent), whole, draft=draft)
+    return await change(request, database, context, TargetOwner("agent", agent), whole, draft=draft)
 
 
 async def _targets(
@@ -181,9 +195,9 @@ async def _targets(
         found = await targets.sources(tx, tenant, agent)
         if not draft:
             return found.own, found.fleet
-        whose = Subject("agent", agent)
+        whose = TargetOwner("agent", agent)
         head = await targets.head(tx, tenant, whose)
-        return await targets.target_of(tx, tenant, whose, head.latest), found.fleet
+        return await targets.document_of(tx, tenant, whose, head.latest), found.fleet
 
 
 def _endpoints(target: Target) -> list[Json]:

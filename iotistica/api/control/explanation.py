@@ -8,20 +8,20 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath
 
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain import documents
 from iotistica.domain.access import document_secrets
 from iotistica.domain.control import explanation
 from iotistica.domain.control import targets as rules
-from iotistica.domain.control.explanation import Facts, Fault, Verdict
+from iotistica.domain.control.explanation import AgentFacts, AgentFault, Verdict
 from iotistica.domain.control.targets import Target
-from iotistica.storage.agents import agent_search, poll_answers, reported_states
+from iotistica.storage.agents import agent_search, poll_counts, reported_states
 from iotistica.storage.control import targets
-from iotistica.storage.control.targets import Head, Subject
+from iotistica.storage.control.targets import TargetHead, TargetOwner
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TargetLayer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One of the two targets that an agent's is made of."""
 
     uuid: UUID
@@ -32,18 +32,18 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A newer one that is written and not deployed."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class WantedTarget(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent is told, secrets masked; `overrides` are what its own target changes of its fleet's."""
 
     version: int
     apps: dict[str, Any]
     config: dict[str, Any]
-    own: Layer
-    fleet: Layer | None
+    own: TargetLayer
+    fleet: TargetLayer | None
     overrides: list[dict[str, Any]]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class PollView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """When the agent asked and what it got; counted in memory, and written every 10 s."""
 
     polled_at: datetime | None
@@ -53,7 +53,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     not_modified: int
 
 
-class Unmet(msgspec.Struct, frozen=True, kw_only=True):
+class UnmetSetting(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     source: str
     """`own` or `fleet`: whose target says so."""
@@ -65,29 +65,31 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent_uuid: UUID
     verdict: Verdict
     reason: str
-    wanted: Wanted
+    wanted: WantedTarget
     reported_version: Any
     """What the agent says it has; it begins at 1 with each of its starts, until its first poll."""
     reported_at: datetime | None
-    poll: Asked
-    differences: list[Unmet]
+    poll: PollView
+    differences: list[UnmetSetting]
     extra_endpoints: list[str]
     """Endpoints of the agent that its target does not have. Its last one it never gives up: disable that."""
-    errors: list[Fault]
+    errors: list[AgentFault]
 
 
 @get("/{agent:uuid}/target-state/explain", opt={"permission": "targets.read"})
-async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUID]) -> Explanation:
+async def explain(
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
+) -> Explanation:
     """Wanted against reported: what differs, who wants it, whether the agent has fetched it, and what it says."""
-    tenant, box = tenant_of(request), site.box
+    tenant, box = tenant_of(request), context.box
     async with database.transaction(tenant) as tx:
         found = await targets.sources(tx, tenant, agent)
-        own_head = await targets.head(tx, tenant, Subject("agent", agent))
+        own_head = await targets.head(tx, tenant, TargetOwner("agent", agent))
         fleet_head = (
-            await targets.head(tx, tenant, Subject("fleet", found.fleet_uuid)) if found.fleet_uuid else None
+            await targets.head(tx, tenant, TargetOwner("fleet", found.fleet_uuid)) if found.fleet_uuid else None
         )
         state = await reported_states.get(tx, tenant, agent)
-        asked = await poll_answers.asked(tx, tenant, agent)
+        asked = await poll_counts.stats(tx, tenant, agent)
         known = await agent_search.get(tx, tenant, agent)
 
     def opened(target: Target) -> Target:
@@ -97,13 +99,13 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
         return box.seal(document, tenant)
 
     own, fleet = opened(found.own), opened(found.fleet)
-    whole = rules.inherited(fleet, own)
+    whole = rules.effective_target(fleet, own)
     reported = box.open(state.merged.values, tenant) if state else {}
-    unmet = explanation.unmet(whole, reported, seal)
-    own_paths = {one.path for one in explanation.unmet(own, reported, seal)}
+    unmet = explanation.unmet_settings(whole, reported, seal)
+    own_paths = {one.path for one in explanation.unmet_settings(own, reported, seal)}
     shown = document_secrets.mask(reported)
     broken = explanation.faults(shown)
-    facts = Facts(
+    facts = AgentFacts(
         state=known.state if known else "active",
         heard_at=known.last_seen if known else None,
         counter=found.counter,
@@ -119,13 +121,13 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
     drafts = [head.latest for head in (own_head, fleet_head) if head and head.latest > (head.deployed or 0)]
     if drafts:
         reason += f" Version {max(drafts)} is written and not deployed."
-    theirs = rules.inherited(fleet, rules.NONE)
+    theirs = rules.effective_target(fleet, rules.EMPTY_TARGET)
     overrides = documents.differences(seal(msgspec.to_builtins(theirs)), seal(msgspec.to_builtins(whole)))
     return Explanation(
         agent_uuid=agent,
         verdict=word,
         reason=reason,
-        wanted=Wanted(
+        wanted=WantedTarget(
             version=found.counter,
             apps=document_secrets.mask(whole.apps),
             config=document_secrets.mask(whole.config),
@@ -135,7 +137,7 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
         ),
         reported_version=shown.get("version"),
         reported_at=facts.reported_at,
-        poll=Asked(
+        poll=PollView(
             polled_at=facts.polled_at,
             fetched_at=facts.fetched_at,
             fetched_version=facts.fetched,
@@ -151,8 +153,8 @@ async def explain(request: Call, database: Data, site: Here, agent: FromPath[UUI
     )
 
 
-def _layer(uuid: UUID, head: Head) -> Layer:
-    return Layer(
+def _layer(uuid: UUID, head: TargetHead) -> TargetLayer:
+    return TargetLayer(
         uuid=uuid,
         deployed_version=head.deployed,
         deployed_at=head.deployed_at,
@@ -161,6 +163,6 @@ def _layer(uuid: UUID, head: Head) -> Layer:
     )
 
 
-def _unmet(change: dict[str, Any], source: str) -> Unmet:
+def _unmet(change: dict[str, Any], source: str) -> UnmetSetting:
     sides = {name: change[side] for name, side in (("wanted", "after"), ("reported", "before")) if side in change}
-    return Unmet(path=change["path"], source=source, **sides)
+    return UnmetSetting(path=change["path"], source=source, **sides)

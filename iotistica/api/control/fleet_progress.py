@@ -7,16 +7,16 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath, FromQuery
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, after_uuid
-from iotistica.domain.control.explanation import QUIET
+from iotistica.domain.control.explanation import QUIET_AFTER
 from iotistica.storage.control import fleet_progress, targets
 from iotistica.storage.control.fleet_progress import STAGES, Stage
-from iotistica.storage.control.targets import Subject
+from iotistica.storage.control.targets import TargetOwner
 
 
-class AdopterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AgentProgressView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One agent; `version` is what it is told to be, by itself and its fleet together."""
 
     agent_uuid: UUID
@@ -28,37 +28,37 @@ class AdopterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reported_at: datetime | None
 
 
-class Adoption(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class FleetProgress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`agents` are those that do not report it yet, or those of the stage that is asked for."""
 
     fleet_uuid: UUID
     deployed_version: int | None
     deployed_at: datetime | None
     stages: dict[Stage, int]
-    agents: list[AdopterView]
+    agents: list[AgentProgressView]
     next: str | None
 
 
 @get("/{fleet:uuid}/target-state/explain", opt={"permission": "targets.read"}, tags=["target state"])
 async def explain_fleet(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     fleet: FromPath[UUID],
     stage: FromQuery[Stage | None] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> Adoption:
+) -> FleetProgress:
     """How many agents of a fleet are how far with what they are told; that of an agent looks into one."""
     tenant, after = tenant_of(request), after_uuid(cursor)
     stages = (stage,) if stage else STAGES[1:]
     async with database.transaction(tenant) as tx:
-        head = await targets.head(tx, tenant, Subject("fleet", fleet))
-        counts = await fleet_progress.counts(tx, tenant, fleet, quiet=QUIET)
+        head = await targets.head(tx, tenant, TargetOwner("fleet", fleet))
+        counts = await fleet_progress.counts(tx, tenant, fleet, quiet=QUIET_AFTER)
         found = await fleet_progress.page(
-            tx, tenant, fleet, stages=stages, quiet=QUIET, after=after, limit=limit + 1
+            tx, tenant, fleet, stages=stages, quiet=QUIET_AFTER, after=after, limit=limit + 1
         )
     views = [
-        AdopterView(
+        AgentProgressView(
             agent_uuid=one.agent_uuid,
             name=one.name,
             stage=one.stage,
@@ -69,7 +69,7 @@ async def explain_fleet(
         )
         for one in found[:limit]
     ]
-    return Adoption(
+    return FleetProgress(
         fleet_uuid=fleet,
         deployed_version=head.deployed,
         deployed_at=head.deployed_at,

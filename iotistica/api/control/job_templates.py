@@ -8,12 +8,12 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text, after_uuid
-from iotistica.domain.control.jobs import checked_document
+from iotistica.domain.control.jobs import validate_document
 from iotistica.storage.control import job_templates as table
-from iotistica.storage.control.job_templates import Template, Wanted
+from iotistica.storage.control.job_templates import Template, TemplateSpec
 from iotistica.storage.postgres import Database
 
 READ = {"permission": "jobs.read"}
@@ -49,8 +49,8 @@ class Templates(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/", opt=READ)
 async def list_templates(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     category: Annotated[str | None, QueryParameter(max_length=100)] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
@@ -64,13 +64,13 @@ async def list_templates(
 
 
 @post("/", opt=WRITE, status_code=201)
-async def add_template(request: Call, data: JSONBody[NewTemplate], database: Data) -> Template:
+async def add_template(request: ApiRequest, data: JSONBody[NewTemplate], database: DatabaseDep) -> Template:
     """Make a template."""
     return await _put(request, database, data, None)
 
 
 @get("/{template:uuid}", opt=READ)
-async def get_template(request: Call, database: Data, template: FromPath[UUID]) -> Template:
+async def get_template(request: ApiRequest, database: DatabaseDep, template: FromPath[UUID]) -> Template:
     """One template."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -79,7 +79,7 @@ async def get_template(request: Call, database: Data, template: FromPath[UUID]) 
 
 @put("/{template:uuid}", opt=WRITE)
 async def put_template(
-    request: Call, data: JSONBody[NewTemplate], database: Data, template: FromPath[UUID]
+    request: ApiRequest, data: JSONBody[NewTemplate], database: DatabaseDep, template: FromPath[UUID]
 ) -> Template:
     """Write a template anew; jobs that were made of it keep their documents."""
     return await _put(request, database, data, template)
@@ -87,14 +87,14 @@ async def put_template(
 
 @patch("/{template:uuid}", opt=WRITE)
 async def patch_template(
-    request: Call, data: JSONBody[TemplateChange], database: Data, template: FromPath[UUID]
+    request: ApiRequest, data: JSONBody[TemplateChange], database: DatabaseDep, template: FromPath[UUID]
 ) -> Template:
     """Change a template; its document as a whole."""
     return await _put(request, database, data, template)
 
 
 @delete("/{template:uuid}", opt=WRITE, status_code=204)
-async def delete_template(request: Call, database: Data, template: FromPath[UUID]) -> None:
+async def delete_template(request: ApiRequest, database: DatabaseDep, template: FromPath[UUID]) -> None:
     """Delete a template that no other extends."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -102,16 +102,16 @@ async def delete_template(request: Call, database: Data, template: FromPath[UUID
 
 
 async def _put(
-    request: Call, database: Database, data: NewTemplate | TemplateChange, template: UUID | None
+    request: ApiRequest, database: Database, data: NewTemplate | TemplateChange, template: UUID | None
 ) -> Template:
     tenant = tenant_of(request)
     given = {name: value for name, value in msgspec.structs.asdict(data).items() if value is not UNSET}
     if "job_document" in given:
-        checked_document(given["job_document"])
+        validate_document(given["job_document"])
     async with database.transaction(tenant) as tx:
         old = await table.get(tx, tenant, template) if template else None
-        facts: dict[str, Any] = {name: getattr(old, name, None) for name in Wanted.__struct_fields__}
-        return await table.put(tx, tenant, Wanted(**facts | given), old=old, by=actor_of(request))
+        facts: dict[str, Any] = {name: getattr(old, name, None) for name in TemplateSpec.__struct_fields__}
+        return await table.put(tx, tenant, TemplateSpec(**facts | given), old=old, by=actor_of(request))
 
 
 router = Router(

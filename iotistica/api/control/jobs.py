@@ -10,19 +10,19 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
 from iotistica.api.http import cursors
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
 from iotistica.domain.agents import tag_selectors
-from iotistica.domain.control.jobs import Phase, Status, checked_document, upon
-from iotistica.domain.control.rollouts import Abort, Policy, Rollout
+from iotistica.domain.control.jobs import Phase, Status, merge_patch, validate_document
+from iotistica.domain.control.rollouts import AbortRule, Rollout, RolloutPolicy
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid
 from iotistica.storage.agents import agent_search, fleets
-from iotistica.storage.agents.agent_search import Search
+from iotistica.storage.agents.agent_search import AgentFilter
 from iotistica.storage.control import agent_jobs, job_templates, jobs
 from iotistica.storage.control.agent_jobs import AgentJob
-from iotistica.storage.control.jobs import Job, Order, Wanted
+from iotistica.storage.control.jobs import Job, JobAction, JobSpec
 from iotistica.storage.postgres import Database, Tx
 
 READ = {"permission": "jobs.read"}
@@ -33,7 +33,7 @@ NAMED: Final = 10_000  # agents in one call; a fleet or a selector may have more
 Minutes = Annotated[int, Meta(ge=1, le=60 * 24 * 366)]
 
 
-class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JobSchedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scheduled_at: datetime
 
 
@@ -47,11 +47,11 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is named below, if absent; `all` must be said."""
     target_agents: Annotated[list[UUID], Meta(min_length=1, max_length=NAMED)] | None = None
     fleet_uuid: UUID | None = None
-    selector: Annotated[str, Meta(max_length=tag_selectors.LONGEST)] | None = None
+    selector: Annotated[str, Meta(max_length=tag_selectors.SELECTOR_LENGTH)] | None = None
     """As `site=berlin,!spare`."""
     target_filter: dict[str, Any] | None = None
     """Tags and their values: the same in another form."""
-    schedule: Schedule | None = None
+    schedule: JobSchedule | None = None
     timeout_minutes: Minutes = 60
     """From its beginning to its end, on one agent."""
     start_timeout_minutes: Minutes = 24 * 60
@@ -60,17 +60,17 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How often one that failed or timed out is tried again."""
     retry_delay_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
     rollout: Rollout = Rollout()
-    abort: Annotated[tuple[Abort, ...], Meta(max_length=10)] = ()
+    abort: Annotated[tuple[AbortRule, ...], Meta(max_length=10)] = ()
 
 
-class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+class SkippedAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: UUID
     reason: str
 
 
 class MadeJob(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
-    skipped: list[Skipped]
+    skipped: list[SkippedAgent]
     """Agents that were named and take no jobs."""
     message: str
 
@@ -87,20 +87,20 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """The first hundred; `…/agents` has all."""
 
 
-class Statuses(msgspec.Struct, frozen=True, kw_only=True):
+class JobAgents(msgspec.Struct, frozen=True, kw_only=True):
     device_statuses: list[AgentJob]
     count: int
     next: str | None
 
 
-class Why(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JobActionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Text | None = None
     force: bool = False
     """Of a cancel: also for agents that have begun."""
 
 
 @post("/execute", opt=WRITE, status_code=201)
-async def execute(request: Call, data: JSONBody[NewJob], database: Data) -> MadeJob:
+async def execute(request: ApiRequest, data: JSONBody[NewJob], database: DatabaseDep) -> MadeJob:
     """Give a job to agents, a fleet, or whom a selector or a filter means; inactive ones are left out."""
     tenant = tenant_of(request)
     selector = _selector(data)
@@ -108,12 +108,12 @@ async def execute(request: Call, data: JSONBody[NewJob], database: Data) -> Made
     async with database.transaction(tenant) as tx:
         document = await _document(tx, tenant, data)
         agents, skipped = await _agents(tx, tenant, data, selector)
-        wanted = Wanted(
+        wanted = JobSpec(
             name=data.job_name,
             document=document,
             template=data.template_id,
             target=_target(data),
-            policy=Policy(rollout=data.rollout, abort=data.abort),
+            policy=RolloutPolicy(rollout=data.rollout, abort=data.abort),
             scheduled_at=at,
             timeout_minutes=data.timeout_minutes,
             start_timeout_minutes=data.start_timeout_minutes,
@@ -127,8 +127,8 @@ async def execute(request: Call, data: JSONBody[NewJob], database: Data) -> Made
 
 @get("/executions", opt=READ)
 async def list_jobs(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     status: FromQuery[Phase | None] = None,
     limit: Limit = 50,
     cursor: cursors.Cursor = None,
@@ -142,7 +142,7 @@ async def list_jobs(
 
 
 @get("/executions/{job:uuid}", opt=READ)
-async def get_job(request: Call, database: Data, job: FromPath[UUID]) -> JobView:
+async def get_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> JobView:
     """One job with its document, and how far its agents are."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -153,53 +153,55 @@ async def get_job(request: Call, database: Data, job: FromPath[UUID]) -> JobView
 
 @get("/executions/{job:uuid}/agents", opt=READ)
 async def list_job_agents(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     job: FromPath[UUID],
     status: FromQuery[Status | None] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> Statuses:
+) -> JobAgents:
     """How far the agents of a job are, in order of their ids."""
     tenant, after = tenant_of(request), after_uuid(cursor)
     async with database.transaction(tenant) as tx:
         await jobs.get(tx, tenant, job)
         found = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)
     more = str(found[limit - 1].agent_uuid) if len(found) > limit else None
-    return Statuses(device_statuses=found[:limit], count=len(found[:limit]), next=more)
+    return JobAgents(device_statuses=found[:limit], count=len(found[:limit]), next=more)
 
 
 @post("/executions/{job:uuid}/pause", opt=WRITE, status_code=200)
-async def pause_job(request: Call, database: Data, job: FromPath[UUID]) -> Job:
+async def pause_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> Job:
     """No agent begins it until it is resumed; those that have begun go on."""
-    return await _order(request, database, job, "pause", Why())
+    return await _order(request, database, job, "pause", JobActionBody())
 
 
 @post("/executions/{job:uuid}/resume", opt=WRITE, status_code=200)
-async def resume_job(request: Call, database: Data, job: FromPath[UUID]) -> Job:
+async def resume_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> Job:
     """Go on with one that was paused."""
-    return await _order(request, database, job, "resume", Why())
+    return await _order(request, database, job, "resume", JobActionBody())
 
 
 @post("/executions/{job:uuid}/cancel", opt=WRITE, status_code=200)
-async def cancel_job(request: Call, database: Data, job: FromPath[UUID], data: JSONBody[Why | None] = None) -> Job:
+async def cancel_job(
+    request: ApiRequest, database: DatabaseDep, job: FromPath[UUID], data: JSONBody[JobActionBody | None] = None
+) -> Job:
     """No agent begins it any more; with `force` those that have begun are not waited for either."""
-    return await _order(request, database, job, "cancel", data or Why())
+    return await _order(request, database, job, "cancel", data or JobActionBody())
 
 
 @delete("/{job:uuid}", opt=WRITE, status_code=204)
-async def delete_job(request: Call, database: Data, job: FromPath[UUID]) -> None:
+async def delete_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> None:
     """Forget a job that has ended, with what its agents answered."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await jobs.delete(tx, tenant, job, by=actor_of(request))
 
 
-async def _order(request: Call, database: Database, job: UUID, what: Order, why: Why) -> Job:
+async def _order(request: ApiRequest, database: Database, job: UUID, what: JobAction, why: JobActionBody) -> Job:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         by = actor_of(request)
-        return await jobs.order(tx, tenant, job, what, force=why.force, reason=why.reason, by=by)
+        return await jobs.change_status(tx, tenant, job, what, force=why.force, reason=why.reason, by=by)
 
 
 async def _document(tx: Tx, tenant: TenantId, data: NewJob) -> dict[str, Any]:
@@ -208,18 +210,18 @@ async def _document(tx: Tx, tenant: TenantId, data: NewJob) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if data.template_id is not None:
         document = await job_templates.resolve(tx, tenant, data.template_id, path="template_id")
-    return checked_document(upon(document, checked_document(data.job_document or {})))
+    return validate_document(merge_patch(document, validate_document(data.job_document or {})))
 
 
 def _selector(data: NewJob) -> tag_selectors.Selector:
     if data.selector is not None and data.target_filter is not None:
         raise Invalid("a selector, or a target_filter", "target_filter")
     if data.target_filter is not None:
-        return tag_selectors.of_tags(data.target_filter)
+        return tag_selectors.from_tags(data.target_filter)
     return tag_selectors.parse(data.selector) if data.selector is not None else ()
 
 
-def _time(schedule: Schedule | None) -> datetime | None:
+def _time(schedule: JobSchedule | None) -> datetime | None:
     if schedule is None:
         return None
     at = schedule.scheduled_at
@@ -244,25 +246,25 @@ def _kind(data: NewJob) -> Literal["device", "group", "all"]:
 
 async def _agents(
     tx: Tx, tenant: TenantId, data: NewJob, selector: tag_selectors.Selector
-) -> tuple[list[UUID], list[Skipped]]:
+) -> tuple[list[UUID], list[SkippedAgent]]:
     """The agents that the job is for, and those that were named and take none."""
     if _kind(data) == "device":
         named = list(dict.fromkeys(data.target_agents or ()))
-        fit = await jobs.fitness(tx, tenant, named)
+        fit = await jobs.takes_jobs(tx, tenant, named)
         for number, agent in enumerate(data.target_agents or ()):
             if agent not in fit:
                 raise Invalid("there is no such agent", f"target_agents.{number}")
         found = [agent for agent in named if fit[agent]]
-        skipped = [Skipped(agent_uuid=agent, reason="it is set aside") for agent in named if not fit[agent]]
+        skipped = [SkippedAgent(agent_uuid=agent, reason="it is set aside") for agent in named if not fit[agent]]
     else:
         if data.fleet_uuid is not None and await fleets.find(tx, tenant, str(data.fleet_uuid)) is None:
             raise Invalid("there is no such fleet", "fleet_uuid")
-        wanted = Search(fleet=data.fleet_uuid, selector=selector, state="active", active=True)
-        found, skipped = await agent_search.ids(tx, tenant, wanted, most=jobs.MOST + 1), []
+        wanted = AgentFilter(fleet=data.fleet_uuid, selector=selector, state="active", active=True)
+        found, skipped = await agent_search.ids(tx, tenant, wanted, most=jobs.AGENTS_LIMIT + 1), []
     if not found:
         raise Invalid("no active agent is meant", "target_type")
-    if len(found) > jobs.MOST:
-        raise Invalid(f"more than {jobs.MOST} agents are meant", "target_type")
+    if len(found) > jobs.AGENTS_LIMIT:
+        raise Invalid(f"more than {jobs.AGENTS_LIMIT} agents are meant", "target_type")
     return found, skipped
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response
 
-from iotistica.api.http.dependencies import Call, Site
+from iotistica.api.http.dependencies import ApiRequest, ServerContext
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.domain import documents
 from iotistica.domain.access import document_secrets
@@ -17,7 +17,7 @@ from iotistica.domain.control.targets import Target
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid, Outdated
 from iotistica.storage.control import targets
-from iotistica.storage.control.targets import Head, Subject
+from iotistica.storage.control.targets import TargetHead, TargetOwner
 from iotistica.storage.postgres import Database, Tx
 
 Edit = Callable[[Target], Target]
@@ -41,10 +41,10 @@ class TargetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 async def change(
-    request: Call,
+    request: ApiRequest,
     database: Database,
-    site: Site,
-    subject: Subject,
+    context: ServerContext,
+    subject: TargetOwner,
     edit: Edit,
     *,
     draft: bool = False,
@@ -58,15 +58,15 @@ async def change(
     there, since that is what is shown. What changes nothing is no version. Raises `Outdated` if the
     caller has seen another version than the newest.
     """
-    tenant, by, box = tenant_of(request), actor_of(request), site.box
+    tenant, by, box = tenant_of(request), actor_of(request), context.box
     async with database.transaction(tenant) as tx:
-        head = await targets.locked(tx, tenant, subject)
+        head = await targets.lock(tx, tenant, subject)
         await check_seen(tx, tenant, subject, head, request.headers.get("if-match"))
         base = head.latest if draft else head.deployed
-        sealed = await targets.target_of(tx, tenant, subject, base)
-        old = opened(site, tenant, sealed)
-        shown = await targets.target_of(tx, tenant, subject, head.latest) if whole else sealed
-        new = _kept(edit(old), opened(site, tenant, shown))
+        sealed = await targets.document_of(tx, tenant, subject, base)
+        old = opened(context, tenant, sealed)
+        shown = await targets.document_of(tx, tenant, subject, head.latest) if whole else sealed
+        new = _kept(edit(old), opened(context, tenant, shown))
         new = Target(apps=box.seal(new.apps, tenant), config=box.seal(new.config, tenant))
         version = base or 0
         if new != sealed or version == 0:
@@ -79,9 +79,11 @@ async def change(
         return await view(tx, tenant, subject, None)
 
 
-async def check_seen(tx: Tx, tenant: TenantId, subject: Subject, head: Head, if_match: str | None) -> None:
+async def check_seen(
+    tx: Tx, tenant: TenantId, subject: TargetOwner, head: TargetHead, if_match: str | None
+) -> None:
     """Raise `Outdated` if a writer has seen another version than the newest, and `Invalid` for what is no ETag."""
-    if if_match is None or rules.matches(if_match, f'"{head.latest}"'):
+    if if_match is None or rules.etag_matches(if_match, f'"{head.latest}"'):
         return
     numbers = [number for part in if_match.split(",") if (number := _number(part)) is not None]
     if not numbers:
@@ -106,14 +108,14 @@ def _number(tag: str) -> int | None:
 
 def _kept(new: Target, old: Target) -> Target:
     """The document checked, with the secrets that its masks stand for."""
-    whole = rules.checked(new.apps, new.config)
+    whole = rules.validate_target(new.apps, new.config)
     kept = document_secrets.keep_masked(msgspec.to_builtins(whole), msgspec.to_builtins(old))
     return msgspec.convert(kept, Target)
 
 
-def opened(site: Site, tenant: TenantId, target: Target) -> Target:
+def opened(context: ServerContext, tenant: TenantId, target: Target) -> Target:
     """A target with its secrets."""
-    return Target(apps=site.box.open(target.apps, tenant), config=site.box.open(target.config, tenant))
+    return Target(apps=context.box.open(target.apps, tenant), config=context.box.open(target.config, tenant))
 
 
 def masked(old: Target, new: Target) -> list[documents.Change]:
@@ -122,7 +124,7 @@ def masked(old: Target, new: Target) -> list[documents.Change]:
     return [msgspec.convert(document_secrets.mask(msgspec.to_builtins(one)), documents.Change) for one in found]
 
 
-async def view(tx: Tx, tenant: TenantId, subject: Subject, version: int | None) -> Response[TargetView]:
+async def view(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int | None) -> Response[TargetView]:
     """A version of a target, the newest unless one is named; raises `NotFound`."""
     head = await targets.head(tx, tenant, subject)
     shown = await targets.get(tx, tenant, subject, version or head.latest) if version or head.latest else None

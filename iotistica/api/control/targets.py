@@ -11,19 +11,17 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from iotistica.api.control.target_versions import TargetView, change, check_seen, masked, opened, view
-from iotistica.api.http.dependencies import Call, Data, Here
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit, Text
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.targets import Target
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.control import targets
-from iotistica.storage.control.targets import Subject
-
-Number = Annotated[int, QueryParameter(ge=0, le=2_000_000_000)]
+from iotistica.storage.control.targets import TargetOwner
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole target, apps and config or one of them; `********` keeps the secret that stands there."""
 
     apps: dict[str, Any] | list[Any] | UnsetType = UNSET
@@ -39,13 +37,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return Target(apps=apps, config=config)  # type: ignore[arg-type]  # checked when it is written
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VersionChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: int | UnsetType = UNSET
     """The newest unless given."""
     note: Text | None = None
 
 
-class VersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TargetVersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     version: int
     at: datetime
     author: dict[str, Any]
@@ -57,13 +55,13 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What is different from the version that it was made of, secrets masked."""
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    versions: list[VersionView]
+class TargetHistory(msgspec.Struct, frozen=True, kw_only=True):
+    versions: list[TargetVersionView]
     count: int
     next: str | None
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TargetComparison(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     from_version: int = msgspec.field(name="from")
     to_version: int = msgspec.field(name="to")
     changes: list[dict[str, Any]]
@@ -75,39 +73,44 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
     @get("/{subject:uuid}/target-state", opt=read)
     async def get_target(
-        request: Call, database: Data, subject: FromPath[UUID], version: FromQuery[int | None] = None
+        request: ApiRequest, database: DatabaseDep, subject: FromPath[UUID], version: FromQuery[int | None] = None
     ) -> Response[TargetView]:
         """The newest version, or the one asked for; its ETag is for `If-Match`."""
         tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
-            return await view(tx, tenant, Subject(kind, subject), version)
+            return await view(tx, tenant, TargetOwner(kind, subject), version)
 
     async def _write(
-        request: Call,
-        data: JSONBody[Wanted],
-        database: Data,
-        site: Here,
+        request: ApiRequest,
+        data: JSONBody[TargetDocument],
+        database: DatabaseDep,
+        context: ServerContextDep,
         subject: FromPath[UUID],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
         """Write a new version, and deploy it unless it is a draft. `If-Match` guards against other writers."""
-        wanted, whose = data.target, Subject(kind, subject)
+        wanted, whose = data.target, TargetOwner(kind, subject)
         how = {"draft": draft, "whole": True}
-        return await change(request, database, site, whose, lambda _: wanted, note=data.note, **how)
+        return await change(request, database, context, whose, lambda _: wanted, note=data.note, **how)
 
     @delete("/{subject:uuid}/target-state", opt=write, status_code=200)
-    async def clear(request: Call, database: Data, site: Here, subject: FromPath[UUID]) -> Response[TargetView]:
+    async def clear(
+        request: ApiRequest, database: DatabaseDep, context: ServerContextDep, subject: FromPath[UUID]
+    ) -> Response[TargetView]:
         """Deploy an empty version; the earlier ones stay in the history."""
-        return await change(request, database, site, Subject(kind, subject), lambda _: rules.NONE)
+        return await change(request, database, context, TargetOwner(kind, subject), lambda _: rules.EMPTY_TARGET)
 
     @post("/{subject:uuid}/target-state/deploy", opt=write, status_code=200)
     async def deploy(
-        request: Call, database: Data, subject: FromPath[UUID], data: JSONBody[Choice | None] = None
+        request: ApiRequest,
+        database: DatabaseDep,
+        subject: FromPath[UUID],
+        data: JSONBody[VersionChoice | None] = None,
     ) -> Response[TargetView]:
         """Tell a version from now on, the newest unless another is named."""
-        tenant, whose = tenant_of(request), Subject(kind, subject)
+        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            head = await targets.locked(tx, tenant, whose)
+            head = await targets.lock(tx, tenant, whose)
             await check_seen(tx, tenant, whose, head, request.headers.get("if-match"))
             version = head.latest if data is None or data.version is UNSET else data.version
             if not version:
@@ -119,36 +122,40 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
     @post("/{subject:uuid}/target-state/rollback", opt=write, status_code=200)
     async def roll_back(
-        request: Call, database: Data, site: Here, subject: FromPath[UUID], data: JSONBody[Choice]
+        request: ApiRequest,
+        database: DatabaseDep,
+        context: ServerContextDep,
+        subject: FromPath[UUID],
+        data: JSONBody[VersionChoice],
     ) -> Response[TargetView]:
         """Write a new version that says what an earlier one said, and deploy it."""
         if data.version is UNSET:
             raise Invalid("say which version to go back to", "version")
-        tenant, whose = tenant_of(request), Subject(kind, subject)
+        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            earlier = opened(site, tenant, (await targets.get(tx, tenant, whose, data.version)).target)
+            earlier = opened(context, tenant, (await targets.get(tx, tenant, whose, data.version)).target)
         return await change(
-            *(request, database, site, whose, lambda _: earlier), note=data.note, restores=data.version
+            *(request, database, context, whose, lambda _: earlier), note=data.note, restores=data.version
         )
 
     @get("/{subject:uuid}/target-state/history", opt=read)
     async def history(
-        request: Call,
-        database: Data,
+        request: ApiRequest,
+        database: DatabaseDep,
         subject: FromPath[UUID],
         limit: Limit = 20,
         cursor: Annotated[str | None, QueryParameter(max_length=10)] = None,
-    ) -> History:
+    ) -> TargetHistory:
         """The versions there are, the newest first, with who wrote them and what they changed."""
         if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
             raise Invalid("not a cursor of this list", "cursor")
-        tenant, whose = tenant_of(request), Subject(kind, subject)
+        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
             head = await targets.head(tx, tenant, whose)
             before = int(cursor) if cursor else None
             found = await targets.page(tx, tenant, whose, before=before, limit=limit + 1)
         views = [
-            VersionView(
+            TargetVersionView(
                 version=one.version,
                 at=one.at,
                 author=one.author,
@@ -160,24 +167,24 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             for one in found[:limit]
         ]
         more = str(views[-1].version) if len(found) > limit else None
-        return History(versions=views, count=len(views), next=more)
+        return TargetHistory(versions=views, count=len(views), next=more)
 
     @get("/{subject:uuid}/target-state/compare", opt=read)
     async def compare(
-        request: Call,
-        database: Data,
+        request: ApiRequest,
+        database: DatabaseDep,
         subject: FromPath[UUID],
         older: Annotated[int, QueryParameter(name="from", ge=0, le=2_000_000_000)],
         newer: Annotated[int, QueryParameter(name="to", ge=0, le=2_000_000_000)],
-    ) -> Comparison:
+    ) -> TargetComparison:
         """What is different between two versions, secrets masked; 0 is the empty one before the first."""
-        tenant, whose = tenant_of(request), Subject(kind, subject)
+        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
             await targets.head(tx, tenant, whose)
-            old = await targets.target_of(tx, tenant, whose, older)
-            new = await targets.target_of(tx, tenant, whose, newer)
+            old = await targets.document_of(tx, tenant, whose, older)
+            new = await targets.document_of(tx, tenant, whose, newer)
         changes = [msgspec.to_builtins(one) for one in masked(old, new)]
-        return Comparison(from_version=older, to_version=newer, changes=changes)
+        return TargetComparison(from_version=older, to_version=newer, changes=changes)
 
     path, id_ = "/{subject:uuid}/target-state", f"{kind.capitalize()}Target"
     replace = put(path, opt=write, operation_id=f"Replace{id_}")(_write)

@@ -10,12 +10,12 @@ from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from iotistica.api.http.dependencies import Call, Data, Here, Streams
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage.delivery import letterbox
-from iotistica.storage.delivery.letterbox import Letter
+from iotistica.storage.delivery import dead_letters
+from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.history import audit
 from iotistica.storage.redis import Redis
 
@@ -24,7 +24,7 @@ Cursor = Annotated[str | None, QueryParameter(pattern=r"^[0-9]{1,15}-[0-9]{1,10}
 Filter = Annotated[str | None, QueryParameter(max_length=64)]
 
 
-class LetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`size` is in bytes as sent; one that is not `whole` is kept by its head and cannot be replayed."""
 
     id: str
@@ -39,29 +39,29 @@ class LetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     whole: bool
 
 
-class Letters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    dead_letters: list[LetterView]
+class DeadLetters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    dead_letters: list[DeadLetterView]
     count: int
     next: str | None
     """Give it as `cursor` to look on; a page may be short, or empty, and have more behind it."""
 
 
-class Opened(LetterView, frozen=True, kw_only=True, rename="camel"):
+class DeadLetterWithBytes(DeadLetterView, frozen=True, kw_only=True, rename="camel"):
     """With its bytes in base64, and as text where they are text."""
 
     payload: str
     text: str | None
 
 
-class Chosen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeadLetterChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which letters: by id, or all of a reason, or all; at most 1000 at a time."""
 
-    ids: Annotated[list[Id], Meta(max_length=letterbox.MOST)] | None = None
+    ids: Annotated[list[Id], Meta(max_length=dead_letters.CHANGE_LIMIT)] | None = None
     reason: Annotated[str, Meta(max_length=64)] | None = None
     all: Literal[True] | None = None
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLettersChanged(msgspec.Struct, frozen=True, kw_only=True):
     """How many; those missing were dealt with before, or only their head is kept."""
 
     done: int
@@ -71,67 +71,83 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/", opt={"permission": "ingestion.read"})
 async def list_letters(
-    request: Call,
-    redis: Streams,
+    request: ApiRequest,
+    redis: RedisDep,
     reason: Filter = None,
     agent: Filter = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> Letters:
+) -> DeadLetters:
     """Messages that could not be processed, the oldest first."""
-    page = await letterbox.page(
+    page = await dead_letters.page(
         redis, tenant_of(request), after=cursor, limit=limit, reason=reason, agent=agent and agent.lower()
     )
-    return Letters(dead_letters=[_view(letter) for letter in page.letters], count=len(page.letters), next=page.next)
+    return DeadLetters(
+        dead_letters=[_view(letter) for letter in page.letters], count=len(page.letters), next=page.next
+    )
 
 
 @get("/{id:str}", opt={"permission": "ingestion.manage"})
-async def read_letter(request: Call, redis: Streams, id: FromPath[Id]) -> Opened:  # noqa: A002
+async def read_letter(request: ApiRequest, redis: RedisDep, id: FromPath[Id]) -> DeadLetterWithBytes:  # noqa: A002
     """One of them with its bytes, which may hold secrets that an agent reported."""
-    letter = await letterbox.get(redis, tenant_of(request), id)
+    letter = await dead_letters.get(redis, tenant_of(request), id)
     if letter is None or letter.id != id:
         raise NotFound
     text = letter.payload.decode() if _is_text(letter.payload) else None
-    return Opened(**msgspec.structs.asdict(_view(letter)), payload=b64encode(letter.payload).decode(), text=text)
+    return DeadLetterWithBytes(
+        **msgspec.structs.asdict(_view(letter)), payload=b64encode(letter.payload).decode(), text=text
+    )
 
 
 @post("/replay", opt={"permission": "ingestion.manage"}, status_code=200)
-async def replay(request: Call, data: JSONBody[Chosen], database: Data, redis: Streams, site: Here) -> Done:
+async def replay(
+    request: ApiRequest,
+    data: JSONBody[DeadLetterChoice],
+    database: DatabaseDep,
+    redis: RedisDep,
+    context: ServerContextDep,
+) -> DeadLettersChanged:
     """Give letters back to the stream they failed in; what fails again becomes a dead letter again."""
     tenant = tenant_of(request)
     letters, more = await _chosen(redis, request, data)
-    done = await letterbox.replay(redis, tenant, letters, mark=site.settings.stream_mark)
+    done = await dead_letters.replay(redis, tenant, letters, high_water_mark=context.settings.stream_mark)
     await _record(request, database, "dead_letters.replay", data, done)
-    return Done(done=done, chosen=len(letters), more=more)
+    return DeadLettersChanged(done=done, chosen=len(letters), more=more)
 
 
 @post("/discard", opt={"permission": "ingestion.manage"}, status_code=200)
-async def discard(request: Call, data: JSONBody[Chosen], database: Data, redis: Streams) -> Done:
+async def discard(
+    request: ApiRequest, data: JSONBody[DeadLetterChoice], database: DatabaseDep, redis: RedisDep
+) -> DeadLettersChanged:
     """Throw letters away, for ever; the audit keeps how many."""
     letters, more = await _chosen(redis, request, data)
-    done = await letterbox.discard(redis, tenant_of(request), letters)
+    done = await dead_letters.discard(redis, tenant_of(request), letters)
     await _record(request, database, "dead_letters.discard", data, done)
-    return Done(done=done, chosen=len(letters), more=more)
+    return DeadLettersChanged(done=done, chosen=len(letters), more=more)
 
 
-async def _chosen(redis: Redis, request: Call, data: Chosen) -> tuple[Sequence[Letter], bool]:
+async def _chosen(redis: Redis, request: ApiRequest, data: DeadLetterChoice) -> tuple[Sequence[DeadLetter], bool]:
     if sum(choice is not None for choice in (data.ids, data.reason, data.all)) != 1:
         raise Invalid("say which: one of ids, reason, all")
     if data.ids is not None:
-        return await letterbox.some(redis, tenant_of(request), data.ids), False
-    page = await letterbox.page(redis, tenant_of(request), after=None, limit=letterbox.MOST, reason=data.reason)
+        return await dead_letters.get_many(redis, tenant_of(request), data.ids), False
+    page = await dead_letters.page(
+        redis, tenant_of(request), after=None, limit=dead_letters.CHANGE_LIMIT, reason=data.reason
+    )
     return page.letters, page.next is not None
 
 
-async def _record(request: Call, database: Data, action: str, data: Chosen, done: int) -> None:
+async def _record(
+    request: ApiRequest, database: DatabaseDep, action: str, data: DeadLetterChoice, done: int
+) -> None:
     chosen = data.reason or ("all" if data.all else f"{len(data.ids or ())} ids")
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await audit.record(tx, tenant, actor_of(request), action, ("dead_letters", chosen), after={"letters": done})
 
 
-def _view(letter: Letter) -> LetterView:
-    return LetterView(
+def _view(letter: DeadLetter) -> DeadLetterView:
+    return DeadLetterView(
         id=letter.id,
         at=letter.at,
         received=letter.received,
@@ -141,7 +157,7 @@ def _view(letter: Letter) -> LetterView:
         detail=letter.detail,
         attempts=letter.attempts,
         size=letter.size,
-        whole=letter.is_whole,
+        whole=letter.is_complete,
     )
 
 

@@ -10,7 +10,7 @@ from litestar import Router, get
 from litestar.params import FromQuery
 
 from iotistica.api.delivery import dead_letters
-from iotistica.api.http.dependencies import Call, Data, Here, Streams
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.errors import NotFound
 from iotistica.storage.agents import agents
@@ -49,9 +49,9 @@ class LedgerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 @get("/ledger", opt={"permission": "ingestion.read"})
 async def get_ledger(
-    request: Call,
-    database: Data,
-    redis: Streams,
+    request: ApiRequest,
+    database: DatabaseDep,
+    redis: RedisDep,
     agent: FromQuery[UUID | None] = None,
 ) -> LedgerView:
     """What was taken in and what became of it, of your tenant or one of its agents."""
@@ -59,9 +59,9 @@ async def get_ledger(
     async with database.transaction(tenant) as tx:
         if agent is not None and await agents.get(tx, tenant, agent) is None:
             raise NotFound
-        balance = await ledger.balance(tx, tenant, agent)
-        reasons = await ledger.rejected(tx, tenant, agent)
-        payloads = await ledger.payloads(tx, tenant)
+        balance = await ledger.readings_balance(tx, tenant, agent)
+        reasons = await ledger.rejections_by_reason(tx, tenant, agent)
+        payloads = await ledger.payload_totals(tx, tenant)
     readings = ReadingsView(
         found=balance.found,
         stored=balance.stored,
@@ -74,7 +74,7 @@ async def get_ledger(
     )
     if agent is not None:
         return LedgerView(readings=readings, agent_uuid=agent)
-    (stream,) = await stream_stats.states(redis, [tenant], now=time.time())
+    (stream,) = await stream_stats.stream_stats(redis, [tenant], now=time.time())
     view = PayloadsView(
         taken_in=stream.taken,
         processed=payloads.processed,
@@ -84,7 +84,7 @@ async def get_ledger(
     return LedgerView(readings=readings, payloads=view)
 
 
-class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class IngestionHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What waits of your tenant: in streams, parked for a dictionary, on disks; and what was put aside."""
 
     status: str
@@ -100,19 +100,24 @@ class HealthView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 @get("/health", opt={"permission": "ingestion.read"})
-async def get_health(request: Call, redis: Streams, site: Here) -> HealthView:
+async def get_health(request: ApiRequest, redis: RedisDep, context: ServerContextDep) -> IngestionHealth:
     """How far the ingestion of your tenant is behind."""
-    (state,) = await stream_stats.states(redis, [tenant_of(request)], now=time.time())
-    mark = site.settings.stream_mark
-    is_late = state.oldest_seconds > LATE or state.spooled > 0 or state.entries >= mark or state.dead_unkept > 0
-    return HealthView(
+    (state,) = await stream_stats.stream_stats(redis, [tenant_of(request)], now=time.time())
+    high_water_mark = context.settings.stream_mark
+    is_late = (
+        state.oldest_seconds > LATE
+        or state.spooled > 0
+        or state.entries >= high_water_mark
+        or state.dead_unkept > 0
+    )
+    return IngestionHealth(
         status="degraded" if is_late else "ok",
         waiting_messages=state.waiting,
         parked_messages=state.parked,
         spooled_messages=state.spooled,
         oldest_seconds=round(state.oldest_seconds, 3),
         stream_entries=state.entries,
-        stream_mark=mark,
+        stream_mark=high_water_mark,
         dead_letters=state.dead,
         dead_letter_bytes=state.dead_bytes,
         dead_letters_not_kept=state.dead_unkept,

@@ -11,23 +11,23 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from iotistica.api.http.authentication import Principal
-from iotistica.api.http.dependencies import Call, Data, Door, Ears
+from iotistica.api.http.dependencies import ApiRequest, AuthenticatorDep, DatabaseDep, LiveHubDep
 from iotistica.api.http.guard import address_of
 from iotistica.domain.access import document_secrets
-from iotistica.domain.access.permissions import may
+from iotistica.domain.access.permissions import is_allowed
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Forbidden, Invalid, IotisticaError, NotFound, Unauthorized
 from iotistica.storage.agents import agent_search, reported_states
-from iotistica.storage.agents.agent_search import Search
-from iotistica.storage.delivery.live import KINDS, WATCHED, Kind
-from iotistica.storage.delivery.live_hub import Listener, Told
+from iotistica.storage.agents.agent_search import AgentFilter
+from iotistica.storage.delivery.live import KINDS, ON_DEMAND_KINDS, LiveKind
+from iotistica.storage.delivery.live_hub import Listener, LiveMessage
 from iotistica.storage.postgres import Database, Tx
 
 CHOSEN: Final = 100  # agents that may be chosen by name
 SHOWN: Final = 1000  # agents of a snapshot of all
 HEARTBEAT: Final = 15.0  # seconds of nothing until a comment keeps the connection open
 CHECKED: Final = 10.0  # seconds between looks whether the caller still may
-NEEDS: Final[dict[Kind, str]] = {
+NEEDS: Final[dict[LiveKind, str]] = {
     "state": "agents.read",
     "metrics": "readings.read",
     "readings": "readings.read",
@@ -41,7 +41,12 @@ Kinds = Annotated[str, QueryParameter(max_length=100)]
 
 @get("/live", opt={"permission": "agents.read"}, tags=["live"], media_type="text/event-stream")
 async def live(
-    request: Call, database: Data, hub: Ears, doorman: Door, agents: Agents, kinds: Kinds = "state,metrics,events"
+    request: ApiRequest,
+    database: DatabaseDep,
+    live_hub: LiveHubDep,
+    authenticator: AuthenticatorDep,
+    agents: Agents,
+    kinds: Kinds = "state,metrics,events",
 ) -> Stream:
     """Follow agents, their uuids by commas, or `all`: events named as `kinds`, after one that is a `snapshot`.
 
@@ -50,18 +55,18 @@ async def live(
     who, wanted = request.auth, kinds_of(kinds)
     chosen = agents_of(agents, wanted)
     check_kinds(who, wanted)
-    hub.check(who.tenant, who.id)
+    live_hub.check_limits(who.tenant, who.id)
     await snapshot(database, who.tenant, chosen, wanted)  # an agent that is unknown is told at once
     address, headers = address_of(request), dict(request.headers)
 
     async def may_still() -> None:
-        check_kinds(await doorman.identify(headers, address, fresh=True), wanted)
+        check_kinds(await authenticator.authenticate(headers, address, fresh=True), wanted)
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            with hub.listen(who.tenant, who.id) as listener:
+            with live_hub.listen(who.tenant, who.id) as listener:
                 listener.agents, listener.kinds = chosen, wanted
-                await hub.ready(listener)
+                await live_hub.wait_until_subscribed(listener)
                 first = await snapshot(database, who.tenant, chosen, wanted)
                 yield b"retry: 2000\n" + _event("snapshot", msgspec.json.encode(first))
                 async for told in follow(listener, may_still):
@@ -75,7 +80,7 @@ async def live(
     return Stream(events(), media_type="text/event-stream", headers=headers_)
 
 
-async def follow(listener: Listener, may_still: Any) -> AsyncIterator[list[Told]]:
+async def follow(listener: Listener, may_still: Any) -> AsyncIterator[list[LiveMessage]]:
     """What comes, together; an empty list where nothing did for a while. Ends with the listener."""
     clock = asyncio.get_running_loop().time
     checked = spoke = clock()
@@ -95,15 +100,15 @@ async def follow(listener: Listener, may_still: Any) -> AsyncIterator[list[Told]
             yield told
 
 
-def kinds_of(text: str) -> frozenset[Kind]:
+def kinds_of(text: str) -> frozenset[LiveKind]:
     """The kinds that are named; raises `Invalid`."""
     named = {word.strip() for word in text.split(",") if word.strip()}
     if not named or named - {*KINDS}:
         raise Invalid(f"some of {', '.join(KINDS)}, by commas", "kinds")
-    return frozenset(cast(set[Kind], named))
+    return frozenset(cast(set[LiveKind], named))
 
 
-def agents_of(text: str, kinds: Collection[Kind]) -> frozenset[UUID] | None:
+def agents_of(text: str, kinds: Collection[LiveKind]) -> frozenset[UUID] | None:
     """The agents that are named, None for all; raises `Invalid`."""
     if text == "all":
         check_named(None, kinds)
@@ -117,31 +122,31 @@ def agents_of(text: str, kinds: Collection[Kind]) -> frozenset[UUID] | None:
     return named
 
 
-def check_named(agents: frozenset[UUID] | None, kinds: Collection[Kind]) -> None:
+def check_named(agents: frozenset[UUID] | None, kinds: Collection[LiveKind]) -> None:
     """Raise `Invalid` if all agents are meant, and kinds that are told only of named ones."""
-    if agents is None and {*kinds} & {*WATCHED}:
+    if agents is None and {*kinds} & {*ON_DEMAND_KINDS}:
         raise Invalid(f"readings and logs need agents by name, at most {CHOSEN}", "agents")
 
 
-def check_kinds(who: Principal, kinds: Collection[Kind]) -> None:
+def check_kinds(who: Principal, kinds: Collection[LiveKind]) -> None:
     """Raise `Forbidden` if somebody may not see one of these kinds."""
     for kind in sorted(kinds):
-        if who.kind == "agent" or not may(NEEDS[kind], who.role, who.scopes):
+        if who.kind == "agent" or not is_allowed(NEEDS[kind], who.role, who.scopes):
             raise Forbidden(f"{kind} need the scope {NEEDS[kind]}")
 
 
 async def snapshot(
-    database: Database, tenant: TenantId, agents: frozenset[UUID] | None, kinds: Collection[Kind]
+    database: Database, tenant: TenantId, agents: frozenset[UUID] | None, kinds: Collection[LiveKind]
 ) -> dict[str, Any]:
     """How agents are now; raises `NotFound`."""
     async with database.transaction(tenant) as tx:
         if agents is None:
-            found = await agent_search.page(tx, tenant, Search(), limit=SHOWN + 1)
+            found = await agent_search.page(tx, tenant, AgentFilter(), limit=SHOWN + 1)
             return {"agents": [_shown(one) for one in found[:SHOWN]], "more": len(found) > SHOWN}
         return {"agents": [await _one(tx, tenant, agent, kinds) for agent in sorted(agents)], "more": False}
 
 
-async def _one(tx: Tx, tenant: TenantId, agent: UUID, kinds: Collection[Kind]) -> dict[str, Any]:
+async def _one(tx: Tx, tenant: TenantId, agent: UUID, kinds: Collection[LiveKind]) -> dict[str, Any]:
     found = await agent_search.get(tx, tenant, agent)
     if found is None:
         raise NotFound
@@ -151,7 +156,7 @@ async def _one(tx: Tx, tenant: TenantId, agent: UUID, kinds: Collection[Kind]) -
     return _shown(found) | {"state": document_secrets.mask(row.merged.values) if row else {}}
 
 
-def _shown(agent: agent_search.Listed) -> dict[str, Any]:
+def _shown(agent: agent_search.AgentSummary) -> dict[str, Any]:
     return {
         "agentUuid": agent.agent_uuid,
         "name": agent.name,

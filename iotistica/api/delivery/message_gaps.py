@@ -8,7 +8,7 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain import time_ranges
 from iotistica.domain.delivery import message_gaps
@@ -43,10 +43,10 @@ class Gaps(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @get("/{agent:uuid}/gaps", opt={"permission": "agents.read"})
 async def get_gaps(
-    request: Call, database: Data, agent: FromPath[UUID], start: Time = None, end: Time = None
+    request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], start: Time = None, end: Time = None
 ) -> Gaps:
     """Ranges of the agent's message numbers that never arrived; of the last day unless asked."""
-    since, until = time_ranges.time_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
+    since, until = time_ranges.parse_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:

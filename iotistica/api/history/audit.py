@@ -7,7 +7,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.domain import time_ranges
@@ -18,7 +18,7 @@ Filter = Annotated[str | None, QueryParameter(max_length=200)]
 Time = Annotated[str | None, QueryParameter(max_length=64)]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AuditEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: int
     at: datetime
     actor_kind: str
@@ -32,8 +32,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     after: dict[str, Any] | None
 
 
-class Events(msgspec.Struct, frozen=True, kw_only=True):
-    events: list[Event]
+class AuditEvents(msgspec.Struct, frozen=True, kw_only=True):
+    events: list[AuditEventView]
     count: int
     next: str | None
     """Give it as `cursor` for the older ones."""
@@ -41,8 +41,8 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/events", opt={"permission": "audit.read"})
 async def list_events(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     action: Filter = None,
     actor: Filter = None,
     subject: Filter = None,
@@ -50,11 +50,11 @@ async def list_events(
     end: Time = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, QueryParameter(max_length=20)] = None,
-) -> Events:
+) -> AuditEvents:
     """Who changed what, the newest first; `action` may be a whole group, such as `agent`."""
     now = datetime.now(UTC)
-    since = time_ranges.moment(start, now=now, default=now, path="start") if start else None
-    until = time_ranges.moment(end, now=now, default=now, path="end") if end else None
+    since = time_ranges.parse_time(start, now=now, default=now, path="start") if start else None
+    until = time_ranges.parse_time(end, now=now, default=now, path="end") if end else None
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
         raise Invalid("not a cursor of this list", "cursor")
     before = int(cursor) if cursor else None
@@ -70,9 +70,9 @@ async def list_events(
             since=since,
             until=until,
         )
-    events = [Event(**msgspec.structs.asdict(event)) for event in found[:limit]]
+    events = [AuditEventView(**msgspec.structs.asdict(event)) for event in found[:limit]]
     more = str(found[limit - 1].id) if len(found) > limit else None
-    return Events(events=events, count=len(events), next=more)
+    return AuditEvents(events=events, count=len(events), next=more)
 
 
 router = Router("/audit", route_handlers=[list_events], tags=["audit"])

@@ -9,7 +9,7 @@ from litestar import get
 from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.http import cursors
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
 from iotistica.errors import NotFound
@@ -19,7 +19,7 @@ from iotistica.storage.history import timeline
 Kinds = Annotated[str | None, QueryParameter(max_length=200)]
 
 
-class HappeningView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TimelineEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     at: datetime
     kind: str
     details: dict[str, Any]
@@ -30,7 +30,7 @@ class HappeningView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent_uuid: UUID
-    happenings: list[HappeningView]
+    happenings: list[TimelineEventView]
     count: int
     next: str | None
     """Give it as `cursor` for the older ones."""
@@ -38,8 +38,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @get("/{agent:uuid}/timeline", opt={"permission": "agents.read"})
 async def get_timeline(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     kind: Kinds = None,
     limit: Limit = 100,
@@ -58,5 +58,5 @@ async def get_timeline(
     return Timeline(agent_uuid=agent, happenings=views, count=len(views), next=more)
 
 
-def _view(row: timeline.Row) -> HappeningView:
-    return HappeningView(at=row.at, kind=row.kind, details=row.details, times=row.times, last_at=row.last_at)
+def _view(row: timeline.TimelineRow) -> TimelineEventView:
+    return TimelineEventView(at=row.at, kind=row.kind, details=row.details, times=row.times, last_at=row.last_at)

@@ -48,7 +48,7 @@ class Key(NamedTuple):
     check: Any
 
 
-class Tokens:
+class AccessTokens:
     """Signs with one key, and checks by the key that the token names."""
 
     def __init__(self, secret: bytes, key_file: str = "") -> None:

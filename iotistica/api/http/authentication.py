@@ -8,19 +8,19 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.api.http.access_tokens import Tokens
+from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.domain.access import credentials
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unauthorized, Unavailable
 from iotistica.storage.access import api_keys, sessions
 from iotistica.storage.agents import agent_keys
-from iotistica.storage.agents.agent_cache import Roster
-from iotistica.storage.agents.agent_keys import Holder
+from iotistica.storage.agents.agent_cache import AgentCache
+from iotistica.storage.agents.agent_keys import KeyHolder
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Database
 
-FRESH: Final = 1.0  # seconds a credential is believed; so long may somebody go on whom it was taken from
-MOST: Final = 20_000  # credentials remembered
+CACHE_SECONDS: Final = 1.0  # seconds a credential is believed; so long may somebody go on whom it was taken from
+CREDENTIALS_LIMIT: Final = 20_000  # credentials remembered
 HEADERS: Final = ("x-device-api-key", "x-agent-key", "x-api-key")
 
 
@@ -41,18 +41,20 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     is_proven: bool = True
 
 
-class Doorman:
+class Authenticator:
     """Knows credentials, for a moment from memory."""
 
-    def __init__(self, lookups: Database, tokens: Tokens, key: bytes, roster: Roster) -> None:
-        """`lookups` sees all tenants; `key` is the server's, which digests are made with."""
-        self._roster = roster
-        self._lookups = lookups
-        self._tokens = tokens
+    def __init__(
+        self, platform_database: Database, tokens: AccessTokens, key: bytes, agent_cache: AgentCache
+    ) -> None:
+        """`platform_database` sees all tenants; `key` is the server's, which digests are made with."""
+        self._agent_cache = agent_cache
+        self._platform_database = platform_database
+        self._access_tokens = tokens
         self._key = key
         self._known: dict[bytes, tuple[float, Principal]] = {}
 
-    async def identify(self, headers: Mapping[str, str], address: str, *, fresh: bool = False) -> Principal:
+    async def authenticate(self, headers: Mapping[str, str], address: str, *, fresh: bool = False) -> Principal:
         """Who shows these headers, asked anew if it must be `fresh`; raises `Unauthorized`."""
         credential = credential_of(headers)
         remembered = hashlib.sha256(credential.encode("utf-8", "replace")).digest()
@@ -65,15 +67,15 @@ class Doorman:
             principal = await self._integration(credential)
         else:
             principal = await self._agent(credential, address)
-        if len(self._known) >= MOST:
+        if len(self._known) >= CREDENTIALS_LIMIT:
             self._known.clear()
         if principal.is_proven:  # who is not may be the next moment
-            self._known[remembered] = (time.monotonic() + FRESH, principal)
+            self._known[remembered] = (time.monotonic() + CACHE_SECONDS, principal)
         return principal
 
     async def _user(self, token: str) -> Principal:
-        claims = self._tokens.check(token)
-        async with self._lookups.transaction() as tx:
+        claims = self._access_tokens.check(token)
+        async with self._platform_database.transaction() as tx:
             member = await sessions.live(tx, claims.sid)
         if member is None or member.user_id != claims.sub:
             raise Unauthorized("this session has ended: log in again")
@@ -87,7 +89,7 @@ class Doorman:
         )
 
     async def _integration(self, secret: str) -> Principal:
-        async with self._lookups.transaction() as tx:
+        async with self._platform_database.transaction() as tx:
             found = await api_keys.find(tx, credentials.digest(self._key, secret))
         if found is None:
             raise Unauthorized("this API key is unknown, revoked or has expired")
@@ -98,8 +100,8 @@ class Doorman:
 
     async def _agent(self, secret: str, address: str) -> Principal:
         digest = credentials.digest(self._key, secret)
-        known = self._roster.holder(digest)
-        holder = known if self._roster.is_current else None
+        known = self._agent_cache.key_holder(digest)
+        holder = known if self._agent_cache.is_current else None
         if holder is None:
             try:
                 holder = await self._holder(digest, address)
@@ -115,14 +117,14 @@ class Doorman:
             is_proven=holder.state == "active",
         )
 
-    async def _holder(self, digest: bytes, address: str) -> Holder:
-        async with self._lookups.transaction() as tx:
+    async def _holder(self, digest: bytes, address: str) -> KeyHolder:
+        async with self._platform_database.transaction() as tx:
             holder = await agent_keys.find(tx, digest)
             if holder is None:
                 raise Unauthorized("this key is unknown, revoked or has expired")
             if holder.is_new:
                 by = Actor(kind="agent", id=str(holder.agent_uuid), name=holder.name, address=address)
-                await agent_keys.first_used(tx, holder, digest, by=by)
+                await agent_keys.record_first_use(tx, holder, digest, by=by)
         return holder
 
 

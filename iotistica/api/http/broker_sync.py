@@ -14,16 +14,16 @@ LONGEST: Final = 1.5  # seconds; who is answered then finds the account soon aft
 EVERY: Final = 0.02  # seconds between looks, of all who wait together
 
 
-class Rendering:
+class BrokerSync:
     """Knows how current the broker's accounts are."""
 
-    def __init__(self, lookups: Database) -> None:
-        self._lookups = lookups
+    def __init__(self, platform_database: Database) -> None:
+        self._platform_database = platform_database
         self._looking = asyncio.Lock()
         self._looked = -EVERY
         self._at = datetime.min.replace(tzinfo=UTC)
 
-    async def awaited(self, since: datetime) -> None:
+    async def wait_until_current(self, since: datetime) -> None:
         """Return once the broker has the accounts as they were then, or after `LONGEST`; never raises.
 
         The public agent connects within 50 ms of the answer that lets it in. A refusal then costs it what it sets
@@ -38,7 +38,7 @@ class Rendering:
         """Look how current the accounts are; False if nobody gives the broker any, so that nobody is waited for."""
         async with self._looking:
             if time.monotonic() - self._looked >= EVERY:
-                async with self._lookups.transaction() as tx:
+                async with self._platform_database.transaction() as tx:
                     last = await broker_accounts.last_render(tx)
                 self._looked = time.monotonic()
                 if last is None:

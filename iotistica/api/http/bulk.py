@@ -6,22 +6,22 @@ from uuid import UUID
 
 import msgspec
 
-MOST: Final = 10_000  # agents of one call
+AGENTS_LIMIT: Final = 10_000  # agents of one call
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     uuid: UUID
     status: Literal["ok", "not_found"]
 
 
-class Results(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    results: list[Result]
+class BulkResults(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    results: list[BulkResult]
     changed: int
     not_found: int
 
 
-def results(asked: Sequence[UUID], done: Collection[UUID]) -> Results:
+def results(asked: Sequence[UUID], done: Collection[UUID]) -> BulkResults:
     """The answer, in the order in which agents were named, each once."""
-    rows = [Result(uuid=one, status="ok" if one in done else "not_found") for one in dict.fromkeys(asked)]
+    rows = [BulkResult(uuid=one, status="ok" if one in done else "not_found") for one in dict.fromkeys(asked)]
     changed = sum(row.status == "ok" for row in rows)
-    return Results(results=rows, changed=changed, not_found=len(rows) - changed)
+    return BulkResults(results=rows, changed=changed, not_found=len(rows) - changed)

@@ -5,7 +5,7 @@ from typing import Final
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-MOST: Final = 2000  # requests in hand, live streams among them
+REQUESTS_LIMIT: Final = 2000  # requests in hand, live streams among them
 BODY: Final = (
     b'{"type": "about:blank", "title": "Not available now", "status": 503,'
     b' "detail": "too many requests at once", "error": "too many requests at once"}'
@@ -17,7 +17,7 @@ HEADERS: Final = [
 ]
 
 
-class Crowd:
+class ConcurrencyLimit:
     """An application before another one.
 
     It counts requests and not connections: ten thousand agents that keep theirs open between polls are no crowd.
@@ -32,7 +32,7 @@ class Crowd:
         if scope["type"] == "lifespan":  # type: ignore[comparison-overlap]  # which the type leaves out
             await self._app(scope, receive, send)
             return
-        if self._here >= MOST:
+        if self._here >= REQUESTS_LIMIT:
             await _refuse(scope, send)
             return
         self._here += 1

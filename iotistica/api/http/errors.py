@@ -26,7 +26,7 @@ _FIELD: Final = re.compile(r"^Object (?:missing required|contains unknown) field
 TITLES: Final = {400: "Bad request", 401: "Not logged in", 404: "Not found", 405: "Method not allowed"}
 
 
-def answer(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, object]]:
+def problem_response(request: Request[Any, Any, Any], exc: Exception) -> Response[dict[str, object]]:
     """The problem document of any error."""
     status, title = next(
         (answer for kind in type(exc).__mro__ if (answer := STATUS.get(kind))), (500, "Internal error")

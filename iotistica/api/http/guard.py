@@ -7,17 +7,17 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from iotistica.api.http.authentication import Doorman, NoCredential, Principal
-from iotistica.api.http.dependencies import Call
-from iotistica.api.http.query_parameters import Parameters
-from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, may
+from iotistica.api.http.authentication import Authenticator, NoCredential, Principal
+from iotistica.api.http.dependencies import ApiRequest
+from iotistica.api.http.query_parameters import QueryParameters
+from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, is_allowed
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Forbidden, NotFound, Unauthorized
 from iotistica.settings import Settings
-from iotistica.storage.access.rate_limits import Limit, Limits
+from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.history.audit import Actor
 
-WRONG: Final = 30
+WRONG_CREDENTIALS: Final = 30
 """Wrong credentials from one address a minute, in times the log-ins that it may try."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -26,15 +26,15 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 class Guard:
     """Callable for Litestar's `guards`; leaves the principal in `request.auth`."""
 
-    def __init__(self, doorman: Doorman, limits: Limits, settings: Settings) -> None:
-        self._doorman = doorman
-        self._limits = limits
+    def __init__(self, authenticator: Authenticator, rate_limiter: RateLimiter, settings: Settings) -> None:
+        self._authenticator = authenticator
+        self._rate_limiter = rate_limiter
         self._broker_secret = settings.broker_secret
-        self._user = Limit("user", settings.user_limit)
-        self._rare = Limit("administration", settings.admin_limit)
-        self._agent = Limit("agent", settings.agent_limit)
-        self._wrong = wrong(settings)
-        self._parameters = Parameters()
+        self._user = RateLimit("user", settings.user_limit)
+        self._rare = RateLimit("administration", settings.admin_limit)
+        self._agent = RateLimit("agent", settings.agent_limit)
+        self._wrong = wrong_credentials_limit(settings)
+        self._parameters = QueryParameters()
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         permission = handler.opt.get("permission", "")
@@ -45,31 +45,34 @@ class Guard:
             return
         rule = PERMISSIONS.get(permission)
         # What administers is asked anew each time: who was an administrator a moment ago makes nobody another.
-        principal = await self._identify(connection, fresh=rule is not None and rule.rare)
+        principal = await self._identify(connection, fresh=rule is not None and rule.is_administration)
         connection.scope["auth"] = principal
         if principal.kind == "agent":
             _check_agent(principal, permission, connection, handler)
             if not handler.opt.get("unlimited"):
-                await self._limits.hit(self._agent, str(principal.id), tenant=principal.tenant)
+                await self._rate_limiter.hit(self._agent, str(principal.id), tenant=principal.tenant)
             return
         if permission == AGENT or rule is None:
             raise Forbidden("this route is the agent's own")
-        if principal.kind == "key" and not rule.keys:
+        if principal.kind == "key" and not rule.api_keys:
             raise Forbidden("an API key may not do this: log in as a user")
-        if not may(permission, principal.role, principal.scopes):
+        if not is_allowed(permission, principal.role, principal.scopes):
             raise Forbidden(
-                f"this needs the role {rule.least}" + (f" and the scope {permission}" * (principal.kind == "key"))
+                f"this needs the role {rule.minimum_role}"
+                + (f" and the scope {permission}" * (principal.kind == "key"))
             )
-        await self._limits.hit(self._rare if rule.rare else self._user, str(principal.id), tenant=principal.tenant)
+        await self._rate_limiter.hit(
+            self._rare if rule.is_administration else self._user, str(principal.id), tenant=principal.tenant
+        )
         self._parameters.check(connection, handler)  # agents of every age may send what we do not know
 
     async def _identify(self, connection: Connection, *, fresh: bool) -> Principal:
         """Who it is. Wrong credentials count against the address they come from, right ones never wait for it."""
         try:
-            return await self._doorman.identify(connection.headers, address_of(connection), fresh=fresh)
+            return await self._authenticator.authenticate(connection.headers, address_of(connection), fresh=fresh)
         except Unauthorized as exc:
             if not isinstance(exc, NoCredential):
-                await self._limits.hit(self._wrong, source_of(connection))
+                await self._rate_limiter.hit(self._wrong, source_of(connection))
             raise
 
     async def _check_broker(self, connection: Connection) -> None:
@@ -79,7 +82,7 @@ class Guard:
         if not self._broker_secret:
             raise NotFound
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self._broker_secret.encode()):
-            await self._limits.hit(self._wrong, source_of(connection))
+            await self._rate_limiter.hit(self._wrong, source_of(connection))
             raise Unauthorized("the broker's secret is missing or wrong; see IOTISTICA_BROKER_SECRET")
 
 
@@ -93,18 +96,18 @@ def _check_agent(principal: Principal, permission: str, connection: Connection, 
         raise Forbidden("this agent has not proved its key yet: POST /api/v1/device/{uuid}/key-exchange")
 
 
-def tenant_of(request: Call) -> TenantId:
+def tenant_of(request: ApiRequest) -> TenantId:
     """The tenant of the caller."""
     return request.auth.tenant
 
 
-def actor_of(request: Call) -> Actor:
+def actor_of(request: ApiRequest) -> Actor:
     """The caller, as the audit names it."""
     who = request.auth
     return Actor(kind=who.kind, id=str(who.id), name=who.name, address=address_of(request))
 
 
-def anybody(request: Call) -> Actor:
+def anonymous_actor(request: ApiRequest) -> Actor:
     """A caller that is not logged in, as the audit names it."""
     return Actor(kind="anybody", address=address_of(request))
 
@@ -126,6 +129,6 @@ def source_of(connection: Any) -> str:
     return address
 
 
-def wrong(settings: Settings) -> Limit:
+def wrong_credentials_limit(settings: Settings) -> RateLimit:
     """How many wrong credentials may come from one address."""
-    return Limit("wrong", settings.login_limit * WRONG)
+    return RateLimit("wrong", settings.login_limit * WRONG_CREDENTIALS)

@@ -10,10 +10,10 @@ from litestar import MediaType, Response, get
 from loguru import logger
 
 from iotistica import __version__, instruments
-from iotistica.api.http.dependencies import Lookups, MaybeStreams, Roles, Signs
+from iotistica.api.http.dependencies import OptionalRedisDep, PlatformDatabaseDep, ProcessHealthDep, RolesDep
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.errors import IotisticaError
-from iotistica.process_health import Storage, Vitals
+from iotistica.process_health import ProcessHealth, StorageForecast
 from iotistica.storage.access import tenants
 from iotistica.storage.delivery import stream_stats
 from iotistica.storage.delivery.spool import Spool
@@ -25,7 +25,7 @@ STOPPED = {"intake_paused", "ingest_stopped", "disk_short"}  # alarms of what do
 PATIENCE = 2.0  # seconds for each part to answer
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ComponentHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ok: bool
     error: str | None = None
     saturation: float | None = None
@@ -59,26 +59,36 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str
     version: str
     roles: list[str]
-    database: Part
-    redis: Part | None = None
-    broker: Part | None = None
+    database: ComponentHealth
+    redis: ComponentHealth | None = None
+    broker: ComponentHealth | None = None
     lag: Lag | None = None
     spools: dict[str, SpoolView] = {}
     workers: WorkersView | None = None
-    storage: Storage | None = None
+    storage: StorageForecast | None = None
     alarms: dict[str, str] = {}
 
 
 @get("/health", opt={"permission": PUBLIC}, tags=["ops"])
-async def health(lookups: Lookups, redis: MaybeStreams, roles: Roles, vitals: Signs) -> Health:
+async def health(
+    platform_database: PlatformDatabaseDep,
+    redis: OptionalRedisDep,
+    roles: RolesDep,
+    process_health: ProcessHealthDep,
+) -> Health:
     """The state of the database, of Redis, of the streams and spools between them; always 200 while we run."""
-    return await _look(lookups, redis, roles, vitals)
+    return await _look(platform_database, redis, roles, process_health)
 
 
 @get("/ready", opt={"permission": PUBLIC}, tags=["ops"])
-async def ready(lookups: Lookups, redis: MaybeStreams, roles: Roles, vitals: Signs) -> Response[Health]:
+async def ready(
+    platform_database: PlatformDatabaseDep,
+    redis: OptionalRedisDep,
+    roles: RolesDep,
+    process_health: ProcessHealthDep,
+) -> Response[Health]:
     """200 when the database and Redis answer and no message waits for long, else 503."""
-    state = await _look(lookups, redis, roles, vitals)
+    state = await _look(platform_database, redis, roles, process_health)
     return Response(state, status_code=200 if state.status == "healthy" else 503)
 
 
@@ -88,31 +98,33 @@ async def metrics() -> Response[bytes]:
     return Response(instruments.scrape(), media_type="text/plain; version=0.0.4")
 
 
-async def _look(database: Database, redis: Redis | None, roles: list[str], vitals: Vitals) -> Health:
+async def _look(database: Database, redis: Redis | None, roles: list[str], process_health: ProcessHealth) -> Health:
     if redis is None:  # beside the broker
-        postgres = await _database(database, vitals)
+        postgres = await _database(database, process_health)
         status = "healthy" if postgres.ok else "degraded"
-        return Health(status=status, version=__version__, roles=roles, database=postgres, alarms=_alarms(vitals))
-    postgres, streams_ = await asyncio.gather(_database(database, vitals), _redis(redis, vitals))
+        return Health(
+            status=status, version=__version__, roles=roles, database=postgres, alarms=_alarms(process_health)
+        )
+    postgres, streams_ = await asyncio.gather(_database(database, process_health), _redis(redis, process_health))
     lag = None
     if postgres.ok and streams_.ok:
-        lag = await _within(vitals, "lag", lambda: _lag(database, redis))
-    broker = next((breaker for breaker in vitals.breakers if breaker.name == "broker"), None)
+        lag = await _within(process_health, "lag", lambda: _lag(database, redis))
+    broker = next((breaker for breaker in process_health.breakers if breaker.name == "broker"), None)
     ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
-    ok = ok and (broker is None or broker.is_closed) and not vitals.alarms.raised.keys() & STOPPED
-    workers = [look() for look in vitals.workers]
+    ok = ok and (broker is None or broker.is_closed) and not process_health.alarms.raised.keys() & STOPPED
+    workers = [look() for look in process_health.workers]
     return Health(
         status="healthy" if ok else "degraded",
         version=__version__,
         roles=roles,
         database=postgres,
         redis=streams_,
-        broker=Part(ok=broker.is_closed, breaker=broker.state) if broker else None,
+        broker=ComponentHealth(ok=broker.is_closed, breaker=broker.state) if broker else None,
         lag=lag if isinstance(lag, Lag) else None,
-        spools={name: _spool(inbox.spool) for name, inbox in vitals.inboxes.items()},
+        spools={name: _spool(inbox.spool) for name, inbox in process_health.inboxes.items()},
         workers=WorkersView(running=workers[0][0], least=workers[0][1], most=workers[0][2]) if workers else None,
-        storage=vitals.storage[0] if vitals.storage else None,
-        alarms=_alarms(vitals),
+        storage=process_health.storage[0] if process_health.storage else None,
+        alarms=_alarms(process_health),
     )
 
 
@@ -120,31 +132,31 @@ def _spool(spool: Spool) -> SpoolView:
     return SpoolView(messages=spool.messages, bytes=spool.bytes, cap=spool.cap, error=spool.error and "see the log")
 
 
-def _alarms(vitals: Vitals) -> dict[str, str]:
-    return dict.fromkeys(vitals.alarms.raised, "see the log")
+def _alarms(process_health: ProcessHealth) -> dict[str, str]:
+    return dict.fromkeys(process_health.alarms.raised, "see the log")
 
 
-async def _database(database: Database, vitals: Vitals) -> Part:
+async def _database(database: Database, process_health: ProcessHealth) -> ComponentHealth:
     async def ask() -> None:
         async with database.transaction() as tx:
             await tx.execute("SELECT 1")
 
-    error = await _within(vitals, "database", ask)
+    error = await _within(process_health, "database", ask)
     saturation = round(database.saturation(), 2)
     ok = error is None and database.breaker.is_closed  # half open: this try went well, others are still refused
-    return Part(ok=ok, error=error, saturation=saturation, breaker=database.breaker.state)
+    return ComponentHealth(ok=ok, error=error, saturation=saturation, breaker=database.breaker.state)
 
 
-async def _redis(redis: Redis, vitals: Vitals) -> Part:
-    error = await _within(vitals, "redis", lambda: ping(redis))
+async def _redis(redis: Redis, process_health: ProcessHealth) -> ComponentHealth:
+    error = await _within(process_health, "redis", lambda: ping(redis))
     ok = error is None and redis.breaker.is_closed
-    return Part(ok=ok, error=error, breaker=redis.breaker.state)
+    return ComponentHealth(ok=ok, error=error, breaker=redis.breaker.state)
 
 
 async def _lag(database: Database, redis: Redis) -> Lag:
     async with database.transaction() as tx:
         known = await tenants.all_tenants(tx)
-    states = await stream_stats.states(redis, [tenant.tenant_id for tenant in known], now=time.time())
+    states = await stream_stats.stream_stats(redis, [tenant.tenant_id for tenant in known], now=time.time())
     return Lag(
         waiting_messages=sum(state.waiting for state in states),
         oldest_seconds=round(max((state.oldest_seconds for state in states), default=0.0), 3),
@@ -152,14 +164,14 @@ async def _lag(database: Database, redis: Redis) -> Lag:
     )
 
 
-async def _within(vitals: Vitals, part: str, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+async def _within(process_health: ProcessHealth, part: str, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """The answer, or what went wrong as text.
 
     A part that stands still is asked once, however often we are: a question that was not answered goes on.
     """
-    task = vitals.asking.get(part)
+    task = process_health.asking.get(part)
     if task is None or task.done():
-        task = vitals.asking[part] = asyncio.create_task(ask(), name=f"health {part}")
+        task = process_health.asking[part] = asyncio.create_task(ask(), name=f"health {part}")
     done, _ = await asyncio.wait([task], timeout=PATIENCE)
     if not done:
         return f"no answer within {PATIENCE} s"

@@ -12,24 +12,33 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from iotistica.api.http.authentication import credential_of
 from iotistica.domain.access import credentials
-from iotistica.domain.control.targets import matches
+from iotistica.domain.control.targets import etag_matches
 from iotistica.errors import Unauthorized
-from iotistica.storage.agents.agent_cache import Roster
-from iotistica.storage.agents.agent_keys import Holder
-from iotistica.storage.agents.poll_answers import Counts, Polls
+from iotistica.storage.agents.agent_cache import AgentCache
+from iotistica.storage.agents.agent_keys import KeyHolder
+from iotistica.storage.agents.poll_answers import PollAnswers
+from iotistica.storage.agents.poll_counts import PollCounts
 
 PATH: Final = re.compile(r"/api/v1/device/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/state")
 
 
-class Shortcut:
+class PollFastPath:
     """An application before another one."""
 
-    def __init__(self, app: ASGIApp, *, roster: Roster, polls: Polls, counts: Counts, key: bytes) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        agent_cache: AgentCache,
+        poll_answers: PollAnswers,
+        poll_counts: PollCounts,
+        key: bytes,
+    ) -> None:
         """`key` is the server's, which the digests of secrets are made with."""
         self._app = app
-        self._roster = roster
-        self._polls = polls
-        self._counts = counts
+        self._agent_cache = agent_cache
+        self._poll_answers = poll_answers
+        self._poll_counts = poll_counts
         self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,28 +59,28 @@ class Shortcut:
             return None
         return self._answer(holder, headers.get("if-none-match"))
 
-    def _holder(self, headers: dict[str, str]) -> Holder | None:
+    def _holder(self, headers: dict[str, str]) -> KeyHolder | None:
         """The agent that asks, if it is known and has proved itself."""
-        if not self._roster.is_current:
+        if not self._agent_cache.is_current:
             return None
         try:
             credential = credential_of(headers)
         except Unauthorized:
             return None
-        holder = self._roster.holder(credentials.digest(self._key, credential))
+        holder = self._agent_cache.key_holder(credentials.digest(self._key, credential))
         return holder if holder is not None and holder.state == "active" else None
 
-    def _answer(self, holder: Holder, known: str | None) -> tuple[int, str, bytes] | None:
+    def _answer(self, holder: KeyHolder, known: str | None) -> tuple[int, str, bytes] | None:
         """The status, the tag and the body; None if what the agent is told now is not in memory."""
-        found = self._polls.tag(holder.agent_uuid)
+        found = self._poll_answers.current_tag(holder.agent_uuid)
         if found is None:
             return None
         counter, tag = found
-        modified = known is None or not matches(known, tag)
-        held = self._polls.held(holder.agent_uuid) if modified else None
+        modified = known is None or not etag_matches(known, tag)
+        held = self._poll_answers.cached(holder.agent_uuid) if modified else None
         if modified and (held is None or held.etag != tag):
             return None
-        self._counts.add(holder.tenant_id, holder.agent_uuid, counter, modified=modified)
+        self._poll_counts.add(holder.tenant_id, holder.agent_uuid, counter, modified=modified)
         return (200, tag, held.body) if held is not None else (304, tag, b"")
 
 

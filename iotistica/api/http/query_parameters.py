@@ -16,7 +16,7 @@ class _Known(NamedTuple):
     lists: frozenset[str]
 
 
-class Parameters:
+class QueryParameters:
     """The parameters of each route, looked up once."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ class Unsupported(HTTPException):
     status_code = 415
 
 
-class Inflation(ASGIMiddleware):
+class RequestInflation(ASGIMiddleware):
     """Gives what comes after it the inflated body, and no word of how it came.
 
     Litestar counts what it reads against the route's cap, and stops there: a small body that would become a huge

@@ -8,16 +8,16 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
-from iotistica.api.telemetry.buckets import Answer, By, Span, answer, bucketed
-from iotistica.api.telemetry.ranges import Metric, Of, Time, Width, Zone
+from iotistica.api.telemetry.buckets import BucketSpec, QueryAnswer, SeriesRange, answer_head, bucketed
+from iotistica.api.telemetry.ranges import Metric, SourceChoice, Time, Width, Zone
 from iotistica.domain.telemetry import aggregates as rules
 
 ALL: Final = ("avg", "min", "max", "sum", "stddev", "first", "last")
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class AggregateRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of one bucket: the values are of its good and uncertain readings, `sample_count` is of all."""
 
     bucket: datetime
@@ -31,18 +31,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     last_value: float | None
 
 
-class Aggregates(Answer, frozen=True, kw_only=True):
+class Aggregates(QueryAnswer, frozen=True, kw_only=True):
     """All aggregates in each interval, the oldest first."""
 
     interval: str
     tz: str
-    aggregates: list[Row]
+    aggregates: list[AggregateRow]
 
 
 @get("/{agent:uuid}/aggregate", opt={"permission": "readings.read"})
 async def aggregate(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     metric: Metric,
     start: Time = None,
@@ -50,20 +50,20 @@ async def aggregate(
     granularity: Width = None,
     interval: Width = None,
     tz: Zone = None,
-    source: Of = None,
+    source: SourceChoice = None,
 ) -> Aggregates:
     """All aggregates of a series in each interval; `granularity`, hourly or daily, is its older name."""
     width = interval or granularity or "hourly"
     asked = [rules.named(name) for name in ALL]
-    span = Span(agent, metric, start, end)
-    how, rows = await bucketed(database, tenant_of(request), span, By(width, tz, source), asked)
+    span = SeriesRange(agent, metric, start, end)
+    how, rows = await bucketed(database, tenant_of(request), span, BucketSpec(width, tz, source), asked)
     views = [
-        Row(
+        AggregateRow(
             bucket=row.time,
             sample_count=row.readings,
             **{f"{name}_value": value for name, value in zip(ALL, row.values, strict=True)},
         )
         for row in rows
     ]
-    head = answer(agent, metric, how.grid.start, how.grid.end, how.segments)
+    head = answer_head(agent, metric, how.grid.start, how.grid.end, how.segments)
     return Aggregates(**head, count=len(views), aggregates=views, interval=width, tz=tz or "UTC")

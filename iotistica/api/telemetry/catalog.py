@@ -8,26 +8,26 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.errors import Invalid
 from iotistica.storage.telemetry import catalog as table
 from iotistica.storage.telemetry import coverage
-from iotistica.storage.telemetry.catalog import Entry
+from iotistica.storage.telemetry.catalog import CatalogEntry
 
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     count: int
-    metrics: list[Entry]
+    metrics: list[CatalogEntry]
     next: str | None
     """Give it as `cursor` for the following ones."""
 
 
 @get("/catalog", opt={"permission": "readings.read"})
 async def catalog(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent_uuid: Annotated[UUID | None, QueryParameter(name="agentUuid")] = None,
     device_uuid: Annotated[UUID | None, QueryParameter(name="deviceUuid")] = None,
     protocol: Annotated[str | None, QueryParameter(max_length=64)] = None,

@@ -8,10 +8,10 @@ import msgspec
 from litestar import Router, delete, get
 from litestar.params import FromPath, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
-from iotistica.domain.time_ranges import moment
+from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import agents
 from iotistica.storage.telemetry import erasures as table
@@ -48,8 +48,8 @@ def _view(one: Erasure) -> ErasureView:
 
 @delete("/{agent:uuid}", opt={"permission": "readings.erase"}, status_code=202)
 async def erase(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     device: Label = None,
     metric: Label = None,
@@ -60,13 +60,15 @@ async def erase(
     It is done by and by, a day of readings at a time; `GET /erasures` shows how far it is.
     """
     tenant, now = tenant_of(request), datetime.now(UTC)
-    until = moment(before, now=now, default=now, path="before")
+    until = parse_time(before, now=now, default=now, path="before")
     if until > now:
         raise Invalid("readings to come cannot be erased", "before")
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
-        one = await table.ask(tx, tenant, agent, device=device, metric=metric, before=until, by=actor_of(request))
+        one = await table.request_erasure(
+            tx, tenant, agent, device=device, metric=metric, before=until, by=actor_of(request)
+        )
     return _view(one)
 
 
@@ -77,7 +79,7 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get("/", opt={"permission": "readings.erase"})
-async def list_erasures(request: Call, database: Data, limit: Limit = 100) -> Erasures:
+async def list_erasures(request: ApiRequest, database: DatabaseDep, limit: Limit = 100) -> Erasures:
     """What was asked to be deleted, and how far it is."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:

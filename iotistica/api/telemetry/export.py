@@ -11,16 +11,16 @@ from litestar import get
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry import export_formats
 from iotistica.api.telemetry.export_formats import MEDIA, Format, Writer
 from iotistica.api.telemetry.ranges import Exactly, Names, Time, names, of_agent, single
-from iotistica.domain.time_ranges import moment
+from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import csv_export
-from iotistica.storage.telemetry.csv_export import Extract, TooMuchError
+from iotistica.storage.telemetry.csv_export import ExportQuery, SliceTooLargeError
 
 SMALL: Final = 1 << 20  # bytes of a slice below which the next is longer
 MOST: Final = 8 << 20  # bytes of a slice, some 60,000 rows
@@ -33,8 +33,8 @@ PIECE: Final = 1 << 18  # bytes
 
 @get("/{agent:uuid}/export", opt={"permission": "readings.read"})
 async def export(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     start: Time = None,
     end: Time = None,
@@ -54,7 +54,7 @@ async def export(
     begin = start or (last[0].isoformat() if last else None)
     async with database.transaction(tenant) as tx:
         asked = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
-    extract = Extract(tenant, agent, names(metrics, exactly), last)
+    extract = ExportQuery(tenant, agent, names(metrics, exactly), last)
     whole = single(asked)
     since = max(whole.start, last[0]) if last else whole.start
     sent = _sent(database, writer, extract, since, asked.end)
@@ -76,11 +76,11 @@ def _last(after: str | None, now: datetime) -> tuple[datetime, str] | None:
     time, comma, name = after.partition(",")
     if not comma or not name:
         raise Invalid("give the time and the metric_name of the last row, with a comma between", "after")
-    return moment(time, now=now, default=now, path="after"), name
+    return parse_time(time, now=now, default=now, path="after"), name
 
 
 async def _sent(
-    database: Database, writer: Writer, extract: Extract, start: datetime, end: datetime
+    database: Database, writer: Writer, extract: ExportQuery, start: datetime, end: datetime
 ) -> AsyncGenerator[bytes]:
     async for rows in slices(database, extract, start, end):
         if part := await asyncio.to_thread(writer.add, rows):
@@ -98,15 +98,15 @@ async def _pieces(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[by
                 yield part[at : at + PIECE]
 
 
-async def slices(database: Database, extract: Extract, start: datetime, end: datetime) -> AsyncIterator[bytes]:
+async def slices(database: Database, extract: ExportQuery, start: datetime, end: datetime) -> AsyncIterator[bytes]:
     """Rows of [start, end), each slice read in a transaction of its own: who reads slowly holds nothing of ours."""
     width = FIRST
     while start < end:
         until = min(start + width, end)
         try:
             async with database.transaction(extract.tenant) as tx:
-                rows = await csv_export.read(tx, extract, start, until, most=MOST)
-        except (TooMuchError, TooSlow):
+                rows = await csv_export.read_slice(tx, extract, start, until, most=MOST)
+        except (SliceTooLargeError, TooSlow):
             if width > SHORTEST:
                 width = max(width / 4, SHORTEST)
                 continue
@@ -120,17 +120,19 @@ async def slices(database: Database, extract: Extract, start: datetime, end: dat
         width = min(width * 2, LONGEST) if len(rows) < SMALL else width
 
 
-async def _instant(database: Database, extract: Extract, start: datetime, end: datetime) -> AsyncIterator[bytes]:
+async def _instant(
+    database: Database, extract: ExportQuery, start: datetime, end: datetime
+) -> AsyncIterator[bytes]:
     """Rows of one microsecond that are too many for a slice, by name."""
     async with database.transaction(extract.tenant) as tx:
-        found = await csv_export.names(tx, extract, start, end)
+        found = await csv_export.series_names(tx, extract, start, end)
     at, size = 0, NAMES
     while at < len(found):
         some = extract._replace(metrics=found[at : at + size])
         try:
             async with database.transaction(extract.tenant) as tx:
-                rows = await csv_export.read(tx, some, start, end, most=MOST)
-        except TooMuchError:
+                rows = await csv_export.read_slice(tx, some, start, end, most=MOST)
+        except SliceTooLargeError:
             size //= 2  # one alone is never too much
             continue
         if rows:

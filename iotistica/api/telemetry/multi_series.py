@@ -12,20 +12,20 @@ from litestar import post
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
-from iotistica.api.telemetry.ranges import Asked, of_agents
+from iotistica.api.telemetry.ranges import QueryRange, of_agents
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
 from iotistica.domain.telemetry.counter_rates import RateOptions, rates
 from iotistica.domain.telemetry.gap_filling import Fill, fill
-from iotistica.domain.telemetry.query_plans import Plan, longest, plan
+from iotistica.domain.telemetry.query_plans import QueryPlan, main_source, plan_query
 from iotistica.domain.telemetry.series_merging import Merge, merge
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry import aggregates, series_search
-from iotistica.storage.telemetry.series_search import Filter, Tag, Tagged
+from iotistica.storage.telemetry.series_search import TagFilter, TaggedSeries, TagName
 
 SERIES: Final = 200  # of one query
 PATIENCE: Final = 8.0  # seconds after which no further statement begins: each may take long by itself
@@ -37,12 +37,12 @@ Text = Annotated[str, Meta(max_length=256)]
 
 class FilterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: Literal["exact", "wildcard", "regexp"] = "exact"
-    tagk: Tag
+    tagk: TagName
     filter: Text
     group_by: bool = False
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SeriesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`metric` is a series' whole name, or the metric of any device; `downsample` is such as 5m-avg.
 
     Without one it is 1h; without a function it is avg, of counters last.
@@ -59,54 +59,62 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     percentiles: Annotated[list[Annotated[float, Meta(gt=0, lt=100)]], Meta(max_length=10)] = []
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MultiSeriesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start: Annotated[str, Meta(max_length=64)]
     end: Annotated[str, Meta(max_length=64)] | None = None
     tz: Annotated[str, Meta(max_length=64)] | None = None
-    queries: Annotated[list[Query], Meta(min_length=1, max_length=20)]
+    queries: Annotated[list[SeriesQuery], Meta(min_length=1, max_length=20)]
 
 
-class Dot(msgspec.Struct, frozen=True):
+class LinePoint(msgspec.Struct, frozen=True):
     time: datetime
     value: float | None
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class QueryLine(msgspec.Struct, frozen=True, kw_only=True):
     """One series, or several that were joined: then `agent_uuid` is None unless it is the same."""
 
     metric: str
     agent_uuid: str | None
     tags: dict[str, str]
     source: str
-    dps: list[Dot]
+    dps: list[LinePoint]
 
 
-class Lines(msgspec.Struct, frozen=True, kw_only=True):
+class QueryLines(msgspec.Struct, frozen=True, kw_only=True):
     """For each query its lines."""
 
     query_count: int
     start: datetime
     end: datetime
-    results: list[list[Line]]
+    results: list[list[QueryLine]]
 
 
 @post("/query", opt={"permission": "readings.read"}, status_code=200)
-async def query(request: Call, database: Data, data: JSONBody[Body]) -> Lines:
+async def query(request: ApiRequest, database: DatabaseDep, data: JSONBody[MultiSeriesQuery]) -> QueryLines:
     """Lines of many series on one grid; of a filter with `group_by` those that share the tag become one."""
     tenant = tenant_of(request)
-    results: list[list[Line]] = []
+    results: list[list[QueryLine]] = []
     left, until = ROWS, time.monotonic() + PATIENCE
     async with database.transaction(tenant) as tx:
-        asked = await of_agents(tx, tenant, None, data.start, data.end, zone=time_ranges.zone(data.tz))
+        asked = await of_agents(tx, tenant, None, data.start, data.end, zone=time_ranges.parse_zone(data.tz))
         for at, one in enumerate(data.queries):
             results.append(await _answer(tx, tenant, one, asked, data.tz, f"queries[{at}]", most=left, until=until))
             left -= sum(len(line.dps) for line in results[-1])
-    return Lines(query_count=len(results), start=asked.start, end=asked.end, results=results)
+    return QueryLines(query_count=len(results), start=asked.start, end=asked.end, results=results)
 
 
 async def _answer(
-    tx: Tx, tenant: TenantId, one: Query, asked: Asked, tz: str | None, path: str, *, most: int, until: float
-) -> list[Line]:
+    tx: Tx,
+    tenant: TenantId,
+    one: SeriesQuery,
+    asked: QueryRange,
+    tz: str | None,
+    path: str,
+    *,
+    most: int,
+    until: float,
+) -> list[QueryLine]:
     if one.agent_uuids is None and not one.filters:
         raise Invalid("name agents, or a filter", f"{path}.agent_uuids")
     if one.rate and one.percentiles:
@@ -115,14 +123,14 @@ async def _answer(
     width, _, name = (one.downsample or "1h").partition("-")
     names = [f"p{fraction:g}" for fraction in one.percentiles] or [name or ("last" if counter else "avg")]
     wanted = [rules.named(found, f"{path}.downsample") for found in names]
-    interval = time_ranges.interval(width, f"{path}.downsample")
+    interval = time_ranges.parse_interval(width, f"{path}.downsample")
     if counter and names[0] not in COUNTED:
         raise Invalid(
             f"the rate of a counter is one of {', '.join(COUNTED)}: such as 5m-last", f"{path}.downsample"
         )
-    filters = [Filter(f.tagk, f.type, f.filter) for f in one.filters]
+    filters = [TagFilter(f.tagk, f.type, f.filter) for f in one.filters]
     _in_time(until)
-    series = await series_search.of_metric(
+    series = await series_search.find(
         tx, tenant, one.metric, one.agent_uuids, filters, limit=SERIES + 1, path=f"{path}.filters"
     )
     _in_time(until)
@@ -130,7 +138,7 @@ async def _answer(
         raise Invalid(f"more than {SERIES} series: narrow it down", f"{path}.filters")
     if not series:
         return []
-    how = plan(interval, asked.start, asked.end, wanted, asked.kept, zone=time_ranges.zone(tz))
+    how = plan_query(interval, asked.start, asked.end, wanted, asked.coverage, zone=time_ranges.parse_zone(tz))
     if len(series) * len(wanted) * len(how.grid.starts()) > most:
         raise Invalid(f"more than {ROWS} values: take a longer interval or fewer series", f"{path}.downsample")
     keys = [(found.agent_uuid, found.metric_name) for found in series]
@@ -151,7 +159,7 @@ def _in_time(until: float) -> None:
         raise TooSlow("the queries took too long together: ask for fewer at once, or shorter ranges")
 
 
-def _groups(one: Query, series: Sequence[Tagged]) -> list[list[int]]:
+def _groups(one: SeriesQuery, series: Sequence[TaggedSeries]) -> list[list[int]]:
     """Numbers of the series that become one line."""
     by = [found.tagk for found in one.filters if found.group_by]
     groups: defaultdict[Any, list[int]] = defaultdict(list)
@@ -161,12 +169,12 @@ def _groups(one: Query, series: Sequence[Tagged]) -> list[list[int]]:
 
 
 def _line(
-    one: Query,
-    how: Plan,
-    series: Sequence[Tagged],
+    one: SeriesQuery,
+    how: QueryPlan,
+    series: Sequence[TaggedSeries],
     points: Sequence[dict[datetime, float | None]],
     percentile: float | None,
-) -> Line:
+) -> QueryLine:
     joined = points[0] if len(points) == 1 else merge(points, one.aggregator)
     line = sorted(joined.items()) if one.fill == "none" else fill(how.grid.starts(), joined, one.fill)
     if one.rate:
@@ -174,10 +182,10 @@ def _line(
     shared = dict(set.intersection(*(set(found.tags.items()) for found in series)))
     if percentile is not None:
         shared["percentile"] = f"{percentile:g}"
-    return Line(
+    return QueryLine(
         metric=one.metric,
         agent_uuid=shared.get("agent_uuid"),
         tags=dict(sorted(shared.items())),
-        source=longest(how.segments),
-        dps=[Dot(time, value) for time, value in line],
+        source=main_source(how.segments),
+        dps=[LinePoint(time, value) for time, value in line],
     )

@@ -11,11 +11,11 @@ from litestar.params import QueryParameter
 
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.rollup_sources import Segment, Source
+from iotistica.domain.telemetry.rollup_sources import Source, SourceRange
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry import coverage
-from iotistica.storage.telemetry.coverage import Store
+from iotistica.storage.telemetry.coverage import TenantCoverage
 
 Metric = Annotated[str, QueryParameter(min_length=1, max_length=512)]
 Names = Annotated[str | None, QueryParameter(max_length=8192, description="names by commas")]
@@ -23,10 +23,12 @@ Exactly = Annotated[list[str] | None, QueryParameter(name="metric", description=
 Time = Annotated[str | None, QueryParameter(max_length=64)]
 Width = Annotated[str | None, QueryParameter(max_length=16, description="such as 30s, 5m, 1h, 1d, 1w, 1mo")]
 Zone = Annotated[str | None, QueryParameter(max_length=64, description="such as Europe/Zurich; UTC unless given")]
-Of = Annotated[Source | None, QueryParameter(description="ask this source alone, or finer ones at its ends")]
+SourceChoice = Annotated[
+    Source | None, QueryParameter(description="ask this source alone, or finer ones at its ends")
+]
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the range, and the source that answered for it."""
 
     source: str
@@ -34,12 +36,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime
 
 
-class Asked(NamedTuple):
+class QueryRange(NamedTuple):
     """[start, end) as far as it is shown, and where it lies."""
 
     start: datetime
     end: datetime
-    kept: Store
+    coverage: TenantCoverage
 
 
 async def of_agent(
@@ -51,14 +53,14 @@ async def of_agent(
     default: timedelta = timedelta(hours=1),
     *,
     zone: ZoneInfo | None = None,
-) -> Asked:
+) -> QueryRange:
     """The range of a query of one agent's readings; raises `Invalid`, and `NotFound` for a foreign agent."""
     now = datetime.now(UTC)
-    since, until = time_ranges.time_range(start, end, now=now, default=default, zone=zone)
+    since, until = time_ranges.parse_range(start, end, now=now, default=default, zone=zone)
     store = await coverage.of_agent(tx, tenant, agent, since, until)
     if store is None:
         raise NotFound
-    return Asked(max(since, store.shown_since(now)), until, store)
+    return QueryRange(max(since, store.shown_since(now)), until, store)
 
 
 async def of_agents(
@@ -69,25 +71,25 @@ async def of_agents(
     end: str | None,
     *,
     zone: ZoneInfo | None = None,
-) -> Asked:
+) -> QueryRange:
     """The range of a query of several agents' readings, or of all; raises `Invalid`."""
     now = datetime.now(UTC)
-    since, until = time_ranges.time_range(start, end, now=now, zone=zone)
+    since, until = time_ranges.parse_range(start, end, now=now, zone=zone)
     store = await coverage.of_agents(tx, tenant, agents, since, until)
-    return Asked(max(since, store.shown_since(now)), until, store)
+    return QueryRange(max(since, store.shown_since(now)), until, store)
 
 
-def parts(segments: list[Segment]) -> list[Part]:
+def source_parts(segments: list[SourceRange]) -> list[SourcePart]:
     """The segments as an answer shows them."""
-    return [Part(source=s.source, start=s.start, end=s.end) for s in segments]
+    return [SourcePart(source=s.source, start=s.start, end=s.end) for s in segments]
 
 
-def single(asked: Asked) -> Segment:
+def single(asked: QueryRange) -> SourceRange:
     """The part of a range of which there are single readings; raises `Invalid` if there is none."""
-    since = asked.kept.raw_since
+    since = asked.coverage.raw_since
     if asked.end <= since:
         raise Invalid(f"single readings are kept since {since.isoformat()}: give an interval", "end")
-    return Segment("raw", max(asked.start, since), asked.end)
+    return SourceRange("raw", max(asked.start, since), asked.end)
 
 
 def names(text: str | None, exact: Sequence[str] | None = None) -> list[str] | None:

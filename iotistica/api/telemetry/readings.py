@@ -8,21 +8,21 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.aggregate import aggregate
 from iotistica.api.telemetry.erasures import erase
 from iotistica.api.telemetry.export import export
 from iotistica.api.telemetry.multi_series import query
-from iotistica.api.telemetry.ranges import Exactly, Names, Part, Time, names, of_agent, parts
+from iotistica.api.telemetry.ranges import Exactly, Names, SourcePart, Time, names, of_agent, source_parts
 from iotistica.api.telemetry.timeseries import timeseries
 from iotistica.api.telemetry.write import write
-from iotistica.domain.telemetry.rollup_sources import LONG_AGO, cover, widen
+from iotistica.domain.telemetry.rollup_sources import LONG_AGO, split_by_source, widen
 from iotistica.errors import NotFound
 from iotistica.storage.telemetry import coverage, summaries
 from iotistica.storage.telemetry import latest as table
 from iotistica.storage.telemetry.summaries import Summary
-from iotistica.storage.telemetry.timeseries import Value
+from iotistica.storage.telemetry.timeseries import StoredReading
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 After = Annotated[str | None, QueryParameter(max_length=512, description="`next` of the page before")]
@@ -33,15 +33,15 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
 
     agent_uuid: UUID
     count: int
-    readings: list[Value]
+    readings: list[StoredReading]
     next: str | None
     """Give it as `after` for the following series."""
 
 
 @get("/{agent:uuid}/latest", opt={"permission": "readings.read"})
 async def latest(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     metrics: Names = None,
     exactly: Exactly = None,
@@ -54,9 +54,13 @@ async def latest(
         store = await coverage.of_agent(tx, tenant, agent, LONG_AGO, now)
         if store is None:
             raise NotFound
-        some = await table.names(tx, tenant, agent, only=names(metrics, exactly), after=after, limit=limit + 1)
+        some = await table.series_names(
+            tx, tenant, agent, only=names(metrics, exactly), after=after, limit=limit + 1
+        )
         since = store.shown_since(now)
-        rows = await table.latest(tx, tenant, agent, some[:limit], now=now, since=since, stale=store.stale)
+        rows = await table.latest(
+            tx, tenant, agent, some[:limit], now=now, since=since, late_hours=store.late_hours
+        )
     return Latest(
         agent_uuid=agent,
         count=len(rows),
@@ -69,7 +73,7 @@ class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: UUID
     start: datetime
     end: datetime
-    sources: list[Part]
+    sources: list[SourcePart]
     total_metrics: int
     metrics: list[Summary]
     next: str | None
@@ -78,8 +82,8 @@ class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/{agent:uuid}/summary", opt={"permission": "readings.read"})
 async def summary(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     start: Time = None,
     end: Time = None,
@@ -90,15 +94,15 @@ async def summary(
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         asked = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
-        since, until = widen(asked.start, asked.end, asked.kept)
-        segments = cover(since, until, asked.kept)
-        some = await table.names(tx, tenant, agent, only=None, after=after, limit=limit + 1)
-        rows = await summaries.summary(tx, tenant, agent, some[:limit], segments)
+        since, until = widen(asked.start, asked.end, asked.coverage)
+        segments = split_by_source(since, until, asked.coverage)
+        some = await table.series_names(tx, tenant, agent, only=None, after=after, limit=limit + 1)
+        rows = await summaries.summarise(tx, tenant, agent, some[:limit], segments)
     return SummaryView(
         agent_uuid=agent,
         start=since,
         end=until,
-        sources=parts(segments),
+        sources=source_parts(segments),
         total_metrics=len(rows),
         metrics=rows,
         next=some[limit - 1] if len(some) > limit else None,

@@ -10,21 +10,21 @@ import msgspec
 from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
-from iotistica.api.telemetry.buckets import Answer, By, Span, answer, bucketed
-from iotistica.api.telemetry.ranges import Metric, Of, Time, Width, Zone, of_agent, single
+from iotistica.api.telemetry.buckets import BucketSpec, QueryAnswer, SeriesRange, answer_head, bucketed
+from iotistica.api.telemetry.ranges import Metric, SourceChoice, Time, Width, Zone, of_agent, single
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
 from iotistica.domain.telemetry.downsampling import LEAST, Method, downsample
 from iotistica.domain.telemetry.gap_filling import Fill, fill
-from iotistica.domain.telemetry.query_plans import Plan
+from iotistica.domain.telemetry.query_plans import QueryPlan
 from iotistica.errors import Invalid
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import timeseries as table
 from iotistica.storage.telemetry.aggregates import Bucket
-from iotistica.storage.telemetry.timeseries import Value
+from iotistica.storage.telemetry.timeseries import StoredReading
 
 POINTS: Final = 200_000  # single readings that are looked at to draw fewer
 
@@ -33,10 +33,10 @@ Agg = Annotated[str, QueryParameter(max_length=16, description=", ".join(rules.N
 Most = Annotated[int | None, QueryParameter(ge=LEAST, le=10_000, description="draw at most so many points")]
 
 
-class Timeseries(Answer, frozen=True, kw_only=True):
+class Timeseries(QueryAnswer, frozen=True, kw_only=True):
     """Single readings, the oldest first."""
 
-    readings: list[Value]
+    readings: list[StoredReading]
     next: datetime | None
     """Give it as `start` for the rest, when the answer was cut at `limit`."""
 
@@ -46,7 +46,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     value: float
 
 
-class Points(Answer, frozen=True, kw_only=True):
+class Points(QueryAnswer, frozen=True, kw_only=True):
     """Those good readings that draw the same line, the oldest first; `total` is of all."""
 
     readings: list[Point]
@@ -61,7 +61,7 @@ class BucketView(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-class Buckets(Answer, frozen=True, kw_only=True):
+class Buckets(QueryAnswer, frozen=True, kw_only=True):
     """One value an interval, the oldest first."""
 
     readings: list[BucketView]
@@ -72,8 +72,8 @@ class Buckets(Answer, frozen=True, kw_only=True):
 
 @get("/{agent:uuid}/timeseries", opt={"permission": "readings.read"})
 async def timeseries(
-    request: Call,
-    database: Data,
+    request: ApiRequest,
+    database: DatabaseDep,
     agent: FromPath[UUID],
     metric: Metric,
     start: Time = None,
@@ -84,33 +84,37 @@ async def timeseries(
     fill: FromQuery[Fill] = "none",
     max_points: Most = None,
     downsample: FromQuery[Method] = "lttb",
-    source: Of = None,
+    source: SourceChoice = None,
     limit: Limit = 10_000,
 ) -> Timeseries | Points | Buckets:
     """Readings of one series, the oldest first; with `interval`, their aggregate in each bucket."""
-    tenant, span, aggregate = tenant_of(request), Span(agent, metric, start, end), rules.named(agg)
+    tenant, span, aggregate = tenant_of(request), SeriesRange(agent, metric, start, end), rules.named(agg)
     if interval is not None:
-        how, rows = await bucketed(database, tenant, span, By(interval, tz, source), [aggregate])
+        how, rows = await bucketed(database, tenant, span, BucketSpec(interval, tz, source), [aggregate])
         views = _filled(how, rows, fill)
         if max_points is not None:
             views = await asyncio.to_thread(_fewer_buckets, views, max_points, downsample)
-        head = answer(agent, metric, how.grid.start, how.grid.end, how.segments)
+        head = answer_head(agent, metric, how.grid.start, how.grid.end, how.segments)
         return Buckets(**head, readings=views, count=len(views), interval=interval, agg=agg, tz=tz or "UTC")
     if fill != "none":
         raise Invalid("only buckets can be filled: give an interval too", "fill")
     if source not in (None, "raw"):
         raise Invalid("single readings come from `raw` alone: give an interval too", "source")
     if max_points is not None:
-        return await _points(database, tenant, span, time_ranges.zone(tz), max_points, downsample)
-    return await _raw(database, tenant, span, time_ranges.zone(tz), limit)
+        return await _points(database, tenant, span, time_ranges.parse_zone(tz), max_points, downsample)
+    return await _raw(database, tenant, span, time_ranges.parse_zone(tz), limit)
 
 
-async def _raw(database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, limit: int) -> Timeseries:
+async def _raw(
+    database: Database, tenant: TenantId, span: SeriesRange, zone: ZoneInfo | None, limit: int
+) -> Timeseries:
     async with database.transaction(tenant) as tx:
         whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
-        page = await table.raw(tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=limit)
+        page = await table.raw_readings(
+            tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=limit
+        )
     return Timeseries(
-        **answer(span.agent, span.metric, whole.start, whole.end, [whole]),
+        **answer_head(span.agent, span.metric, whole.start, whole.end, [whole]),
         count=len(page.values),
         readings=page.values,
         next=page.next,
@@ -118,25 +122,25 @@ async def _raw(database: Database, tenant: TenantId, span: Span, zone: ZoneInfo 
 
 
 async def _points(
-    database: Database, tenant: TenantId, span: Span, zone: ZoneInfo | None, most: int, method: Method
+    database: Database, tenant: TenantId, span: SeriesRange, zone: ZoneInfo | None, most: int, method: Method
 ) -> Points:
     async with database.transaction(tenant) as tx:
         whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
-        rows = await table.points(
+        rows = await table.usable_points(
             tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=POINTS + 1
         )
     if len(rows) > POINTS:
         raise Invalid(f"more than {POINTS} readings to draw: give an interval, or a shorter range", "max_points")
     kept = await asyncio.to_thread(_positions, rows, most, method)
     return Points(
-        **answer(span.agent, span.metric, whole.start, whole.end, [whole]),
+        **answer_head(span.agent, span.metric, whole.start, whole.end, [whole]),
         count=len(kept),
         readings=[Point(time=rows[at][0], value=rows[at][1]) for at in kept],
         total=len(rows),
     )
 
 
-def _filled(how: Plan, rows: list[Bucket], by: Fill) -> list[BucketView]:
+def _filled(how: QueryPlan, rows: list[Bucket], by: Fill) -> list[BucketView]:
     if by == "none":
         return [BucketView(time=row.time, value=row.values[0], count=row.readings) for row in rows]
     readings = {row.time: row.readings for row in rows}

@@ -9,7 +9,7 @@ import msgspec
 from litestar import post
 from litestar.params import FromQuery, QueryParameter
 
-from iotistica.api.http.dependencies import Call, Data, Here, Inlet
+from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, InboxDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.delivery import envelopes
@@ -22,7 +22,7 @@ from iotistica.storage.telemetry import partitions
 Protocol = Annotated[str, QueryParameter(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AcceptedReadings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Readings that are durable and will be stored, and those that will be rejected, by reason."""
 
     agent_uuid: UUID
@@ -32,13 +32,13 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @post("/", opt={"permission": "readings.write"}, status_code=202)
 async def write(
-    request: Call,
-    database: Data,
-    inbox: Inlet,
-    site: Here,
+    request: ApiRequest,
+    database: DatabaseDep,
+    inbox: InboxDep,
+    context: ServerContextDep,
     agent: FromQuery[UUID | None] = None,
     protocol: Protocol = "http",
-) -> Accepted:
+) -> AcceptedReadings:
     """Accept readings in any shape that agents send, of at most 1 MiB; answered when they are durable.
 
     An agent writes its own; everybody else names the agent.
@@ -47,11 +47,11 @@ async def write(
     payload = await request.body()
     if len(payload) > PAYLOAD_CAP:
         raise Invalid(f"more than {PAYLOAD_CAP} bytes: send it in parts")
-    retention_us = site.settings.retention_days * partitions.DAY_US
+    retention_us = context.settings.retention_days * partitions.DAY_US
     received = time.time_ns() // 1000
     try:
         found = await asyncio.to_thread(
-            envelopes.parse, payload, protocol=protocol, received=received, retention_us=retention_us
+            envelopes.parse_readings, payload, protocol=protocol, received=received, retention_us=retention_us
         )
     except InvalidMessage as exc:
         raise Invalid(str(exc)) from exc
@@ -59,10 +59,10 @@ async def write(
         raise Invalid("what is compacted with a dictionary comes by MQTT") from None
     topic = f"{agent_topic(tenant_of(request), whose)}/endpoints/{protocol}"
     await inbox.accept([(topic.encode(), payload)])
-    return Accepted(agent_uuid=whose, accepted=len(found.readings), rejected=found.rejected)
+    return AcceptedReadings(agent_uuid=whose, accepted=len(found.readings), rejected=found.rejected)
 
 
-async def _whose(request: Call, database: Data, agent: UUID | None) -> AgentId:
+async def _whose(request: ApiRequest, database: DatabaseDep, agent: UUID | None) -> AgentId:
     if request.auth.kind == "agent":
         if agent not in (None, request.auth.id):
             raise NotFound

@@ -23,7 +23,7 @@ LINK: Final = "iotln_"
 _HINT: Final = 6  # characters of a secret shown in lists
 
 
-class Secret(NamedTuple):
+class NewSecret(NamedTuple):
     """A new secret: the text that is told once, the digest that is kept, and the hint that people know it by."""
 
     text: str
@@ -31,10 +31,10 @@ class Secret(NamedTuple):
     hint: str
 
 
-def new(key: bytes, prefix: str, entropy: bytes) -> Secret:
+def new(key: bytes, prefix: str, entropy: bytes) -> NewSecret:
     """A secret of `ENTROPY` random bytes; its prefix says what it is, so that scanners find it where it leaks."""
     text = prefix + base64url(entropy)
-    return Secret(text, digest(key, text), text[: len(prefix) + _HINT])
+    return NewSecret(text, digest(key, text), text[: len(prefix) + _HINT])
 
 
 def digest(key: bytes, text: str) -> bytes:
@@ -42,7 +42,7 @@ def digest(key: bytes, text: str) -> bytes:
     return hmac.digest(derive(key, "digest"), text.encode("utf-8", "replace"), hashlib.sha256)
 
 
-def new_session(key: bytes, session: UUID, entropy: bytes) -> Secret:
+def new_session(key: bytes, session: UUID, entropy: bytes) -> NewSecret:
     """A refresh token: it names its session, so that one used before is known as such, and is signed.
 
     The session's id is no secret: without the signature anybody who read it somewhere could make a token that looks

@@ -36,7 +36,7 @@ Leaf = Callable[[Path, Secret], Any]
 """What becomes of a secret: where it stands, key by key, and itself."""
 
 
-class Box:
+class SecretBox:
     """Seals and opens the secrets of documents; the same text of one tenant is always sealed alike."""
 
     def __init__(self, key: bytes) -> None:

@@ -22,7 +22,7 @@ _WORDS: Final = (
 _COMMON: Final = frozenset(_WORDS.split())
 
 
-def fault(password: str, *about: str) -> str | None:
+def problem(password: str, *about: str) -> str | None:
     """Why a password is not taken, or None; `about` is what everybody knows of its user."""
     if len(password) < SHORTEST:
         return f"a password has at least {SHORTEST} characters"

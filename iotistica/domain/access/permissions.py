@@ -9,13 +9,13 @@ ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "manager", "admin", "own
 """Each may do what those before it may."""
 
 
-class Rule(NamedTuple):
+class Permission(NamedTuple):
     """The least role; whether an agent may for itself, and an API key; whether it counts as administration."""
 
-    least: Role
+    minimum_role: Role
     agents: bool = False
-    keys: bool = True
-    rare: bool = False
+    api_keys: bool = True
+    is_administration: bool = False
 
 
 PUBLIC: Final = "public"
@@ -25,40 +25,40 @@ AGENT: Final = "agent"
 BROKER: Final = "broker"
 """A broker that knows the shared secret."""
 
-PERMISSIONS: Final[dict[str, Rule]] = {
-    "self": Rule("viewer", keys=False),
-    "agents.read": Rule("viewer"),
-    "agents.write": Rule("manager"),
-    "agents.identity": Rule("admin", rare=True),
-    "agents.update": Rule("manager"),
-    "agents.rotate": Rule("admin", agents=True),
-    "targets.read": Rule("viewer"),
-    "targets.write": Rule("operator"),
-    "readings.read": Rule("viewer"),
-    "readings.write": Rule("operator", agents=True),
-    "readings.erase": Rule("admin", keys=False, rare=True),
-    "ingestion.read": Rule("viewer"),
-    "ingestion.manage": Rule("manager"),
-    "jobs.read": Rule("operator"),
-    "jobs.write": Rule("operator"),
-    "logs.read": Rule("viewer"),
-    "fleets.read": Rule("viewer"),
-    "fleets.write": Rule("manager"),
-    "mqtt.read": Rule("operator"),
-    "mqtt.manage": Rule("admin", keys=False, rare=True),
-    "provisioning.manage": Rule("admin", keys=False, rare=True),
-    "users.manage": Rule("admin", keys=False, rare=True),
-    "keys.manage": Rule("admin", keys=False, rare=True),
-    "audit.read": Rule("admin", rare=True),
+PERMISSIONS: Final[dict[str, Permission]] = {
+    "self": Permission("viewer", api_keys=False),
+    "agents.read": Permission("viewer"),
+    "agents.write": Permission("manager"),
+    "agents.identity": Permission("admin", is_administration=True),
+    "agents.update": Permission("manager"),
+    "agents.rotate": Permission("admin", agents=True),
+    "targets.read": Permission("viewer"),
+    "targets.write": Permission("operator"),
+    "readings.read": Permission("viewer"),
+    "readings.write": Permission("operator", agents=True),
+    "readings.erase": Permission("admin", api_keys=False, is_administration=True),
+    "ingestion.read": Permission("viewer"),
+    "ingestion.manage": Permission("manager"),
+    "jobs.read": Permission("operator"),
+    "jobs.write": Permission("operator"),
+    "logs.read": Permission("viewer"),
+    "fleets.read": Permission("viewer"),
+    "fleets.write": Permission("manager"),
+    "mqtt.read": Permission("operator"),
+    "mqtt.manage": Permission("admin", api_keys=False, is_administration=True),
+    "provisioning.manage": Permission("admin", api_keys=False, is_administration=True),
+    "users.manage": Permission("admin", api_keys=False, is_administration=True),
+    "keys.manage": Permission("admin", api_keys=False, is_administration=True),
+    "audit.read": Permission("admin", is_administration=True),
 }
 
 
-def reaches(role: str, least: str) -> bool:
+def is_at_least(role: str, minimum_role: str) -> bool:
     """Whether a role is at least another one."""
-    return role in ROLES and ROLES.index(role) >= ROLES.index(least)
+    return role in ROLES and ROLES.index(role) >= ROLES.index(minimum_role)
 
 
-def may(permission: str, role: str, scopes: Collection[str] | None = None) -> bool:
+def is_allowed(permission: str, role: str, scopes: Collection[str] | None = None) -> bool:
     """Whether a role may, and one of the scopes of an API key says so where it has any."""
     rule = PERMISSIONS.get(permission)
-    return rule is not None and reaches(role, rule.least) and (scopes is None or permission in scopes)
+    return rule is not None and is_at_least(role, rule.minimum_role) and (scopes is None or permission in scopes)

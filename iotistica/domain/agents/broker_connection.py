@@ -11,7 +11,7 @@ from iotistica.domain.ids import TenantId, agent_topic, agent_user
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 
-class Broker(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where agents find it; `ca` is the PEM of who signed its certificate, if that is not publicly known."""
 
     protocol: str
@@ -43,7 +43,7 @@ class Topics(msgspec.Struct, frozen=True, kw_only=True):
     subscribe: list[str]
 
 
-class Mqtt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class MqttConnection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An agent's account, where to use it, and for which topics."""
 
     username: str
@@ -53,19 +53,19 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     topics: Topics
 
 
-def broker(url: str, ca: str | None) -> Broker:
+def parse_broker_url(url: str, ca: str | None) -> BrokerAddress:
     """The broker of a URL such as `mqtts://mqtt.example.com:8883`; raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError(f"needs to be one of {', '.join(PORTS)}, then ://host:port")
-    return Broker(protocol=parts.scheme, host=parts.hostname, port=parts.port or PORTS[parts.scheme], ca=ca)
+    return BrokerAddress(protocol=parts.scheme, host=parts.hostname, port=parts.port or PORTS[parts.scheme], ca=ca)
 
 
-def mqtt(where: Broker, tenant: TenantId, agent: UUID, password: str) -> Mqtt:
+def mqtt_connection(where: BrokerAddress, tenant: TenantId, agent: UUID, password: str) -> MqttConnection:
     """What an agent needs to connect."""
     user, topic = agent_user(tenant, agent), agent_topic(tenant, agent)
     host = f"[{where.host}]" if ":" in where.host else where.host
-    return Mqtt(
+    return MqttConnection(
         username=user,
         password=password,
         broker=f"{where.protocol}://{host}:{where.port}",
@@ -88,7 +88,7 @@ def mqtt(where: Broker, tenant: TenantId, agent: UUID, password: str) -> Mqtt:
     )
 
 
-def plain(text: str | None, longest: int) -> str | None:
+def printable(text: str | None, longest: int) -> str | None:
     """Text that a device wrote, without what does not print: it is shown in terminals and pages."""
     shown = "".join(c for c in (text or "")[: longest * 2] if c.isprintable())[:longest].strip()
     return shown or None

@@ -14,7 +14,7 @@ _LEFT: Final = re.compile(
 _PROTOCOLS: Final = {"2": "MQTT 3.1.1", "3": "MQTT 3.1", "4": "MQTT 3.1.1", "5": "MQTT 5"}
 
 
-class Said(NamedTuple):
+class BrokerEvent(NamedTuple):
     """One line about one agent."""
 
     tenant: TenantId
@@ -25,7 +25,7 @@ class Said(NamedTuple):
     details: dict[str, Any]
 
 
-def read(line: bytes) -> Said | None:
+def parse_line(line: bytes) -> BrokerEvent | None:
     """A line of the log; None if it is about no agent. A client's id is its user name, so it cannot lie."""
     text = line.decode("utf-8", "replace")
     if found := _CONNECTED.search(text):
@@ -39,6 +39,6 @@ def read(line: bytes) -> Said | None:
     return None
 
 
-def _said(user: str, kind: str, word: str, details: dict[str, Any]) -> Said | None:
+def _said(user: str, kind: str, word: str, details: dict[str, Any]) -> BrokerEvent | None:
     who = agent_of_user(user)
-    return Said(*who, kind, word, details) if who else None
+    return BrokerEvent(*who, kind, word, details) if who else None

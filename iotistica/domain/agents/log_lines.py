@@ -18,7 +18,7 @@ SERVICE: Final = 200  # characters
 BATCH: Final = 200  # characters of a batch's id
 HTTP: Final = "http"
 """The last part of the topic of what came by HTTP."""
-KEPT: Final = timedelta(days=90)
+RETENTION: Final = timedelta(days=90)
 AHEAD: Final = timedelta(days=1)
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "fatal")
 """By how grave they are; a line is kept with its place in this list."""
@@ -40,7 +40,7 @@ _OWN: Final = frozenset(
 ) | {"isStdErr", "isStderr", "stream", "meta", "context"}
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line; `time` in us since the epoch, `level` the place in `LEVELS`."""
 
     time: int
@@ -52,15 +52,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] | None = None
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Lines that came together; those that are no lines, or too old, are counted. `id` None: it has none."""
 
-    lines: list[Line]
+    lines: list[LogLine]
     id: str | None = None
     dropped: int = 0
 
 
-def read(payload: bytes, received: int, *, service: str = "agent") -> Batch:
+def parse_lines(payload: bytes, received: int, *, service: str = "agent") -> LogBatch:
     """The lines of a payload: JSON lines, an array, an object with `logs` or `lines`, one line, or plain text.
 
     `received` in us; `service` is whose they are unless they say so. Raises `InvalidMessage`.
@@ -75,7 +75,7 @@ def read(payload: bytes, received: int, *, service: str = "agent") -> Batch:
     return _batch([{"message": row.decode("utf-8", "replace").rstrip()} for row in rows], received, service)
 
 
-def encode(batch: Batch, *, cap: int) -> list[bytes]:
+def encode(batch: LogBatch, *, cap: int) -> list[bytes]:
     """A batch as messages of about `cap` bytes at most, each with an id of its own if it has one."""
     messages: list[bytes] = []
     chunk: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def _message(id_: str | None, number: int, rows: list[dict[str, Any]]) -> bytes:
     return msgspec.json.encode({**named, "lines": rows})
 
 
-def _row(line: Line) -> dict[str, Any]:
+def _row(line: LogLine) -> dict[str, Any]:
     row: dict[str, Any] = {"timestamp": line.time, "level": LEVELS[line.level], "message": line.message}
     row |= {"serviceName": line.service, "isSystem": line.is_system, "isStdErr": line.is_stderr}
     return row | ({"meta": line.meta} if line.meta else {})
@@ -128,7 +128,7 @@ def _rows(text: bytes) -> list[bytes]:
     return text.split(b"\n")
 
 
-def _batch(document: Any, received: int, service: str) -> Batch:
+def _batch(document: Any, received: int, service: str) -> LogBatch:
     id_: str | None = None
     rows = document
     if isinstance(document, dict):
@@ -144,10 +144,10 @@ def _batch(document: Any, received: int, service: str) -> Batch:
     lines = [line for row in rows if (line := _line(row, received, service)) is not None]
     if not lines and rows and not any(isinstance(row, (dict, str)) for row in rows):
         raise InvalidMessage("unknown_shape", "log lines are JSON lines, an array of objects, or text")
-    return Batch(lines=lines, id=id_, dropped=len(rows) - len(lines))
+    return LogBatch(lines=lines, id=id_, dropped=len(rows) - len(lines))
 
 
-def _line(row: Any, received: int, service: str) -> Line | None:
+def _line(row: Any, received: int, service: str) -> LogLine | None:
     """One line; None for what has no message, or is older than what is kept."""
     if isinstance(row, str):
         row = {"message": row}
@@ -159,7 +159,7 @@ def _line(row: Any, received: int, service: str) -> Line | None:
     if not message or not message.strip():
         return None
     time = _time(row.get("timestamp", row.get("time")), received)
-    if received - time > KEPT // timedelta(microseconds=1):
+    if received - time > RETENTION // timedelta(microseconds=1):
         return None
     source = row.get("source")
     named = (
@@ -167,7 +167,7 @@ def _line(row: Any, received: int, service: str) -> Line | None:
         row.get("containerName"),
     )
     whose = next((name for name in named if isinstance(name, str) and name.strip()), service)
-    return Line(
+    return LogLine(
         time=time,
         service=documents.strip_nul(whose)[:SERVICE],
         level=level_of(row.get("level")),

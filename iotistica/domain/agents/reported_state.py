@@ -14,11 +14,11 @@ KEY_CAP: Final = 100  # characters of one
 STATE_CAP: Final = 4 << 20  # bytes of JSON that one agent's state may take
 
 _SIZES: Final = ("memory_usage", "memory_total", "memory_percent", "storage_usage", "storage_total")
-MEASURED: Final = frozenset(("cpu_usage", "cpu_temp", "temperature", "uptime", *_SIZES))
+METRIC_KEYS: Final = frozenset(("cpu_usage", "cpu_temp", "temperature", "uptime", *_SIZES))
 """Numbers that become readings of protocol `system`."""
-LIVELY: Final = MEASURED | {"endpoints_health", "publish_health", "vpn_health", "top_processes"}
+VOLATILE_KEYS: Final = METRIC_KEYS | {"endpoints_health", "publish_health", "vpn_health", "top_processes"}
 """What is new in nearly every report: kept apart from what seldom changes."""
-_KNOWN: Final = LIVELY.union(
+_KNOWN: Final = VOLATILE_KEYS.union(
     ("apps", "config", "version", "is_online", "devices", "os_version", "agent_version", "architecture"),
     ("network_interfaces", "local_ip", "ip_address", "mac_address", "provisioning_state"),
 )
@@ -39,20 +39,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if not self.is_live:
             return {}
         values = self.values
-        return {k: values[k] for k in MEASURED & values.keys() if isinstance(values[k], (int, float))}
+        return {k: values[k] for k in METRIC_KEYS & values.keys() if isinstance(values[k], (int, float))}
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class ReportedState(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent last said of each key; `stamps` say when it came, in us since the epoch, 0 for a replay's."""
 
     values: dict[str, Any]
     stamps: dict[str, int]
 
 
-EMPTY: Final = State(values={}, stamps={})
+EMPTY: Final = ReportedState(values={}, stamps={})
 
 
-def read(payload: bytes, agent: UUID, received: int) -> Report:
+def parse_report(payload: bytes, agent: UUID, received: int) -> Report:
     """The report that a payload is, `{"<uuid>": {…}}` or what stands inside that; raises `InvalidMessage`.
 
     An id inside the payload never makes it another agent's: a foreign one is refused.
@@ -80,7 +80,7 @@ def read(payload: bytes, agent: UUID, received: int) -> Report:
     return Report(values=values, received=received, is_live=_is_number(values.get("version")))
 
 
-def merge(state: State, report: Report) -> State:
+def merge(state: ReportedState, report: Report) -> ReportedState:
     """The state after a report: of each key the live report that came last counts, a replay only where none spoke.
 
     Reports may come in any order and again: the state is the same, and that of the live ones alone where these
@@ -93,16 +93,16 @@ def merge(state: State, report: Report) -> State:
             raise InvalidMessage("too_many_keys", f"the state has {KEYS} keys already, and {key!r} is none of them")
         if stamp > stamps.get(key, -1):
             values[key], stamps[key] = value, stamp
-    return State(values=values, stamps=stamps)
+    return ReportedState(values=values, stamps=stamps)
 
 
-def changes(old: State, new: State) -> list[Change]:
+def changes(old: ReportedState, new: ReportedState) -> list[Change]:
     """What is worth telling of the difference: not measured values, nor counters and times of health."""
     return documents.differences(_telling(old.values), _telling(new.values))
 
 
 def _telling(values: dict[str, Any]) -> dict[str, Any]:
-    telling = {key: value for key, value in values.items() if key not in LIVELY}
+    telling = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
     health = values.get("endpoints_health")
     if isinstance(health, dict):
         telling["endpoints_health"] = {

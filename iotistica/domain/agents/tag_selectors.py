@@ -10,11 +10,11 @@ from iotistica.domain.documents import strip_nul
 from iotistica.errors import Invalid
 
 KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
-VALUE: Final = 200  # characters
-TAGS: Final = 50  # of an agent
-TERMS: Final = 20  # of a selector
-CHOICES: Final = 100  # values of a term
-LONGEST: Final = 2000  # characters of a selector
+VALUE_LENGTH: Final = 200  # characters
+TAGS_LIMIT: Final = 50  # of an agent
+TERMS_LIMIT: Final = 20  # of a selector
+VALUES_LIMIT: Final = 100  # values of a term
+SELECTOR_LENGTH: Final = 2000  # characters of a selector
 _SET: Final = re.compile(r"(?P<key>\S+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)")
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -36,16 +36,16 @@ def parse(text: str) -> Selector:
 
     Raises `Invalid`.
     """
-    if len(text) > LONGEST:
-        raise Invalid(f"a selector of more than {LONGEST} characters", "selector")
+    if len(text) > SELECTOR_LENGTH:
+        raise Invalid(f"a selector of more than {SELECTOR_LENGTH} characters", "selector")
     terms = tuple(_term(part.strip()) for part in re.split(r",(?![^(]*\))", text) if part.strip())
     return _checked(terms)
 
 
-def of_tags(wanted: Mapping[str, Any]) -> Selector:
+def from_tags(wanted: Mapping[str, Any]) -> Selector:
     """The selector of an object `{key: value or values}`; raises `Invalid`."""
-    if len(wanted) > TERMS:
-        raise Invalid(f"a selector of more than {TERMS} terms", "selector")
+    if len(wanted) > TERMS_LIMIT:
+        raise Invalid(f"a selector of more than {TERMS_LIMIT} terms", "selector")
     terms = []
     for key, value in wanted.items():
         values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -65,8 +65,8 @@ def matches(selector: Selector, tags: Mapping[str, str]) -> bool:
 
 def checked_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     """Tags as they are kept; raises `Invalid` with the key at fault."""
-    if len(tags) > TAGS:
-        raise Invalid(f"more than {TAGS} tags", "tags")
+    if len(tags) > TAGS_LIMIT:
+        raise Invalid(f"more than {TAGS_LIMIT} tags", "tags")
     return {check_key(key): _value(key, value) for key, value in tags.items()}
 
 
@@ -89,8 +89,8 @@ def _value(key: str, value: Any) -> str:
     if not isinstance(text, (str, int, float)):
         raise Invalid("a tag's value is a text", key)
     found = strip_nul(str(text))
-    if len(found) > VALUE or _UNSEEN.search(found):
-        raise Invalid(f"a value has at most {VALUE} characters, and none that is not seen", key)
+    if len(found) > VALUE_LENGTH or _UNSEEN.search(found):
+        raise Invalid(f"a value has at most {VALUE_LENGTH} characters, and none that is not seen", key)
     return found
 
 
@@ -108,11 +108,11 @@ def _term(text: str) -> Term:
 
 
 def _checked(selector: Selector) -> Selector:
-    if len(selector) > TERMS:
-        raise Invalid(f"a selector of more than {TERMS} terms", "selector")
+    if len(selector) > TERMS_LIMIT:
+        raise Invalid(f"a selector of more than {TERMS_LIMIT} terms", "selector")
     for term in selector:
         if not KEY.fullmatch(term.key):
             raise Invalid(f"{term.key[:63]!r} is no key of a tag", "selector")
-        if len(term.values) > CHOICES or any(len(value) > VALUE for value in term.values):
-            raise Invalid(f"{term.key}: at most {CHOICES} values of {VALUE} characters", "selector")
+        if len(term.values) > VALUES_LIMIT or any(len(value) > VALUE_LENGTH for value in term.values):
+            raise Invalid(f"{term.key}: at most {VALUES_LIMIT} values of {VALUE_LENGTH} characters", "selector")
     return selector

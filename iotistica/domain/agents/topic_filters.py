@@ -12,7 +12,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _PLAIN: Final = re.compile(r"[!-~]+")  # printable ASCII without blanks: it becomes a line of Mosquitto's file
 
 
-def fault(topic: str) -> str | None:
+def problem(topic: str) -> str | None:
     """Why a filter cannot stand in a rule, or None."""
     if not topic or len(topic) > LONGEST:
         return f"a topic has 1 to {LONGEST} characters"

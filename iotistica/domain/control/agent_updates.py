@@ -23,7 +23,7 @@ Status = Literal[
 ]
 OPEN: Final[tuple[Status, ...]] = ("commanded", "received", "scheduled", "started")
 """In the order in which an update goes through them; the others are its ends."""
-ANSWERS: Final[dict[str, Status]] = {
+STATUS_BY_ANSWER: Final[dict[str, Status]] = {
     "update_command_received": "received",
     "update_scheduled": "scheduled",
     "preflight_started": "started",
@@ -35,14 +35,14 @@ ANSWERS: Final[dict[str, Status]] = {
 }
 """What the public agent says on `agent/status`, and what it means."""
 VERSION: Final = re.compile(r"\d{1,6}(?:\.\d{1,6}){1,3}(?:-[0-9A-Za-z.-]{1,40})?|latest")
-LONGEST: Final = timedelta(minutes=30)
+STARTED_TIMEOUT: Final = timedelta(minutes=30)
 """Of an update that has started: then it is taken for lost."""
-SKEW: Final = timedelta(minutes=10)
+CLOCK_SKEW: Final = timedelta(minutes=10)
 """That an agent's clock may be behind ours, when it says when it answered."""
 REASON: Final = 500  # characters
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class UpdateCommand(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent is told; times in whole milliseconds, as its signature has them."""
 
     version: str
@@ -52,7 +52,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
-def payload(command: Command, secret: str) -> bytes:
+def payload(command: UpdateCommand, secret: str) -> bytes:
     """The command as it is published; signed if there is a secret."""
     content: dict[str, Any] = {
         "action": "update",
@@ -77,17 +77,17 @@ def signature(content: dict[str, Any], secret: str) -> str:
     return hmac.digest(secret.encode(), text.encode(), hashlib.sha256).hex()
 
 
-def moved(old: Status, answer: str) -> Status | None:
+def status_after(old: Status, answer: str) -> Status | None:
     """The status after an answer; None if that says nothing new: one that came before, or after the end."""
-    new = ANSWERS.get(answer)
+    new = STATUS_BY_ANSWER.get(answer)
     if new is None or old not in OPEN:
         return None
     return new if new not in OPEN or OPEN.index(new) > OPEN.index(old) else None
 
 
-def is_of(said_at: datetime | None, issued_at: datetime) -> bool:
+def answers_command(said_at: datetime | None, issued_at: datetime) -> bool:
     """Whether an answer can be one to a command: it is retained by the broker, and an old one comes again."""
-    return said_at is None or said_at > issued_at - SKEW
+    return said_at is None or said_at > issued_at - CLOCK_SKEW
 
 
 def reason_of(answer: dict[str, Any]) -> str | None:

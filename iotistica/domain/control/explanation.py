@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from iotistica.domain import documents
-from iotistica.domain.control.targets import Json, Target, echoed
+from iotistica.domain.control.targets import Json, Target, config_as_reported
 from iotistica.domain.documents import Change
 
 Verdict = Literal[
@@ -23,13 +23,13 @@ Verdict = Literal[
     "failing",
     "different",
 ]
-QUIET: Final = timedelta(minutes=5)
+QUIET_AFTER: Final = timedelta(minutes=5)
 """Without a poll, or a report; an agent asks every minute unless it is told otherwise, or pauses after failures."""
 _SAME: Final = {"poll_interval": "pollInterval", "data_points": "dataPoints", "registers": "dataPoints"}
 _BROKEN: Final = ("offline", "error", "failed")
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an agent: the number of its target and of what it fetched, and when it was heard of."""
 
     state: str = "active"
@@ -45,14 +45,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The number that it says it has; it begins at 1 with each of its starts."""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class AgentFault(msgspec.Struct, frozen=True, kw_only=True):
     """Something of the agent that does not work, in its own words."""
 
     what: str
     error: str
 
 
-def unmet(wanted: Target, reported: Mapping[str, Any], seal: Callable[[Json], Json]) -> list[Change]:
+def unmet_settings(wanted: Target, reported: Mapping[str, Any], seal: Callable[[Json], Json]) -> list[Change]:
     """What is wanted and not so reported: `before` is what is reported, `after` what is wanted, secrets sealed.
 
     What the agent has beyond that is its own affair. Of apps it reports images, and nothing of their settings.
@@ -61,7 +61,7 @@ def unmet(wanted: Target, reported: Mapping[str, Any], seal: Callable[[Json], Js
     apps, config = reported.get("apps"), reported.get("config")
     told = {
         "apps": _images(apps) if isinstance(apps, dict) else {},
-        "config": echoed(config) if isinstance(config, dict) else {},
+        "config": config_as_reported(config) if isinstance(config, dict) else {},
     }
     whole, told = seal(whole), seal(told)
     return documents.differences(_within(told, whole), whole)
@@ -70,32 +70,32 @@ def unmet(wanted: Target, reported: Mapping[str, Any], seal: Callable[[Json], Js
 def extra_endpoints(wanted: Target, reported: Mapping[str, Any]) -> list[str]:
     """The names of endpoints that the agent has, and its target has not."""
     config = reported.get("config")
-    has = echoed(config).get("endpoints") if isinstance(config, dict) else None
+    has = config_as_reported(config).get("endpoints") if isinstance(config, dict) else None
     names = {endpoint["name"] for endpoint in wanted.config.get("endpoints") or ()}
     found = [e.get("name") for e in has or () if isinstance(e.get("name"), str)] if isinstance(has, list) else []
     return [name for name in found if name not in names]
 
 
-def faults(reported: Mapping[str, Any]) -> list[Fault]:
+def faults(reported: Mapping[str, Any]) -> list[AgentFault]:
     """What the agent itself says does not work: endpoints, and services of apps."""
     found = []
     health = reported.get("endpoints_health")
     for name, facts in health.items() if isinstance(health, dict) else ():
         if isinstance(facts, dict) and (facts.get("status") in _BROKEN or facts.get("connected") is False):
             error = facts.get("lastError") or facts.get("status") or "not connected"
-            found.append(Fault(what=f"endpoint {name}", error=str(error)))
+            found.append(AgentFault(what=f"endpoint {name}", error=str(error)))
     apps = reported.get("apps")
     for app in apps.values() if isinstance(apps, dict) else ():
         for service in _list(app, "services"):
             error = service.get("error") or service.get("lastError")
             if error or service.get("status") in _BROKEN:
                 what = f"service {service.get('serviceName') or service.get('serviceId')}"
-                found.append(Fault(what=what, error=str(error or service["status"])))
+                found.append(AgentFault(what=what, error=str(error or service["status"])))
     return found
 
 
 def verdict(
-    facts: Facts, differences: list[Change], broken: list[Fault], *, is_empty: bool, now: datetime
+    facts: AgentFacts, differences: list[Change], broken: list[AgentFault], *, is_empty: bool, now: datetime
 ) -> tuple[Verdict, str]:
     """One word and one sentence; `is_empty` when nothing is wanted."""
     if facts.state not in ("registered", "active"):
@@ -105,9 +105,9 @@ def verdict(
     if facts.reported_at is not None and not differences:
         but = f" But {broken[0].what} fails: {broken[0].error[:200]}" if broken else ""
         return "applied", f"The agent reports all that it is told to be.{but}"
-    heard = facts.heard_at is not None and now - facts.heard_at < QUIET
-    polls = facts.polled_at is not None and now - facts.polled_at < QUIET
-    speaks = facts.reported_at is not None and now - facts.reported_at < QUIET
+    heard = facts.heard_at is not None and now - facts.heard_at < QUIET_AFTER
+    polls = facts.polled_at is not None and now - facts.polled_at < QUIET_AFTER
+    speaks = facts.reported_at is not None and now - facts.reported_at < QUIET_AFTER
     if facts.polled_at is None and facts.reported_at is None and not heard:
         return "silent", "The agent has never asked nor reported: it has not started since it was registered."
     if facts.polled_at is None:

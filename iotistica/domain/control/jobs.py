@@ -12,21 +12,21 @@ Status = Literal["QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "R
 Phase = Literal["QUEUED", "IN_PROGRESS", "PAUSED", "SUCCEEDED", "FAILED", "ABORTED", "CANCELED"]
 """Of a job as a whole: queued until its time, aborted by its own rules, canceled by somebody."""
 OPEN: Final[tuple[Status, ...]] = ("QUEUED", "IN_PROGRESS")
-SAID: Final[tuple[Status, ...]] = ("IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED")
+ANSWERABLE: Final[tuple[Status, ...]] = ("IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED")
 """What agents may say."""
-LATE: Final[tuple[Status, ...]] = ("SUCCEEDED", "FAILED")
+ACCEPTED_LATE: Final[tuple[Status, ...]] = ("SUCCEEDED", "FAILED")
 """What is believed of one that was given up."""
 RETRIED: Final[tuple[Status, ...]] = ("FAILED", "TIMED_OUT")
 
-DOCUMENT: Final = 32 << 10  # bytes of JSON
-HEAD: Final = 16 << 10  # characters kept of the beginning of an output, and three times as many of its end
-DETAILS: Final = 16 << 10  # bytes of JSON
-VALUES: Final = 5000  # of an answer
-REASON: Final = 1000  # characters
-CHAIN: Final = 8  # templates, each upon the next
+DOCUMENT_BYTES: Final = 32 << 10  # bytes of JSON
+OUTPUT_HEAD: Final = 16 << 10  # characters kept of the beginning of an output, and three times as many of its end
+DETAILS_BYTES: Final = 16 << 10  # bytes of JSON
+VALUES_LIMIT: Final = 5000  # of an answer
+REASON_LENGTH: Final = 1000  # characters
+TEMPLATE_CHAIN_LIMIT: Final = 8  # templates, each upon the next
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent says of a job; None is nothing said."""
 
     status: Status
@@ -41,23 +41,28 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NAMES: Final = {"exitCode": "exit_code", "executedSteps": "executed_steps", "failedStep": "failed_step"}
-_TEXTS: Final = {"stdout": 4 * HEAD, "stderr": 4 * HEAD, "reason": REASON, "failed_step": REASON}
+_TEXTS: Final = {
+    "stdout": 4 * OUTPUT_HEAD,
+    "stderr": 4 * OUTPUT_HEAD,
+    "reason": REASON_LENGTH,
+    "failed_step": REASON_LENGTH,
+}
 _NUMBERS: Final = ("exit_code", "executed_steps")
 
 
-def read(content: object) -> Answer:
+def parse_answer(content: object) -> JobAnswer:
     """An answer as agents write it, in either of its spellings; raises `Invalid`.
 
     `status_details` (or `statusDetails`) may hold what belongs beside it. Outputs are shortened, in their middle.
     """
     if not isinstance(content, dict):
         raise Invalid("an object with a status is expected")
-    if documents.is_large(content, most=VALUES):
-        raise Invalid(f"more than {VALUES} values")
+    if documents.is_large(content, most=VALUES_LIMIT):
+        raise Invalid(f"more than {VALUES_LIMIT} values")
     content = dict(documents.clean(content))
     status = content.get("status")
-    if not isinstance(status, str) or status.upper() not in SAID:
-        raise Invalid(f"one of {', '.join(SAID)}", "status")
+    if not isinstance(status, str) or status.upper() not in ANSWERABLE:
+        raise Invalid(f"one of {', '.join(ANSWERABLE)}", "status")
     details = content.get("status_details", content.get("statusDetails"))
     details = dict(details) if isinstance(details, dict) else {"message": details} if details is not None else {}
     facts: dict[str, Any] = {}
@@ -74,7 +79,7 @@ def read(content: object) -> Answer:
                 raise Invalid("a text", key)
             details.pop(key, None)
     number = content.get("execution_number", content.get("executionNumber"))
-    return Answer(
+    return JobAnswer(
         status=status.upper(),  # type: ignore[arg-type]  # looked up above
         execution_number=None if number is None else _number(number, "executionNumber"),
         details=_bounded(details) or None,
@@ -94,27 +99,27 @@ def shorten(text: str, most: int) -> str:
 def moved(old: Status, new: Status) -> bool:
     """Whether an answer says something new: progress, an end, or the late end of one that was given up."""
     if old == "TIMED_OUT":
-        return new in LATE
+        return new in ACCEPTED_LATE
     return old in OPEN
 
 
-def is_tried_again(status: Status, number: int, retries: int) -> bool:
+def is_retried(status: Status, number: int, retries: int) -> bool:
     """Whether the execution of that number, which ended so, is followed by another."""
     return status in RETRIED and number <= retries
 
 
-def checked_document(document: object, path: str = "job_document") -> dict[str, Any]:
+def validate_document(document: object, path: str = "job_document") -> dict[str, Any]:
     """A job document, which must be kept as it is; raises `Invalid`."""
     if not isinstance(document, dict):
         raise Invalid("an object is expected", path)
-    if documents.is_large(document, most=DOCUMENT) or len(msgspec.json.encode(document)) > DOCUMENT:
-        raise Invalid(f"more than {DOCUMENT >> 10} KiB", path)
+    if documents.is_large(document, most=DOCUMENT_BYTES) or len(msgspec.json.encode(document)) > DOCUMENT_BYTES:
+        raise Invalid(f"more than {DOCUMENT_BYTES >> 10} KiB", path)
     if documents.clean(document) != document:
         raise Invalid(f"NUL characters, numbers beyond 64 bits or more than {documents.DEEPEST} levels", path)
     return document
 
 
-def upon(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+def merge_patch(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     """A document written upon another one, as RFC 7396 merges: null removes, lists are replaced."""
     made = dict(base)
     for key, value in document.items():
@@ -122,7 +127,7 @@ def upon(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
             made.pop(key, None)
         elif isinstance(value, dict):
             below = made.get(key)
-            made[key] = upon(below if isinstance(below, dict) else {}, value)
+            made[key] = merge_patch(below if isinstance(below, dict) else {}, value)
         else:
             made[key] = value
     return made
@@ -137,4 +142,4 @@ def _number(value: Any, path: str) -> int:
 def _bounded(details: dict[str, Any]) -> dict[str, Any]:
     """Too many of them must not keep an agent from saying that it has ended."""
     size = len(msgspec.json.encode(details))
-    return details if size <= DETAILS else {"leftOut": f"{size} bytes; at most {DETAILS} are kept"}
+    return details if size <= DETAILS_BYTES else {"leftOut": f"{size} bytes; at most {DETAILS_BYTES} are kept"}

@@ -25,7 +25,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Agents that are offline come last."""
 
 
-class Abort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AbortRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Call it off once so many per cent of the agents that have ended failed, or said nothing."""
 
     on: Literal["failures", "silences", "either"] = "either"
@@ -34,12 +34,12 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """That have ended before it counts."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
-    abort: Annotated[tuple[Abort, ...], Meta(max_length=10)] = ()
+    abort: Annotated[tuple[AbortRule, ...], Meta(max_length=10)] = ()
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
+class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
     """How many agents of a job are how far; `canaries` are counted among the others too."""
 
     waiting: int = 0
@@ -77,7 +77,7 @@ class Pace(msgspec.Struct, frozen=True):
     at: datetime
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
     """What to do now: tell so many more agents, or call it off for a reason."""
 
     release: int
@@ -85,19 +85,19 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     abort: str | None = None
 
 
-def step(policy: Policy, counts: Counts, pace: Pace, now: datetime, *, most: int) -> Step:
+def next_step(policy: RolloutPolicy, counts: JobCounts, pace: Pace, now: datetime, *, most: int) -> RolloutStep:
     """The next step; `most` agents at once."""
     earned = _earned(policy.rollout, counts, pace, now)
     reason = _lost_canaries(policy.rollout, counts) or next(
         filter(None, (_passed(a, counts) for a in policy.abort)), None
     )
     if reason is not None:
-        return Step(release=0, pace=Pace(earned, now), abort=reason)
+        return RolloutStep(release=0, pace=Pace(earned, now), abort=reason)
     release = min(_may_come(counts), most)
     if policy.rollout.rate_per_minute is None:
-        return Step(release=release, pace=Pace(earned, now))
+        return RolloutStep(release=release, pace=Pace(earned, now))
     release = min(release, int(earned + 1e-9))  # six times a sixth is one
-    return Step(release=release, pace=Pace(earned - release, now))
+    return RolloutStep(release=release, pace=Pace(earned - release, now))
 
 
 def rate(rollout: Rollout, succeeded: int) -> float:
@@ -112,7 +112,7 @@ def rate(rollout: Rollout, succeeded: int) -> float:
     return min(rollout.rate_per_minute * growth, FASTEST) / 60
 
 
-def _earned(rollout: Rollout, counts: Counts, pace: Pace, now: datetime) -> float:
+def _earned(rollout: Rollout, counts: JobCounts, pace: Pace, now: datetime) -> float:
     if rollout.rate_per_minute is None:
         return pace.credit
     per_second = rate(rollout, counts.succeeded)
@@ -120,7 +120,7 @@ def _earned(rollout: Rollout, counts: Counts, pace: Pace, now: datetime) -> floa
     return min(pace.credit + per_second * passed, max(1.0, per_second * BURST))
 
 
-def _may_come(counts: Counts) -> int:
+def _may_come(counts: JobCounts) -> int:
     """Canaries first; the others once all of those have ended."""
     if counts.canaries_waiting:
         return counts.canaries_waiting
@@ -128,7 +128,7 @@ def _may_come(counts: Counts) -> int:
     return counts.waiting if ended >= counts.canaries else 0
 
 
-def _lost_canaries(rollout: Rollout, counts: Counts) -> str | None:
+def _lost_canaries(rollout: Rollout, counts: JobCounts) -> str | None:
     if rollout.canary and not counts.canaries and not counts.ended + counts.queued + counts.in_progress:
         return "no canary is left: all of them were canceled"
     best = counts.canaries - counts.canaries_lost
@@ -140,7 +140,7 @@ def _lost_canaries(rollout: Rollout, counts: Counts) -> str | None:
     )
 
 
-def _passed(rule: Abort, counts: Counts) -> str | None:
+def _passed(rule: AbortRule, counts: JobCounts) -> str | None:
     bad = {"failures": counts.failed, "silences": counts.timed_out, "either": counts.failed + counts.timed_out}[
         rule.on
     ]

@@ -36,10 +36,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     config: Json
 
 
-NONE: Final = Target(apps={}, config={})
+EMPTY_TARGET: Final = Target(apps={}, config={})
 
 
-def checked(apps: Any, config: Any) -> Target:
+def validate_target(apps: Any, config: Any) -> Target:
     """A target as it is kept: apps by id, endpoints with their uuids; raises `Invalid` with the fault's path."""
     if not isinstance(config, dict):
         raise Invalid("config is an object", "config")
@@ -70,10 +70,10 @@ def _apps(apps: Any) -> Json:
         raise Invalid("apps is an object of apps by their ids, or a list of them", "apps")
     if len(apps) > APPS:
         raise Invalid(f"more than {APPS} apps", "apps")
-    return {str(id_): app if app is None else checked_app(str(id_), app) for id_, app in apps.items()}
+    return {str(id_): app if app is None else validate_app(str(id_), app) for id_, app in apps.items()}
 
 
-def checked_app(id_: str, app: Any) -> Json:
+def validate_app(id_: str, app: Any) -> Json:
     """One app as it is kept; raises `Invalid` with the path of the fault."""
     path = f"apps.{id_[:NAME]}"
     if not _ID.fullmatch(id_):
@@ -125,7 +125,7 @@ def _config(config: Json) -> Json:
         endpoints = whole["endpoints"]
         if not isinstance(endpoints, list) or len(endpoints) > ENDPOINTS:
             raise Invalid(f"endpoints is a list of at most {ENDPOINTS}", "config.endpoints")
-        whole["endpoints"] = [checked_endpoint(e, f"config.endpoints[{n}]") for n, e in enumerate(endpoints)]
+        whole["endpoints"] = [validate_endpoint(e, f"config.endpoints[{n}]") for n, e in enumerate(endpoints)]
         for key in ("name", "uuid"):
             _check_unique(whole["endpoints"], key, "config.endpoints")
     for section in ("logging", "features", "intervals", "runtime", "protocols", "settings", "agent"):
@@ -151,7 +151,7 @@ def _numbers(intervals: Json, path: str) -> Iterator[tuple[str, Any]]:
             yield f"{path}.{name}", value
 
 
-def checked_endpoint(endpoint: Any, path: str) -> Json:
+def validate_endpoint(endpoint: Any, path: str) -> Json:
     """One endpoint as it is kept; one without a uuid gets one that its name decides. Raises `Invalid`."""
     if not isinstance(endpoint, dict):
         raise Invalid("an endpoint is an object", path)
@@ -194,19 +194,19 @@ def _check_unique(items: list[Json], key: str, path: str) -> None:
         seen.add(str(item[key]))
 
 
-def inherited(fleet: Target, own: Target) -> Target:
+def effective_target(fleet: Target, own: Target) -> Target:
     """What an agent is told: its fleet's, with its own on top of it.
 
     Objects are joined key by key, endpoints by uuid or else by name, other lists replaced; null takes away.
     """
-    config, endpoints = joined(fleet.config, own.config), own.config.get("endpoints")
+    config, endpoints = merge_objects(fleet.config, own.config), own.config.get("endpoints")
     if isinstance(endpoints, list):
         endpoints = _endpoints(fleet.config.get("endpoints") or [], endpoints)
     else:
         endpoints = config.get("endpoints")
     if endpoints is not None:
         config["endpoints"] = [{"enabled": True, "connection": {}} | endpoint for endpoint in endpoints]
-    apps = {id_: _whole_app(id_, app) for id_, app in joined(fleet.apps, own.apps).items()}
+    apps = {id_: _whole_app(id_, app) for id_, app in merge_objects(fleet.apps, own.apps).items()}
     return Target(apps=apps, config=config)
 
 
@@ -217,7 +217,7 @@ def _whole_app(id_: str, app: Json) -> Json:
     return whole | {"services": [names | service for service in whole["services"]]}
 
 
-def joined(base: Json, top: Json) -> Json:
+def merge_objects(base: Json, top: Json) -> Json:
     """One object on top of another, key by key; null takes away."""
     whole = {key: value for key, value in base.items() if value is not None}
     for key, value in top.items():
@@ -225,7 +225,7 @@ def joined(base: Json, top: Json) -> Json:
         if value is None:
             whole.pop(key, None)
         elif isinstance(value, dict) and SEALED not in value:
-            whole[key] = joined(below if isinstance(below, dict) and SEALED not in below else {}, value)
+            whole[key] = merge_objects(below if isinstance(below, dict) and SEALED not in below else {}, value)
         else:
             whole[key] = value
     return whole
@@ -236,11 +236,11 @@ def _endpoints(base: list[Json], top: list[Json]) -> list[Json]:
     by_name = {endpoint["name"]: endpoint["uuid"] for endpoint in base}
     for endpoint in top:
         uuid = endpoint["uuid"] if endpoint["uuid"] in by_uuid else by_name.get(endpoint["name"], endpoint["uuid"])
-        by_uuid[uuid] = joined(by_uuid.get(uuid, {}), endpoint)
+        by_uuid[uuid] = merge_objects(by_uuid.get(uuid, {}), endpoint)
     return list(by_uuid.values())
 
 
-def body(agent: UUID, target: Target, *, version: int, deployed_at: datetime | None) -> bytes:
+def poll_body(agent: UUID, target: Target, *, version: int, deployed_at: datetime | None) -> bytes:
     """The answer to a poll, always under the agent's uuid."""
     return msgspec.json.encode(
         {
@@ -260,7 +260,7 @@ def etag(content: bytes, key: bytes) -> str:
     return f'"{hmac.digest(key, content, hashlib.sha256).hex()[:32]}"'
 
 
-def matches(if_none_match: str, tag: str) -> bool:
+def etag_matches(if_none_match: str, tag: str) -> bool:
     """Whether a header names the tag: in a list, weak, without its quotes, or as `*`."""
     bare = tag.strip('"')
     for given in if_none_match.split(","):
@@ -270,7 +270,7 @@ def matches(if_none_match: str, tag: str) -> bool:
     return False
 
 
-def echoed(config: Mapping[str, Any]) -> Json:
+def config_as_reported(config: Mapping[str, Any]) -> Json:
     """What an agent reports of its config, in the words of a target.
 
     It gives endpoints back with `id` for `uuid`, and the connection as `connectionString`, a text of JSON.

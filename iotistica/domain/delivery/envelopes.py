@@ -11,18 +11,25 @@ from msgspec import Struct, field
 from iotistica.domain import codec
 from iotistica.domain.delivery import key_compaction
 from iotistica.domain.delivery.key_compaction import Expander, NeedsDictionary
-from iotistica.domain.telemetry.readings import NAME_CAP, Context, Point, Reading, clean_label, normalise
+from iotistica.domain.telemetry.readings import (
+    NAME_CAP,
+    PayloadContext,
+    RawReading,
+    Reading,
+    clean_label,
+    normalise,
+)
 from iotistica.errors import InvalidMessage
 
-READINGS_CAP: Final = 20_000  # of one payload
+READINGS_LIMIT: Final = 20_000  # of one payload
 LISTS: Final = ("messages", "readings", "tags", "data")  # may be empty
-METRICS_CAP: Final = 200  # numbers of one system report
+METRICS_LIMIT: Final = 200  # numbers of one system report
 NO_DICTIONARIES: Final[Mapping[int, Expander]] = MappingProxyType({})
 
 
 class Message(Struct, gc=False):
     timestamp: Any = None
-    readings: list[Point] | None = None
+    readings: list[RawReading] | None = None
 
 
 class Envelope(Struct, gc=False):
@@ -31,11 +38,11 @@ class Envelope(Struct, gc=False):
     timestamp: Any = None
     protocol: Any = None
     messages: list[Message] | None = None
-    readings: list[Point] | None = None
+    readings: list[RawReading] | None = None
     msg_id: Any = field(default=None, name="msgId")
 
 
-class Found(Struct):
+class ParsedPayload(Struct):
     """What one payload held. found == len(readings) + sum(rejected.values())."""
 
     readings: list[Reading]
@@ -48,22 +55,22 @@ class Found(Struct):
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
-def parse(
+def parse_readings(
     payload: bytes,
     *,
     protocol: str,
     received: int,
     retention_us: int,
     expanders: Mapping[int, Expander] = NO_DICTIONARIES,
-) -> Found:
+) -> ParsedPayload:
     """All readings of one payload of an `endpoints/…` topic.
 
     `protocol` is the topic's, `received` in us since the epoch; `expanders` are the agent's, by version. Raises
     `InvalidMessage` if nothing of the payload can be understood, `NeedsDictionary` if it is compacted and
     cannot be written out yet.
     """
-    context = Context(protocol=protocol, received=received, oldest=received - retention_us)
-    found = Found([], {})
+    context = PayloadContext(protocol=protocol, received=received, oldest=received - retention_us)
+    found = ParsedPayload([], {})
     document, is_msgpack = codec.unwrap(payload)
     try:
         envelope = codec.decode(document, is_msgpack, Envelope)
@@ -95,7 +102,7 @@ def parse(
             found.heartbeats += 1
             continue
         try:
-            point = msgspec.convert(shape.reading, Point)
+            point = msgspec.convert(shape.reading, RawReading)
         except msgspec.ValidationError:
             found.reject("not_an_object")
             continue
@@ -151,16 +158,16 @@ def _items(root: dict[Any, Any], key: str) -> list[Any]:
 
 
 def _check_size(readings: int) -> None:
-    if readings > READINGS_CAP:
-        raise InvalidMessage("too_many_readings", f"more than {READINGS_CAP}")
+    if readings > READINGS_LIMIT:
+        raise InvalidMessage("too_many_readings", f"more than {READINGS_LIMIT}")
 
 
-def _with_protocol(context: Context, protocol: object) -> Context:
+def _with_protocol(context: PayloadContext, protocol: object) -> PayloadContext:
     label = clean_label(protocol)
     return msgspec.structs.replace(context, protocol=label) if label else context
 
 
-def _add(found: Found, points: Iterable[Point], stamp: Any, context: Context) -> None:
+def _add(found: ParsedPayload, points: Iterable[RawReading], stamp: Any, context: PayloadContext) -> None:
     readings = found.readings
     for point in points:
         try:
@@ -169,16 +176,16 @@ def _add(found: Found, points: Iterable[Point], stamp: Any, context: Context) ->
             found.reject(exc.code)
 
 
-def system_metrics(payload: bytes, *, received: int, retention_us: int) -> Found:
+def parse_system_metrics(payload: bytes, *, received: int, retention_us: int) -> ParsedPayload:
     """The readings of a `metrics` topic: every number in the report, nested names joined by dots."""
     document, is_msgpack = codec.unwrap(payload)
     report = codec.decode(document, is_msgpack, object)
     if not isinstance(report, dict):
         raise InvalidMessage("unknown_shape")
-    context = Context(protocol="system", received=received, oldest=received - retention_us)
-    found = Found([], {})
+    context = PayloadContext(protocol="system", received=received, oldest=received - retention_us)
+    found = ParsedPayload([], {})
     numbers = _numbers(report, "", 0)
-    points = [Point(metric=name, value=value) for name, value in itertools.islice(numbers, METRICS_CAP)]
+    points = [RawReading(metric=name, value=value) for name, value in itertools.islice(numbers, METRICS_LIMIT)]
     _add(found, points, report.get("timestamp"), context)
     if beyond := sum(1 for _ in numbers):
         found.rejected["too_many_metrics"] = beyond

@@ -16,15 +16,15 @@ from iotistica.domain.documents import strip_nul
 from iotistica.errors import InvalidMessage
 
 DOMAINS: Final = ("key", "metric", "unit", "quality", "device")
-NAMES: Final = 10_000  # of fields, metrics, devices, units in one dictionary
+NAMES_LIMIT: Final = 10_000  # of fields, metrics, devices, units in one dictionary
 NAME_CAP: Final = 512  # characters
-PROTOCOLS: Final = 200
-BYTES: Final = 512 << 10  # of all names together
-DEPTH: Final = 4  # arrays inside arrays
-OBJECTS: Final = 25_000  # of one payload
-WORK: Final = 20_000  # pairs of one payload in shapes that were not seen before
-REMEMBERED: Final = 1000  # shapes, of at most so many pairs
-LONGEST: Final = 200
+PROTOCOLS_LIMIT: Final = 200
+BYTES_LIMIT: Final = 512 << 10  # of all names together
+DEPTH_LIMIT: Final = 4  # arrays inside arrays
+OBJECTS_LIMIT: Final = 25_000  # of one payload
+PAIRS_LIMIT: Final = 20_000  # pairs of one payload in shapes that were not seen before
+SHAPES_LIMIT: Final = 1000  # shapes, of at most so many pairs
+SHAPE_PAIRS_LIMIT: Final = 200
 
 # As agents write a reading and the envelope around it; what else there is of a reading comes after these.
 ORDER: Final = (
@@ -86,14 +86,14 @@ class _Update(Struct, rename="camel"):
     devices: dict[str, dict[str, Index]] = {}
 
 
-class Update(Struct, frozen=True):
+class DictionaryUpdate(Struct, frozen=True):
     """What a message says of the dictionary of its version."""
 
     version: int
     dictionary: Dictionary
 
 
-def read(document: object) -> Update:
+def parse_update(document: object) -> DictionaryUpdate:
     """A message of `meta/dictionary` or its delta; raises `InvalidMessage`."""
     try:
         found = msgspec.convert(document, _Update)
@@ -117,7 +117,7 @@ def read(document: object) -> Update:
         devices={strip_nul(protocol): _by_index(names) for protocol, names in found.devices.items()},
     )
     _check(dictionary)
-    return Update(found.version, dictionary)
+    return DictionaryUpdate(found.version, dictionary)
 
 
 def merged(old: Dictionary, new: Dictionary) -> Dictionary:
@@ -145,15 +145,15 @@ def _check(dictionary: Dictionary) -> None:
     tables = [dictionary.units, dictionary.qualities]
     for group in (dictionary.fields, dictionary.metrics, dictionary.devices):
         tables += group.values()
-    if sum(map(len, tables)) > NAMES:
-        raise InvalidMessage("bad_dictionary", f"more than {NAMES} names")
+    if sum(map(len, tables)) > NAMES_LIMIT:
+        raise InvalidMessage("bad_dictionary", f"more than {NAMES_LIMIT} names")
     groups = [*dictionary.metrics, *dictionary.devices]
-    if len(groups) > PROTOCOLS or any(len(name) > NAME_CAP for name in groups):
-        raise InvalidMessage("bad_dictionary", f"more than {PROTOCOLS} protocols, or one with a long name")
+    if len(groups) > PROTOCOLS_LIMIT or any(len(name) > NAME_CAP for name in groups):
+        raise InvalidMessage("bad_dictionary", f"more than {PROTOCOLS_LIMIT} protocols, or one with a long name")
     if any(len(name) > NAME_CAP for table in tables for name in table.values()):
         raise InvalidMessage("bad_dictionary", f"a name is longer than {NAME_CAP} characters")
-    if sum(len(name.encode("utf-8", "replace")) for table in tables for name in table.values()) > BYTES:
-        raise InvalidMessage("bad_dictionary", f"more than {BYTES} bytes of names")
+    if sum(len(name.encode("utf-8", "replace")) for table in tables for name in table.values()) > BYTES_LIMIT:
+        raise InvalidMessage("bad_dictionary", f"more than {BYTES_LIMIT} bytes of names")
 
 
 def version_of(root: object) -> int | None:
@@ -182,17 +182,22 @@ class Expander:
         self._objects = self._work = 0
         if isinstance(root.get("p"), list):
             pairs = root["p"]
-        elif len(root["i"]) == len(root["d"]) <= WORK:
+        elif len(root["i"]) == len(root["d"]) <= PAIRS_LIMIT:
             pairs = list(map(list, zip(root["i"], root["d"], strict=True)))
         else:
-            raise InvalidMessage("bad_compaction", f"as many indices as values are needed, at most {WORK}")
+            raise InvalidMessage("bad_compaction", f"as many indices as values are needed, at most {PAIRS_LIMIT}")
         if len(pairs) == 1 and _is_array(pairs[0]) and pairs[0][1] == "$root" and isinstance(pairs[0][2], list):
             return [self._object(item, "[].", protocol, 1) for item in pairs[0][2]]
         return self._object(pairs, "", protocol, 0)
 
     def _object(self, pairs: Any, context: str, protocol: str, depth: int) -> dict[str, Any]:
         self._objects += 1
-        if not isinstance(pairs, list) or depth > DEPTH or self._objects > OBJECTS or len(pairs) > WORK:
+        if (
+            not isinstance(pairs, list)
+            or depth > DEPTH_LIMIT
+            or self._objects > OBJECTS_LIMIT
+            or len(pairs) > PAIRS_LIMIT
+        ):
             raise InvalidMessage("bad_compaction", "no list of pairs, too deep, or too many")
         scalars = [pair for pair in pairs if not _is_array(pair)]
         if not all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], int) for p in scalars):
@@ -232,12 +237,12 @@ class Expander:
         found = self._shapes.get(shape)
         if found is None:
             self._work += len(scalars)
-            if self._work > WORK:  # honest agents write few shapes
-                raise InvalidMessage("bad_compaction", f"more than {WORK} pairs in shapes of their own")
+            if self._work > PAIRS_LIMIT:  # honest agents write few shapes
+                raise InvalidMessage("bad_compaction", f"more than {PAIRS_LIMIT} pairs in shapes of their own")
             found = self._read_shape(context, shape[1])
-            if len(self._shapes) >= REMEMBERED:
+            if len(self._shapes) >= SHAPES_LIMIT:
                 self._shapes.clear()
-            if len(scalars) <= LONGEST:
+            if len(scalars) <= SHAPE_PAIRS_LIMIT:
                 self._shapes[shape] = found
         return found
 

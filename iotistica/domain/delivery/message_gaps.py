@@ -17,7 +17,7 @@ MSG_ID: Final = re.compile(r"[0-9a-fA-F-]{36}-(\d{1,15})-(\d{1,15})(?:-|$)")
 LATEST: Final = 4_102_444_800_000  # ms since the epoch: the year 2100
 
 
-class Mark(NamedTuple):
+class MessageNumber(NamedTuple):
     """One message: when its id was made, in ms since the epoch, and its number."""
 
     ms: int
@@ -42,15 +42,15 @@ class Gap(NamedTuple):
     before: datetime
 
 
-def mark_of(msg_id: object) -> Mark | None:
+def number_of(msg_id: object) -> MessageNumber | None:
     """The number in a message id; None if it has none that says something."""
     found = MSG_ID.match(msg_id) if isinstance(msg_id, str) and len(msg_id) <= 100 else None
     if not found or int(found[2]) == 0 or int(found[1]) > LATEST:
         return None
-    return Mark(int(found[1]), int(found[2]))
+    return MessageNumber(int(found[1]), int(found[2]))
 
 
-def joined(runs: Iterable[Run], marks: Iterable[Mark]) -> list[Run]:
+def join_runs(runs: Iterable[Run], marks: Iterable[MessageNumber]) -> list[Run]:
     """The runs that these and the new messages make, in the order of time; whatever arrives when."""
     pieces = {*runs, *(Run(ms, ms, number, number) for ms, number in marks)}
     out: list[Run] = []

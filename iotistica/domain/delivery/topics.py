@@ -21,8 +21,8 @@ LONGEST: Final = 512  # bytes of a topic
 
 # A filter is subscribed to once its consumer exists.
 FILTERS: Final = tuple(
-    f"i/+/a/+/{rest}"
-    for rest in (
+    f"i/+/a/+/{subtopic}"
+    for subtopic in (
         "endpoints/#",
         "metrics",
         "meta/#",
@@ -38,7 +38,7 @@ FILTERS: Final = tuple(
 class Route(NamedTuple):
     tenant: TenantId
     agent: AgentId
-    rest: bytes
+    subtopic: bytes
     stream: Stream
 
     @property
@@ -68,6 +68,6 @@ def _route(topic: bytes) -> Route:
     return Route(tenant, agent, parts[4], STREAMS.get(first, "readings"))
 
 
-def protocol_of(rest: bytes) -> str:
+def protocol_of(subtopic: bytes) -> str:
     """The protocol an `endpoints/…` topic names: its first segment after `endpoints`."""
-    return rest.split(b"/", 2)[1].decode("utf-8", "replace") if b"/" in rest else "unknown"
+    return subtopic.split(b"/", 2)[1].decode("utf-8", "replace") if b"/" in subtopic else "unknown"

@@ -6,12 +6,12 @@ from msgspec import Struct
 
 ProfileName = Literal["balanced", "batch", "streaming"]
 
-SATURATED: Final = 0.8  # share of the database's connections beyond which more consumers would only wait
-DEEP: Final = 0.6  # share of a stream's mark
-FULL: Final = 0.75  # share of Redis's memory
-CALM: Final = 0.2  # share of the two under which fewer will do
-EVERY: Final = 5.0  # seconds between looks
-COOLDOWN: Final = 10.0  # seconds after a change before the next
+SATURATED_SHARE: Final = 0.8  # share of the database's connections beyond which more consumers would only wait
+DEEP_SHARE: Final = 0.6  # share of a stream's mark
+MEMORY_SHARE: Final = 0.75  # share of Redis's memory
+CALM_SHARE: Final = 0.2  # share of the two under which fewer will do
+CHECK_SECONDS: Final = 5.0  # seconds between looks
+COOLDOWN_SECONDS: Final = 10.0  # seconds after a change before the next
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ PROFILES: Final[dict[ProfileName, Profile]] = {
 }
 
 
-class Signals(Struct, frozen=True, kw_only=True):
+class LoadSignals(Struct, frozen=True, kw_only=True):
     """What is seen at a look: age of the oldest unread message in s, and shares from 0 to 1."""
 
     lag: float
@@ -45,25 +45,27 @@ class Signals(Struct, frozen=True, kw_only=True):
     memory: float
 
 
-class Scale(Struct, frozen=True, kw_only=True):
+class ScaleState(Struct, frozen=True, kw_only=True):
     """How many there are, since when, in s of any clock, and how many looks in a row found no need for all."""
 
     workers: int
-    changed_at: float = -COOLDOWN
+    changed_at: float = -COOLDOWN_SECONDS
     calm: int = 0
 
 
-def scaled(scale: Scale, signals: Signals, profile: Profile, *, now: float) -> Scale:
+def next_scale(scale: ScaleState, signals: LoadSignals, profile: Profile, *, now: float) -> ScaleState:
     """The scale after a look."""
-    is_pressed = signals.lag > profile.late or signals.depth > DEEP or signals.memory > FULL
-    is_calm = signals.lag < profile.late / 4 and signals.depth < CALM and signals.memory < FULL - CALM
+    is_pressed = signals.lag > profile.late or signals.depth > DEEP_SHARE or signals.memory > MEMORY_SHARE
+    is_calm = (
+        signals.lag < profile.late / 4 and signals.depth < CALM_SHARE and signals.memory < MEMORY_SHARE - CALM_SHARE
+    )
     calm = scale.calm + 1 if is_calm else 0
     step = 0
-    if now - scale.changed_at >= COOLDOWN:
-        if is_pressed and signals.saturation < SATURATED and scale.workers < profile.most:
+    if now - scale.changed_at >= COOLDOWN_SECONDS:
+        if is_pressed and signals.saturation < SATURATED_SHARE and scale.workers < profile.most:
             step = 1
         elif calm >= profile.calm_looks and scale.workers > profile.least:
             step = -1
     if not step:
-        return Scale(workers=scale.workers, changed_at=scale.changed_at, calm=calm)
-    return Scale(workers=scale.workers + step, changed_at=now)
+        return ScaleState(workers=scale.workers, changed_at=scale.changed_at, calm=calm)
+    return ScaleState(workers=scale.workers + step, changed_at=now)

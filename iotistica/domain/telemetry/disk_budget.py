@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Final, Literal, NamedTuple
 
-WEEK: Final = 7  # days that a forecast looks back on
+FORECAST_DAYS: Final = 7  # days that a forecast looks back on
 SHARE: Final = 0.03  # of the disk that is left free: the database needs some to clean up
 LEAST: Final = 256 << 20  # bytes of that
 MOST: Final = 2 << 30
-SOON: Final = 14  # days before it is full that are an alarm
+ALARM_DAYS: Final = 14  # days before it is full that are an alarm
 
-Level = Literal["ok", "low", "short"]
+DiskLevel = Literal["ok", "low", "short"]
 """low: rollups stop, and readings are still stored. short: readings wait where they are durable already."""
 
 
@@ -27,7 +27,7 @@ def reserve(total: int) -> int:
     return min(max(LEAST, int(total * SHARE)), MOST)
 
 
-def level(free: int, kept: int) -> Level:
+def disk_level(free: int, kept: int) -> DiskLevel:
     """What still goes on with so many bytes free, of which some are to be kept."""
     if free < kept:
         return "short"
@@ -38,7 +38,7 @@ def forecast(
     days: Sequence[tuple[date, int]], rollups: int, free: int | None, today: date, most: int = 0
 ) -> Forecast:
     """By the last week of whole days, rollups in proportion; `free` bytes are left, `most` may be taken, 0: all."""
-    recent = [size for day, size in days if today - timedelta(days=WEEK) <= day < today]
+    recent = [size for day, size in days if today - timedelta(days=FORECAST_DAYS) <= day < today]
     readings = sum(size for _, size in days)
     if not recent or not readings:
         return Forecast(0, None, None)
@@ -51,7 +51,7 @@ def forecast(
     return Forecast(a_day, max(free or 0, 0) / a_day, "disk")
 
 
-def beyond(days: Sequence[tuple[date, int]], rollups: int, most: int, today: date) -> date | None:
+def drop_before(days: Sequence[tuple[date, int]], rollups: int, most: int, today: date) -> date | None:
     """The day before which readings must go so that no more than `most` bytes are taken; today's always stay."""
     over = sum(size for _, size in days) + rollups - most
     first = None

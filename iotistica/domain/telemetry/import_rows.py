@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.domain.telemetry.readings import Context, Point, Reading, bounded, normalise
+from iotistica.domain.telemetry.readings import PayloadContext, RawReading, Reading, bounded, normalise
 from iotistica.errors import InvalidMessage
 
 NAMES: Final = {
@@ -39,7 +39,7 @@ def columns(header: list[str]) -> dict[str, str]:
     return found
 
 
-def reading_of(row: Mapping[str, Any], context: Context) -> Reading:
+def reading_of(row: Mapping[str, Any], context: PayloadContext) -> Reading:
     """One row by our names; empty text is nothing. Raises `InvalidMessage` with the reason for its rejection."""
     cells = {name: value for name, value in row.items() if value not in (None, "")}
     extra = _extra(cells.pop("extra", None))
@@ -54,7 +54,7 @@ def reading_of(row: Mapping[str, Any], context: Context) -> Reading:
     for score in ("anomaly_score", "anomaly_threshold"):
         if isinstance(cells.get(score), str):
             cells[score] = _number(cells[score])
-    reading = normalise(Point(**cells), None, context)
+    reading = normalise(RawReading(**cells), None, context)
     if extra:
         reading.extra = bounded((reading.extra or {}) | extra)
     return reading

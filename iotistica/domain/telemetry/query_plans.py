@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from iotistica.domain.telemetry.aggregates import Aggregate
-from iotistica.domain.telemetry.rollup_sources import WIDTHS, Kept, Segment, Source, cover, widen
+from iotistica.domain.telemetry.rollup_sources import WIDTHS, Coverage, Source, SourceRange, split_by_source, widen
 from iotistica.domain.telemetry.time_grids import Grid, grid
 from iotistica.domain.time_ranges import Interval
 from iotistica.errors import Invalid
@@ -21,14 +21,14 @@ NAMES: Final[dict[Source, str]] = {
 }
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Buckets, and the parts of their range with the source of each."""
 
     grid: Grid
-    segments: list[Segment]
+    segments: list[SourceRange]
 
 
-def longest(segments: Sequence[Segment]) -> Source:
+def main_source(segments: Sequence[SourceRange]) -> Source:
     """The source that answers for the most of a range."""
     spans = {
         source: sum((s.end - s.start).total_seconds() for s in segments if s.source == source) for source in WIDTHS
@@ -36,16 +36,16 @@ def longest(segments: Sequence[Segment]) -> Source:
     return max(spans, key=lambda source: spans[source])
 
 
-def plan(
+def plan_query(
     interval: Interval,
     start: datetime,
     end: datetime,
     aggregates: Sequence[Aggregate],
-    kept: Kept,
+    coverage: Coverage,
     *,
     zone: ZoneInfo | None = None,
     only: Source | None = None,
-) -> Plan:
+) -> QueryPlan:
     """How to answer exactly at the least cost, with `only` from that source; raises `Invalid` where it cannot be.
 
     Where the single readings are gone, a range is widened to the values that are kept.
@@ -53,12 +53,13 @@ def plan(
     if any(aggregate.raw_only is not None for aggregate in aggregates):
         if only not in (None, "raw"):
             raise Invalid(f"a percentile needs single readings, which {NAMES[only or 'raw']} no longer tell", "agg")
-        if start < kept.raw_since:
+        if start < coverage.raw_since:
             raise Invalid(
-                f"a percentile needs single readings, which are kept since {kept.raw_since.isoformat()}", "start"
+                f"a percentile needs single readings, which are kept since {coverage.raw_since.isoformat()}",
+                "start",
             )
         only = "raw"
-    start, end = widen(start, end, kept)
+    start, end = widen(start, end, coverage)
     buckets = grid(interval, start, end, zone)
     usable = buckets.sources()
     if only is not None:
@@ -69,13 +70,13 @@ def plan(
                 "source",
             )
         usable = usable[usable.index(only) :]
-    segments = cover(start, end, kept, usable)
+    segments = split_by_source(start, end, coverage, usable)
     for segment in segments:
-        if segment.start < kept.since(segment.source):
-            coarser = kept.finest(segment.start)
+        if segment.start < coverage.since(segment.source):
+            coarser = coverage.finest(segment.start)
             raise Invalid(
-                f"{NAMES[segment.source]} are kept since {kept.since(segment.source).isoformat()}, before it"
+                f"{NAMES[segment.source]} are kept since {coverage.since(segment.source).isoformat()}, before it"
                 f" {NAMES[coarser]}: take an interval of those, in a zone that does not cut them, or a later start",
                 "interval",
             )
-    return Plan(grid=buckets, segments=segments)
+    return QueryPlan(grid=buckets, segments=segments)

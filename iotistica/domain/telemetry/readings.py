@@ -38,7 +38,7 @@ class Reading(Struct, gc=False):
     metric: str
 
 
-class Point(Struct, gc=False):
+class RawReading(Struct, gc=False):
     """A reading as agents send it; what is not named here is skipped while decoding."""
 
     timestamp: Any = None
@@ -76,7 +76,7 @@ DETECTION: Final = (
 )
 
 
-class Context(Struct, frozen=True, kw_only=True):
+class PayloadContext(Struct, frozen=True, kw_only=True):
     """What a payload says about all its readings, and the bounds of believable times, in us."""
 
     protocol: str
@@ -84,7 +84,7 @@ class Context(Struct, frozen=True, kw_only=True):
     oldest: int
 
 
-def normalise(point: Point, stamp: Any, context: Context) -> Reading:
+def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading:
     """One reading by the rules of the wire; raises `InvalidMessage` with the reason for its rejection."""
     if point.timestamp is not None:
         stamp = point.timestamp
@@ -172,7 +172,7 @@ def _odd_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
     raise InvalidMessage("bad_value", type(value).__name__)
 
 
-def _with_details(extra: dict[str, Any], point: Point) -> dict[str, Any]:
+def _with_details(extra: dict[str, Any], point: RawReading) -> dict[str, Any]:
     if point.quality_code is not None:
         extra["qualityCode"] = point.quality_code
     if point.error is not None:

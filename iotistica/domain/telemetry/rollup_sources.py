@@ -18,17 +18,17 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LONG_AGO: Final = datetime(1900, 1, 1, tzinfo=UTC)
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """Rollups are complete before `rolled_until`; what is older than a source's `since` is not kept there.
 
-    Of the `stale` hours, in order, readings came late: their rollups are not to be believed yet.
+    Of the `late_hours` hours, in order, readings came late: their rollups are not to be believed yet.
     """
 
     rolled_until: datetime
     raw_since: datetime = LONG_AGO
     minutes_since: datetime = LONG_AGO
     hours_since: datetime = LONG_AGO
-    stale: tuple[datetime, ...] = ()
+    late_hours: tuple[datetime, ...] = ()
 
     def since(self, source: Source) -> datetime:
         """From when on a source has everything."""
@@ -44,7 +44,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return next((source for source in reversed(COARSEST_FIRST) if at >= self.since(source)), "daily")
 
 
-class Segment(NamedTuple):
+class SourceRange(NamedTuple):
     """A part of a time range, half-open, and the source that answers for it."""
 
     source: Source
@@ -52,7 +52,9 @@ class Segment(NamedTuple):
     end: datetime
 
 
-def cover(start: datetime, end: datetime, kept: Kept, sources: Sequence[Source] = COARSEST_FIRST) -> list[Segment]:
+def split_by_source(
+    start: datetime, end: datetime, coverage: Coverage, sources: Sequence[Source] = COARSEST_FIRST
+) -> list[SourceRange]:
     """[start, end) in order, each part by the coarsest of these sources whose values lie wholly inside it.
 
     What no rollup has yet, and the ends that cut a value of theirs, fall to the finer ones.
@@ -61,22 +63,22 @@ def cover(start: datetime, end: datetime, kept: Kept, sources: Sequence[Source] 
         return []
     source, *finer = sources
     if not finer:
-        return [Segment(source, start, end)]
+        return [SourceRange(source, start, end)]
     width = WIDTHS[source]
-    since = max(ceiling(start, width), ceiling(kept.since(source), width))
-    until = floor(end if source == "raw" else min(end, kept.rolled_until), width)
+    since = max(ceiling(start, width), ceiling(coverage.since(source), width))
+    until = floor(end if source == "raw" else min(end, coverage.rolled_until), width)
     segments, at = [], start
-    for low, high in _sound(since, until, width, kept.stale):
-        segments += [*cover(at, low, kept, finer), Segment(source, low, high)]
+    for low, high in _sound(since, until, width, coverage.late_hours):
+        segments += [*split_by_source(at, low, coverage, finer), SourceRange(source, low, high)]
         at = high
-    return [*segments, *cover(at, end, kept, finer)]
+    return [*segments, *split_by_source(at, end, coverage, finer)]
 
 
 def _sound(
-    since: datetime, until: datetime, width: timedelta, stale: Sequence[datetime]
+    since: datetime, until: datetime, width: timedelta, late_hours: Sequence[datetime]
 ) -> Iterator[tuple[datetime, datetime]]:
     """The parts of a range of whole values of that width that hold no stale hour."""
-    for hour in stale:
+    for hour in late_hours:
         low, high = floor(hour, width), ceiling(hour + WIDTHS["1h"], width)
         if since < min(low, until):
             yield since, min(low, until)
@@ -85,9 +87,9 @@ def _sound(
         yield since, until
 
 
-def widen(start: datetime, end: datetime, kept: Kept) -> tuple[datetime, datetime]:
+def widen(start: datetime, end: datetime, coverage: Coverage) -> tuple[datetime, datetime]:
     """The range, its ends moved outwards to what is kept where the single readings are gone."""
-    return floor(start, WIDTHS[kept.finest(start)]), ceiling(end, WIDTHS[kept.finest(end)])
+    return floor(start, WIDTHS[coverage.finest(start)]), ceiling(end, WIDTHS[coverage.finest(end)])
 
 
 def floor(when: datetime, width: timedelta) -> datetime:

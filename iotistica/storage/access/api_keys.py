@@ -10,7 +10,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS: Final = "key_id, tenant_id, name, hint, role, scopes, created_by, created_at, expires_at, last_used_at"
 
-MOST: Final = 500  # of a tenant that are not revoked
+TENANT_LIMIT: Final = 500  # of a tenant that are not revoked
 
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('api keys ' || %(tenant)s, 0))"
 ADD: Final = f"""
@@ -50,12 +50,12 @@ async def add(
     expires: datetime | None,
     by: Actor,
 ) -> ApiKey:
-    """Make a key; raises `Conflict` if a live one has that name, and `Invalid` when there are `MOST`."""
+    """Make a key; raises `Conflict` if a live one has that name, and `Invalid` when there are `TENANT_LIMIT`."""
     parameters = {"tenant": tenant, "name": name, "digest": digest, "hint": hint, "role": role, "scopes": scopes}
     await tx.execute(LOCK, {"tenant": tenant})
-    if len(await all_of(tx, tenant)) >= MOST:
-        raise Invalid(f"a tenant has at most {MOST} API keys: revoke one that nobody needs", "name")
-    row = await row_as(tx, ApiKey, ADD, parameters | {"expires": expires, "by": by.name})
+    if len(await all_of(tx, tenant)) >= TENANT_LIMIT:
+        raise Invalid(f"a tenant has at most {TENANT_LIMIT} API keys: revoke one that nobody needs", "name")
+    row = await fetch_row(tx, ApiKey, ADD, parameters | {"expires": expires, "by": by.name})
     if row is None:
         raise Conflict(f"there is an API key {name!r} already")
     after = {"name": name, "role": role, "scopes": scopes, "expires": expires}
@@ -71,7 +71,7 @@ ORDER BY created_at, key_id LIMIT 1000
 
 async def all_of(tx: Tx, tenant: TenantId) -> list[ApiKey]:
     """A tenant's keys that are not revoked, expired ones included."""
-    return await rows_as(tx, ApiKey, PAGE, {"tenant": tenant})
+    return await fetch_rows(tx, ApiKey, PAGE, {"tenant": tenant})
 
 
 REVOKE: Final = """
@@ -105,4 +105,4 @@ SELECT * FROM found
 
 async def find(tx: Tx, digest: bytes) -> ApiKey | None:
     """The live key with that digest, of all tenants."""
-    return await row_as(tx, ApiKey, FIND, {"digest": digest})
+    return await fetch_row(tx, ApiKey, FIND, {"digest": digest})

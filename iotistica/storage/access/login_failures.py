@@ -39,9 +39,9 @@ async def clear(tx: Tx, login: bytes) -> None:
     await tx.execute(CLEAR, {"login": login})
 
 
-FORGET: Final = "DELETE FROM login_failures WHERE last_at < %(before)s"
+DELETE_OLD: Final = "DELETE FROM login_failures WHERE last_at < %(before)s"
 
 
-async def forget(tx: Tx, *, before: datetime) -> None:
+async def delete_old(tx: Tx, *, before: datetime) -> None:
     """Remove those of before then."""
-    await tx.execute(FORGET, {"before": before})
+    await tx.execute(DELETE_OLD, {"before": before})

@@ -9,12 +9,12 @@ import msgspec
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 Purpose = Literal["invitation", "password"]
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class OneTimeLink(msgspec.Struct, frozen=True, kw_only=True):
     link_id: UUID
     tenant_id: TenantId
     purpose: Purpose
@@ -58,7 +58,7 @@ async def add(
     expires: datetime,
     by: Actor,
     user: UUID | None = None,
-) -> Link:
+) -> OneTimeLink:
     """Make a link, in place of an older one for the same; `role` is what the user has, or will have."""
     parameters: dict[str, object] = {
         "tenant": tenant,
@@ -69,7 +69,7 @@ async def add(
     }
     parameters |= {"role": role, "user": user, "by": by.id, "expires": expires}
     await tx.execute(REPLACE, parameters)
-    row = await row_as(tx, Link, ADD, parameters)
+    row = await fetch_row(tx, OneTimeLink, ADD, parameters)
     assert row is not None  # noqa: S101 it was inserted
     after = {"email": email, "role": role, "expires": expires}
     await audit.record(tx, tenant, by, f"link.{purpose}_made", ("link", row.link_id), after=after)
@@ -87,21 +87,21 @@ RETURNING {_COLUMNS}
 """
 
 
-async def use(tx: Tx, purpose: Purpose, digest: bytes) -> Link | None:
+async def use(tx: Tx, purpose: Purpose, digest: bytes) -> OneTimeLink | None:
     """Take a link, once; None if it is unknown, used, expired or for something else."""
-    return await row_as(tx, Link, USE, {"digest": digest, "purpose": purpose})
+    return await fetch_row(tx, OneTimeLink, USE, {"digest": digest, "purpose": purpose})
 
 
-OPEN: Final = f"""
+INVITATIONS: Final = f"""
 SELECT {_COLUMNS} FROM links
 WHERE tenant_id = %(tenant)s AND purpose = 'invitation' AND used_at IS NULL AND expires_at > now()
 ORDER BY created_at DESC LIMIT 1000
 """
 
 
-async def invitations(tx: Tx, tenant: TenantId) -> list[Link]:
+async def invitations(tx: Tx, tenant: TenantId) -> list[OneTimeLink]:
     """Invitations that nobody has followed yet, the newest first."""
-    return await rows_as(tx, Link, OPEN, {"tenant": tenant})
+    return await fetch_rows(tx, OneTimeLink, INVITATIONS, {"tenant": tenant})
 
 
 INVITATION: Final = f"""
@@ -113,37 +113,37 @@ WHERE tenant_id = %(tenant)s AND purpose = 'invitation' AND used_at IS NULL AND 
 
 async def invitation(
     tx: Tx, tenant: TenantId, *, link: UUID | None = None, email: str | None = None
-) -> Link | None:
+) -> OneTimeLink | None:
     """The open invitation of that id or to that address, locked until the commit."""
-    return await row_as(tx, Link, INVITATION, {"tenant": tenant, "link": link, "email": email})
+    return await fetch_row(tx, OneTimeLink, INVITATION, {"tenant": tenant, "link": link, "email": email})
 
 
 WITHDRAW: Final = "DELETE FROM links WHERE tenant_id = %(tenant)s AND link_id = %(link)s"
 
 
-async def withdraw(tx: Tx, tenant: TenantId, link: Link, *, by: Actor) -> None:
+async def withdraw(tx: Tx, tenant: TenantId, link: OneTimeLink, *, by: Actor) -> None:
     """Take an invitation back."""
     await tx.execute(WITHDRAW, {"tenant": tenant, "link": link.link_id})
     before = {"email": link.email, "role": link.role}
     await audit.record(tx, tenant, by, "link.invitation_withdrawn", ("link", link.link_id), before=before)
 
 
-DROP: Final = """
+WITHDRAW_FOR_USER: Final = """
 DELETE FROM links WHERE tenant_id = %(tenant)s AND used_at IS NULL
   AND (user_id = %(user)s OR (%(made)s AND created_by = %(user)s::text)) RETURNING link_id, purpose
 """
 
 
-async def drop(tx: Tx, tenant: TenantId, user: UUID, *, made: bool, by: Actor) -> None:
+async def withdraw_for_user(tx: Tx, tenant: TenantId, user: UUID, *, made: bool, by: Actor) -> None:
     """Take back every open link for a user, and those that it `made`: it is not who it was."""
-    cursor = await tx.execute(DROP, {"tenant": tenant, "user": user, "made": made})
+    cursor = await tx.execute(WITHDRAW_FOR_USER, {"tenant": tenant, "user": user, "made": made})
     for link, purpose in await cursor.fetchall():
         await audit.record(tx, tenant, by, f"link.{purpose}_withdrawn", ("link", link), after={"user": user})
 
 
-FORGET: Final = "DELETE FROM links WHERE expires_at < %(before)s"
+DELETE_EXPIRED: Final = "DELETE FROM links WHERE expires_at < %(before)s"
 
 
-async def forget(tx: Tx, *, before: datetime) -> None:
+async def delete_expired(tx: Tx, *, before: datetime) -> None:
     """Remove links of every tenant that ended before then."""
-    await tx.execute(FORGET, {"before": before})
+    await tx.execute(DELETE_EXPIRED, {"before": before})

@@ -8,7 +8,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as
+from iotistica.storage.postgres import Tx, fetch_row
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ FROM tenants WHERE tenant_id = %(tenant)s
 
 async def get(tx: Tx, tenant: TenantId) -> Quotas:
     """The quotas of a tenant."""
-    return await row_as(tx, Quotas, GET, {"tenant": tenant}) or Quotas()
+    return await fetch_row(tx, Quotas, GET, {"tenant": tenant}) or Quotas()
 
 
 SET: Final = """

@@ -9,9 +9,9 @@ import msgspec
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-MOST: Final = 20  # live sessions of a user; the least recently used one ends
+USER_LIMIT: Final = 20  # live sessions of a user; the least recently used one ends
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     user_agent: str | None
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+class SessionMember(msgspec.Struct, frozen=True, kw_only=True):
     """A live session and what its user may do now."""
 
     session_id: UUID
@@ -59,10 +59,10 @@ async def open_session(
     by: Actor,
     user_agent: str | None,
 ) -> None:
-    """Begin a session; of a user's sessions the `MOST` last used are kept."""
+    """Begin a session; of a user's sessions the `USER_LIMIT` last used are kept."""
     parameters = {"tenant": tenant, "user": user, "session": session, "digest": digest, "expires": expires}
     await tx.execute(OPEN, parameters | {"address": by.address, "user_agent": user_agent})
-    await tx.execute(TRIM, {"tenant": tenant, "user": user, "most": MOST})
+    await tx.execute(TRIM, {"tenant": tenant, "user": user, "most": USER_LIMIT})
     await audit.record(tx, tenant, by, "session.opened", ("session", session), after={"user": str(user)})
 
 
@@ -75,10 +75,10 @@ RETURNING s.session_id, s.tenant_id, s.user_id, u.email, u.role
 """
 
 
-async def rotate(tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str | None) -> Member | None:
+async def rotate(tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str | None) -> SessionMember | None:
     """Exchange a refresh token for another, once; None if it is not the session's, or that is over."""
     parameters = {"session": session, "old": old, "new": new, "address": address}
-    return await row_as(tx, Member, ROTATE, parameters)
+    return await fetch_row(tx, SessionMember, ROTATE, parameters)
 
 
 END_REUSED: Final = """
@@ -91,7 +91,7 @@ RETURNING session_id, tenant_id, user_id, created_at, used_at, expires_at, addre
 
 async def end_reused(tx: Tx, session: UUID, *, by: Actor) -> None:
     """End a session whose refresh token came a second time: one of two who have it stole it."""
-    ended = await row_as(tx, Session, END_REUSED, {"session": session})
+    ended = await fetch_row(tx, Session, END_REUSED, {"session": session})
     if ended is not None:
         await audit.record(
             tx,
@@ -110,9 +110,9 @@ WHERE s.session_id = %(session)s AND s.ended_at IS NULL AND s.expires_at > now()
 """
 
 
-async def live(tx: Tx, session: UUID) -> Member | None:
+async def live(tx: Tx, session: UUID) -> SessionMember | None:
     """The session of an access token, if it has not ended, nor its user, nor its tenant."""
-    return await row_as(tx, Member, LIVE, {"session": session})
+    return await fetch_row(tx, SessionMember, LIVE, {"session": session})
 
 
 PAGE: Final = f"""
@@ -124,7 +124,7 @@ ORDER BY used_at DESC, session_id
 
 async def of_user(tx: Tx, tenant: TenantId, user: UUID) -> list[Session]:
     """A user's live sessions, the last used first."""
-    return await rows_as(tx, Session, PAGE, {"tenant": tenant, "user": user})
+    return await fetch_rows(tx, Session, PAGE, {"tenant": tenant, "user": user})
 
 
 END: Final = """
@@ -146,9 +146,9 @@ async def end(
     return len(ended)
 
 
-FORGET: Final = "DELETE FROM sessions WHERE coalesce(ended_at, expires_at) < %(before)s"
+DELETE_ENDED: Final = "DELETE FROM sessions WHERE coalesce(ended_at, expires_at) < %(before)s"
 
 
-async def forget(tx: Tx, *, before: datetime) -> None:
+async def delete_ended(tx: Tx, *, before: datetime) -> None:
     """Remove sessions of every tenant that have been over since before then."""
-    await tx.execute(FORGET, {"before": before})
+    await tx.execute(DELETE_ENDED, {"before": before})

@@ -10,7 +10,7 @@ from iotistica.domain.ids import TENANT_BYTES, TenantId
 from iotistica.errors import Conflict
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s) ON CONFLICT 
 async def add(tx: Tx, name: str, tenant: TenantId | None = None, *, by: Actor) -> Tenant:
     """Make a tenant, with a new random id unless one is given; raises `Conflict`."""
     tenant = tenant or TenantId(secrets.token_hex(TENANT_BYTES))
-    row = await row_as(tx, Tenant, ADD, {"tenant": tenant, "name": name})
+    row = await fetch_row(tx, Tenant, ADD, {"tenant": tenant, "name": name})
     if row is None:
         raise Conflict(
             f"there is a tenant {name!r} already, or one of that id; `iotistica tenants list` shows them"
@@ -53,7 +53,7 @@ ALL: Final = f"SELECT {_COLUMNS} FROM tenants ORDER BY created_at, tenant_id LIM
 
 async def all_tenants(tx: Tx) -> list[Tenant]:
     """Every tenant, the oldest first."""
-    return await rows_as(tx, Tenant, ALL)
+    return await fetch_rows(tx, Tenant, ALL)
 
 
 FIND: Final = f"""
@@ -64,7 +64,7 @@ ORDER BY tenant_id = %(key)s DESC LIMIT 1
 
 async def find(tx: Tx, key: str) -> Tenant | None:
     """The tenant of that id or name."""
-    return await row_as(tx, Tenant, FIND, {"key": key})
+    return await fetch_row(tx, Tenant, FIND, {"key": key})
 
 
 ENABLE: Final = "UPDATE tenants SET enabled = %(enabled)s WHERE tenant_id = %(tenant)s"
@@ -77,13 +77,15 @@ async def enable(tx: Tx, tenant: TenantId, *, enabled: bool, by: Actor) -> None:
     await audit.record(tx, tenant, by, action, ("tenant", tenant))
 
 
-KEEP: Final = f"UPDATE tenants SET retention_days = %(days)s WHERE tenant_id = %(tenant)s RETURNING {_COLUMNS}"
+SET_RETENTION: Final = (
+    f"UPDATE tenants SET retention_days = %(days)s WHERE tenant_id = %(tenant)s RETURNING {_COLUMNS}"
+)
 
 
-async def keep(tx: Tx, tenant: TenantId, days: int | None, *, by: Actor) -> None:
+async def set_retention(tx: Tx, tenant: TenantId, days: int | None, *, by: Actor) -> None:
     """Show a tenant readings of so many days, None for all there are; what is older is deleted by and by."""
     old = await find(tx, tenant)
-    await tx.execute(KEEP, {"tenant": tenant, "days": days})
+    await tx.execute(SET_RETENTION, {"tenant": tenant, "days": days})
     before = {"days": old.retention_days if old else None}
     subject = "tenant", tenant
     await audit.record(tx, tenant, by, "tenant.retention_changed", subject, before=before, after={"days": days})

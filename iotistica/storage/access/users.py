@@ -13,11 +13,11 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 # OWASP's second choice for argon2id: 19 MiB, 2 passes, 1 lane; 45 ms.
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-UNKNOWN: Final = HASHER.hash("a user that does not exist takes as long to refuse")
+UNKNOWN_USER_HASH: Final = HASHER.hash("a user that does not exist takes as long to refuse")
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         return {"email": self.email, "username": self.username, "role": self.role, "active": self.active}
 
 
-class Login(msgspec.Struct, frozen=True, kw_only=True):
+class LoginCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """What a log-in is checked against."""
 
     user_id: UUID
@@ -65,7 +65,7 @@ async def add(
 ) -> User:
     """Make a user; `digest` is of `hashed`. Raises `Conflict`."""
     parameters = {"tenant": tenant, "email": email, "username": username, "full_name": full_name}
-    row = await row_as(tx, User, ADD, parameters | {"hash": digest, "role": role})
+    row = await fetch_row(tx, User, ADD, parameters | {"hash": digest, "role": role})
     if row is None:
         raise Conflict(f"{email} is a user already, or the user name is taken")
     await audit.record(tx, tenant, by, "user.added", ("user", row.user_id), after=row.facts())
@@ -92,9 +92,9 @@ WHERE (CASE WHEN %(login)s LIKE '%%@%%' THEN lower(email) ELSE lower(username) E
 """
 
 
-async def credentials(tx: Tx, login: str) -> Login | None:
+async def credentials(tx: Tx, login: str) -> LoginCredentials | None:
     """Whom an e-mail address or a user name belongs to, of all tenants."""
-    return await row_as(tx, Login, BY_LOGIN, {"login": login})
+    return await fetch_row(tx, LoginCredentials, BY_LOGIN, {"login": login})
 
 
 CHANGE_HASH: Final = """
@@ -115,7 +115,7 @@ GET: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AND use
 
 async def get(tx: Tx, tenant: TenantId, user: UUID) -> User | None:
     """One user of a tenant."""
-    return await row_as(tx, User, GET, {"tenant": tenant, "user": user})
+    return await fetch_row(tx, User, GET, {"tenant": tenant, "user": user})
 
 
 LOCK: Final = "SELECT 1 FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s FOR UPDATE"
@@ -131,7 +131,7 @@ BY_EMAIL: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AN
 
 async def by_email(tx: Tx, tenant: TenantId, email: str) -> User | None:
     """The user of a tenant with that address."""
-    return await row_as(tx, User, BY_EMAIL, {"tenant": tenant, "email": email})
+    return await fetch_row(tx, User, BY_EMAIL, {"tenant": tenant, "email": email})
 
 
 PAGE: Final = f"""
@@ -142,7 +142,7 @@ ORDER BY user_id LIMIT %(limit)s
 
 async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[User]:
     """A tenant's users in order of their ids."""
-    return await rows_as(tx, User, PAGE, {"tenant": tenant, "after": after, "limit": limit})
+    return await fetch_rows(tx, User, PAGE, {"tenant": tenant, "after": after, "limit": limit})
 
 
 # Owners are locked first, so that of two who remove each other only one succeeds.
@@ -168,7 +168,7 @@ async def update(tx: Tx, tenant: TenantId, old: User, new: User, *, by: Actor) -
     """Write what has changed of a user; raises `NotFound`, and `Conflict` for a name that is taken."""
     parameters = {"tenant": tenant, "user": old.user_id, "email": new.email, "username": new.username}
     parameters |= {"full_name": new.full_name, "role": new.role, "active": new.active}
-    row = await row_as(tx, User, UPDATE, parameters)
+    row = await fetch_row(tx, User, UPDATE, parameters)
     if row is None:
         raise NotFound
     await audit.record(tx, tenant, by, "user.changed", ("user", row.user_id), before=old.facts(), after=row.facts())
@@ -189,4 +189,4 @@ ANY: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s LIMIT 1
 
 async def any_of(tx: Tx, tenant: TenantId) -> User | None:
     """Some user of a tenant, or None if it has none."""
-    return await row_as(tx, User, ANY, {"tenant": tenant})
+    return await fetch_row(tx, User, ANY, {"tenant": tenant})

@@ -11,41 +11,41 @@ from loguru import logger
 
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Unavailable
-from iotistica.storage.agents.agent_keys import Holder
-from iotistica.storage.postgres import Database, Tx, row_as, rows_as
-from iotistica.supervise import first_of, sleep
+from iotistica.storage.agents.agent_keys import KeyHolder
+from iotistica.storage.postgres import Database, Tx, fetch_row, fetch_rows
+from iotistica.supervise import sleep, wait_for_any
 
 CHANNEL: Final = "agent_sync"
-MOST: Final = 200_000  # agents remembered; others are asked for each time
-PAGE: Final = 5000  # read at a time
-EVERY: Final = 10.0  # seconds, should a notification be missed
-SPACING: Final = 0.05  # seconds between looks
-BELIEVED: Final = 30.0  # seconds after a look, unless the database is away
-WAIT: Final = 1.0  # seconds before the next try
+AGENTS_LIMIT: Final = 200_000  # agents remembered; others are asked for each time
+PAGE_SIZE: Final = 5000  # read at a time
+REFRESH_SECONDS: Final = 10.0  # seconds, should a notification be missed
+SPACING_SECONDS: Final = 0.05  # seconds between looks
+TRUSTED_SECONDS: Final = 30.0  # seconds after a look, unless the database is away
+RETRY_SECONDS: Final = 1.0  # seconds before the next try
 
 
-class _Key(msgspec.Struct, frozen=True, array_like=True):
+class _CachedKey(msgspec.Struct, frozen=True, array_like=True):
     digest: str
     used: bool
     until: datetime | None
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class CachedAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: AgentId
     tenant_id: TenantId
     name: str
     state: str
     enabled: bool
     counter: int
-    keys: list[_Key]
+    keys: list[_CachedKey]
 
 
-class _Now(msgspec.Struct, frozen=True):
+class _DatabaseNow(msgspec.Struct, frozen=True):
     epoch: int
     horizon: int
 
 
-NOW: Final = """
+DATABASE_NOW: Final = """
 SELECT epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon FROM sync_epoch
 """
 # Every transaction that was open at the last look has an id at or beyond its horizon.
@@ -61,30 +61,30 @@ ORDER BY s.agent_uuid LIMIT %(page)s
 """
 
 
-class Roster:
+class AgentCache:
     """Follows the database; while that is away, what was known last is believed."""
 
     def __init__(self, database: Database) -> None:
         """`database` sees every tenant."""
         self._database = database
-        self._agents: dict[UUID, Known] = {}
-        self._holders: dict[str, tuple[Known, _Key]] = {}
+        self._agents: dict[UUID, CachedAgent] = {}
+        self._holders: dict[str, tuple[CachedAgent, _CachedKey]] = {}
         self._epoch = 0
         self._since = 0
-        self._looked = -BELIEVED
+        self._looked = -TRUSTED_SECONDS
         self._changed = asyncio.Event()
 
     @property
     def is_current(self) -> bool:
         """Whether what it knows is to be believed."""
-        return time.monotonic() - self._looked < BELIEVED or not self._database.breaker.is_closed
+        return time.monotonic() - self._looked < TRUSTED_SECONDS or not self._database.breaker.is_closed
 
-    def counter(self, agent: UUID) -> int | None:
+    def target_counter(self, agent: UUID) -> int | None:
         """The number of what the agent is told now, if it is known."""
         known = self._agents.get(agent)
         return known.counter if known else None
 
-    def holder(self, digest: bytes) -> Holder | None:
+    def key_holder(self, digest: bytes) -> KeyHolder | None:
         """Who has the live key of that digest, if that is known and the key was used before."""
         found = self._holders.get(digest.hex())
         if found is None:
@@ -94,7 +94,7 @@ class Roster:
             return None
         if key.until is not None and key.until <= datetime.now(UTC):
             return None
-        return Holder(
+        return KeyHolder(
             tenant_id=known.tenant_id,
             agent_uuid=known.agent_uuid,
             name=known.name,
@@ -103,18 +103,18 @@ class Roster:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look at what changed, at each notification and every `EVERY` seconds."""
+        """Look at what changed, at each notification and every `REFRESH_SECONDS` seconds."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen(stop), name="listen agent_sync")
             while not stop.is_set():
                 self._changed.clear()
                 try:
-                    await self.look()
+                    await self.refresh()
                 except Unavailable:
-                    await sleep(WAIT, stop)
+                    await sleep(RETRY_SECONDS, stop)
                     continue
-                await sleep(SPACING, stop)
-                await first_of(self._changed, stop, seconds=EVERY)
+                await sleep(SPACING_SECONDS, stop)
+                await wait_for_any(self._changed, stop, seconds=REFRESH_SECONDS)
             listening.cancel()
 
     async def _listen(self, stop: asyncio.Event) -> None:
@@ -122,13 +122,13 @@ class Roster:
             try:
                 await self._database.listen(CHANNEL, self._changed)
             except Unavailable:
-                await sleep(WAIT, stop)
+                await sleep(RETRY_SECONDS, stop)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Take over what changed since the last look; raises `Unavailable`."""
         began = time.monotonic()
         async with self._database.transaction() as tx:
-            now = await row_as(tx, _Now, NOW)
+            now = await fetch_row(tx, _DatabaseNow, DATABASE_NOW)
             assert now is not None  # noqa: S101 the migration made it
             afresh = now.epoch != self._epoch
             rows = await self._read(tx, 0 if afresh else self._since)
@@ -140,21 +140,21 @@ class Roster:
             self._take(row)
         self._epoch, self._since, self._looked = now.epoch, now.horizon, began
 
-    async def _read(self, tx: Tx, since: int) -> list[Known]:
-        found: list[Known] = []
+    async def _read(self, tx: Tx, since: int) -> list[CachedAgent]:
+        found: list[CachedAgent] = []
         after: UUID | None = None
-        while len(found) < MOST:
-            parameters: dict[str, Any] = {"since": str(since), "after": after, "page": PAGE}
-            rows = await rows_as(tx, Known, CHANGED, parameters)
+        while len(found) < AGENTS_LIMIT:
+            parameters: dict[str, Any] = {"since": str(since), "after": after, "page": PAGE_SIZE}
+            rows = await fetch_rows(tx, CachedAgent, CHANGED, parameters)
             found += rows
-            if len(rows) < PAGE:
+            if len(rows) < PAGE_SIZE:
                 break
             after = rows[-1].agent_uuid
         return found
 
-    def _take(self, new: Known) -> None:
+    def _take(self, new: CachedAgent) -> None:
         old = self._agents.get(new.agent_uuid)
-        if old is None and len(self._agents) >= MOST:
+        if old is None and len(self._agents) >= AGENTS_LIMIT:
             return
         for key in old.keys if old else ():
             self._holders.pop(key.digest, None)

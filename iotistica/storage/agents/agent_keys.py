@@ -9,13 +9,13 @@ import msgspec
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as
+from iotistica.storage.postgres import Tx, fetch_row
 
-CHALLENGES: Final = 8  # of an agent; calls that were repeated may arrive in any order
-CHALLENGE_LIFE: Final = timedelta(hours=1)
+CHALLENGES_LIMIT: Final = 8  # of an agent; calls that were repeated may arrive in any order
+CHALLENGE_LIFETIME: Final = timedelta(hours=1)
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
+class KeyHolder(msgspec.Struct, frozen=True, kw_only=True):
     """Whose key it is; `is_new` if it was never used."""
 
     tenant_id: TenantId
@@ -33,40 +33,40 @@ WHERE k.digest = %(digest)s AND (k.expires_at IS NULL OR k.expires_at > now()) A
 """
 
 
-async def find(tx: Tx, digest: bytes) -> Holder | None:
+async def find(tx: Tx, digest: bytes) -> KeyHolder | None:
     """Who has the live key of that digest, of all tenants."""
-    return await row_as(tx, Holder, FIND, {"digest": digest})
+    return await fetch_row(tx, KeyHolder, FIND, {"digest": digest})
 
 
 FIRST_USE: Final = """
 UPDATE agent_keys SET used_at = now() WHERE tenant_id = %(tenant)s AND digest = %(digest)s AND used_at IS NULL
 RETURNING created_at
 """
-END_OLDER: Final = """
+DELETE_OLDER: Final = """
 DELETE FROM agent_keys
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND digest <> %(digest)s AND created_at <= %(created)s
 """
 
 
-async def first_used(tx: Tx, holder: Holder, digest: bytes, *, by: Actor) -> None:
+async def record_first_use(tx: Tx, holder: KeyHolder, digest: bytes, *, by: Actor) -> None:
     """Note that an agent has its new key; those it had before end."""
     parameters = {"tenant": holder.tenant_id, "agent": holder.agent_uuid, "digest": digest}
     row = await (await tx.execute(FIRST_USE, parameters)).fetchone()
     if row is None:
         return  # somebody else was quicker
-    cursor = await tx.execute(END_OLDER, parameters | {"created": row[0]})
+    cursor = await tx.execute(DELETE_OLDER, parameters | {"created": row[0]})
     if cursor.rowcount:
         await audit.record(tx, holder.tenant_id, by, "agent.key_adopted", ("agent", holder.agent_uuid))
 
 
-HAS: Final = """
+HAS_KEY: Final = """
 SELECT 1 FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND digest = %(digest)s
 """
 
 
-async def has(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> bool:
+async def has_key(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> bool:
     """Whether this is a key of the agent."""
-    cursor = await tx.execute(HAS, {"tenant": tenant, "agent": agent, "digest": digest})
+    cursor = await tx.execute(HAS_KEY, {"tenant": tenant, "agent": agent, "digest": digest})
     return await cursor.fetchone() is not None
 
 
@@ -81,7 +81,7 @@ async def add(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> None:
     await tx.execute(ADD, {"tenant": tenant, "agent": agent, "digest": digest})
 
 
-EXPIRE: Final = """
+EXPIRE_USED: Final = """
 UPDATE agent_keys SET expires_at = least(expires_at, %(until)s)
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND used_at IS NOT NULL
 """
@@ -96,44 +96,44 @@ async def rotate(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes, *, unt
     A key of an earlier rotation that the agent never used ends at once.
     """
     await tx.execute(DROP_UNUSED, {"tenant": tenant, "agent": agent})
-    await tx.execute(EXPIRE, {"tenant": tenant, "agent": agent, "until": until})
+    await tx.execute(EXPIRE_USED, {"tenant": tenant, "agent": agent, "until": until})
     await add(tx, tenant, agent, digest)
 
 
-END: Final = "DELETE FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
-END_CHALLENGES: Final = "DELETE FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
+DELETE_ALL: Final = "DELETE FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
+DELETE_CHALLENGES: Final = "DELETE FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s"
 
 
-async def end(tx: Tx, tenant: TenantId, agent: AgentId) -> None:
+async def delete_all(tx: Tx, tenant: TenantId, agent: AgentId) -> None:
     """End all keys and challenges of an agent."""
-    await tx.execute(END, {"tenant": tenant, "agent": agent})
-    await tx.execute(END_CHALLENGES, {"tenant": tenant, "agent": agent})
+    await tx.execute(DELETE_ALL, {"tenant": tenant, "agent": agent})
+    await tx.execute(DELETE_CHALLENGES, {"tenant": tenant, "agent": agent})
 
 
-CHALLENGE: Final = """
+ADD_CHALLENGE: Final = """
 INSERT INTO agent_challenges (agent_uuid, challenge, tenant_id, expires_at)
 VALUES (%(agent)s, %(challenge)s, %(tenant)s, %(expires)s)
 """
-TRIM: Final = """
+TRIM_CHALLENGES: Final = """
 DELETE FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND challenge NOT IN (
     SELECT challenge FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
     ORDER BY expires_at DESC LIMIT %(most)s)
 """
 
 
-async def challenge(tx: Tx, tenant: TenantId, agent: AgentId, text: str, *, expires: datetime) -> None:
+async def add_challenge(tx: Tx, tenant: TenantId, agent: AgentId, text: str, *, expires: datetime) -> None:
     """Keep a challenge beside those before it: an answer that was lost may still be answered."""
-    await tx.execute(CHALLENGE, {"tenant": tenant, "agent": agent, "challenge": text, "expires": expires})
-    await tx.execute(TRIM, {"tenant": tenant, "agent": agent, "most": CHALLENGES})
+    await tx.execute(ADD_CHALLENGE, {"tenant": tenant, "agent": agent, "challenge": text, "expires": expires})
+    await tx.execute(TRIM_CHALLENGES, {"tenant": tenant, "agent": agent, "most": CHALLENGES_LIMIT})
 
 
-OPEN: Final = """
+OPEN_CHALLENGES: Final = """
 SELECT challenge FROM agent_challenges
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND expires_at > now()
 """
 
 
-async def challenges(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
+async def open_challenges(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
     """The challenges an agent may answer now; a failed proof uses none up."""
-    cursor = await tx.execute(OPEN, {"tenant": tenant, "agent": agent})
+    cursor = await tx.execute(OPEN_CHALLENGES, {"tenant": tenant, "agent": agent})
     return [text for (text,) in await cursor.fetchall()]

@@ -10,10 +10,10 @@ from iotistica.domain.agents.presence import Status
 from iotistica.domain.agents.tag_selectors import Selector
 from iotistica.domain.ids import TenantId
 from iotistica.storage.agents.agents import COLUMNS, Agent
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
-class Listed(Agent, frozen=True, kw_only=True):
+class AgentSummary(Agent, frozen=True, kw_only=True):
     """An agent with what is known of its presence, and its tags."""
 
     status: Status | None
@@ -24,7 +24,7 @@ class Listed(Agent, frozen=True, kw_only=True):
     tags: dict[str, str]
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True):
+class AgentFilter(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for; None is any. `text` is a part of the name or the beginning of the uuid, in any case."""
 
     text: str | None = None
@@ -85,7 +85,7 @@ _HAS: Final[dict[tuple[bool, bool], LiteralString]] = {
 """By whether values are named, and whether it is negated."""
 
 
-def _matching(tenant: TenantId, search: Search) -> tuple[LiteralString, dict[str, Any]]:
+def _matching(tenant: TenantId, search: AgentFilter) -> tuple[LiteralString, dict[str, Any]]:
     """What is asked for as conditions, and their parameters."""
     text: LiteralString = MATCHING
     parameters = _asked(tenant, search)
@@ -99,7 +99,7 @@ def _matching(tenant: TenantId, search: Search) -> tuple[LiteralString, dict[str
     return text, parameters
 
 
-def _asked(tenant: TenantId, search: Search) -> dict[str, Any]:
+def _asked(tenant: TenantId, search: AgentFilter) -> dict[str, Any]:
     return {
         "tenant": tenant,
         "fleet": search.fleet,
@@ -115,13 +115,13 @@ def _asked(tenant: TenantId, search: Search) -> dict[str, Any]:
 async def page(
     tx: Tx,
     tenant: TenantId,
-    search: Search,
+    search: AgentFilter,
     *,
     limit: int,
     order: Order = "id",
     after: tuple[str, UUID] | None = None,
     offset: int = 0,
-) -> list[Listed]:
+) -> list[AgentSummary]:
     """Agents in an order, `limit` after the name and id of the last one known, or after so many."""
     matching, parameters = _matching(tenant, search)
     name, id_ = after or (None, None)
@@ -129,10 +129,10 @@ async def page(
     found: LiteralString = "WITH found AS MATERIALIZED (SELECT a.agent_uuid" + matching + _AFTER[order]
     shown: LiteralString = " LIMIT %(limit)s OFFSET %(offset)s)" + _SHOWN
     statement: LiteralString = found + shown + "JOIN found USING (agent_uuid) ORDER BY " + _BY[order]
-    return await rows_as(tx, Listed, statement, parameters, prepare=False)
+    return await fetch_rows(tx, AgentSummary, statement, parameters, prepare=False)
 
 
-async def count(tx: Tx, tenant: TenantId, search: Search) -> int:
+async def count(tx: Tx, tenant: TenantId, search: AgentFilter) -> int:
     """How many agents there are."""
     matching, parameters = _matching(tenant, search)
     head: LiteralString = "SELECT count(*)"
@@ -141,7 +141,7 @@ async def count(tx: Tx, tenant: TenantId, search: Search) -> int:
     return int(row[0]) if row else 0
 
 
-async def ids(tx: Tx, tenant: TenantId, search: Search, *, most: int) -> list[UUID]:
+async def ids(tx: Tx, tenant: TenantId, search: AgentFilter, *, most: int) -> list[UUID]:
     """The ids of the agents that are meant, in their order; at most so many."""
     matching, parameters = _matching(tenant, search)
     head: LiteralString = "SELECT a.agent_uuid"
@@ -150,6 +150,6 @@ async def ids(tx: Tx, tenant: TenantId, search: Search, *, most: int) -> list[UU
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Listed | None:
+async def get(tx: Tx, tenant: TenantId, agent: UUID) -> AgentSummary | None:
     """One agent of a tenant."""
-    return await row_as(tx, Listed, GET, {"tenant": tenant, "agent": agent})
+    return await fetch_row(tx, AgentSummary, GET, {"tenant": tenant, "agent": agent})

@@ -13,7 +13,7 @@ from iotistica.storage.access import quotas
 from iotistica.storage.agents import broker_accounts
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ async def add(
     Raises `Conflict` if the uuid is taken, by any tenant, or the tenant's quota is reached.
     """
     await quotas.check_agents(tx, tenant)
-    row = await row_as(tx, Agent, ADD, {"tenant": tenant, "agent": agent, "name": name, "fleet": fleet})
+    row = await fetch_row(tx, Agent, ADD, {"tenant": tenant, "agent": agent, "name": name, "fleet": fleet})
     if row is None:
         raise Conflict(f"there is an agent {agent} already; `iotistica agents show` prints how it connects")
     await broker_accounts.add_agent(tx, tenant, agent, key=key, enabled=True)
@@ -72,7 +72,7 @@ async def update(
 ) -> Agent:
     """Give an agent another name or fleet, or set it aside; raises `NotFound`."""
     parameters = {"tenant": tenant, "agent": old.agent_uuid, "name": name, "fleet": fleet, "active": active}
-    row = await row_as(tx, Agent, UPDATE, parameters)
+    row = await fetch_row(tx, Agent, UPDATE, parameters)
     if row is None:
         raise NotFound
     await audit.record(
@@ -86,44 +86,44 @@ GET: Final = f"SELECT {COLUMNS} FROM agents a WHERE a.tenant_id = %(tenant)s AND
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Agent | None:
     """One agent of a tenant."""
-    return await row_as(tx, Agent, GET, {"tenant": tenant, "agent": agent})
+    return await fetch_row(tx, Agent, GET, {"tenant": tenant, "agent": agent})
 
 
-LOCKED: Final = f"{GET} FOR NO KEY UPDATE"
+GET_FOR_UPDATE: Final = f"{GET} FOR NO KEY UPDATE"
 
 
-async def locked(tx: Tx, tenant: TenantId, agent: UUID) -> Agent:
+async def get_for_update(tx: Tx, tenant: TenantId, agent: UUID) -> Agent:
     """One agent, and nobody else changes it before the commit; raises `NotFound`."""
-    found = await row_as(tx, Agent, LOCKED, {"tenant": tenant, "agent": agent})
+    found = await fetch_row(tx, Agent, GET_FOR_UPDATE, {"tenant": tenant, "agent": agent})
     if found is None:
         raise NotFound
     return found
 
 
-MOVE: Final = f"""
+MOVE_TO_FLEET: Final = f"""
 UPDATE agents a SET fleet_uuid = %(fleet)s WHERE a.tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
   AND (%(only)s::uuid IS NULL OR fleet_uuid = %(only)s) RETURNING {COLUMNS}
 """
 
 
-async def move(
+async def move_to_fleet(
     tx: Tx, tenant: TenantId, agents: Sequence[UUID], fleet: UUID | None, *, only: UUID | None = None, by: Actor
 ) -> set[UUID]:
     """Put agents into a fleet, or into none; those of the fleet `only`, if one is named. Returns who there was."""
     parameters = {"tenant": tenant, "agents": sorted(agents), "fleet": fleet, "only": only}
-    moved = await rows_as(tx, Agent, MOVE, parameters)
+    moved = await fetch_rows(tx, Agent, MOVE_TO_FLEET, parameters)
     after = {"fleet": fleet, "agents": [agent.agent_uuid for agent in moved[:1000]], "count": len(moved)}
     await audit.record(tx, tenant, by, "agents.moved", ("fleet", fleet or only), after=after)
     return {agent.agent_uuid for agent in moved}
 
 
-OWNERS: Final = """
+TENANTS_OF: Final = """
 SELECT a.agent_uuid, a.tenant_id FROM agents a JOIN tenants USING (tenant_id)
 WHERE a.agent_uuid = ANY(%(agents)s) AND enabled
 """
 
 
-async def owners(tx: Tx, agents: Sequence[UUID]) -> dict[UUID, TenantId]:
+async def tenants_of(tx: Tx, agents: Sequence[UUID]) -> dict[UUID, TenantId]:
     """The enabled tenant of each of these agents; those nobody has are left out."""
-    cursor = await tx.execute(OWNERS, {"agents": list(agents)})
+    cursor = await tx.execute(TENANTS_OF, {"agents": list(agents)})
     return {agent: TenantId(tenant) for agent, tenant in await cursor.fetchall()}

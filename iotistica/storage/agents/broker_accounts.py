@@ -12,15 +12,15 @@ from iotistica.domain.ids import AgentId, TenantId, agent_user, tenant_user
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 CHANNEL: Final = "broker_accounts"
 """Notified by a trigger at every change."""
 
-MOST_USERS: Final = 100  # of a tenant: Mosquitto's time for a block of rules each grows with their square
+USERS_LIMIT: Final = 100  # of a tenant: Mosquitto's time for a block of rules each grows with their square
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class TopicRule(msgspec.Struct, frozen=True, kw_only=True):
     """What a user may: `topic` is a filter below `i/{tenant}/`."""
 
     topic: str
@@ -30,7 +30,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 class MqttUser(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     username: str
-    rules: list[Rule]
+    rules: list[TopicRule]
     enabled: bool
     created_at: datetime
 
@@ -41,10 +41,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     username: str
     line: str
     tenant_id: TenantId | None
-    rules: list[Rule] | None
+    rules: list[TopicRule] | None
 
 
-class Generation(msgspec.Struct, frozen=True):
+class _Generation(msgspec.Struct, frozen=True):
     generation: int
     enabled: bool
 
@@ -69,7 +69,7 @@ SELECT generation, enabled FROM broker_accounts WHERE tenant_id = %(tenant)s AND
 
 async def generation(tx: Tx, tenant: TenantId, agent: AgentId) -> int:
     """Which of its derived passwords an agent has."""
-    row = await row_as(tx, Generation, GENERATION, {"tenant": tenant, "agent": agent})
+    row = await fetch_row(tx, _Generation, GENERATION, {"tenant": tenant, "agent": agent})
     return row.generation if row else 1
 
 
@@ -84,17 +84,17 @@ async def enable_agent(tx: Tx, tenant: TenantId, agent: AgentId, *, enabled: boo
     await tx.execute(ENABLE, {"tenant": tenant, "agent": agent, "enabled": enabled})
 
 
-RENEW: Final = """
+RENEW_AGENT: Final = """
 UPDATE broker_accounts SET generation = %(generation)s, line = %(line)s, enabled = false
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 """
 
 
-async def renew_agent(tx: Tx, tenant: TenantId, agent: AgentId, *, key: bytes) -> None:
+async def reset_agent_password(tx: Tx, tenant: TenantId, agent: AgentId, *, key: bytes) -> None:
     """Give an agent another password, and lock it out until it has proved itself again."""
     number = await generation(tx, tenant, agent) + 1
     parameters = {"tenant": tenant, "agent": agent, "generation": number}
-    await tx.execute(RENEW, parameters | {"line": _line(key, tenant, agent, number)})
+    await tx.execute(RENEW_AGENT, parameters | {"line": _line(key, tenant, agent, number)})
 
 
 def _line(key: bytes, tenant: TenantId, agent: AgentId, number: int) -> str:
@@ -114,16 +114,18 @@ ON CONFLICT DO NOTHING RETURNING name, username, rules, enabled, created_at
 """
 
 
-async def add_user(tx: Tx, tenant: TenantId, name: str, password: str, rules: list[Rule], *, by: Actor) -> MqttUser:
-    """Make a user of the tenant's own; raises `Conflict`, and `Invalid` when there are `MOST_USERS`."""
+async def add_user(
+    tx: Tx, tenant: TenantId, name: str, password: str, rules: list[TopicRule], *, by: Actor
+) -> MqttUser:
+    """Make a user of the tenant's own; raises `Conflict`, and `Invalid` when there are `USERS_LIMIT`."""
     await tx.execute(LOCK, {"tenant": tenant})
     row = await (await tx.execute(COUNT_USERS, {"tenant": tenant})).fetchone()
-    if row is not None and row[0] >= MOST_USERS:
-        raise Invalid(f"a tenant has at most {MOST_USERS} MQTT users: remove one that nobody needs", "name")
+    if row is not None and row[0] >= USERS_LIMIT:
+        raise Invalid(f"a tenant has at most {USERS_LIMIT} MQTT users: remove one that nobody needs", "name")
     username = tenant_user(tenant, name)
     line = password_line(username, password, secrets.token_bytes(SALT_BYTES))
     parameters = {"username": username, "tenant": tenant, "name": name, "line": line, "rules": _json(rules)}
-    user = await row_as(tx, MqttUser, ADD_USER, parameters)
+    user = await fetch_row(tx, MqttUser, ADD_USER, parameters)
     if user is None:
         raise Conflict(f"there is an MQTT user {name!r} already")
     await audit.record(tx, tenant, by, "mqtt_user.added", ("mqtt_user", name), after=_facts(user))
@@ -138,7 +140,7 @@ WHERE tenant_id = %(tenant)s AND name IS NOT NULL ORDER BY name
 
 async def users(tx: Tx, tenant: TenantId) -> list[MqttUser]:
     """A tenant's own users, by name."""
-    return await rows_as(tx, MqttUser, USERS, {"tenant": tenant})
+    return await fetch_rows(tx, MqttUser, USERS, {"tenant": tenant})
 
 
 GET_USER: Final = """
@@ -149,7 +151,7 @@ WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
 
 async def user(tx: Tx, tenant: TenantId, name: str) -> MqttUser | None:
     """One of them, locked until the commit."""
-    return await row_as(tx, MqttUser, GET_USER, {"tenant": tenant, "name": name})
+    return await fetch_row(tx, MqttUser, GET_USER, {"tenant": tenant, "name": name})
 
 
 UPDATE_USER: Final = """
@@ -159,12 +161,19 @@ WHERE tenant_id = %(tenant)s AND name = %(name)s RETURNING name, username, rules
 
 
 async def update_user(
-    tx: Tx, tenant: TenantId, old: MqttUser, rules: list[Rule], *, enabled: bool, password: str | None, by: Actor
+    tx: Tx,
+    tenant: TenantId,
+    old: MqttUser,
+    rules: list[TopicRule],
+    *,
+    enabled: bool,
+    password: str | None,
+    by: Actor,
 ) -> MqttUser:
     """Change what a user may, whether it may connect, and its password if one is given."""
     line = password_line(old.username, password, secrets.token_bytes(SALT_BYTES)) if password else None
     parameters = {"tenant": tenant, "name": old.name, "rules": _json(rules), "enabled": enabled, "line": line}
-    new = await row_as(tx, MqttUser, UPDATE_USER, parameters)
+    new = await fetch_row(tx, MqttUser, UPDATE_USER, parameters)
     assert new is not None  # noqa: S101 it is locked
     after = _facts(new) | ({"password": "changed"} if password else {})
     await audit.record(
@@ -182,7 +191,7 @@ async def delete_user(tx: Tx, tenant: TenantId, old: MqttUser, *, by: Actor) -> 
     await audit.record(tx, tenant, by, "mqtt_user.deleted", ("mqtt_user", old.name), before=_facts(old))
 
 
-def _json(rules: list[Rule]) -> str:
+def _json(rules: list[TopicRule]) -> str:
     return msgspec.json.encode(rules).decode()
 
 
@@ -194,49 +203,51 @@ def _facts(found: MqttUser) -> dict[str, Any]:
 _LIVE: Final = """
 FROM broker_accounts b LEFT JOIN tenants t USING (tenant_id) WHERE b.enabled AND t.enabled IS NOT FALSE
 """
-LINES: Final = f"SELECT line {_LIVE} ORDER BY username"
-RULES: Final = f"SELECT username, line, tenant_id, rules {_LIVE} AND b.name IS NOT NULL ORDER BY username"
+PASSWORD_LINES: Final = f"SELECT line {_LIVE} ORDER BY username"
+USERS_WITH_RULES: Final = (
+    f"SELECT username, line, tenant_id, rules {_LIVE} AND b.name IS NOT NULL ORDER BY username"
+)
 FIND: Final = f"SELECT username, line, tenant_id, rules {_LIVE} AND username = %(username)s"
 
 
-async def lines(tx: Tx) -> list[str]:
+async def password_lines(tx: Tx) -> list[str]:
     """The password lines of every account that may connect."""
-    return [line for (line,) in await (await tx.execute(LINES)).fetchall()]
+    return [line for (line,) in await (await tx.execute(PASSWORD_LINES)).fetchall()]
 
 
-async def with_rules(tx: Tx) -> list[Account]:
+async def users_with_rules(tx: Tx) -> list[Account]:
     """Every tenant's own users that may connect; agents need no rules of their own."""
-    return await rows_as(tx, Account, RULES)
+    return await fetch_rows(tx, Account, USERS_WITH_RULES)
 
 
 async def find(tx: Tx, username: str) -> Account | None:
     """An account that may connect, of all tenants."""
-    return await row_as(tx, Account, FIND, {"username": username})
+    return await fetch_row(tx, Account, FIND, {"username": username})
 
 
-MOMENT: Final = "SELECT clock_timestamp()"
+DATABASE_NOW: Final = "SELECT clock_timestamp()"
 
 
-async def moment(tx: Tx) -> datetime:
+async def database_now(tx: Tx) -> datetime:
     """The database's clock."""
-    row = await (await tx.execute(MOMENT)).fetchone()
+    row = await (await tx.execute(DATABASE_NOW)).fetchone()
     assert row is not None  # noqa: S101 a clock always answers
     found: datetime = row[0]
     return found
 
 
-RENDERED: Final = """
+RECORD_RENDER: Final = """
 INSERT INTO broker_renders (at, accounts, seconds) VALUES (%(at)s, %(accounts)s, %(seconds)s)
 ON CONFLICT (one) DO UPDATE SET at = excluded.at, accounts = excluded.accounts, seconds = excluded.seconds
 """
 
 
-async def rendered(tx: Tx, *, at: datetime, accounts: int, seconds: float) -> None:
+async def record_render(tx: Tx, *, at: datetime, accounts: int, seconds: float) -> None:
     """Write down that the broker was given the accounts as they were then."""
-    await tx.execute(RENDERED, {"at": at, "accounts": accounts, "seconds": seconds})
+    await tx.execute(RECORD_RENDER, {"at": at, "accounts": accounts, "seconds": seconds})
 
 
-class Render(msgspec.Struct, frozen=True):
+class LastRender(msgspec.Struct, frozen=True):
     at: datetime
     accounts: int
     seconds: float
@@ -245,12 +256,12 @@ class Render(msgspec.Struct, frozen=True):
 LAST_RENDER: Final = "SELECT at, accounts, seconds FROM broker_renders"
 
 
-async def last_render(tx: Tx) -> Render | None:
+async def last_render(tx: Tx) -> LastRender | None:
     """When the broker was last given accounts that had changed."""
-    return await row_as(tx, Render, LAST_RENDER)
+    return await fetch_row(tx, LastRender, LAST_RENDER)
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
+class AccountTotals(msgspec.Struct, frozen=True, kw_only=True):
     agents: int
     users: int
     locked: int
@@ -263,6 +274,8 @@ FROM broker_accounts WHERE tenant_id = %(tenant)s
 """
 
 
-async def totals(tx: Tx, tenant: TenantId) -> Totals:
+async def totals(tx: Tx, tenant: TenantId) -> AccountTotals:
     """How many accounts a tenant has that may connect, and that may not."""
-    return await row_as(tx, Totals, TOTALS, {"tenant": tenant}) or Totals(agents=0, users=0, locked=0)
+    return await fetch_row(tx, AccountTotals, TOTALS, {"tenant": tenant}) or AccountTotals(
+        agents=0, users=0, locked=0
+    )

@@ -10,7 +10,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ async def add(
 ) -> Fleet:
     """Make a fleet; raises `Conflict`."""
     parameters = {"tenant": tenant, "name": name, "description": description, "tags": _json(tags or {})}
-    row = await row_as(tx, Fleet, ADD, parameters)
+    row = await fetch_row(tx, Fleet, ADD, parameters)
     if row is None:
         raise Conflict(f"there is a fleet {name!r} already")
     await audit.record(tx, tenant, by, "fleet.added", ("fleet", row.fleet_uuid), after=row.facts())
@@ -60,7 +60,7 @@ ORDER BY fleet_uuid LIMIT %(limit)s
 
 async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[Fleet]:
     """A tenant's fleets in order of their ids."""
-    return await rows_as(tx, Fleet, PAGE, {"tenant": tenant, "after": after, "limit": limit})
+    return await fetch_rows(tx, Fleet, PAGE, {"tenant": tenant, "after": after, "limit": limit})
 
 
 FIND: Final = f"""
@@ -71,17 +71,17 @@ WHERE tenant_id = %(tenant)s AND (name = %(key)s OR fleet_uuid::text = %(key)s) 
 
 async def find(tx: Tx, tenant: TenantId, key: str) -> Fleet | None:
     """The fleet of that id or name."""
-    return await row_as(tx, Fleet, FIND, {"tenant": tenant, "key": key})
+    return await fetch_row(tx, Fleet, FIND, {"tenant": tenant, "key": key})
 
 
-GET: Final = f"""
+GET_FOR_UPDATE: Final = f"""
 SELECT {_COLUMNS} FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s FOR NO KEY UPDATE
 """
 
 
-async def locked(tx: Tx, tenant: TenantId, fleet: UUID) -> Fleet:
+async def get_for_update(tx: Tx, tenant: TenantId, fleet: UUID) -> Fleet:
     """The fleet of that id, and nobody else changes it before the commit; raises `NotFound`."""
-    found = await row_as(tx, Fleet, GET, {"tenant": tenant, "fleet": fleet})
+    found = await fetch_row(tx, Fleet, GET_FOR_UPDATE, {"tenant": tenant, "fleet": fleet})
     if found is None:
         raise NotFound
     return found
@@ -98,7 +98,7 @@ RETURNING {_COLUMNS}
 async def update(tx: Tx, tenant: TenantId, old: Fleet, new: Fleet, *, by: Actor) -> Fleet:
     """Write another name, description or tags; raises `Conflict`."""
     parameters = {"tenant": tenant, "fleet": old.fleet_uuid, "name": new.name, "description": new.description}
-    row = await row_as(tx, Fleet, UPDATE, parameters | {"tags": _json(new.tags)})
+    row = await fetch_row(tx, Fleet, UPDATE, parameters | {"tags": _json(new.tags)})
     if row is None:
         raise Conflict(f"there is a fleet {new.name!r} already")
     subject = ("fleet", old.fleet_uuid)
@@ -106,10 +106,10 @@ async def update(tx: Tx, tenant: TenantId, old: Fleet, new: Fleet, *, by: Actor)
     return row
 
 
-RELEASE: Final = """
+RELEASE_AGENTS: Final = """
 UPDATE agents SET fleet_uuid = NULL WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s
 """
-FORGET: Final = """
+RELEASE_KEYS: Final = """
 UPDATE provisioning_keys SET fleet_uuid = NULL WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s
 """
 DELETE: Final = "DELETE FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s"
@@ -118,12 +118,12 @@ DELETE: Final = "DELETE FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid 
 async def delete(tx: Tx, tenant: TenantId, old: Fleet, *, by: Actor) -> None:
     """Delete a fleet with its target; its agents are in none then, and inherit nothing."""
     parameters = {"tenant": tenant, "fleet": old.fleet_uuid}
-    for statement in (RELEASE, FORGET, DELETE):
+    for statement in (RELEASE_AGENTS, RELEASE_KEYS, DELETE):
         await tx.execute(statement, parameters)
     await audit.record(tx, tenant, by, "fleet.deleted", ("fleet", old.fleet_uuid), before=old.facts())
 
 
-class Numbers(msgspec.Struct, frozen=True, kw_only=True):
+class FleetStats(msgspec.Struct, frozen=True, kw_only=True):
     """How many agents a fleet has, by their presence."""
 
     agents: int
@@ -132,7 +132,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
     offline: int
 
 
-NUMBERS: Final = """
+STATS: Final = """
 SELECT count(*) AS agents, count(*) FILTER (WHERE p.status = 'online') AS online,
        count(*) FILTER (WHERE p.status = 'silent') AS silent,
        count(*) FILTER (WHERE p.status = 'offline') AS offline
@@ -141,10 +141,10 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(fleet)s
 """
 
 
-async def numbers(tx: Tx, tenant: TenantId, fleet: UUID) -> Numbers:
+async def stats(tx: Tx, tenant: TenantId, fleet: UUID) -> FleetStats:
     """How many agents a fleet has."""
-    found = await row_as(tx, Numbers, NUMBERS, {"tenant": tenant, "fleet": fleet})
-    return found or Numbers(agents=0, online=0, silent=0, offline=0)
+    found = await fetch_row(tx, FleetStats, STATS, {"tenant": tenant, "fleet": fleet})
+    return found or FleetStats(agents=0, online=0, silent=0, offline=0)
 
 
 def _json(tags: dict[str, str]) -> str:

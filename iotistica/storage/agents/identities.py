@@ -11,11 +11,11 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, NotFound, Unauthorized
 from iotistica.storage.access import quotas
 from iotistica.storage.agents import agent_keys, broker_accounts, provisioning_keys, tags
-from iotistica.storage.agents.provisioning_keys import Owner
+from iotistica.storage.agents.provisioning_keys import KeyOwner
 from iotistica.storage.control import agent_jobs, targets
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as
+from iotistica.storage.postgres import Tx, fetch_row
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +48,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS: Final = "agent_uuid, name, state, kind, fleet_uuid, public_key, enrol_until, created_at"
 
-GET: Final = f"""
+GET_FOR_UPDATE: Final = f"""
 SELECT {_COLUMNS} FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s FOR NO KEY UPDATE
 """
 
 
-async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Identity:
+async def get_for_update(tx: Tx, tenant: TenantId, agent: UUID) -> Identity:
     """An identity, locked until the commit; raises `NotFound`."""
-    row = await row_as(tx, Identity, GET, {"tenant": tenant, "agent": agent})
+    row = await fetch_row(tx, Identity, GET_FOR_UPDATE, {"tenant": tenant, "agent": agent})
     if row is None:
         raise NotFound
     return row
@@ -80,7 +80,9 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s RETURNING {_COLUMNS}
 """
 
 
-async def register(tx: Tx, claim: Claim, owner: Owner, *, server_key: bytes, now: datetime, by: Actor) -> Identity:
+async def register(
+    tx: Tx, claim: Claim, owner: KeyOwner, *, server_key: bytes, now: datetime, by: Actor
+) -> Identity:
     """Take an agent in under a provisioning key; the same again changes nothing and uses nothing up.
 
     An agent with a public key must prove it before it may do anything. Raises `Conflict` for a uuid that another
@@ -88,7 +90,7 @@ async def register(tx: Tx, claim: Claim, owner: Owner, *, server_key: bytes, now
     """
     tenant = owner.tenant_id
     await tx.execute(LOCK, {"agent": claim.agent})
-    known = await row_as(tx, Identity, GET, {"tenant": tenant, "agent": claim.agent})
+    known = await fetch_row(tx, Identity, GET_FOR_UPDATE, {"tenant": tenant, "agent": claim.agent})
     if known is not None and await _is_same(tx, tenant, known, claim):
         return known
     is_expected = known is not None and known.state == "new" and (known.enrol_until or now) > now
@@ -102,12 +104,12 @@ async def register(tx: Tx, claim: Claim, owner: Owner, *, server_key: bytes, now
     parameters["state"] = "registered" if claim.public_key else "active"
     if known is None:
         await quotas.check_agents(tx, tenant)
-        row = await row_as(tx, Identity, ADD, parameters)
+        row = await fetch_row(tx, Identity, ADD, parameters)
         if row is None:
             raise Conflict(_TAKEN)
         await broker_accounts.add_agent(tx, tenant, claim.agent, key=server_key, enabled=not claim.public_key)
     else:
-        row = await row_as(tx, Identity, ENROL, parameters)
+        row = await fetch_row(tx, Identity, ENROL, parameters)
         assert row is not None  # noqa: S101 it is locked
         await broker_accounts.enable_agent(tx, tenant, claim.agent, enabled=not claim.public_key)
     await agent_keys.add(tx, tenant, claim.agent, claim.digest)
@@ -122,11 +124,11 @@ async def _is_same(tx: Tx, tenant: TenantId, known: Identity, claim: Claim) -> b
         known.state in ("registered", "active")
         and known.public_key is not None
         and known.public_key == claim.public_key
-        and await agent_keys.has(tx, tenant, claim.agent, claim.digest)
+        and await agent_keys.has_key(tx, tenant, claim.agent, claim.digest)
     )
 
 
-PROVEN: Final = """
+SET_PROVEN: Final = """
 UPDATE agents SET state = 'active', verified_at = now()
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND state = 'registered'
 """
@@ -134,14 +136,14 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND state = 'registered'
 
 async def prove(tx: Tx, tenant: TenantId, agent: UUID, signature: str, *, by: Actor) -> Identity:
     """Let an agent in that signs one of its challenges; again is as good as once. Raises `Unauthorized`."""
-    found = await get(tx, tenant, agent)
-    challenges = await agent_keys.challenges(tx, tenant, agent)
+    found = await get_for_update(tx, tenant, agent)
+    challenges = await agent_keys.open_challenges(tx, tenant, agent)
     if found.public_key is None or not key_proofs.is_proven(
         key_proofs.public_key(found.public_key), agent, challenges, signature
     ):
         raise Unauthorized("the signature is not over `<uuid>:<challenge>` with the key that was registered")
     if found.state == "registered":
-        await tx.execute(PROVEN, {"tenant": tenant, "agent": agent})
+        await tx.execute(SET_PROVEN, {"tenant": tenant, "agent": agent})
         await broker_accounts.enable_agent(tx, tenant, found.agent_uuid, enabled=True)
         await audit.record(tx, tenant, by, "agent.proven", ("agent", agent))
     return found
@@ -149,7 +151,7 @@ async def prove(tx: Tx, tenant: TenantId, agent: UUID, signature: str, *, by: Ac
 
 async def rotate(tx: Tx, tenant: TenantId, agent: UUID, digest: bytes, *, until: datetime, by: Actor) -> None:
     """Give an agent another API key; its MQTT password stays. Raises `Conflict` if it has none to rotate."""
-    found = await get(tx, tenant, agent)
+    found = await get_for_update(tx, tenant, agent)
     if found.state != "active":
         raise Conflict(f"an agent that is {found.state} has no key to rotate")
     await agent_keys.rotate(tx, tenant, found.agent_uuid, digest, until=until)
@@ -176,17 +178,17 @@ async def _lock_out(
     """End every key and the MQTT password, and set the state."""
     parameters = {"tenant": tenant, "agent": found.agent_uuid, "state": state, "until": until}
     await tx.execute(SET_STATE, parameters | {"successor": successor})
-    await agent_keys.end(tx, tenant, found.agent_uuid)
-    await broker_accounts.renew_agent(tx, tenant, found.agent_uuid, key=server_key)
+    await agent_keys.delete_all(tx, tenant, found.agent_uuid)
+    await broker_accounts.reset_agent_password(tx, tenant, found.agent_uuid, key=server_key)
     word = "enrolled again" if state == "new" else state
-    await agent_jobs.end_all(tx, tenant, found.agent_uuid, reason=f"the agent was {word}")
+    await agent_jobs.cancel_all(tx, tenant, found.agent_uuid, reason=f"the agent was {word}")
 
 
 async def revoke(
     tx: Tx, tenant: TenantId, agent: UUID, *, reason: str | None, server_key: bytes, by: Actor
 ) -> None:
     """Lock an agent out, HTTP and MQTT; its readings stay, and it may be enrolled again."""
-    found = await get(tx, tenant, agent)
+    found = await get_for_update(tx, tenant, agent)
     if found.state == "retired":
         raise Conflict("this agent is retired")
     if found.state == "revoked":
@@ -201,7 +203,7 @@ async def re_enrol(tx: Tx, tenant: TenantId, agent: UUID, *, until: datetime, se
 
     What it had ends now.
     """
-    found = await get(tx, tenant, agent)
+    found = await get_for_update(tx, tenant, agent)
     if found.state == "retired":
         raise Conflict("this agent is retired; register its hardware under another uuid")
     await _lock_out(tx, tenant, found, "new", server_key=server_key, until=until)
@@ -211,7 +213,7 @@ async def re_enrol(tx: Tx, tenant: TenantId, agent: UUID, *, until: datetime, se
 
 async def retire(tx: Tx, tenant: TenantId, agent: UUID, *, server_key: bytes, by: Actor) -> None:
     """Take an agent out of service for good; its readings stay."""
-    found = await get(tx, tenant, agent)
+    found = await get_for_update(tx, tenant, agent)
     if found.state == "retired":
         return
     await _lock_out(tx, tenant, found, "retired", server_key=server_key)
@@ -219,7 +221,7 @@ async def retire(tx: Tx, tenant: TenantId, agent: UUID, *, server_key: bytes, by
     await audit.record(tx, tenant, by, "agent.retired", ("agent", agent), before=found.facts(), after=after)
 
 
-INHERIT: Final = """
+TAKE_OVER_NAME: Final = """
 UPDATE agents SET name = %(name)s, fleet_uuid = %(fleet)s WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 """
 
@@ -231,7 +233,7 @@ async def replace(tx: Tx, tenant: TenantId, agent: UUID, successor: UUID, *, ser
     The old agent is retired and names its successor, so that its history is found. Raises `Conflict`.
     """
     first, second = sorted((agent, successor), key=lambda uuid: uuid.bytes)
-    both = {uuid: await get(tx, tenant, uuid) for uuid in (first, second)}
+    both = {uuid: await get_for_update(tx, tenant, uuid) for uuid in (first, second)}
     old, new = both[agent], both[successor]
     if agent == successor:
         raise Conflict("an agent cannot replace itself")
@@ -239,9 +241,11 @@ async def replace(tx: Tx, tenant: TenantId, agent: UUID, successor: UUID, *, ser
         raise Conflict(f"{agent} is retired already")
     if new.state not in ("registered", "active"):
         raise Conflict(f"{successor} is {new.state}: the new hardware registers itself first")
-    await tx.execute(INHERIT, {"tenant": tenant, "agent": successor, "name": old.name, "fleet": old.fleet_uuid})
+    await tx.execute(
+        TAKE_OVER_NAME, {"tenant": tenant, "agent": successor, "name": old.name, "fleet": old.fleet_uuid}
+    )
     await tags.inherit(tx, tenant, agent, successor)
-    await targets.inherit(tx, tenant, agent, successor, by=by)
+    await targets.copy_to_replacement(tx, tenant, agent, successor, by=by)
     await _lock_out(tx, tenant, old, "retired", server_key=server_key, successor=successor)
     after = {"state": "retired", "replaced_by": successor}
     await audit.record(tx, tenant, by, "agent.replaced", ("agent", agent), before=old.facts(), after=after)

@@ -7,16 +7,16 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.log_lines import KEPT, Batch, Line
+from iotistica.domain.agents.log_lines import RETENTION, LogBatch, LogLine
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
-REMEMBERED: Final = timedelta(days=2)
+BATCH_LIFETIME: Final = timedelta(days=2)
 """How long a batch that comes again is known."""
-PORTION: Final = 50_000  # batches forgotten in one transaction
-SERVICES: Final = 500  # of an agent that are listed
+DELETE_LIMIT: Final = 50_000  # batches forgotten in one transaction
+SERVICES_LIMIT: Final = 500  # of an agent that are listed
 
-TAKE: Final = """
+TAKE_BATCHES: Final = """
 INSERT INTO agent_log_batches (tenant_id, agent_uuid, batch)
 SELECT %(tenant)s, * FROM unnest(%(agents)s::uuid[], %(batches)s::text[])
 ON CONFLICT DO NOTHING RETURNING agent_uuid, batch
@@ -28,7 +28,7 @@ FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[], %(services)s::text[], 
             %(systems)s::boolean[], %(stderrs)s::boolean[], %(messages)s::text[], %(metas)s::jsonb[])
      AS n (agent_uuid, time, service, level, is_system, is_stderr, message, meta)
 """
-NAME: Final = """
+SAVE_SERVICES: Final = """
 INSERT INTO agent_log_services AS s (tenant_id, agent_uuid, service, last_at)
 SELECT %(tenant)s, * FROM unnest(%(agents)s::uuid[], %(services)s::text[], %(times)s::timestamptz[])
 ON CONFLICT (agent_uuid, service) DO UPDATE SET last_at = excluded.last_at
@@ -36,7 +36,7 @@ WHERE excluded.last_at > s.last_at + interval '1 minute'
 """
 
 
-async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]]) -> int:
+async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, LogBatch]]) -> int:
     """Store batches of agents of a tenant, each that has an id once; returns how many lines."""
     fresh = await _fresh(tx, tenant, batches)
     rows = [(agent, line) for agent, batch in fresh for line in batch.lines]
@@ -49,7 +49,7 @@ async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]])
         newest[key] = max(line.time, newest.get(key, 0))
     named = sorted(newest, key=lambda key: (key[0].bytes, key[1]))
     await tx.execute(
-        NAME,
+        SAVE_SERVICES,
         {
             "tenant": tenant,
             "agents": [agent for agent, _ in named],
@@ -60,9 +60,9 @@ async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]])
     return len(rows)
 
 
-async def _fresh(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]]) -> list[tuple[UUID, Batch]]:
+async def _fresh(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, LogBatch]]) -> list[tuple[UUID, LogBatch]]:
     """Those that were not stored before; of two that are the same the first."""
-    first: dict[tuple[UUID, str], Batch] = {}
+    first: dict[tuple[UUID, str], LogBatch] = {}
     for agent, batch in batches:
         if batch.id is not None:
             first.setdefault((agent, batch.id), batch)
@@ -70,7 +70,7 @@ async def _fresh(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]]
         return list(batches)
     named = sorted(first, key=lambda key: (key[0].bytes, key[1]))
     parameters = {"agents": [agent for agent, _ in named], "batches": [id_ for _, id_ in named]}
-    taken = set(await (await tx.execute(TAKE, {"tenant": tenant} | parameters)).fetchall())
+    taken = set(await (await tx.execute(TAKE_BATCHES, {"tenant": tenant} | parameters)).fetchall())
     return [
         (agent, batch)
         for agent, batch in batches
@@ -78,7 +78,7 @@ async def _fresh(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, Batch]]
     ]
 
 
-def _columns(rows: Sequence[tuple[UUID, Line]]) -> dict[str, list[Any]]:
+def _columns(rows: Sequence[tuple[UUID, LogLine]]) -> dict[str, list[Any]]:
     return {
         "agents": [agent for agent, _ in rows],
         "times": [_time(line.time) for _, line in rows],
@@ -95,12 +95,12 @@ def _time(us: int) -> datetime:
     return datetime.fromtimestamp(us / 1e6, UTC)
 
 
-def days_of(batches: Sequence[tuple[UUID, Batch]]) -> set[date]:
+def days_of(batches: Sequence[tuple[UUID, LogBatch]]) -> set[date]:
     """The days that the lines lie in."""
     return {_time(line.time).date() for _, batch in batches for line in batch.lines}
 
 
-KNOWN: Final = """
+IS_STORED: Final = """
 SELECT 1 FROM agent_log_batches WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND batch = %(batch)s
 """
 
@@ -108,10 +108,10 @@ SELECT 1 FROM agent_log_batches WHERE tenant_id = %(tenant)s AND agent_uuid = %(
 async def is_stored(tx: Tx, tenant: TenantId, agent: UUID, batch: str) -> bool:
     """Whether a batch of that id was stored within two days."""
     parameters = {"tenant": tenant, "agent": agent, "batch": batch}
-    return await (await tx.execute(KNOWN, parameters)).fetchone() is not None
+    return await (await tx.execute(IS_STORED, parameters)).fetchone() is not None
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class LogRow(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     time: datetime
     service: str
@@ -122,7 +122,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] | None
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which lines are asked for; None is any. `text` is a part of the message, in any case."""
 
     start: datetime
@@ -143,8 +143,8 @@ ORDER BY time DESC, id DESC LIMIT %(limit)s
 
 
 async def page(
-    tx: Tx, tenant: TenantId, agent: UUID, wanted: Wanted, *, before: tuple[datetime, int] | None, limit: int
-) -> list[Row]:
+    tx: Tx, tenant: TenantId, agent: UUID, wanted: LogFilter, *, before: tuple[datetime, int] | None, limit: int
+) -> list[LogRow]:
     """Lines of an agent, the newest first, older than `before`."""
     at, id_ = before or (None, None)
     parameters: Mapping[str, Any] = msgspec.structs.asdict(wanted) | {
@@ -155,10 +155,10 @@ async def page(
         "id": id_,
         "limit": limit,
     }
-    return await rows_as(tx, Row, PAGE, parameters, prepare=False)
+    return await fetch_rows(tx, LogRow, PAGE, parameters, prepare=False)
 
 
-NAMES: Final = """
+SERVICES: Final = """
 SELECT service, last_at FROM agent_log_services WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 ORDER BY service LIMIT %(most)s
 """
@@ -166,18 +166,18 @@ ORDER BY service LIMIT %(most)s
 
 async def services(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
     """The services that an agent logged for."""
-    cursor = await tx.execute(NAMES, {"tenant": tenant, "agent": agent, "most": SERVICES})
+    cursor = await tx.execute(SERVICES, {"tenant": tenant, "agent": agent, "most": SERVICES_LIMIT})
     return [row[0] for row in await cursor.fetchall()]
 
 
-FORGET: Final = """
+DELETE_BATCHES: Final = """
 DELETE FROM agent_log_batches WHERE (agent_uuid, batch) IN (
     SELECT agent_uuid, batch FROM agent_log_batches WHERE at < %(before)s ORDER BY at LIMIT %(most)s)
 """
-FORGET_NAMES: Final = "DELETE FROM agent_log_services WHERE last_at < %(before)s"
+DELETE_SERVICES: Final = "DELETE FROM agent_log_services WHERE last_at < %(before)s"
 
 
-async def forget(tx: Tx, now: datetime) -> None:
+async def delete_expired(tx: Tx, now: datetime) -> None:
     """Forget some batches that are old, and services of which no line is left."""
-    await tx.execute(FORGET, {"before": now - REMEMBERED, "most": PORTION})
-    await tx.execute(FORGET_NAMES, {"before": now - KEPT})
+    await tx.execute(DELETE_BATCHES, {"before": now - BATCH_LIFETIME, "most": DELETE_LIMIT})
+    await tx.execute(DELETE_SERVICES, {"before": now - RETENTION})

@@ -7,17 +7,17 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.presence import Status, Turns
+from iotistica.domain.agents.presence import Status, StatusChanges
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 OVERLAP: Final = timedelta(seconds=60)  # a transaction commits after the time that it writes
 PAUSE: Final = timedelta(seconds=60)  # without a look is a pause of the platform
-OFTEN: Final = timedelta(seconds=30)  # between notes of one agent
-MOST: Final = 10_000  # changes taken at a time
+RECORD_INTERVAL: Final = timedelta(seconds=30)  # between notes of one agent
+CHANGES_LIMIT: Final = 10_000  # changes taken at a time
 
 
-class Watch(msgspec.Struct, frozen=True, kw_only=True):
+class PlatformWatch(msgspec.Struct, frozen=True, kw_only=True):
     """Since when the platform takes messages without a pause, and when it looked last."""
 
     now: datetime
@@ -25,24 +25,24 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     looked_at: datetime | None
 
 
-WATCH: Final = """
+GET_WATCH: Final = """
 SELECT now() AS now, since, nullif(looked_at, '-infinity') AS looked_at FROM presence_watch FOR UPDATE
 """
-LOOKED: Final = "UPDATE presence_watch SET since = %(since)s, looked_at = %(now)s"
+RECORD_WATCH: Final = "UPDATE presence_watch SET since = %(since)s, looked_at = %(now)s"
 
 
-async def watch(tx: Tx, *, taking: bool) -> Watch:
+async def record_watch(tx: Tx, *, taking: bool) -> PlatformWatch:
     """Note that the platform is there, `taking` messages or not."""
-    found = await row_as(tx, Watch, WATCH)
+    found = await fetch_row(tx, PlatformWatch, GET_WATCH)
     assert found is not None  # noqa: S101 the migration made it
     paused = not taking or found.looked_at is None or found.now - found.looked_at > PAUSE
     since = found.now if paused else found.since
-    await tx.execute(LOOKED, {"since": since, "now": found.now})
+    await tx.execute(RECORD_WATCH, {"since": since, "now": found.now})
     return msgspec.structs.replace(found, since=since)
 
 
 # Ledger rows are folded into the totals after a minute: after a pause these are looked at as well.
-HEARD: Final = """
+UPDATE_FROM_ACTIVITY: Final = """
 INSERT INTO agent_presence AS p (agent_uuid, tenant_id, status, since, data_at, heard_at)
 SELECT agent_uuid, a.tenant_id, 'offline', now(), max(data_at), max(heard_at)
 FROM (
@@ -62,13 +62,13 @@ WHERE (p.data_at, p.heard_at) IS DISTINCT FROM
 """
 
 
-async def hear(tx: Tx, seen: Watch) -> None:
+async def update_from_activity(tx: Tx, seen: PlatformWatch) -> None:
     """Take over what was stored of agents since the last look."""
     after = seen.looked_at - OVERLAP if seen.looked_at else datetime.min.replace(tzinfo=seen.now.tzinfo)
-    await tx.execute(HEARD, {"after": after})
+    await tx.execute(UPDATE_FROM_ACTIVITY, {"after": after})
 
 
-NOTE: Final = """
+RECORD_ACTIVITY: Final = """
 INSERT INTO agent_presence AS p (agent_uuid, tenant_id, status, since, data_at, heard_at)
 SELECT agent_uuid, a.tenant_id, 'offline', now(), CASE WHEN %(data)s THEN now() END, now()
 FROM agents a LEFT JOIN agent_presence o USING (tenant_id, agent_uuid)
@@ -81,17 +81,17 @@ SET data_at = greatest(p.data_at, excluded.data_at), heard_at = greatest(p.heard
 """
 
 
-async def note(tx: Tx, tenant: TenantId, agents: Collection[UUID], *, data: bool) -> None:
+async def record_activity(tx: Tx, tenant: TenantId, agents: Collection[UUID], *, data: bool) -> None:
     """Take over that agents spoke where no other table says so; `data` if it was more than a sign of life.
 
     Written once in half a minute at most.
     """
     if agents:
-        parameters = {"tenant": tenant, "agents": sorted(agents), "data": data, "often": OFTEN}
-        await tx.execute(NOTE, parameters)
+        parameters = {"tenant": tenant, "agents": sorted(agents), "data": data, "often": RECORD_INTERVAL}
+        await tx.execute(RECORD_ACTIVITY, parameters)
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
     """An agent whose status is another one now."""
 
     agent_uuid: AgentId
@@ -119,18 +119,20 @@ SELECT * FROM (
 """
 
 
-async def changes(tx: Tx, seen: Watch, silence: timedelta, lagging: Sequence[TenantId]) -> list[Change]:
+async def changes(
+    tx: Tx, seen: PlatformWatch, silence: timedelta, lagging: Sequence[TenantId]
+) -> list[StatusChange]:
     """Whose status changed: without a sign for longer than `silence`, in which the platform itself was there.
 
     One that still polls is silent by half as much again: the public agent reports every five minutes, give or take
     the minute after which it looks. Of `lagging` tenants, whose messages wait, only who is online again.
     """
     parameters: dict[str, Any] = {"fresh": seen.now - silence, "quiet": seen.now - silence * 1.5}
-    parameters |= {"since": seen.since, "tenants": list(lagging), "most": MOST}
-    return await rows_as(tx, Change, CHANGES, parameters)
+    parameters |= {"since": seen.since, "tenants": list(lagging), "most": CHANGES_LIMIT}
+    return await fetch_rows(tx, StatusChange, CHANGES, parameters)
 
 
-TURN: Final = """
+SAVE_CHANGES: Final = """
 UPDATE agent_presence p
 SET status = n.status, since = %(now)s, turns = n.turns::timestamptz[], flapping = n.flapping
 FROM unnest(%(agents)s::uuid[], %(statuses)s::text[], %(turns)s::text[], %(flapping)s::boolean[])
@@ -139,12 +141,12 @@ WHERE p.agent_uuid = n.agent_uuid
 """
 
 
-async def turn(tx: Tx, now: datetime, turned: Sequence[tuple[Change, Turns]]) -> None:
+async def save_changes(tx: Tx, now: datetime, turned: Sequence[tuple[StatusChange, StatusChanges]]) -> None:
     """Write the new statuses."""
     if not turned:
         return
     await tx.execute(
-        TURN,
+        SAVE_CHANGES,
         {
             "now": now,
             "agents": [change.agent_uuid for change, _ in turned],
@@ -155,24 +157,24 @@ async def turn(tx: Tx, now: datetime, turned: Sequence[tuple[Change, Turns]]) ->
     )
 
 
-class Calmed(msgspec.Struct, frozen=True, kw_only=True):
+class SteadyAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: AgentId
     tenant_id: TenantId
     status: Status
 
 
-CALM: Final = """
+END_FLAPPING: Final = """
 UPDATE agent_presence SET flapping = false, turns = '{}'
 WHERE flapping AND turns[cardinality(turns)] <= %(before)s RETURNING agent_uuid, tenant_id, status
 """
 
 
-async def calm(tx: Tx, *, before: datetime) -> list[Calmed]:
+async def end_flapping(tx: Tx, *, before: datetime) -> list[SteadyAgent]:
     """End the flapping of those that have not changed since."""
-    return await rows_as(tx, Calmed, CALM, {"before": before})
+    return await fetch_rows(tx, SteadyAgent, END_FLAPPING, {"before": before})
 
 
-class Silent(msgspec.Struct, frozen=True, kw_only=True):
+class SilentAgent(msgspec.Struct, frozen=True, kw_only=True):
     """An agent to heal, and the generation of its broker account."""
 
     agent_uuid: AgentId
@@ -183,7 +185,7 @@ class Silent(msgspec.Struct, frozen=True, kw_only=True):
 
 # One that starts may poll before it sends. Half an hour after the first try comes the second, an hour after that
 # the third, and so on up to a day; after two days without one it is the first again.
-HEAL: Final = """
+CLAIM_SILENT: Final = """
 UPDATE agent_presence p
 SET healed_at = now(), heals = CASE WHEN p.healed_at < now() - interval '2 days' THEN 1 ELSE p.heals + 1 END
 FROM broker_accounts b
@@ -197,9 +199,9 @@ RETURNING p.agent_uuid, p.tenant_id, b.generation, p.heals
 """
 
 
-async def claim_silent(tx: Tx, *, most: int) -> list[Silent]:
+async def claim_silent(tx: Tx, *, most: int) -> list[SilentAgent]:
     """Agents that poll and send nothing, to be healed now by whoever calls; each seldom."""
-    return await rows_as(tx, Silent, HEAL, {"most": most})
+    return await fetch_rows(tx, SilentAgent, CLAIM_SILENT, {"most": most})
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,4 +221,4 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Presence | None:
     """Whether an agent is there; None if it was never heard of."""
-    return await row_as(tx, Presence, GET, {"tenant": tenant, "agent": agent})
+    return await fetch_row(tx, Presence, GET, {"tenant": tenant, "agent": agent})

@@ -9,7 +9,7 @@ import msgspec
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
 
 
-class Owner(msgspec.Struct, frozen=True, kw_only=True):
+class KeyOwner(msgspec.Struct, frozen=True, kw_only=True):
     """Whose a key is; it may be used up or expired."""
 
     key_id: UUID
@@ -55,7 +55,7 @@ async def add(
 ) -> ProvisioningKey:
     """Make a key for `max_uses` agents, who join the fleet."""
     parameters = {"tenant": tenant, "digest": digest, "hint": hint, "fleet": fleet, "description": description}
-    row = await row_as(tx, ProvisioningKey, ADD, parameters | {"max_uses": max_uses, "expires": expires})
+    row = await fetch_row(tx, ProvisioningKey, ADD, parameters | {"max_uses": max_uses, "expires": expires})
     assert row is not None  # noqa: S101 it was inserted
     after = {"fleet": fleet, "max_uses": max_uses, "expires": expires, "description": description}
     await audit.record(tx, tenant, by, "provisioning_key.added", ("provisioning_key", row.key_id), after=after)
@@ -75,7 +75,7 @@ async def page(
 ) -> list[ProvisioningKey]:
     """A tenant's keys that are not revoked, in order of their ids; of one fleet if it is given."""
     parameters = {"tenant": tenant, "fleet": fleet, "after": after, "limit": limit}
-    return await rows_as(tx, ProvisioningKey, PAGE, parameters)
+    return await fetch_rows(tx, ProvisioningKey, PAGE, parameters)
 
 
 REVOKE: Final = """
@@ -100,9 +100,9 @@ WHERE digest = %(digest)s AND revoked_at IS NULL AND enabled
 """
 
 
-async def find(tx: Tx, digest: bytes) -> Owner | None:
+async def find(tx: Tx, digest: bytes) -> KeyOwner | None:
     """Whose key has that digest, of all tenants; a revoked one is nobody's."""
-    return await row_as(tx, Owner, FIND, {"digest": digest})
+    return await fetch_row(tx, KeyOwner, FIND, {"digest": digest})
 
 
 # The row is locked until the commit, so concurrent uses are counted one after the other.

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.reported_state import LIVELY, State
+from iotistica.domain.agents.reported_state import VOLATILE_KEYS, ReportedState
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class StateRow(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: UUID
     state: dict[str, Any]
     lively: dict[str, Any]
@@ -20,8 +20,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     reported_at: datetime | None
 
     @property
-    def merged(self) -> State:
-        return State(values=self.state | self.lively, stamps=self.stamps)
+    def merged(self) -> ReportedState:
+        return ReportedState(values=self.state | self.lively, stamps=self.stamps)
 
 
 LOAD: Final = """
@@ -30,9 +30,9 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) ORDER BY agent_uui
 """
 
 
-async def load(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, Row]:
+async def load_for_update(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, StateRow]:
     """The states of these agents that have one, secrets sealed; nobody else changes them before the commit."""
-    rows = await rows_as(tx, Row, LOAD, {"tenant": tenant, "agents": list(agents)})
+    rows = await fetch_rows(tx, StateRow, LOAD, {"tenant": tenant, "agents": list(agents)})
     return {row.agent_uuid: row for row in rows}
 
 
@@ -60,7 +60,7 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = n.agent_uuid
 """
 
 
-async def save(tx: Tx, tenant: TenantId, new: Mapping[UUID, State], old: Mapping[UUID, Row]) -> None:
+async def save(tx: Tx, tenant: TenantId, new: Mapping[UUID, ReportedState], old: Mapping[UUID, StateRow]) -> None:
     """Write the states of these agents, secrets sealed; `old` are those they had, as they were loaded."""
     for statement, agents in (
         (ADD, [agent for agent in new if agent not in old]),
@@ -78,17 +78,19 @@ async def save(tx: Tx, tenant: TenantId, new: Mapping[UUID, State], old: Mapping
 _VERSIONS: Final = ("agent_version", "os_version")
 
 
-def _columns(agents: list[UUID], new: Mapping[UUID, State], old: Mapping[UUID, Row]) -> dict[str, list[Any]]:
+def _columns(
+    agents: list[UUID], new: Mapping[UUID, ReportedState], old: Mapping[UUID, StateRow]
+) -> dict[str, list[Any]]:
     """One list a column; a `state` that stays as it is is None."""
     columns: dict[str, list[Any]] = {name: [] for name in ("agents", "states", "livelies", "stamps", "reported")}
     for agent in agents:
         values, stamps = new[agent].values, new[agent].stamps
-        state = {key: value for key, value in values.items() if key not in LIVELY}
+        state = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
         before = old[agent].state if agent in old else None
         newest = max(stamps.values(), default=0)
         columns["agents"].append(agent)
         columns["states"].append(None if state == before else _json(state))
-        columns["livelies"].append(_json({key: value for key, value in values.items() if key in LIVELY}))
+        columns["livelies"].append(_json({key: value for key, value in values.items() if key in VOLATILE_KEYS}))
         columns["stamps"].append(_json(stamps))
         columns["reported"].append(datetime.fromtimestamp(newest / 1e6, UTC) if newest else None)
     return columns
@@ -108,6 +110,6 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 """
 
 
-async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Row | None:
+async def get(tx: Tx, tenant: TenantId, agent: UUID) -> StateRow | None:
     """What an agent reported, secrets sealed; None before its first report."""
-    return await row_as(tx, Row, GET, {"tenant": tenant, "agent": agent})
+    return await fetch_row(tx, StateRow, GET, {"tenant": tenant, "agent": agent})

@@ -7,19 +7,21 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.tag_selectors import TAGS
+from iotistica.domain.agents.tag_selectors import TAGS_LIMIT
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-OF: Final = "SELECT key, value FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s ORDER BY key"
+GET: Final = (
+    "SELECT key, value FROM agent_tags WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s ORDER BY key"
+)
 
 
-async def of(tx: Tx, tenant: TenantId, agent: UUID) -> dict[str, str]:
+async def get(tx: Tx, tenant: TenantId, agent: UUID) -> dict[str, str]:
     """The tags of an agent."""
-    cursor = await tx.execute(OF, {"tenant": tenant, "agent": agent})
+    cursor = await tx.execute(GET, {"tenant": tenant, "agent": agent})
     return dict(await cursor.fetchall())
 
 
@@ -62,11 +64,11 @@ async def change(
     if not known:
         return known
     parameters |= {"agents": sorted(known), "removed": list(removed), "whole": whole}
-    parameters |= {"keys": list(tags), "values": list(tags.values()), "most": TAGS}
+    parameters |= {"keys": list(tags), "values": list(tags.values()), "most": TAGS_LIMIT}
     await tx.execute(REMOVE, parameters)
     await tx.execute(SET, parameters)
     if row := await (await tx.execute(TOO_MANY, parameters)).fetchone():
-        raise Invalid(f"{row[0]} would have more than {TAGS} tags", "tags")
+        raise Invalid(f"{row[0]} would have more than {TAGS_LIMIT} tags", "tags")
     after = {"tags": dict(tags), "removed": list(removed), "whole": whole}
     subject = ("agent", next(iter(known))) if len(known) == 1 else ("agents", len(known))
     await audit.record(tx, tenant, by, "agents.tagged", subject, after=after)
@@ -92,7 +94,7 @@ async def values(tx: Tx, tenant: TenantId, key: str) -> dict[str, int]:
     return dict(await (await tx.execute(VALUES, {"tenant": tenant, "key": key})).fetchall())
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class TagDefinition(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     description: str | None
     values: list[str]
@@ -112,15 +114,17 @@ REDEFINE: Final = """
 UPDATE tag_definitions SET description = %(description)s, values = %(values)s
 WHERE tenant_id = %(tenant)s AND key = %(key)s RETURNING key, description, values, created_at
 """
-STRAY: Final = """
+UNDEFINED_VALUE: Final = """
 SELECT value FROM agent_tags WHERE tenant_id = %(tenant)s AND key = %(key)s AND value <> ALL(%(values)s) LIMIT 1
 """
 UNDEFINE: Final = "DELETE FROM tag_definitions WHERE tenant_id = %(tenant)s AND key = %(key)s"
 
 
-async def definitions(tx: Tx, tenant: TenantId, keys: Sequence[str] | None = None) -> list[Definition]:
+async def definitions(tx: Tx, tenant: TenantId, keys: Sequence[str] | None = None) -> list[TagDefinition]:
     """The definitions there are, or those of some keys."""
-    return await rows_as(tx, Definition, DEFINITIONS, {"tenant": tenant, "keys": list(keys) if keys else None})
+    return await fetch_rows(
+        tx, TagDefinition, DEFINITIONS, {"tenant": tenant, "keys": list(keys) if keys else None}
+    )
 
 
 async def define(
@@ -132,7 +136,7 @@ async def define(
     values: Sequence[str],
     replace: bool,
     by: Actor,
-) -> Definition:
+) -> TagDefinition:
     """Define a key, or define it anew: it takes these values alone if there are any.
 
     Raises `Conflict`, also for another value in use, and `NotFound` if there is nothing to `replace`.
@@ -140,9 +144,9 @@ async def define(
     parameters = {"tenant": tenant, "key": key, "description": description, "values": list(values)}
     if replace and not await definitions(tx, tenant, [key]):
         raise NotFound
-    if values and (row := await (await tx.execute(STRAY, parameters)).fetchone()):
+    if values and (row := await (await tx.execute(UNDEFINED_VALUE, parameters)).fetchone()):
         raise Conflict(f"an agent has {key}={row[0]!r}, which is none of these values: change that first")
-    found = await row_as(tx, Definition, REDEFINE if replace else DEFINE, parameters)
+    found = await fetch_row(tx, TagDefinition, REDEFINE if replace else DEFINE, parameters)
     if found is None:
         raise Conflict(f"the key {key!r} is defined already: PUT changes it")
     after = {"description": description, "values": list(values)}

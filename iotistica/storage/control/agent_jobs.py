@@ -7,15 +7,15 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.control import jobs as rules
-from iotistica.domain.control.jobs import Answer, Status
+from iotistica.domain.control.jobs import JobAnswer, Status
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.history.timeline import TimelineEvent
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job that an agent has taken, and nobody else takes."""
 
     job_id: UUID
@@ -48,18 +48,18 @@ WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.status = 'IN_P
 """
 
 
-async def claim(tx: Tx, tenant: TenantId, agent: UUID, *, token: str | None = None) -> Claimed | None:
+async def claim(tx: Tx, tenant: TenantId, agent: UUID, *, token: str | None = None) -> ClaimedJob | None:
     """Take the oldest job that waits for an agent; of many callers at once one gets it.
 
     A question with the `token` of one within the last minute is the same one, and gets the same job.
     """
     parameters = {"tenant": tenant, "agent": agent, "token": token}
-    if token is not None and (before := await row_as(tx, Claimed, CLAIMED, parameters)) is not None:
+    if token is not None and (before := await fetch_row(tx, ClaimedJob, CLAIMED, parameters)) is not None:
         return before
-    found = await row_as(tx, Claimed, CLAIM, parameters)
+    found = await fetch_row(tx, ClaimedJob, CLAIM, parameters)
     if found is not None:
         details = {"job": found.job_id, "name": found.job_name, "execution": found.execution_number}
-        happened = Happening(agent=agent, at=found.started_at, kind="job.started", details=details)
+        happened = TimelineEvent(agent=agent, at=found.started_at, kind="job.started", details=details)
         await timeline.add(tx, tenant, [happened])
     return found
 
@@ -106,18 +106,18 @@ SET exit_code = coalesce(exit_code, %(exit_code)s), stdout = coalesce(stdout, %(
     status_details = coalesce(status_details, %(details)s::jsonb)
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND job_id = %(job)s
 """
-UNSETTLE: Final = """
+REOPEN_JOB: Final = """
 UPDATE job_executions SET is_settled = false WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND is_settled
 """
 
 
-async def answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: Answer, at: datetime) -> Status:
+async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: JobAnswer, at: datetime) -> Status:
     """Write what an agent says of a job, and return its status then: `QUEUED` if it is tried again.
 
     Raises `NotFound`, and `Conflict` if that execution has ended. The end that was told before is no conflict.
     """
     key: dict[str, Any] = {"tenant": tenant, "agent": agent, "job": job}
-    old = await row_as(tx, _Row, LOCK, key)
+    old = await fetch_row(tx, _Row, LOCK, key)
     if old is None:
         raise NotFound
     if said.execution_number not in (None, old.execution_number):
@@ -130,21 +130,21 @@ async def answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: Answer,
             return old.status
         raise Conflict(f"this job has ended for this agent: {old.status}")
     can_again = old.phase in ("IN_PROGRESS", "PAUSED") and old.status in rules.OPEN
-    again = can_again and rules.is_tried_again(said.status, old.execution_number, old.retries)
+    again = can_again and rules.is_retried(said.status, old.execution_number, old.retries)
     status: Status = "QUEUED" if again else said.status
     facts = _facts(said) | {"status": status, "at": at, "again": again}
     await tx.execute(MOVE, key | facts | {"ended": status not in rules.OPEN, "delay": old.retry_delay_seconds})
     if old.status not in rules.OPEN:
-        await tx.execute(UNSETTLE, key)
+        await tx.execute(REOPEN_JOB, key)
     if said.status != old.status:
         details = {"job": job, "name": old.job_name, "execution": old.execution_number, "reason": said.reason}
         kind = "job.started" if said.status == "IN_PROGRESS" else f"job.{said.status.lower()}"
         details |= {"late": True} if old.status not in rules.OPEN else {}
-        await timeline.add(tx, tenant, [Happening(agent=agent, at=at, kind=kind, details=details)])
+        await timeline.add(tx, tenant, [TimelineEvent(agent=agent, at=at, kind=kind, details=details)])
     return status
 
 
-def _facts(said: Answer) -> dict[str, Any]:
+def _facts(said: JobAnswer) -> dict[str, Any]:
     details = None if said.details is None else msgspec.json.encode(said.details).decode()
     return msgspec.structs.asdict(said) | {"details": details}
 
@@ -155,7 +155,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND status IN ('QUEUED',
 """
 
 
-async def end_all(tx: Tx, tenant: TenantId, agent: UUID, *, reason: str) -> None:
+async def cancel_all(tx: Tx, tenant: TenantId, agent: UUID, *, reason: str) -> None:
     """End the jobs of an agent that can answer none any more."""
     await tx.execute(END, {"tenant": tenant, "agent": agent, "reason": reason})
 
@@ -213,7 +213,7 @@ async def of_agent(
     """The jobs of an agent, the newest first."""
     at, after = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "status": status, "at": at, "after": after, "limit": limit}
-    return await rows_as(tx, AgentJob, OF_AGENT, parameters)
+    return await fetch_rows(tx, AgentJob, OF_AGENT, parameters)
 
 
 OF_JOB: Final = f"""
@@ -227,7 +227,7 @@ async def of_job(
 ) -> list[AgentJob]:
     """How far the agents of a job are, in order of their ids."""
     parameters = {"tenant": tenant, "job": job, "status": status, "after": after, "limit": limit}
-    return await rows_as(tx, AgentJob, OF_JOB, parameters)
+    return await fetch_rows(tx, AgentJob, OF_JOB, parameters)
 
 
 ONE: Final = f"SELECT {_COLUMNS}, s.stdout, s.stderr {_FROM} AND s.job_id = %(job)s AND s.agent_uuid = %(agent)s"
@@ -235,7 +235,7 @@ ONE: Final = f"SELECT {_COLUMNS}, s.stdout, s.stderr {_FROM} AND s.job_id = %(jo
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID, job: UUID) -> AgentJob:
     """A job as one agent has it, with its outputs; raises `NotFound`."""
-    found = await row_as(tx, AgentJob, ONE, {"tenant": tenant, "agent": agent, "job": job, "status": None})
+    found = await fetch_row(tx, AgentJob, ONE, {"tenant": tenant, "agent": agent, "job": job, "status": None})
     if found is None:
         raise NotFound
     return found

@@ -7,15 +7,15 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.control.agent_updates import LONGEST, Command, Status
+from iotistica.domain.control.agent_updates import STARTED_TIMEOUT, Status, UpdateCommand
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
-class Update(msgspec.Struct, frozen=True, kw_only=True):
+class AgentUpdate(msgspec.Struct, frozen=True, kw_only=True):
     update_id: UUID
     agent_uuid: AgentId
     version: str
@@ -46,7 +46,7 @@ RETURNING {_COLUMNS}
 """
 
 
-async def add(tx: Tx, tenant: TenantId, agent: UUID, command: Command, *, by: Actor) -> Update:
+async def add(tx: Tx, tenant: TenantId, agent: UUID, command: UpdateCommand, *, by: Actor) -> AgentUpdate:
     """Write down a command; one that is still open is superseded. Raises `NotFound`."""
     author = {"kind": by.kind, "id": by.id, "name": by.name}
     parameters = {
@@ -60,7 +60,7 @@ async def add(tx: Tx, tenant: TenantId, agent: UUID, command: Command, *, by: Ac
         "author": msgspec.json.encode(author).decode(),
     }
     await tx.execute(SUPERSEDE, parameters)
-    made = await row_as(tx, Update, ADD, parameters)
+    made = await fetch_row(tx, AgentUpdate, ADD, parameters)
     if made is None:
         raise NotFound
     after = {"version": made.version, "from": made.from_version}
@@ -75,37 +75,39 @@ ORDER BY issued_at DESC LIMIT %(limit)s
 """
 
 
-async def page(tx: Tx, tenant: TenantId, agent: UUID, *, before: datetime | None, limit: int) -> list[Update]:
+async def page(tx: Tx, tenant: TenantId, agent: UUID, *, before: datetime | None, limit: int) -> list[AgentUpdate]:
     """The updates of an agent, the newest first."""
-    return await rows_as(tx, Update, PAGE, {"tenant": tenant, "agent": agent, "before": before, "limit": limit})
+    return await fetch_rows(
+        tx, AgentUpdate, PAGE, {"tenant": tenant, "agent": agent, "before": before, "limit": limit}
+    )
 
 
-OPEN: Final = f"""
+OPEN_UPDATES: Final = f"""
 SELECT {_COLUMNS} FROM agent_updates u
 WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) AND is_open ORDER BY agent_uuid FOR UPDATE
 """
 
 
-async def open_of(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, Update]:
+async def open_updates(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, AgentUpdate]:
     """The open updates of these agents, that nobody else moves before the commit."""
-    rows = await rows_as(tx, Update, OPEN, {"tenant": tenant, "agents": list(agents)})
+    rows = await fetch_rows(tx, AgentUpdate, OPEN_UPDATES, {"tenant": tenant, "agents": list(agents)})
     return {row.agent_uuid: row for row in rows}
 
 
-MOVE: Final = """
+SAVE_STATUS: Final = """
 UPDATE agent_updates SET status = %(status)s, reason = coalesce(%(reason)s, reason), changed_at = %(at)s,
        is_open = %(is_open)s
 WHERE tenant_id = %(tenant)s AND update_id = %(id)s
 """
 
 
-async def move(tx: Tx, tenant: TenantId, moved: Update, *, is_open: bool) -> None:
+async def save_status(tx: Tx, tenant: TenantId, moved: AgentUpdate, *, is_open: bool) -> None:
     """Write a new status."""
     parameters = {"tenant": tenant, "id": moved.update_id, "status": moved.status, "reason": moved.reason}
-    await tx.execute(MOVE, parameters | {"at": moved.changed_at, "is_open": is_open})
+    await tx.execute(SAVE_STATUS, parameters | {"at": moved.changed_at, "is_open": is_open})
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class EndedUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """One that was ended by what became of it, or by the time it took."""
 
     agent_uuid: AgentId
@@ -114,7 +116,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
 
 
-END: Final = """
+END_FINISHED: Final = """
 UPDATE agent_updates u SET status = n.status, is_open = false, changed_at = now()
 FROM (
     SELECT o.update_id,
@@ -131,18 +133,20 @@ RETURNING u.agent_uuid, u.tenant_id, u.version, u.status
 """
 
 
-DAYS: Final = 365  # kept after they ended
-FORGET: Final = """
+KEEP_DAYS: Final = 365  # kept after they ended
+DELETE_OLD: Final = """
 DELETE FROM agent_updates WHERE update_id = ANY(ARRAY(
     SELECT update_id FROM agent_updates WHERE NOT is_open AND changed_at < now() - %(age)s LIMIT 1000))
 """
 
 
-async def forget(tx: Tx) -> None:
+async def delete_old(tx: Tx) -> None:
     """Forget some of those that ended long ago."""
-    await tx.execute(FORGET, {"age": timedelta(days=DAYS)})
+    await tx.execute(DELETE_OLD, {"age": timedelta(days=KEEP_DAYS)})
 
 
-async def end(tx: Tx) -> list[Ended]:
+async def end_finished(tx: Tx) -> list[EndedUpdate]:
     """End those whose agent reports the version, and those that took too long while the platform took messages."""
-    return await rows_as(tx, Ended, END, {"longest": LONGEST, "late": LONGEST + timedelta(days=1)})
+    return await fetch_rows(
+        tx, EndedUpdate, END_FINISHED, {"longest": STARTED_TIMEOUT, "late": STARTED_TIMEOUT + timedelta(days=1)}
+    )

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
 Stage = Literal["locked_out", "silent", "polling_off", "polling_stopped", "not_fetched", "not_reported", "reported"]
 """As the verdicts of an explanation, which compares contents too; `reported`: the agent names the version."""
@@ -33,19 +33,19 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(fleet)s
 COUNTS: Final = f"SELECT stage, count(*) AS agents FROM ({STAGED}) staged GROUP BY stage"
 
 
-class Count(msgspec.Struct, frozen=True, kw_only=True):
+class StageCount(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     agents: int
 
 
 async def counts(tx: Tx, tenant: TenantId, fleet: UUID, *, quiet: timedelta) -> dict[Stage, int]:
     """How many agents are how far; who has not polled for longer than `quiet` has stopped."""
-    found = await rows_as(tx, Count, COUNTS, {"tenant": tenant, "fleet": fleet, "quiet": quiet})
+    found = await fetch_rows(tx, StageCount, COUNTS, {"tenant": tenant, "fleet": fleet, "quiet": quiet})
     by_stage = {one.stage: one.agents for one in found}
     return {stage: by_stage.get(stage, 0) for stage in STAGES}
 
 
-class Adopter(msgspec.Struct, frozen=True, kw_only=True):
+class AgentProgress(msgspec.Struct, frozen=True, kw_only=True):
     """One agent, the number of what it is to have, and of what it fetched."""
 
     agent_uuid: AgentId
@@ -73,7 +73,7 @@ async def page(
     quiet: timedelta,
     after: UUID | None,
     limit: int,
-) -> list[Adopter]:
+) -> list[AgentProgress]:
     """The agents that are so far, in order of their ids."""
     parameters = {"tenant": tenant, "fleet": fleet, "quiet": quiet, "stages": list(stages)}
-    return await rows_as(tx, Adopter, PAGE, parameters | {"after": after, "limit": limit})
+    return await fetch_rows(tx, AgentProgress, PAGE, parameters | {"after": after, "limit": limit})

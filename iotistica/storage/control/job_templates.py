@@ -12,7 +12,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class TemplateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a template is to be."""
 
     name: str
@@ -57,7 +57,7 @@ RETURNING {_COLUMNS}
 """
 
 
-async def put(tx: Tx, tenant: TenantId, wanted: Wanted, *, old: Template | None, by: Actor) -> Template:
+async def put(tx: Tx, tenant: TenantId, wanted: TemplateSpec, *, old: Template | None, by: Actor) -> Template:
     """Make a template, or write an `old` one anew; raises `Conflict`, and `Invalid` if it extends itself."""
     await tx.execute(LOCK, {"tenant": tenant})  # two that extend each other are not written at once
     id_ = old.template_id if old else uuid4()
@@ -67,7 +67,7 @@ async def put(tx: Tx, tenant: TenantId, wanted: Wanted, *, old: Template | None,
     parameters = {"id": id_, "tenant": tenant, "author": author} | msgspec.structs.asdict(wanted)
     parameters["job_document"] = msgspec.json.encode(wanted.job_document).decode()
     try:
-        made = await row_as(tx, Template, PUT, parameters)
+        made = await fetch_row(tx, Template, PUT, parameters)
     except psycopg.errors.UniqueViolation:
         raise Conflict(f"there is a template {wanted.name!r} already") from None
     assert made is not None  # noqa: S101 the id is new, or the row was read
@@ -83,7 +83,7 @@ GET: Final = f"SELECT {_COLUMNS} FROM job_templates WHERE tenant_id = %(tenant)s
 
 async def get(tx: Tx, tenant: TenantId, template: UUID) -> Template:
     """One template; raises `NotFound`."""
-    found = await row_as(tx, Template, GET, {"tenant": tenant, "id": template})
+    found = await fetch_row(tx, Template, GET, {"tenant": tenant, "id": template})
     if found is None:
         raise NotFound
     return found
@@ -100,7 +100,7 @@ ORDER BY template_id LIMIT %(limit)s
 async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, category: str | None, limit: int) -> list[Template]:
     """A tenant's templates in order of their ids."""
     parameters = {"tenant": tenant, "after": after, "category": category, "limit": limit}
-    return await rows_as(tx, Template, PAGE, parameters)
+    return await fetch_rows(tx, Template, PAGE, parameters)
 
 
 async def resolve(
@@ -114,14 +114,16 @@ async def resolve(
     documents: list[dict[str, Any]] = []
     next_: UUID | None = template
     while next_ is not None:
-        found = await row_as(tx, Template, GET, {"tenant": tenant, "id": next_})
+        found = await fetch_row(tx, Template, GET, {"tenant": tenant, "id": next_})
         if found is None:
             raise Invalid("there is no such template", path)
         names.append(found.name)
         if next_ in seen:
             raise Invalid(f"templates extend each other in a circle: {' → '.join(names)}", path)
-        if len(names) > rules.CHAIN:
-            raise Invalid(f"more than {rules.CHAIN} templates upon each other: {' → '.join(names)}", path)
+        if len(names) > rules.TEMPLATE_CHAIN_LIMIT:
+            raise Invalid(
+                f"more than {rules.TEMPLATE_CHAIN_LIMIT} templates upon each other: {' → '.join(names)}", path
+            )
         if not found.is_active and not above:
             raise Invalid(f"the template {found.name!r} is not active", path)
         seen.add(next_)
@@ -129,7 +131,7 @@ async def resolve(
         next_ = found.extends
     made: dict[str, Any] = {}
     for document in reversed(documents):
-        made = rules.upon(made, document)
+        made = rules.merge_patch(made, document)
     return made
 
 

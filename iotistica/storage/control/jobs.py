@@ -8,20 +8,20 @@ from uuid import UUID, uuid4
 import msgspec
 
 from iotistica.domain.control.jobs import Phase
-from iotistica.domain.control.rollouts import Counts, Policy
+from iotistica.domain.control.rollouts import JobCounts, RolloutPolicy
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, NotFound, TooMany
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-MOST: Final = 100_000  # agents of a job
-UNSETTLED: Final = 1000  # jobs of a tenant at a time
-DAYS: Final = 365  # kept after they ended
-PORTION: Final = 1  # jobs forgotten in one transaction, each with the rows of as many as 100,000 agents
+AGENTS_LIMIT: Final = 100_000  # agents of a job
+UNSETTLED_LIMIT: Final = 1000  # jobs of a tenant at a time
+KEEP_DAYS: Final = 365  # kept after they ended
+DELETE_LIMIT: Final = 1  # jobs forgotten in one transaction, each with the rows of as many as 100,000 agents
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done, by whom, and in how long a time."""
 
     name: str
@@ -29,7 +29,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     template: UUID | None
     target: dict[str, Any]
     """As it was asked for."""
-    policy: Policy
+    policy: RolloutPolicy
     scheduled_at: datetime | None
     timeout_minutes: int
     start_timeout_minutes: int
@@ -47,7 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout_minutes: int
     retries: int
     retry_delay_seconds: int
-    policy: Policy
+    policy: RolloutPolicy
     author: dict[str, Any]
     status: Phase
     reason: str | None
@@ -55,7 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     queued_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
-    counts: Counts
+    counts: JobCounts
     """As of a second or two ago."""
     job_document: dict[str, Any] | None = None
     """Of one job that is asked for."""
@@ -63,7 +63,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS: Final = """job_id, job_name, template_id, target, total, timeout_minutes, start_timeout_minutes, retries,
 retry_delay_seconds, policy, author, status, reason, scheduled_at, queued_at, started_at, completed_at, counts"""
-OPEN: Final = """
+COUNT_UNSETTLED: Final = """
 SELECT count(*) FROM (
     SELECT FROM job_executions WHERE tenant_id = %(tenant)s AND NOT is_settled LIMIT %(most)s) few
 """
@@ -87,18 +87,18 @@ LEFT JOIN agent_presence p USING (agent_uuid)
 """
 
 
-async def add(tx: Tx, tenant: TenantId, wanted: Wanted, agents: Sequence[UUID], *, by: Actor) -> Job:
+async def add(tx: Tx, tenant: TenantId, wanted: JobSpec, agents: Sequence[UUID], *, by: Actor) -> Job:
     """Write down a job for these agents; it begins within a second, or at its time. Raises `TooMany`."""
-    cursor = await tx.execute(OPEN, {"tenant": tenant, "most": UNSETTLED})
-    if ((await cursor.fetchone()) or (0,))[0] >= UNSETTLED:
-        raise TooMany(f"{UNSETTLED} jobs are open: end some first", seconds=60)
+    cursor = await tx.execute(COUNT_UNSETTLED, {"tenant": tenant, "most": UNSETTLED_LIMIT})
+    if ((await cursor.fetchone()) or (0,))[0] >= UNSETTLED_LIMIT:
+        raise TooMany(f"{UNSETTLED_LIMIT} jobs are open: end some first", seconds=60)
     job, canary = uuid4(), wanted.policy.rollout.canary
     parameters = msgspec.structs.asdict(wanted) | {"job": job, "tenant": tenant, "total": len(agents)}
     parameters["author"] = {"kind": by.kind, "id": by.id, "name": by.name}
-    parameters["counts"] = Counts(waiting=len(agents), canaries=min(canary, len(agents)))
+    parameters["counts"] = JobCounts(waiting=len(agents), canaries=min(canary, len(agents)))
     for key in ("document", "target", "policy", "author", "counts"):
         parameters[key] = msgspec.json.encode(parameters[key]).decode()
-    made = await row_as(tx, Job, ADD, parameters)
+    made = await fetch_row(tx, Job, ADD, parameters)
     assert made is not None  # noqa: S101 it was inserted
     asked = {"job": job, "tenant": tenant, "canary": canary, "agents": list(agents)}
     await tx.execute(ADD_AGENTS, asked)
@@ -107,15 +107,15 @@ async def add(tx: Tx, tenant: TenantId, wanted: Wanted, agents: Sequence[UUID], 
     return made
 
 
-FIT: Final = """
+TAKES_JOBS: Final = """
 SELECT agent_uuid, active AND state = 'active' FROM agents
 WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
 """
 
 
-async def fitness(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, bool]:
+async def takes_jobs(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, bool]:
     """Whether each of these agents takes jobs; those that do not exist are left out."""
-    cursor = await tx.execute(FIT, {"tenant": tenant, "agents": list(agents)})
+    cursor = await tx.execute(TAKES_JOBS, {"tenant": tenant, "agents": list(agents)})
     return dict(await cursor.fetchall())
 
 
@@ -133,7 +133,7 @@ async def page(
     """Jobs of a tenant, the newest first."""
     at, after = before or (None, None)
     parameters = {"tenant": tenant, "status": status, "at": at, "after": after, "limit": limit}
-    return await rows_as(tx, Job, PAGE, parameters)
+    return await fetch_rows(tx, Job, PAGE, parameters)
 
 
 GET: Final = f"""
@@ -144,26 +144,26 @@ SELECT {_COLUMNS}, job_document FROM job_executions WHERE tenant_id = %(tenant)s
 async def get(tx: Tx, tenant: TenantId, job: UUID, *, locked: bool = False) -> Job:
     """One job, with its document; raises `NotFound`."""
     lock: LiteralString = " FOR UPDATE" if locked else ""
-    found = await row_as(tx, Job, GET + lock, {"tenant": tenant, "job": job})
+    found = await fetch_row(tx, Job, GET + lock, {"tenant": tenant, "job": job})
     if found is None:
         raise NotFound
     return found
 
 
-Order = Literal["pause", "resume", "cancel"]
-_FROM: Final[dict[Order, tuple[Phase, ...]]] = {
+JobAction = Literal["pause", "resume", "cancel"]
+_FROM: Final[dict[JobAction, tuple[Phase, ...]]] = {
     "pause": ("IN_PROGRESS",),
     "resume": ("PAUSED",),
     "cancel": ("QUEUED", "IN_PROGRESS", "PAUSED"),
 }
-_TO: Final[dict[Order, Phase]] = {"pause": "PAUSED", "resume": "IN_PROGRESS", "cancel": "CANCELED"}
+_TO: Final[dict[JobAction, Phase]] = {"pause": "PAUSED", "resume": "IN_PROGRESS", "cancel": "CANCELED"}
 SET: Final = """
 UPDATE job_executions SET status = %(status)s, reason = %(reason)s, paced_at = now(),
        completed_at = CASE WHEN %(status)s = 'CANCELED' THEN now() END
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
 # A pause is not the agents' silence: they are told anew, and have their time from then.
-TELL: Final = """
+NOTIFY_AGAIN: Final = """
 UPDATE agent_job_status SET notified_at = NULL
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED' AND released_at IS NOT NULL
 """
@@ -174,8 +174,15 @@ WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND (%(agent)s::uuid IS NULL O
 """
 
 
-async def order(
-    tx: Tx, tenant: TenantId, job: UUID, what: Order, *, force: bool = False, reason: str | None = None, by: Actor
+async def change_status(
+    tx: Tx,
+    tenant: TenantId,
+    job: UUID,
+    what: JobAction,
+    *,
+    force: bool = False,
+    reason: str | None = None,
+    by: Actor,
 ) -> Job:
     """Pause, resume or cancel a job; raises `NotFound`, and `Conflict` if it is not in a state for that.
 
@@ -206,7 +213,7 @@ async def order(
     }
     await tx.execute(SET, parameters)
     if what == "resume":
-        await tx.execute(TELL, parameters)
+        await tx.execute(NOTIFY_AGAIN, parameters)
     if what == "cancel":
         await tx.execute(
             CANCEL, parameters | {"reason": reason or "the job was canceled"} | {"force": force, "agent": None}
@@ -241,12 +248,12 @@ async def delete(tx: Tx, tenant: TenantId, job: UUID, *, by: Actor) -> None:
     )
 
 
-FORGET: Final = """
+DELETE_OLD: Final = """
 DELETE FROM job_executions WHERE job_id = ANY(ARRAY(
     SELECT job_id FROM job_executions WHERE is_settled AND completed_at < %(before)s LIMIT %(most)s))
 """
 
 
-async def forget(tx: Tx, *, before: datetime) -> None:
+async def delete_old(tx: Tx, *, before: datetime) -> None:
     """Forget some of those that ended before a time."""
-    await tx.execute(FORGET, {"before": before, "most": PORTION})
+    await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})

@@ -8,51 +8,51 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.control.jobs import Phase, Status
-from iotistica.domain.control.rollouts import Counts, Pace, Policy, Step
+from iotistica.domain.control.rollouts import JobCounts, Pace, RolloutPolicy, RolloutStep
 from iotistica.domain.ids import AgentId, TenantId
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-MOST: Final = 500  # agents told, or given up, in one transaction
+AGENTS_LIMIT: Final = 500  # agents told, or given up, in one transaction
 
 
-class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
+class ActiveJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job that has not ended for every agent."""
 
     job_id: UUID
     tenant_id: TenantId
     job_name: str
     status: Phase
-    policy: Policy
+    policy: RolloutPolicy
     credit: float
     paced_at: datetime | None
-    counts: Counts
+    counts: JobCounts
     reason: str | None
     now: datetime
 
 
-IDS: Final = """
+ACTIVE_JOBS: Final = """
 SELECT job_id, tenant_id FROM job_executions
 WHERE NOT is_settled AND (status <> 'QUEUED' OR scheduled_at IS NULL OR scheduled_at <= now())
 ORDER BY queued_at LIMIT %(most)s
 """
 
 
-async def unsettled(tx: Tx, *, most: int) -> list[tuple[UUID, TenantId]]:
+async def active_jobs(tx: Tx, *, most: int) -> list[tuple[UUID, TenantId]]:
     """The jobs that are under way and whose they are, the oldest first."""
-    cursor = await tx.execute(IDS, {"most": most})
+    cursor = await tx.execute(ACTIVE_JOBS, {"most": most})
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
-LOCKED: Final = """
+LOCK: Final = """
 SELECT job_id, tenant_id, job_name, status, policy, credit, paced_at, counts, reason, now() AS now
 FROM job_executions
 WHERE job_id = %(job)s AND NOT is_settled FOR UPDATE SKIP LOCKED
 """
 
 
-async def locked(tx: Tx, job: UUID) -> Unsettled | None:
+async def lock(tx: Tx, job: UUID) -> ActiveJob | None:
     """A job that nobody else changes before the commit; None if somebody does."""
-    return await row_as(tx, Unsettled, LOCKED, {"job": job})
+    return await fetch_row(tx, ActiveJob, LOCK, {"job": job})
 
 
 COUNT: Final = """
@@ -71,9 +71,9 @@ FROM agent_job_status WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
 
 
-async def count(tx: Tx, job: Unsettled) -> Counts:
+async def count(tx: Tx, job: ActiveJob) -> JobCounts:
     """How far its agents are."""
-    return await row_as(tx, Counts, COUNT, {"tenant": job.tenant_id, "job": job.job_id}) or Counts()
+    return await fetch_row(tx, JobCounts, COUNT, {"tenant": job.tenant_id, "job": job.job_id}) or JobCounts()
 
 
 _NEXT: Final[dict[bool, LiteralString]] = {
@@ -89,7 +89,7 @@ WHERE s.tenant_id = %(tenant)s AND s.job_id = %(job)s AND s.agent_uuid = ANY(ARR
     ORDER BY s.position LIMIT %(most)s)) RETURNING s.agent_uuid
 """
 # One that was set aside, or retired, since the job was made.
-UNFIT: Final = """
+CANCEL_INACTIVE: Final = """
 UPDATE agent_job_status s
 SET status = 'CANCELED', reason = 'the agent was set aside', completed_at = now(), last_updated_at = now()
 FROM agents a
@@ -99,7 +99,7 @@ WHERE a.agent_uuid = s.agent_uuid AND s.tenant_id = %(tenant)s AND s.job_id = %(
 """
 
 
-async def release(tx: Tx, job: Unsettled, counts: Counts, most: int) -> list[AgentId]:
+async def release(tx: Tx, job: ActiveJob, counts: JobCounts, most: int) -> list[AgentId]:
     """Let so many more agents take it, those that are online first; returns which."""
     if not most:
         return []
@@ -110,31 +110,31 @@ async def release(tx: Tx, job: Unsettled, counts: Counts, most: int) -> list[Age
             statement = RELEASE.replace("ONLINE", _NEXT[online])
             cursor = await tx.execute(statement, asked | {"most": most - len(found)})
             found += [row[0] for row in await cursor.fetchall()]
-    cursor = await tx.execute(UNFIT, asked | {"agents": found})
+    cursor = await tx.execute(CANCEL_INACTIVE, asked | {"agents": found})
     unfit = {row[0] for row in await cursor.fetchall()}
     return [agent for agent in found if agent not in unfit]
 
 
-MARK: Final = """
+SAVE_PROGRESS: Final = """
 UPDATE job_executions
 SET status = %(status)s, reason = coalesce(%(reason)s, reason), credit = %(credit)s, paced_at = %(paced_at)s,
     counts = %(counts)s::jsonb, started_at = coalesce(started_at, now()),
     completed_at = CASE WHEN %(ended)s THEN coalesce(completed_at, now()) END, is_settled = %(settled)s
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
-CALL_OFF: Final = """
+CANCEL_QUEUED: Final = """
 UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED'
 """
 
 
-async def call_off(tx: Tx, job: Unsettled, reason: str) -> None:
+async def cancel_queued(tx: Tx, job: ActiveJob, reason: str) -> None:
     """Nobody who has not begun a job begins it any more."""
     parameters = {"tenant": job.tenant_id, "job": job.job_id, "reason": f"the job was called off: {reason}"}
-    await tx.execute(CALL_OFF, parameters)
+    await tx.execute(CANCEL_QUEUED, parameters)
 
 
-async def mark(tx: Tx, job: Unsettled, counts: Counts, status: Phase, step: Step) -> None:
+async def save_progress(tx: Tx, job: ActiveJob, counts: JobCounts, status: Phase, step: RolloutStep) -> None:
     """Write how far a job is."""
     facts: dict[str, Any] = {"tenant": job.tenant_id, "job": job.job_id, "status": status, "reason": step.abort}
     facts |= {
@@ -143,15 +143,15 @@ async def mark(tx: Tx, job: Unsettled, counts: Counts, status: Phase, step: Step
         "paced_at": step.pace.at,
         "counts": msgspec.json.encode(counts).decode(),
     }
-    await tx.execute(MARK, facts | {"ended": not counts.open or status in ("ABORTED", "CANCELED")})
+    await tx.execute(SAVE_PROGRESS, facts | {"ended": not counts.open or status in ("ABORTED", "CANCELED")})
 
 
-def paced(job: Unsettled) -> Pace:
+def pace_of(job: ActiveJob) -> Pace:
     """The pace as it was written, or that of a beginning."""
     return Pace(job.credit, job.paced_at or job.now)
 
 
-class GivenUp(msgspec.Struct, frozen=True, kw_only=True):
+class TimedOutJob(msgspec.Struct, frozen=True, kw_only=True):
     """An agent that did not begin a job, or did not end it, in its time."""
 
     job_id: UUID
@@ -164,7 +164,7 @@ class GivenUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # The time that the platform took no messages is not the agents' silence.
-GIVE_UP: Final = """
+TIME_OUT: Final = """
 UPDATE agent_job_status s
 SET status = CASE WHEN l.again THEN 'QUEUED' ELSE 'TIMED_OUT' END,
     reason = CASE l.was WHEN 'QUEUED' THEN 'did not begin within ' || l.start_timeout_minutes || ' minutes'
@@ -192,15 +192,15 @@ RETURNING s.job_id, s.tenant_id, s.agent_uuid, l.job_name, s.status, l.was
 """
 
 
-async def give_up(tx: Tx, *, but: Sequence[TenantId]) -> list[GivenUp]:
+async def time_out(tx: Tx, *, but: Sequence[TenantId]) -> list[TimedOutJob]:
     """Give up agents that took too long; those with tries left begin anew.
 
     None of the tenants whose messages wait (`but`): they may have answered.
     """
-    return await rows_as(tx, GivenUp, GIVE_UP, {"most": MOST, "but": list(but)})
+    return await fetch_rows(tx, TimedOutJob, TIME_OUT, {"most": AGENTS_LIMIT, "but": list(but)})
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class JobNotice(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent is to be told."""
 
     job_id: UUID
@@ -221,7 +221,7 @@ WHERE e.job_id = s.job_id AND (s.job_id, s.agent_uuid) IN (SELECT job_id, agent_
 RETURNING s.job_id, s.tenant_id, s.agent_uuid, e.job_document, s.queued_at, s.last_updated_at, s.execution_number,
           now() + make_interval(mins => e.start_timeout_minutes) AS until
 """
-UNTOLD: Final = f"""
+DUE_NOTICES: Final = f"""
 WITH due AS (
     SELECT q.job_id, q.agent_uuid FROM agent_job_status q JOIN job_executions x USING (job_id)
     WHERE q.status = 'QUEUED' AND q.released_at <= now() AND q.notified_at IS NULL AND x.status = 'IN_PROGRESS'
@@ -230,7 +230,7 @@ WITH due AS (
 {_NOTICE}
 """
 # What was said to one that was offline may be lost.
-BACK: Final = f"""
+NOTICES_AFTER_RETURN: Final = f"""
 WITH due AS (
     SELECT q.job_id, q.agent_uuid FROM agent_job_status q JOIN job_executions x USING (job_id)
     JOIN agent_presence p ON p.agent_uuid = q.agent_uuid
@@ -241,10 +241,12 @@ WITH due AS (
 """
 
 
-async def notices(tx: Tx, *, most: int, back: bool, but: Sequence[TenantId] = ()) -> list[Notice]:
+async def due_notices(tx: Tx, *, most: int, back: bool, but: Sequence[TenantId] = ()) -> list[JobNotice]:
     """Agents that are to be told now: those a job has come to, or (`back`) that are there again."""
-    return await rows_as(tx, Notice, BACK if back else UNTOLD, {"most": most, "but": list(but)})
+    return await fetch_rows(
+        tx, JobNotice, NOTICES_AFTER_RETURN if back else DUE_NOTICES, {"most": most, "but": list(but)}
+    )
 
 
-TIME_LEFT: Final = timedelta(days=1)
+NOTICE_LIFETIME: Final = timedelta(days=1)
 """The longest that a notice is kept for a broker that is away; the agent is told anew when it is back."""

@@ -6,23 +6,23 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.control.targets import NONE, Target
+from iotistica.domain.control.targets import EMPTY_TARGET, Target
 from iotistica.domain.documents import Change
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.storage.history import audit, timeline
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
-class Subject(NamedTuple):
+class TargetOwner(NamedTuple):
     """Whose target it is."""
 
     kind: Literal["agent", "fleet"]
     id: UUID
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class TargetHead(msgspec.Struct, frozen=True, kw_only=True):
     """Which versions there are: the one written last, and the one that is told."""
 
     latest: int = 0
@@ -31,7 +31,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     deployed_by: dict[str, Any] | None = None
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
+class TargetVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version, secrets sealed; `changes` say what is different from the one before, secrets masked."""
 
     version: int
@@ -63,18 +63,18 @@ ON CONFLICT (subject) DO UPDATE SET latest = targets.latest
 """
 
 
-def _whose(tenant: TenantId, subject: Subject) -> dict[str, Any]:
+def _parameters(tenant: TenantId, subject: TargetOwner) -> dict[str, Any]:
     ids = {"agent": None, "fleet": None} | {subject.kind: subject.id}
     return {"tenant": tenant, "subject": subject.id, "kind": subject.kind} | ids
 
 
-async def head(tx: Tx, tenant: TenantId, subject: Subject) -> Head:
+async def head(tx: Tx, tenant: TenantId, subject: TargetOwner) -> TargetHead:
     """Which versions there are, perhaps none; raises `NotFound` if there is no such agent or fleet."""
-    parameters = _whose(tenant, subject)
-    found = await row_as(tx, Head, HEAD, parameters)
+    parameters = _parameters(tenant, subject)
+    found = await fetch_row(tx, TargetHead, HEAD, parameters)
     if found is None and await (await tx.execute(EXISTS, parameters)).fetchone() is None:
         raise NotFound
-    return found or Head()
+    return found or TargetHead()
 
 
 # Who moves an agent into a fleet waits for the deployment, which would not see it, and the other way round.
@@ -83,15 +83,15 @@ SELECT 1 FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(subject)s F
 """
 
 
-async def locked(tx: Tx, tenant: TenantId, subject: Subject) -> Head:
+async def lock(tx: Tx, tenant: TenantId, subject: TargetOwner) -> TargetHead:
     """The same, and nobody else writes before the commit, nor changes who is in the fleet."""
-    parameters = _whose(tenant, subject)
+    parameters = _parameters(tenant, subject)
     if subject.kind == "fleet":
         await tx.execute(LOCK_FLEET, parameters)
     await head(tx, tenant, subject)
     await tx.execute(LOCK, parameters)
-    found = await row_as(tx, Head, HEAD, parameters)
-    return found or Head()
+    found = await fetch_row(tx, TargetHead, HEAD, parameters)
+    return found or TargetHead()
 
 
 _COLUMNS: Final = "version, apps, config, changes, note, restores, author, at"
@@ -101,12 +101,12 @@ WHERE tenant_id = %(tenant)s AND subject = %(subject)s AND version = %(version)s
 """
 
 
-async def find(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Version | None:
+async def find(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int) -> TargetVersion | None:
     """One version; None if there is none of that number."""
-    return await row_as(tx, Version, GET, _whose(tenant, subject) | {"version": version})
+    return await fetch_row(tx, TargetVersion, GET, _parameters(tenant, subject) | {"version": version})
 
 
-async def get(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Version:
+async def get(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int) -> TargetVersion:
     """One version; raises `NotFound`."""
     found = await find(tx, tenant, subject, version)
     if found is None:
@@ -114,9 +114,9 @@ async def get(tx: Tx, tenant: TenantId, subject: Subject, version: int) -> Versi
     return found
 
 
-async def target_of(tx: Tx, tenant: TenantId, subject: Subject, version: int | None) -> Target:
+async def document_of(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int | None) -> Target:
     """What a version says; of version 0 or None, nothing."""
-    return (await get(tx, tenant, subject, version)).target if version else NONE
+    return (await get(tx, tenant, subject, version)).target if version else EMPTY_TARGET
 
 
 PAGE: Final = f"""
@@ -126,9 +126,13 @@ ORDER BY version DESC LIMIT %(limit)s
 """
 
 
-async def page(tx: Tx, tenant: TenantId, subject: Subject, *, before: int | None, limit: int) -> list[Version]:
+async def page(
+    tx: Tx, tenant: TenantId, subject: TargetOwner, *, before: int | None, limit: int
+) -> list[TargetVersion]:
     """The versions there are, the newest first."""
-    return await rows_as(tx, Version, PAGE, _whose(tenant, subject) | {"before": before, "limit": limit})
+    return await fetch_rows(
+        tx, TargetVersion, PAGE, _parameters(tenant, subject) | {"before": before, "limit": limit}
+    )
 
 
 COUNTER: Final = "SELECT counter FROM agent_sync WHERE tenant_id = %(tenant)s AND agent_uuid = %(subject)s"
@@ -146,8 +150,8 @@ UPDATE targets SET latest = %(version)s WHERE tenant_id = %(tenant)s AND subject
 async def write(
     tx: Tx,
     tenant: TenantId,
-    subject: Subject,
-    old: Head,
+    subject: TargetOwner,
+    old: TargetHead,
     new: Target,
     *,
     changes: list[Change],
@@ -159,7 +163,7 @@ async def write(
 
     The number is beyond what the agent was told so far, so that it is told its own one when that is deployed.
     """
-    row = await (await tx.execute(COUNTER, _whose(tenant, subject))).fetchone()
+    row = await (await tx.execute(COUNTER, _parameters(tenant, subject))).fetchone()
     version = max(old.latest, row[0] if row else 0) + 1
     content = {
         "version": version,
@@ -170,7 +174,7 @@ async def write(
         "restores": restores,
         "author": _json(_named(by)),
     }
-    parameters = _whose(tenant, subject) | content
+    parameters = _parameters(tenant, subject) | content
     await tx.execute(ADD, parameters)
     await tx.execute(LATEST, parameters)
     after = {"version": version, "changes": msgspec.to_builtins(changes)}
@@ -178,8 +182,8 @@ async def write(
     return version
 
 
-KEPT: Final = 1000  # versions of a target, the one that is told beside them
-FORGET: Final = """
+VERSIONS_LIMIT: Final = 1000  # versions of a target, the one that is told beside them
+DELETE_OLD_VERSIONS: Final = """
 DELETE FROM target_versions v USING targets t, (
     SELECT subject, version, row_number() OVER (PARTITION BY subject ORDER BY version DESC) AS place
     FROM target_versions WHERE subject IN (SELECT subject FROM targets WHERE latest > %(kept)s)
@@ -189,9 +193,9 @@ WHERE old.place > %(kept)s AND v.subject = old.subject AND v.version = old.versi
 """
 
 
-async def forget(tx: Tx) -> None:
+async def delete_old_versions(tx: Tx) -> None:
     """Forget versions that are very old; `tx` sees every tenant."""
-    await tx.execute(FORGET, {"kept": KEPT})
+    await tx.execute(DELETE_OLD_VERSIONS, {"kept": VERSIONS_LIMIT})
 
 
 DEPLOY: Final = """
@@ -211,30 +215,30 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(subject)s AND s.agent_uuid =
 """
 
 
-async def deploy(tx: Tx, tenant: TenantId, subject: Subject, version: int, *, by: Actor) -> int:
+async def deploy(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int, *, by: Actor) -> int:
     """Tell a version from now on; returns how many agents it is for. The target is locked, the version is there."""
-    parameters = _whose(tenant, subject) | {"version": version, "author": _json(_named(by))}
+    parameters = _parameters(tenant, subject) | {"version": version, "author": _json(_named(by))}
     await tx.execute(DEPLOY, parameters)
     if subject.kind == "fleet":  # agents before their counters, in the order of whoever else locks both
-        details = audit.shown_by(by, {"version": version, "fleet": subject.id})
+        details = audit.timeline_details(by, {"version": version, "fleet": subject.id})
         await timeline.add_to_fleet(tx, tenant, subject.id, "target.deployed", details)
     cursor = await tx.execute(RAISE_AGENT if subject.kind == "agent" else RAISE_FLEET, parameters)
     await audit.record(tx, tenant, by, "target.deployed", (subject.kind, subject.id), after={"version": version})
     return cursor.rowcount
 
 
-async def inherit(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *, by: Actor) -> None:
+async def copy_to_replacement(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *, by: Actor) -> None:
     """Tell an agent what another one was told by a target of its own, unless it has one itself."""
-    source, subject = await head(tx, tenant, Subject("agent", old)), Subject("agent", new)
-    mine = await locked(tx, tenant, subject)
+    source, subject = await head(tx, tenant, TargetOwner("agent", old)), TargetOwner("agent", new)
+    mine = await lock(tx, tenant, subject)
     if not source.deployed or mine.latest:
         return
-    target = await target_of(tx, tenant, Subject("agent", old), source.deployed)
+    target = await document_of(tx, tenant, TargetOwner("agent", old), source.deployed)
     version = await write(tx, tenant, subject, mine, target, changes=[], by=by, note=f"that of {old}")
     await deploy(tx, tenant, subject, version, by=by)
 
 
-class Sources(msgspec.Struct, frozen=True, kw_only=True):
+class TargetSources(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent is told, by where it comes from; secrets sealed."""
 
     counter: int
@@ -276,9 +280,9 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
 """
 
 
-async def sources(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> Sources:
+async def sources(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> TargetSources:
     """What an agent is told now; raises `NotFound`."""
-    found = await row_as(tx, Sources, SOURCES, {"tenant": tenant, "agent": agent})
+    found = await fetch_row(tx, TargetSources, SOURCES, {"tenant": tenant, "agent": agent})
     if found is None:
         raise NotFound
     return found

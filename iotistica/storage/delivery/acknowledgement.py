@@ -6,15 +6,15 @@ from uuid import UUID
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery import dead_letters
-from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.dead_letters import NewDeadLetter
 from iotistica.storage.delivery.streams import Entry, EntryKey, StreamKey
-from iotistica.storage.redis import Redis, dead_letter_stream, ledger_key, parked_stream, translated
+from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_key, parked_stream
 
-PARKED: Final = 10_000  # messages of a tenant that wait for a dictionary
-PARKED_BYTES: Final = 32 << 20  # of their payloads
+PARKED_LIMIT: Final = 10_000  # messages of a tenant that wait for a dictionary
+PARKED_BYTES_LIMIT: Final = 32 << 20  # of their payloads
 
 
-class Parked(NamedTuple):
+class ParkedMessage(NamedTuple):
     """A compacted message whose dictionary has not come, or not all of it; `revision` is what was known of it."""
 
     topic: bytes
@@ -29,18 +29,18 @@ class Parked(NamedTuple):
         return (self.topic, self.payload, self.received, str(self.agent), self.version, self.revision)
 
 
-class Aside(NamedTuple):
+class NotStored(NamedTuple):
     """What of an entry is not stored: dead letters, and messages that wait for a dictionary."""
 
-    letters: Sequence[DeadLetter] = ()
-    parked: Sequence[Parked] = ()
+    letters: Sequence[NewDeadLetter] = ()
+    parked: Sequence[ParkedMessage] = ()
 
 
-NOTHING: Final = Aside()
+ALL_STORED: Final = NotStored()
 
 # An entry is finished once: whoever comes second, because an answer was lost or another consumer took the
 # entry over, finds it acknowledged and changes nothing: neither the counts nor what is put aside.
-FINISH: Final = dead_letters.PUT_LETTER + (
+ACKNOWLEDGE: Final = dead_letters.ADD_LETTER_FUNCTION + (
     """
 local stream, dlq, ledger, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local finished, i = 0, 2
@@ -79,11 +79,11 @@ while i <= #ARGV do
     end
 end
 return finished
-""".replace("{parked}", str(PARKED)).replace("{bytes}", str(PARKED_BYTES))
+""".replace("{parked}", str(PARKED_LIMIT)).replace("{bytes}", str(PARKED_BYTES_LIMIT))
 )
 
 
-async def finish(redis: Redis, entries: Sequence[Entry], aside: Mapping[EntryKey, Aside]) -> None:
+async def acknowledge(redis: Redis, entries: Sequence[Entry], aside: Mapping[EntryKey, NotStored]) -> None:
     """Acknowledge and remove entries whose content is committed, and put aside what of them is not stored.
 
     Atomic for each tenant, and may be called again when its answer was lost.
@@ -91,19 +91,19 @@ async def finish(redis: Redis, entries: Sequence[Entry], aside: Mapping[EntryKey
     by_stream: dict[StreamKey, list[Entry]] = {}
     for entry in entries:
         by_stream.setdefault((entry.tenant, entry.kind), []).append(entry)
-    with translated(redis):
+    with guarded(redis):
         for (tenant, kind), own in by_stream.items():
             arguments: list[Any] = [kind.group(tenant)]
             for entry in own:
-                letters, parked = aside.get(entry.key, NOTHING)
+                letters, parked = aside.get(entry.key, ALL_STORED)
                 arguments += [entry.id, len(entry.messages), len(letters), len(parked)]
                 for letter in letters:
                     arguments += letter.arguments()
                 for message in parked:
                     arguments += message.arguments()
-            await redis.eval(FINISH, 4, *keys(tenant, kind.stream(tenant)), *arguments)
+            await redis.eval(ACKNOWLEDGE, 4, *redis_keys(tenant, kind.stream(tenant)), *arguments)
 
 
-def keys(tenant: TenantId, stream: str) -> tuple[str, ...]:
+def redis_keys(tenant: TenantId, stream: str) -> tuple[str, ...]:
     """The keys of a tenant that the scripts about dead letters and parked messages touch."""
     return stream, dead_letter_stream(tenant), ledger_key(tenant), parked_stream(tenant)

@@ -6,26 +6,26 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.delivery import key_compaction as rules
-from iotistica.domain.delivery.key_compaction import Dictionary, Update
+from iotistica.domain.delivery.key_compaction import Dictionary, DictionaryUpdate
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, row_as
-from iotistica.storage.redis import Redis, dictionary_key, translated
+from iotistica.storage.postgres import Tx, fetch_row
+from iotistica.storage.redis import Redis, dictionary_key, guarded
 
-VERSIONS: Final = 8  # of an agent that are kept, the newest
-COPY_SECONDS: Final = 30 * 24 * 3600  # that a copy stays which nobody changes
+VERSIONS_LIMIT: Final = 8  # of an agent that are kept, the newest
+CACHE_SECONDS: Final = 30 * 24 * 3600  # that a copy stays which nobody changes
 
 
-class Known(NamedTuple):
+class KnownDictionary(NamedTuple):
     """A dictionary and how often it was changed; `revision` 0 is none at all."""
 
     revision: int
     dictionary: Dictionary
 
 
-NONE: Final = Known(0, Dictionary())
+NO_DICTIONARY: Final = KnownDictionary(0, Dictionary())
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _DictionaryRow(msgspec.Struct, frozen=True):
     revision: int
     content: Dictionary
 
@@ -36,10 +36,10 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND version = %(version)
 """
 
 
-async def get(tx: Tx, tenant: TenantId, agent: UUID, version: int) -> Known:
+async def get(tx: Tx, tenant: TenantId, agent: UUID, version: int) -> KnownDictionary:
     """What is known of that version of an agent's dictionary."""
-    row = await row_as(tx, _Row, GET, {"tenant": tenant, "agent": agent, "version": version})
-    return Known(row.revision, row.content) if row else NONE
+    row = await fetch_row(tx, _DictionaryRow, GET, {"tenant": tenant, "agent": agent, "version": version})
+    return KnownDictionary(row.revision, row.content) if row else NO_DICTIONARY
 
 
 PUT: Final = """
@@ -48,49 +48,49 @@ VALUES (%(tenant)s, %(agent)s, %(version)s, %(revision)s, %(content)s::jsonb)
 ON CONFLICT (agent_uuid, version) DO UPDATE
 SET revision = excluded.revision, content = excluded.content, changed_at = now()
 """
-FORGET: Final = """
+DELETE_OLD: Final = """
 DELETE FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND version NOT IN (
     SELECT version FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
     ORDER BY changed_at DESC, version DESC LIMIT %(kept)s)
 """
 
 
-def taught(old: Known, update: Update) -> Known:
+def extended(old: KnownDictionary, update: DictionaryUpdate) -> KnownDictionary:
     """What is known once an agent has told more of it; raises `InvalidMessage`."""
     both = rules.merged(old.dictionary, update.dictionary)
     if old.revision and both == old.dictionary:
         return old
-    return Known(old.revision + 1, both)
+    return KnownDictionary(old.revision + 1, both)
 
 
-async def put(tx: Tx, tenant: TenantId, agent: UUID, version: int, known: Known) -> None:
+async def put(tx: Tx, tenant: TenantId, agent: UUID, version: int, known: KnownDictionary) -> None:
     """Write what an agent has told of that version; call in the order in which it told it."""
     whose = {"tenant": tenant, "agent": agent}
     content = msgspec.json.encode(known.dictionary).decode()
     await tx.execute(PUT, whose | {"version": version, "revision": known.revision, "content": content})
-    await tx.execute(FORGET, whose | {"kept": VERSIONS})
+    await tx.execute(DELETE_OLD, whose | {"kept": VERSIONS_LIMIT})
 
 
-async def copy(redis: Redis, tenant: TenantId, agent: UUID, version: int, known: Known) -> None:
+async def cache(redis: Redis, tenant: TenantId, agent: UUID, version: int, known: KnownDictionary) -> None:
     """Put what is committed where the workers look first."""
     key = dictionary_key(tenant, agent)
-    with translated(redis):
+    with guarded(redis):
         async with redis.pipeline(transaction=False) as pipe:
             pipe.hset(key, str(version), msgspec.msgpack.encode(known))
             pipe.hset(key, f"{version}:revision", known.revision)
-            pipe.expire(key, COPY_SECONDS)
+            pipe.expire(key, CACHE_SECONDS)
             await pipe.execute()
 
 
-async def copied_revision(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> int | None:
+async def cached_revision(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> int | None:
     """How much the copy knows, without reading it; None if there is none."""
-    with translated(redis):
+    with guarded(redis):
         found = await redis.hget(dictionary_key(tenant, agent), f"{version}:revision")
     return int(found) if found is not None else None
 
 
-async def copied(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> Known:
+async def cached(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> KnownDictionary:
     """What the copy knows, which may be less than the database does, or nothing."""
-    with translated(redis):
+    with guarded(redis):
         found = await redis.hget(dictionary_key(tenant, agent), str(version))
-    return msgspec.msgpack.decode(cast(bytes, found), type=Known) if found else NONE
+    return msgspec.msgpack.decode(cast(bytes, found), type=KnownDictionary) if found else NO_DICTIONARY

@@ -14,21 +14,21 @@ from iotistica.errors import Full, NotTaken, Unavailable
 from iotistica.instruments import REFUSED, SPOOL_BYTES, SPOOL_MESSAGES, SPOOLED, TAKEN, TAKEN_BYTES
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import dead_letters, streams
-from iotistica.storage.delivery.routing import Sorted, counts
+from iotistica.storage.delivery.routing import RoutedMessages, count_by_tenant
 from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.delivery.spool_segment import Message
-from iotistica.storage.delivery.stream_stats import SPOOLED as SPOOLED_FIELD
+from iotistica.storage.delivery.stream_stats import SPOOLED_FIELD
 from iotistica.storage.delivery.streams import CONTROL
-from iotistica.storage.redis import Redis, ledger_key, translated
-from iotistica.supervise import first_of, sleep
+from iotistica.storage.redis import Redis, guarded, ledger_key
+from iotistica.supervise import sleep, wait_for_any
 
-MEMORY_EVERY: Final = 0.5  # seconds between looks at the memory of Redis
-QUEUED: Final = 32 << 20  # bytes that callers may have waiting here
-RETRY: Final = 0.5  # seconds between tries to empty the spool
+MEMORY_CHECK_SECONDS: Final = 0.5  # seconds between looks at the memory of Redis
+QUEUE_BYTES: Final = 32 << 20  # bytes that callers may have waiting here
+RETRY_SECONDS: Final = 0.5  # seconds between tries to empty the spool
 NEARLY_FULL: Final = 0.8  # share of the spool's cap that is an alarm
 
 
-class LeftError(NotTaken):
+class PartlyAcceptedError(NotTaken):
     """A part of what was brought is durable; `left` is not, and is to be brought again as received then."""
 
     def __init__(self, left: list[Message], received: int, cause: Unavailable) -> None:
@@ -37,7 +37,7 @@ class LeftError(NotTaken):
         self.received = received
 
 
-class _Brought(NamedTuple):
+class _Waiting(NamedTuple):
     """What one caller waits for; `received` if it was brought before."""
 
     messages: Sequence[Message]
@@ -55,23 +55,23 @@ class Inbox:
         redis: Redis,
         directory: Directory,
         spool: Spool,
-        mark: int,
+        high_water_mark: int,
         alarms: Alarms,
     ) -> None:
-        """`mark` is the number of entries of a stream beyond which its messages go to the disk."""
+        """`high_water_mark` is the number of entries of a stream beyond which its messages go to the disk."""
         self._name = name
         self._field = f"{SPOOLED_FIELD}{spool.folder.identity}"
         self._redis = redis
         self._directory = directory
         self.spool = spool
-        self._mark = mark
+        self._high_water_mark = high_water_mark
         self._alarms = alarms
-        self._queue: list[_Brought] = []
+        self._queue: list[_Waiting] = []
         self._queued = 0
         self._turn = asyncio.Lock()
         self._spooled = asyncio.Event()
         self._last = 0
-        self._looked = -MEMORY_EVERY
+        self._looked = -MEMORY_CHECK_SECONDS
         self._told: Counter[TenantId] | None = None
         self._is_used = False
         self._left: list[Message] | None = None  # of the oldest record on the disk, where a part of it was moved
@@ -79,16 +79,17 @@ class Inbox:
     async def accept(self, messages: Sequence[Message], received: int | None = None) -> None:
         """Make messages durable; when this returns they may be acknowledged.
 
-        Who comes while another is served is served together with all others who wait. Raises `LeftError` with
-        those that neither Redis nor the disk takes: the caller must not acknowledge, and brings them again with
-        the `received` it says, so that what waits for room keeps its time.
+        Callers that arrive while a batch is being stored are stored together in the next one.
+
+        Raises `PartlyAcceptedError` with the messages that neither Redis nor the disk took: the caller must not
+        acknowledge them, and passes them again with the error's `received`, so that they keep their receive time.
         """
         size = sum(len(payload) for _, payload in messages)
-        if self._queued and self._queued + size > QUEUED:
+        if self._queued and self._queued + size > QUEUE_BYTES:
             raise Full("too many messages wait to be stored")
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        mine.add_done_callback(_heard)
-        self._queue.append(_Brought(messages, received, mine))
+        mine.add_done_callback(_mark_retrieved)
+        self._queue.append(_Waiting(messages, received, mine))
         self._queued += size
         async with self._turn:
             if not mine.done():
@@ -109,7 +110,7 @@ class Inbox:
                 if not brought.done.done():
                     brought.done.set_exception(Unavailable("stopped"))
 
-    async def _take(self, group: Sequence[_Brought]) -> None:
+    async def _take(self, group: Sequence[_Waiting]) -> None:
         """Take what some callers brought as one batch, and tell each what became of its own."""
         messages = [message for brought in group for message in brought.messages]
         received = group[0].received or self._stamp(len(messages))
@@ -120,7 +121,7 @@ class Inbox:
             if brought.done.done():
                 continue
             if mine and error:
-                brought.done.set_exception(LeftError(mine, received, error))
+                brought.done.set_exception(PartlyAcceptedError(mine, received, error))
             else:
                 brought.done.set_result(None)
         TAKEN.add(len(messages) - len(missing))
@@ -158,31 +159,33 @@ class Inbox:
 
         What must keep its order waits behind what is `behind` it on the disk.
         """
-        found = Sorted(messages, received)
+        found = RoutedMessages(messages, received)
         found.set_aside(found.tenants - await self._directory.known(found.tenants))
         left: list[Message] = []
         if behind:
             for tenant in list(behind):  # which the thread that empties the spool changes
                 left += found.streams.pop((tenant, CONTROL), ())
         if found.streams:
-            if time.monotonic() - self._looked > MEMORY_EVERY:
+            if time.monotonic() - self._looked > MEMORY_CHECK_SECONDS:
                 await streams.check_memory(self._redis)
                 self._looked = time.monotonic()
-            full = await streams.append(self._redis, found.streams, received=received, mark=self._mark)
+            full = await streams.append(
+                self._redis, found.streams, received=received, high_water_mark=self._high_water_mark
+            )
             for key in full:
                 left += found.streams[key]
         for tenant, letters in found.too_large.items():
-            await dead_letters.keep(self._redis, tenant, letters)
+            await dead_letters.add(self._redis, tenant, letters)
             REFUSED.add(len(letters), {"reason": "too_large"})
         if found.unknown:
-            await dead_letters.keep_unknown(self._redis, found.unknown)
+            await dead_letters.add_for_unknown_tenant(self._redis, found.unknown)
             for letter in found.unknown:
                 REFUSED.add(1, {"reason": letter.reason})
         return left
 
     async def _write(self, messages: list[Message], received: int) -> None:
         try:
-            await asyncio.to_thread(self.spool.append, received, counts(messages), messages)
+            await asyncio.to_thread(self.spool.append, received, count_by_tenant(messages), messages)
         finally:
             self._show()
         SPOOLED.add(len(messages))
@@ -197,10 +200,10 @@ class Inbox:
                 continue
             self._spooled.clear()
             if not self.spool.is_empty:
-                await sleep(RETRY, stop)
+                await sleep(RETRY_SECONDS, stop)
             else:
                 is_calm = self._told == dict(self.spool.waiting) and self.spool.error is None
-                await first_of(self._spooled, stop, seconds=None if is_calm else RETRY)
+                await wait_for_any(self._spooled, stop, seconds=None if is_calm else RETRY_SECONDS)
 
     async def move(self) -> bool:
         """Move the oldest record to the streams; whether it is gone from the disk."""
@@ -226,7 +229,7 @@ class Inbox:
             return
         try:
             tenants = set(await self._directory.tenants()) if self._told is None else set(self._told)
-            with translated(self._redis):
+            with guarded(self._redis):
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for tenant in tenants | set(now):
                         pipe.hset(ledger_key(tenant), self._field, now[tenant])
@@ -261,7 +264,7 @@ class Inbox:
         )
 
 
-def _heard(future: "asyncio.Future[None]") -> None:
+def _mark_retrieved(future: "asyncio.Future[None]") -> None:
     """Let an error count as heard, should whoever brought the messages be gone."""
     if not future.cancelled():
         future.exception()

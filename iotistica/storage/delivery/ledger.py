@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 ENTRIES: Final = """
 INSERT INTO payloads_ledger (tenant_id, entry, first, processed, dead, dead_at, parked_at)
@@ -24,7 +24,7 @@ JOIN unnest(%(tenants)s::text[], %(entries)s::text[]) AS n (tenant_id, entry) US
 """
 
 
-class EntryCount(msgspec.Struct, frozen=True):
+class EntryOutcome(msgspec.Struct, frozen=True):
     """What became of so many messages of an entry from the one numbered `first` on.
 
     `dead` and `parked` are the numbers of those that were put aside.
@@ -38,7 +38,7 @@ class EntryCount(msgspec.Struct, frozen=True):
     parked: Sequence[int] = ()
 
 
-class Committed(NamedTuple):
+class CommittedEntry(NamedTuple):
     """How many messages of an entry, from its first on, are dealt with, and which of them were put aside."""
 
     messages: int
@@ -46,7 +46,7 @@ class Committed(NamedTuple):
     parked: frozenset[int]
 
 
-async def count_entries(tx: Tx, counts: Sequence[EntryCount]) -> None:
+async def record_entries(tx: Tx, counts: Sequence[EntryOutcome]) -> None:
     """Count what became of the payloads of stream entries.
 
     Raises `Conflict`, and so stores nothing, if messages from the same one on were committed before: each is
@@ -70,15 +70,17 @@ def _array(numbers: Sequence[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"  # as text: arrays of arrays would need one length
 
 
-async def committed(tx: Tx, entries: Sequence[tuple[TenantId, str]]) -> dict[tuple[TenantId, str], Committed]:
+async def committed_entries(
+    tx: Tx, entries: Sequence[tuple[TenantId, str]]
+) -> dict[tuple[TenantId, str], CommittedEntry]:
     """What is dealt with already of each of these entries."""
     cursor = await tx.execute(
         COMMITTED, {"tenants": [tenant for tenant, _ in entries], "entries": [entry for _, entry in entries]}
     )
-    found: dict[tuple[TenantId, str], Committed] = {}
+    found: dict[tuple[TenantId, str], CommittedEntry] = {}
     for tenant, entry, messages, dead, parked in await cursor.fetchall():
-        before = found.get((tenant, entry), Committed(0, frozenset(), frozenset()))
-        found[tenant, entry] = Committed(
+        before = found.get((tenant, entry), CommittedEntry(0, frozenset(), frozenset()))
+        found[tenant, entry] = CommittedEntry(
             before.messages + messages, before.dead | set(dead), before.parked | set(parked)
         )
     return found
@@ -90,7 +92,7 @@ SELECT * FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(reasons)s::text[
 """
 
 
-async def count_rejections(tx: Tx, counts: Mapping[tuple[TenantId, UUID, str], int]) -> None:
+async def record_rejections(tx: Tx, counts: Mapping[tuple[TenantId, UUID, str], int]) -> None:
     """Count rejected readings by agent and reason."""
     await tx.execute(
         REJECT,
@@ -142,19 +144,19 @@ ON CONFLICT (tenant_id) DO UPDATE SET processed = t.processed + excluded.process
 """
 
 
-FRESHNESS: Final = """
+CLOCK_OFFSETS: Final = """
 SELECT tenant_id, agent_uuid, max(last_time - at) FROM readings_ledger WHERE last_time IS NOT NULL
 GROUP BY tenant_id, agent_uuid
 """
 
 
-async def freshness(tx: Tx) -> list[tuple[TenantId, UUID, timedelta]]:
+async def clock_offsets(tx: Tx) -> list[tuple[TenantId, UUID, timedelta]]:
     """How far the newest measured time of each agent is from when it came, within the last minute or so."""
-    cursor = await tx.execute(FRESHNESS)
+    cursor = await tx.execute(CLOCK_OFFSETS)
     return [(TenantId(tenant), agent, skew) for tenant, agent, skew in await cursor.fetchall()]
 
 
-async def fold(tx: Tx, *, before: datetime) -> None:
+async def fold_readings(tx: Tx, *, before: datetime) -> None:
     """Add the readings ledger's rows of before then to its totals."""
     await tx.execute(FOLD_READINGS, {"before": before})
     await tx.execute(FOLD_REJECTIONS, {"before": before})
@@ -165,7 +167,7 @@ async def fold_payloads(tx: Tx, tenant: TenantId, *, before: datetime, still_ope
     await tx.execute(FOLD_PAYLOADS, {"tenant": tenant, "before": before, "open": list(still_open)})
 
 
-class Balance(msgspec.Struct, frozen=True, kw_only=True):
+class ReadingsBalance(msgspec.Struct, frozen=True, kw_only=True):
     """Readings of a tenant or an agent: found = stored + duplicate + rejected."""
 
     found: int
@@ -177,12 +179,12 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     last_time: datetime | None
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class RejectionCount(msgspec.Struct, frozen=True):
     reason: str
     readings: int
 
 
-class Payloads(msgspec.Struct, frozen=True):
+class PayloadTotals(msgspec.Struct, frozen=True):
     processed: int
     dead: int
 
@@ -217,19 +219,19 @@ SELECT coalesce(sum(processed), 0)::bigint AS processed, coalesce(sum(dead), 0):
 """
 
 
-async def balance(tx: Tx, tenant: TenantId, agent: UUID | None) -> Balance:
+async def readings_balance(tx: Tx, tenant: TenantId, agent: UUID | None) -> ReadingsBalance:
     """The readings ledger of a tenant, or of one of its agents."""
-    row = await row_as(tx, Balance, READINGS, {"tenant": tenant, "agent": agent})
+    row = await fetch_row(tx, ReadingsBalance, READINGS, {"tenant": tenant, "agent": agent})
     assert row is not None  # noqa: S101 an aggregate has a row
     return row
 
 
-async def rejected(tx: Tx, tenant: TenantId, agent: UUID | None) -> dict[str, int]:
+async def rejections_by_reason(tx: Tx, tenant: TenantId, agent: UUID | None) -> dict[str, int]:
     """Rejected readings by reason."""
-    rows = await rows_as(tx, Rejected, REJECTED, {"tenant": tenant, "agent": agent})
+    rows = await fetch_rows(tx, RejectionCount, REJECTED, {"tenant": tenant, "agent": agent})
     return {row.reason: row.readings for row in rows}
 
 
-async def payloads(tx: Tx, tenant: TenantId) -> Payloads:
+async def payload_totals(tx: Tx, tenant: TenantId) -> PayloadTotals:
     """Payloads of a tenant that were processed, and that became dead letters."""
-    return await row_as(tx, Payloads, PAYLOADS, {"tenant": tenant}) or Payloads(0, 0)
+    return await fetch_row(tx, PayloadTotals, PAYLOADS, {"tenant": tenant}) or PayloadTotals(0, 0)

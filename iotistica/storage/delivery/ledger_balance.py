@@ -5,22 +5,22 @@ from typing import Final, NamedTuple
 from redis.exceptions import ResponseError
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.delivery.stream_stats import OPEN, last_delivered
+from iotistica.storage.delivery.stream_stats import PENDING_LIMIT, last_delivered
 from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.postgres import Database
-from iotistica.storage.redis import Redis, ledger_key, translated
+from iotistica.storage.redis import Redis, guarded, ledger_key
 
 
-class _Cut(NamedTuple):
+class _Snapshot(NamedTuple):
     """Redis at one moment: messages that must be closed, and which entries are not."""
 
     closed: int
     open: list[str]
     delivered: dict[str, str]
-    """The last entry that was given to a consumer, by the mark of its stream."""
+    """The last entry that was given to a consumer, by the id prefix of its stream."""
 
 
-CLOSED: Final = """
+CLOSED_PAYLOADS: Final = """
 SELECT coalesce((SELECT processed + dead FROM payloads_ledger_totals WHERE tenant_id = %(tenant)s), 0)
      + coalesce((SELECT sum(processed + dead) FROM payloads_ledger p
                  JOIN unnest(%(marks)s::text[], %(ms)s::bigint[], %(parts)s::bigint[]) AS d (mark, ms, part)
@@ -31,19 +31,19 @@ SELECT coalesce((SELECT processed + dead FROM payloads_ledger_totals WHERE tenan
 """
 
 
-async def of_payloads(redis: Redis, database: Database, tenant: TenantId) -> int | None:
+async def payload_imbalance(redis: Redis, database: Database, tenant: TenantId) -> int | None:
     """Taken in - processed - waiting - dead-lettered; not 0 is a fault. None if it cannot be told now.
 
     Exact under load: of the moment at which Redis is read, entries that were open then are left out of both
     sides. Call it only between foldings of the ledger.
     """
-    cut = await _cut(redis, tenant)
+    cut = await _snapshot(redis, tenant)
     if cut is None:
         return None
     ids = {mark: last.split("-") for mark, last in cut.delivered.items()}
     async with database.transaction() as tx:
         cursor = await tx.execute(
-            CLOSED,
+            CLOSED_PAYLOADS,
             {
                 "tenant": tenant,
                 "open": cut.open,
@@ -56,13 +56,13 @@ async def of_payloads(redis: Redis, database: Database, tenant: TenantId) -> int
     return cut.closed - int(row[0]) if row else None
 
 
-async def _cut(redis: Redis, tenant: TenantId) -> _Cut | None:
-    with translated(redis):
+async def _snapshot(redis: Redis, tenant: TenantId) -> _Snapshot | None:
+    with guarded(redis):
         async with redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(ledger_key(tenant))
             for kind in KINDS:
                 pipe.execute_command("XINFO", "GROUPS", kind.stream(tenant))
-                pipe.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", OPEN)
+                pipe.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", PENDING_LIMIT)
             facts, *replies = await pipe.execute(raise_on_error=False)
     counts = {name: int(value) for name, value in facts.items()}
     closed = counts.get(b"taken", 0) - counts.get(b"refused", 0) - counts.get(b"waiting", 0)
@@ -71,14 +71,14 @@ async def _cut(redis: Redis, tenant: TenantId) -> _Cut | None:
     for kind, groups, pending in zip(KINDS, replies[0::2], replies[1::2], strict=True):
         if isinstance(groups, ResponseError) or isinstance(pending, ResponseError) or not groups:
             continue  # this tenant has no such stream yet
-        if len(pending) >= OPEN:
+        if len(pending) >= PENDING_LIMIT:
             return None
-        open_ += [kind.mark + row["message_id"].decode() for row in pending]
-        delivered[kind.mark] = last_delivered(groups[0])
-    return _Cut(closed, open_, delivered)
+        open_ += [kind.id_prefix + row["message_id"].decode() for row in pending]
+        delivered[kind.id_prefix] = last_delivered(groups[0])
+    return _Snapshot(closed, open_, delivered)
 
 
-OF_READINGS: Final = """
+READING_IMBALANCE: Final = """
 SELECT (SELECT coalesce(sum(found - stored - duplicate - rejected), 0) FROM readings_ledger
         WHERE tenant_id = %(tenant)s)
      + (SELECT coalesce(sum(found - stored - duplicate - rejected), 0) FROM readings_ledger_totals
@@ -90,9 +90,9 @@ SELECT (SELECT coalesce(sum(found - stored - duplicate - rejected), 0) FROM read
 """
 
 
-async def of_readings(database: Database, tenant: TenantId) -> int:
+async def reading_imbalance(database: Database, tenant: TenantId) -> int:
     """Readings found of which it is not known what became, and rejections without a reason; 0 but for a fault."""
     async with database.transaction() as tx:
-        cursor = await tx.execute(OF_READINGS, {"tenant": tenant})
+        cursor = await tx.execute(READING_IMBALANCE, {"tenant": tenant})
         row = await cursor.fetchone()
     return abs(int(row[0])) + abs(int(row[1])) if row else 0

@@ -12,55 +12,55 @@ from loguru import logger
 from iotistica.domain.ids import TenantId
 from iotistica.errors import TooMany, Unavailable
 from iotistica.storage.delivery import live
-from iotistica.storage.delivery.live import WATCHED, Kind
-from iotistica.storage.redis import Redis, live_pattern, translated
+from iotistica.storage.delivery.live import ON_DEMAND_KINDS, LiveKind
+from iotistica.storage.redis import Redis, guarded, live_pattern
 from iotistica.supervise import sleep
 
-LISTENERS: Final = 1000  # in this process
-OF_TENANT: Final = 200
-OF_ONE: Final = 20  # of one user or key
-QUEUE: Final = 2 << 20  # bytes that wait for a listener; one that is further behind is dropped
-EVERY: Final = 0.1  # seconds between looks for other listeners
-RENEWED: Final = 10.0  # seconds between words that agents are still watched
-READY: Final = 5.0  # seconds for the subscription to begin
-SLOW: Final = "too slow: more than 2 MiB waited"
+PROCESS_LIMIT: Final = 1000  # in this process
+TENANT_LIMIT: Final = 200
+PRINCIPAL_LIMIT: Final = 20  # of one user or key
+QUEUE_BYTES: Final = 2 << 20  # bytes that wait for a listener; one that is further behind is dropped
+POLL_SECONDS: Final = 0.1  # seconds between looks for other listeners
+RENEW_SECONDS: Final = 10.0  # seconds between words that agents are still watched
+SUBSCRIBE_SECONDS: Final = 5.0  # seconds for the subscription to begin
+TOO_SLOW: Final = "too slow: more than 2 MiB waited"
 
 
-class Told(NamedTuple):
+class LiveMessage(NamedTuple):
     """One message: of what kind, and its JSON."""
 
-    kind: Kind
+    kind: LiveKind
     content: bytes
 
 
 class Listener:
     """One client: what it wants, and what waits for it."""
 
-    def __init__(self, tenant: TenantId, who: UUID) -> None:
+    def __init__(self, tenant: TenantId, principal: UUID) -> None:
         self.tenant = tenant
-        self.who = who
+        self.principal = principal
         self.agents: frozenset[UUID] | None = frozenset()
         """None is all of the tenant's."""
-        self.kinds: frozenset[Kind] = frozenset()
+        self.kinds: frozenset[LiveKind] = frozenset()
         self.ended: str | None = None
         """Why nothing comes any more."""
-        self._waiting: deque[Told] = deque()
+        self._waiting: deque[LiveMessage] = deque()
         self._bytes = 0
         self._woken = asyncio.Event()
 
     @property
     def watched(self) -> frozenset[UUID]:
         """The agents of which it wants what is published only for watched ones."""
-        return (self.agents or frozenset()) if self.kinds & {*WATCHED} else frozenset()
+        return (self.agents or frozenset()) if self.kinds & {*ON_DEMAND_KINDS} else frozenset()
 
-    def offer(self, agent: UUID, told: Told) -> None:
+    def offer(self, agent: UUID, told: LiveMessage) -> None:
         """Put a message into its queue, if it wants it; one that is too far behind is ended."""
         if self.ended or told.kind not in self.kinds or (self.agents is not None and agent not in self.agents):
             return
         self._bytes += len(told.content)
-        if self._bytes > QUEUE:
+        if self._bytes > QUEUE_BYTES:
             self._waiting.clear()
-            self.end(SLOW)
+            self.end(TOO_SLOW)
             return
         self._waiting.append(told)
         self._woken.set()
@@ -69,7 +69,7 @@ class Listener:
         self.ended = self.ended or reason
         self._woken.set()
 
-    async def take(self, seconds: float) -> list[Told]:
+    async def take(self, seconds: float) -> list[LiveMessage]:
         """All that waits, as soon as something does; nothing after so many seconds, or at the end."""
         try:
             async with asyncio.timeout(seconds):
@@ -83,7 +83,7 @@ class Listener:
         return taken
 
 
-class Hub:
+class LiveHub:
     """One a process."""
 
     def __init__(self, redis: Redis) -> None:
@@ -91,21 +91,21 @@ class Hub:
         self._listeners: dict[TenantId, set[Listener]] = {}
         self._subscribed: dict[TenantId, asyncio.Event] = {}
 
-    def check(self, tenant: TenantId, who: UUID) -> None:
+    def check_limits(self, tenant: TenantId, principal: UUID) -> None:
         """Raise `TooMany` if somebody may not listen once more."""
         mine = self._listeners.get(tenant, ())
-        if sum(one.who == who for one in mine) >= OF_ONE:
-            raise TooMany(f"{OF_ONE} listeners of one user or key at most", seconds=5)
-        if len(mine) >= OF_TENANT:
-            raise TooMany(f"{OF_TENANT} listeners of one tenant at most", seconds=5)
-        if sum(len(some) for some in self._listeners.values()) >= LISTENERS:
+        if sum(one.principal == principal for one in mine) >= PRINCIPAL_LIMIT:
+            raise TooMany(f"{PRINCIPAL_LIMIT} listeners of one user or key at most", seconds=5)
+        if len(mine) >= TENANT_LIMIT:
+            raise TooMany(f"{TENANT_LIMIT} listeners of one tenant at most", seconds=5)
+        if sum(len(some) for some in self._listeners.values()) >= PROCESS_LIMIT:
             raise TooMany("too many listen to this process", seconds=5)
 
     @contextmanager
-    def listen(self, tenant: TenantId, who: UUID) -> Iterator[Listener]:
+    def listen(self, tenant: TenantId, principal: UUID) -> Iterator[Listener]:
         """A listener that wants nothing yet; raises `TooMany`."""
-        self.check(tenant, who)
-        listener = Listener(tenant, who)
+        self.check_limits(tenant, principal)
+        listener = Listener(tenant, principal)
         self._listeners.setdefault(tenant, set()).add(listener)
         self._subscribed.setdefault(tenant, asyncio.Event())
         try:
@@ -115,12 +115,12 @@ class Hub:
             if not self._listeners[tenant]:
                 del self._listeners[tenant]
 
-    async def ready(self, listener: Listener) -> None:
+    async def wait_until_subscribed(self, listener: Listener) -> None:
         """Wait until what happens from now on comes; raises `Unavailable`."""
         if await live.watch(self._redis, listener.tenant, listener.watched):
-            await asyncio.sleep(live.BELIEVED)
+            await asyncio.sleep(live.WATCH_CACHE_SECONDS)
         try:
-            async with asyncio.timeout(READY):
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await self._subscribed[listener.tenant].wait()
         except TimeoutError:
             raise Unavailable("Redis: no subscription") from None
@@ -129,7 +129,7 @@ class Hub:
         """Pass on what is published until `stop`; when Redis goes away, everybody has to begin anew."""
         while not stop.is_set():
             try:
-                with translated(self._redis):
+                with guarded(self._redis):
                     await self._follow(stop)
             except Unavailable as exc:
                 logger.bind(reason=str(exc)).debug("nobody hears what happens")
@@ -153,26 +153,26 @@ class Hub:
                             self._subscribed.pop(tenant, None)
                 patterns = wanted
                 now = asyncio.get_running_loop().time()
-                if now - renewed > RENEWED:
+                if now - renewed > RENEW_SECONDS:
                     renewed = now
                     for tenant, listeners in list(self._listeners.items()):
                         watched = {agent for one in listeners for agent in one.watched}
                         await live.watch(self._redis, tenant, watched)
                 if not patterns:
-                    await sleep(EVERY, stop)
+                    await sleep(POLL_SECONDS, stop)
                     continue
                 await self._pass_on(pubsub)
 
     async def _pass_on(self, pubsub: Any) -> None:
         """What has come, all of it; then the others have their turn."""
-        message = await pubsub.get_message(timeout=EVERY)
+        message = await pubsub.get_message(timeout=POLL_SECONDS)
         while message is not None:
             if message["type"] == "psubscribe":
                 if event := self._subscribed.get(_tenant(message["channel"])):
                     event.set()
             elif message["type"] == "pmessage":
                 _, _, _, agent, kind = message["channel"].decode().split(":")
-                told = Told(cast(Kind, kind), message["data"])
+                told = LiveMessage(cast(LiveKind, kind), message["data"])
                 for listener in self._listeners.get(_tenant(message["channel"]), ()):
                     listener.offer(UUID(agent), told)
             message = await pubsub.get_message(timeout=0)

@@ -7,15 +7,15 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.delivery.message_gaps import Gap, Mark, Run, gaps, joined
+from iotistica.domain.delivery.message_gaps import Gap, MessageNumber, Run, gaps, join_runs
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.history.timeline import TimelineEvent
+from iotistica.storage.postgres import Tx, fetch_rows
 
-RUNS: Final = 1000  # of an agent; the oldest go first
-AGENTS: Final = 500  # joined in one transaction
-TOLD: Final = 20  # gaps of an agent that one folding puts on its timeline
+RUNS_LIMIT: Final = 1000  # of an agent; the oldest go first
+AGENTS_LIMIT: Final = 500  # joined in one transaction
+TIMELINE_LIMIT: Final = 20  # gaps of an agent that one folding puts on its timeline
 
 ADD: Final = """
 INSERT INTO sequence_marks (tenant_id, agent_uuid, ms, number)
@@ -23,7 +23,7 @@ SELECT * FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(ms)s::bigint[], 
 """
 
 
-async def add(tx: Tx, marks: Sequence[tuple[TenantId, UUID, Mark]]) -> None:
+async def add_numbers(tx: Tx, marks: Sequence[tuple[TenantId, UUID, MessageNumber]]) -> None:
     """Append the numbers of messages that are stored in this transaction."""
     await tx.execute(
         ADD,
@@ -36,14 +36,14 @@ async def add(tx: Tx, marks: Sequence[tuple[TenantId, UUID, Mark]]) -> None:
     )
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _RunRow(msgspec.Struct, frozen=True):
     first_ms: int
     last_ms: int
     first: int
     last: int
 
 
-OF_AGENT: Final = """
+RUNS_OF_AGENT: Final = """
 SELECT first_ms, last_ms, first, last FROM sequence_runs
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 UNION ALL
@@ -53,8 +53,8 @@ SELECT ms, ms, number, number FROM sequence_marks WHERE tenant_id = %(tenant)s A
 
 async def runs(tx: Tx, tenant: TenantId, agent: UUID) -> list[Run]:
     """An agent's messages in the order of time, as runs without a gap."""
-    rows = await rows_as(tx, _Row, OF_AGENT, {"tenant": tenant, "agent": agent})
-    return joined((Run(row.first_ms, row.last_ms, row.first, row.last) for row in rows), ())
+    rows = await fetch_rows(tx, _RunRow, RUNS_OF_AGENT, {"tenant": tenant, "agent": agent})
+    return join_runs((Run(row.first_ms, row.last_ms, row.first, row.last) for row in rows), ())
 
 
 class _Marks(msgspec.Struct, frozen=True):
@@ -84,14 +84,14 @@ ON CONFLICT DO NOTHING
 """
 
 
-async def fold(tx: Tx, *, before: datetime, oldest: datetime) -> int:
+async def merge_runs(tx: Tx, *, before: datetime, oldest: datetime) -> int:
     """Join numbers of before then to runs, and forget runs older than `oldest`; how many agents had some."""
-    found = await rows_as(tx, _Marks, TAKE, {"before": before, "agents": AGENTS})
+    found = await fetch_rows(tx, _Marks, TAKE, {"before": before, "agents": AGENTS_LIMIT})
     for marks in found:
         known = await runs(tx, marks.tenant_id, marks.agent_uuid)
-        new = joined(known, map(Mark, marks.ms, marks.numbers))
-        await timeline.add(tx, marks.tenant_id, _told(marks.agent_uuid, gaps(known), gaps(new)))
-        kept = [run for run in new if run.last_ms >= oldest.timestamp() * 1000][-RUNS:]
+        new = join_runs(known, map(MessageNumber, marks.ms, marks.numbers))
+        await timeline.add(tx, marks.tenant_id, _timeline_events(marks.agent_uuid, gaps(known), gaps(new)))
+        kept = [run for run in new if run.last_ms >= oldest.timestamp() * 1000][-RUNS_LIMIT:]
         whose = {"tenant": marks.tenant_id, "agent": marks.agent_uuid}
         await tx.execute(CLEAR, whose)
         columns = {name: [getattr(run, name) for run in kept] for name in Run._fields}
@@ -99,12 +99,14 @@ async def fold(tx: Tx, *, before: datetime, oldest: datetime) -> int:
     return len(found)
 
 
-def _told(agent: UUID, known: Sequence[Gap], new: Sequence[Gap]) -> list[Happening]:
+def _timeline_events(agent: UUID, known: Sequence[Gap], new: Sequence[Gap]) -> list[TimelineEvent]:
     """Gaps that were not there before, and those that late messages have filled."""
     changed = {"messages.missing": set(new) - set(known), "messages.found": set(known) - set(new)}
     now = datetime.now(UTC)
     return [
-        Happening(agent=agent, at=now, kind=kind, details=gap._asdict(), once=f"{gap.first}-{gap.last} {gap.after}")
+        TimelineEvent(
+            agent=agent, at=now, kind=kind, details=gap._asdict(), dedupe_key=f"{gap.first}-{gap.last} {gap.after}"
+        )
         for kind, some in changed.items()
-        for gap in sorted(some)[:TOLD]
+        for gap in sorted(some)[:TIMELINE_LIMIT]
     ]

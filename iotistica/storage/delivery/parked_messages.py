@@ -6,11 +6,11 @@ from uuid import UUID
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery import dead_letters
-from iotistica.storage.delivery.acknowledgement import keys
+from iotistica.storage.delivery.acknowledgement import redis_keys
 from iotistica.storage.delivery.streams import READINGS, encode
-from iotistica.storage.redis import Redis, parked_stream, translated
+from iotistica.storage.redis import Redis, guarded, parked_stream
 
-SECONDS: Final = 3600.0  # that a message waits for its dictionary
+PATIENCE_SECONDS: Final = 3600.0  # that a message waits for its dictionary
 PAGE: Final = 500
 
 Facts = dict[bytes, bytes]
@@ -28,7 +28,7 @@ end
 return released
 """
 EXPIRE: Final = (
-    dead_letters.PUT_LETTER
+    dead_letters.ADD_LETTER_FUNCTION
     + """
 for i = 1, #ARGV, 4 do
     local id, topic, payload, received = unpack(ARGV, i, i + 3)
@@ -54,25 +54,27 @@ async def release(redis: Redis, tenant: TenantId, is_due: Callable[[UUID, int, i
                 message = [(facts[b"topic"], facts[b"payload"])]
                 arguments += [id_, encode(message), facts[b"received"], len(facts[b"payload"])]
         if arguments:
-            with translated(redis):
-                released += int(await redis.eval(RELEASE, 4, *keys(tenant, READINGS.stream(tenant)), *arguments))
+            with guarded(redis):
+                released += int(
+                    await redis.eval(RELEASE, 4, *redis_keys(tenant, READINGS.stream(tenant)), *arguments)
+                )
     return released
 
 
 async def expire(redis: Redis, tenant: TenantId, *, now: float) -> int:
-    """Make dead letters of what has waited for `SECONDS`; `now` in seconds since the epoch."""
-    before = int((now - SECONDS) * 1000)
+    """Make dead letters of what has waited for `PATIENCE_SECONDS`; `now` in seconds since the epoch."""
+    before = int((now - PATIENCE_SECONDS) * 1000)
     entries = await _range(redis, tenant, "-", str(before))
-    with translated(redis):
+    with guarded(redis):
         arguments: list[Any] = []
         for id_, facts in entries:
             arguments += [id_, facts[b"topic"], facts[b"payload"], facts[b"received"]]
         if arguments:
-            await redis.eval(EXPIRE, 4, *keys(tenant, READINGS.stream(tenant)), *arguments)
+            await redis.eval(EXPIRE, 4, *redis_keys(tenant, READINGS.stream(tenant)), *arguments)
     return len(entries)
 
 
-async def whose(redis: Redis, tenant: TenantId) -> set[tuple[UUID, int]]:
+async def awaited_dictionaries(redis: Redis, tenant: TenantId) -> set[tuple[UUID, int]]:
     """Agents and versions of which messages wait."""
     return {
         (UUID(facts[b"agent"].decode()), int(facts[b"v"]))
@@ -82,7 +84,7 @@ async def whose(redis: Redis, tenant: TenantId) -> set[tuple[UUID, int]]:
 
 
 async def _range(redis: Redis, tenant: TenantId, first: str, last: str) -> list[tuple[bytes, Facts]]:
-    with translated(redis):
+    with guarded(redis):
         found: Any = await redis.xrange(parked_stream(tenant), min=first, max=last, count=PAGE)
     return list(found)
 

@@ -7,33 +7,37 @@ from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.delivery import topics
 from iotistica.domain.ids import TenantId
 from iotistica.errors import InvalidMessage
-from iotistica.storage.delivery.dead_letters import HEAD, DeadLetter
-from iotistica.storage.delivery.spool_segment import Counts, Message
-from iotistica.storage.delivery.streams import OF, StreamKey
+from iotistica.storage.delivery.dead_letters import HEAD_BYTES, NewDeadLetter
+from iotistica.storage.delivery.spool_segment import Message, MessageCounts
+from iotistica.storage.delivery.streams import KIND_BY_NAME, StreamKey
 
 
-class Sorted:
+class RoutedMessages:
     """Messages by where they go: tenants' streams, tenants' dead letters, the platform's dead letters."""
 
     def __init__(self, messages: Iterable[Message], received: int) -> None:
         """By their topics alone; `received` of the first in us since the epoch."""
         self.streams: dict[StreamKey, list[Message]] = {}
-        self.too_large: dict[TenantId, list[DeadLetter]] = {}
-        self.unknown: list[DeadLetter] = []
+        self.too_large: dict[TenantId, list[NewDeadLetter]] = {}
+        self.unknown: list[NewDeadLetter] = []
         self._received = received
         for message in messages:
             topic, payload = message
             try:
                 route = topics.route(topic)
             except InvalidMessage as exc:
-                self.unknown.append(DeadLetter(topic[:HEAD], payload[:HEAD], received, exc.code, exc.detail))
+                self.unknown.append(
+                    NewDeadLetter(topic[:HEAD_BYTES], payload[:HEAD_BYTES], received, exc.code, exc.detail)
+                )
                 continue
             if len(payload) > PAYLOAD_CAP:
                 digest = f"{len(payload)} bytes, sha256 {hashlib.sha256(payload).hexdigest()}"
-                letter = DeadLetter(topic, payload[:HEAD], received, "too_large", digest, size=len(payload))
+                letter = NewDeadLetter(
+                    topic, payload[:HEAD_BYTES], received, "too_large", digest, size=len(payload)
+                )
                 self.too_large.setdefault(route.tenant, []).append(letter)
             else:
-                self.streams.setdefault((route.tenant, OF[route.stream]), []).append(message)
+                self.streams.setdefault((route.tenant, KIND_BY_NAME[route.stream]), []).append(message)
 
     @property
     def tenants(self) -> set[TenantId]:
@@ -45,10 +49,10 @@ class Sorted:
             self.unknown += self.too_large.pop(tenant, ())
             for key in [key for key in self.streams if key[0] == tenant]:
                 for topic, payload in self.streams.pop(key):
-                    self.unknown.append(DeadLetter(topic, payload, self._received, "unknown_tenant", ""))
+                    self.unknown.append(NewDeadLetter(topic, payload, self._received, "unknown_tenant", ""))
 
 
-def counts(messages: Iterable[Message]) -> dict[TenantId, Counts]:
+def count_by_tenant(messages: Iterable[Message]) -> dict[TenantId, MessageCounts]:
     """How many messages of each tenant there are, and how many of them must keep their order."""
     found: dict[TenantId, list[int]] = {}
     for topic, _ in messages:
@@ -59,4 +63,4 @@ def counts(messages: Iterable[Message]) -> dict[TenantId, Counts]:
         count = found.setdefault(route.tenant, [0, 0])
         count[0] += 1
         count[1] += route.is_ordered
-    return {tenant: Counts(*count) for tenant, count in found.items()}
+    return {tenant: MessageCounts(*count) for tenant, count in found.items()}

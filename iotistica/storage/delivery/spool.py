@@ -19,25 +19,25 @@ from loguru import logger
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full, Unavailable
 from iotistica.storage.delivery import spool_frames
-from iotistica.storage.delivery.spool_folder import Folder, remove
+from iotistica.storage.delivery.spool_folder import SpoolFolder, remove
 from iotistica.storage.delivery.spool_segment import (
-    Counts,
     Message,
-    Record,
-    Segment,
-    add,
-    packed,
-    tenants_of,
-    unpacked,
+    MessageCounts,
+    SpoolRecord,
+    SpoolSegment,
+    add_counts,
+    counts_of,
+    decode_record,
+    encode_record,
 )
 
-SEGMENT: Final = 8 << 20  # bytes after which the next segment is begun
+SEGMENT_BYTES: Final = 8 << 20  # bytes after which the next segment is begun
 
 
 class Spool:
     """Of one process. Calls block on the disk; appending and reading may happen in two threads."""
 
-    def __init__(self, folder: Path, *, cap: int, segment: int = SEGMENT) -> None:
+    def __init__(self, folder: Path, *, cap: int, segment: int = SEGMENT_BYTES) -> None:
         """`cap` is in bytes. Raises `CannotStart` when another process has all folders of that name."""
         self.cap = cap
         self.bytes = 0
@@ -46,12 +46,12 @@ class Spool:
         self.damaged = 0  # frames that were whole once and are not any more
         self.error: str | None = None  # of the last write
         self._segment = segment
-        self._segments: deque[Segment] = deque()
+        self._segments: deque[SpoolSegment] = deque()
         self._offset = 0  # in the first segment, of what is not read yet
-        self._current: Record | None = None  # the first, once it was read
+        self._current: SpoolRecord | None = None  # the first, once it was read
         self._out: int | None = None
         self._busy = threading.Lock()
-        self.folder = Folder(folder)
+        self.folder = SpoolFolder(folder)
         self._next = 1
         self._recover()
 
@@ -64,13 +64,13 @@ class Spool:
     def messages(self) -> int:
         return self.waiting.total()
 
-    def append(self, received: int, tenants: Mapping[TenantId, Counts], messages: Sequence[Message]) -> None:
+    def append(self, received: int, tenants: Mapping[TenantId, MessageCounts], messages: Sequence[Message]) -> None:
         """Write a record; when this returns it is on the disk.
 
         Raises `Full` at the cap, and `Unavailable` with the reason when the disk does not take it; then
         nothing was appended.
         """
-        payload = packed(received, tenants, messages)
+        payload = encode_record(received, tenants, messages)
         with self._busy:
             try:
                 size = self._write(payload)
@@ -83,7 +83,7 @@ class Spool:
             self.bytes += size
             self._count(self._segments[-1], tenants, 1)
 
-    def first(self) -> Record | None:
+    def first(self) -> SpoolRecord | None:
         """The oldest record, which stays until `remove_first`; raises `Unavailable` if it cannot be read."""
         with self._busy:
             while self._segments:
@@ -129,10 +129,10 @@ class Spool:
             self._close_out()
             self.folder.close()
 
-    def _read(self, segment: Segment) -> Record:
+    def _read(self, segment: SpoolSegment) -> SpoolRecord:
         if self._current is None:
             frame = spool_frames.read(segment.path, segment.seal, self._offset)
-            self._current = unpacked(frame)
+            self._current = decode_record(frame)
         return self._current
 
     def _write(self, payload: bytes) -> int:
@@ -154,7 +154,7 @@ class Spool:
         path = self.folder.path / f"{self._next:020}-{secrets.token_hex(8)}.segment"
         self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._next += 1
-        self._segments.append(Segment(path))
+        self._segments.append(SpoolSegment(path))
         self.folder.sync()
 
     def _give_up(self) -> None:
@@ -191,17 +191,17 @@ class Spool:
         segment = self._segments[0]
         segment.is_damaged = True
         logger.bind(segment=str(segment.path)).error("a record on the disk is damaged; the file is kept")
-        left = Segment(segment.path)
+        left = SpoolSegment(segment.path)
         for frame in segment.frames(self._offset):
             if frame.offset < segment.size:
-                add(left.tally, tenants_of(frame), 1)
-        gone = dict(segment.tally)
-        add(gone, left.tally, -1)
+                add_counts(left.counts, counts_of(frame), 1)
+        gone = dict(segment.counts)
+        add_counts(gone, left.counts, -1)
         self._count(segment, gone, -1)
 
-    def _count(self, segment: Segment, tenants: Mapping[TenantId, Counts], sign: int) -> None:
+    def _count(self, segment: SpoolSegment, tenants: Mapping[TenantId, MessageCounts], sign: int) -> None:
         """Count messages in or out; others read the counters meanwhile, so none ever says too little."""
-        add(segment.tally, tenants, sign)
+        add_counts(segment.counts, tenants, sign)
         for tenant, counts in tenants.items():
             for counter, messages in ((self.waiting, counts.messages), (self.ordered, counts.ordered)):
                 if messages:
@@ -215,13 +215,13 @@ class Spool:
         if position:
             self._next = position[0] + 1  # its number is never used again, or the note would speak of another
         for path in sorted(self.folder.path.glob("*-*.segment")):
-            segment = Segment(path)
+            segment = SpoolSegment(path)
             self._next = segment.number + 1
             start = position[1] if position and position[0] == segment.number else 0
             for frame in segment.frames():
                 segment.size = frame.offset + frame.size
                 if frame.offset >= start:
-                    self._count(segment, tenants_of(frame), 1)
+                    self._count(segment, counts_of(frame), 1)
             if segment.size == 0 or (position and (segment.number < position[0] or segment.size <= start)):
                 remove(path)
                 continue

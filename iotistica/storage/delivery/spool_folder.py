@@ -14,12 +14,12 @@ from loguru import logger
 
 from iotistica.errors import CannotStart
 
-FOLDERS: Final = 16  # spools side by side, one for each process of this machine
+FOLDERS_LIMIT: Final = 16  # spools side by side, one for each process of this machine
 _IDENTITY: Final = re.compile("[0-9a-f]{16}")
 _POSITION: Final = struct.Struct(">QQI")
 
 
-class Folder:
+class SpoolFolder:
     """Locked for as long as this process has it."""
 
     def __init__(self, path: Path) -> None:
@@ -104,7 +104,7 @@ def remove(path: Path) -> None:
 
 def _claimed(folder: Path) -> tuple[Path, int]:
     """The folder, or one beside it where another process of this machine has that one, and the lock on it."""
-    for number in range(FOLDERS):
+    for number in range(FOLDERS_LIMIT):
         path = folder.with_name(f"{folder.name}-{number + 1}") if number else folder
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,4 +119,6 @@ def _claimed(folder: Path) -> tuple[Path, int]:
             os.close(descriptor)
             continue
         return path, descriptor
-    raise CannotStart(f"{FOLDERS} processes have spools in {folder.parent}: give this one IOTISTICA_SPOOL_DIR")
+    raise CannotStart(
+        f"{FOLDERS_LIMIT} processes have spools in {folder.parent}: give this one IOTISTICA_SPOOL_DIR"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-LONGEST: Final = 64 << 20  # bytes of a payload; a longer one is no length but damage
+PAYLOAD_LIMIT: Final = 64 << 20  # bytes of a payload; a longer one is no length but damage
 MAGIC: Final = b"\xf1Io\x01"
 _HEAD: Final = struct.Struct(">4sIII")  # magic, length and CRC32 of the payload, CRC32 of the seal and these three
 OVERHEAD: Final = _HEAD.size  # bytes of a frame beside its payload
@@ -41,7 +41,7 @@ def read(path: Path, seal: bytes, offset: int) -> Frame:
         file.seek(offset)
         data = file.read(_HEAD.size)
         if len(data) == _HEAD.size:
-            data += file.read(min(_HEAD.unpack(data)[1], LONGEST))
+            data += file.read(min(_HEAD.unpack(data)[1], PAYLOAD_LIMIT))
     head = _head(data, 0, seal)
     payload = _payload(data, 0, head) if head else None
     if payload is not None:
@@ -84,7 +84,7 @@ def _head(data: bytes, at: int, seal: bytes) -> tuple[int, int] | None:
     if at + _HEAD.size > len(data):
         return None
     magic, length, check, own = _HEAD.unpack_from(data, at)
-    if magic != MAGIC or length > LONGEST or own != zlib.crc32(seal + data[at : at + _CHECKED]):
+    if magic != MAGIC or length > PAYLOAD_LIMIT or own != zlib.crc32(seal + data[at : at + _CHECKED]):
         return None
     return length, check
 

@@ -17,37 +17,37 @@ Message = tuple[bytes, bytes]
 _HEAD: Final = struct.Struct(">I")
 
 
-class Counts(msgspec.Struct, frozen=True, array_like=True):
+class MessageCounts(msgspec.Struct, frozen=True, array_like=True):
     """Messages of one tenant in a record, and those of them that must keep their order."""
 
     messages: int
     ordered: int
 
 
-class Head(msgspec.Struct, frozen=True, array_like=True):
+class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     """`received` of the first message in us since the epoch."""
 
     received: int
-    tenants: dict[TenantId, Counts]
+    tenants: dict[TenantId, MessageCounts]
 
 
-class Record(NamedTuple):
+class SpoolRecord(NamedTuple):
     """`size` in bytes on the disk."""
 
-    head: Head
+    head: RecordHead
     messages: list[Message]
     size: int
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_head: Final = msgspec.msgpack.Decoder(Head).decode
+_decode_head: Final = msgspec.msgpack.Decoder(RecordHead).decode
 _decode_messages: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
 
-Tally = dict[TenantId, Counts]
+CountsByTenant = dict[TenantId, MessageCounts]
 
 
-class Segment:
+class SpoolSegment:
     """A file: its number and the seal of its frames are in its name."""
 
     def __init__(self, path: Path) -> None:
@@ -57,14 +57,14 @@ class Segment:
         self.seal = bytes.fromhex(seal)
         self.size = 0  # up to the end of its last whole frame
         self.is_damaged = False
-        self.tally: Tally = {}  # of what is not read yet
+        self.counts: CountsByTenant = {}  # of what is not read yet
 
     def frames(self, offset: int = 0) -> Iterator[Frame]:
         """Its frames from there on."""
         return spool_frames.scan(self.path, self.seal, offset)
 
 
-def tenants_of(frame: Frame) -> Tally:
+def counts_of(frame: Frame) -> CountsByTenant:
     """Whose messages a frame holds; nobody's, if it is damaged."""
     try:
         return _head(frame.payload)[0].tenants if frame.payload is not None else {}
@@ -72,28 +72,28 @@ def tenants_of(frame: Frame) -> Tally:
         return {}
 
 
-def add(tally: Tally, tenants: Mapping[TenantId, Counts], sign: int) -> None:
-    """Add counts to a tally, or take them off it."""
+def add_counts(totals: CountsByTenant, tenants: Mapping[TenantId, MessageCounts], sign: int) -> None:
+    """Add counts to totals (`sign` 1), or subtract them (-1); a tenant whose count reaches 0 is removed."""
     for tenant, counts in tenants.items():
-        old = tally.pop(tenant, Counts(0, 0))
-        new = Counts(old.messages + sign * counts.messages, old.ordered + sign * counts.ordered)
-        if new != Counts(0, 0):
-            tally[tenant] = new
+        old = totals.pop(tenant, MessageCounts(0, 0))
+        new = MessageCounts(old.messages + sign * counts.messages, old.ordered + sign * counts.ordered)
+        if new != MessageCounts(0, 0):
+            totals[tenant] = new
 
 
-def _head(payload: bytes) -> tuple[Head, int]:
+def _head(payload: bytes) -> tuple[RecordHead, int]:
     (size,) = _HEAD.unpack_from(payload)
     end = _HEAD.size + size
     return _decode_head(payload[_HEAD.size : end]), end
 
 
-def packed(received: int, tenants: Mapping[TenantId, Counts], messages: Sequence[Message]) -> bytes:
+def encode_record(received: int, tenants: Mapping[TenantId, MessageCounts], messages: Sequence[Message]) -> bytes:
     """The payload of a record."""
-    head = _encode(Head(received, dict(tenants)))
+    head = _encode(RecordHead(received, dict(tenants)))
     return _HEAD.pack(len(head)) + head + _encode(messages)
 
 
-def unpacked(frame: Frame) -> Record:
+def decode_record(frame: Frame) -> SpoolRecord:
     """The record of a frame; raises `DamagedError`."""
     assert frame.payload is not None  # noqa: S101 it was read, so it is not damaged
     try:
@@ -101,4 +101,4 @@ def unpacked(frame: Frame) -> Record:
         messages = _decode_messages(frame.payload[end:])
     except (struct.error, msgspec.MsgspecError):
         raise spool_frames.DamagedError(frame.size) from None
-    return Record(head, messages, frame.size)
+    return SpoolRecord(head, messages, frame.size)

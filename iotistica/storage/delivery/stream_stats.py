@@ -7,15 +7,15 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.delivery.streams import KINDS, READINGS, Kind
-from iotistica.storage.redis import Redis, dead_letter_stream, ledger_key, parked_stream, translated
+from iotistica.storage.delivery.streams import KINDS, READINGS, StreamKind
+from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_key, parked_stream
 
-OPEN: Final = 100_000  # entries in work at most: 64 a consumer
-SPOOLED: Final = "spooled:"
+PENDING_LIMIT: Final = 100_000  # entries in work at most: 64 a consumer
+SPOOLED_FIELD: Final = "spooled:"
 """Before the name of a spool, in a tenant's ledger: how many of its messages are there."""
 
 
-class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     """Messages of a tenant: taken in, waiting, refused at the intake.
 
     `oldest_seconds` is since the oldest came that is in a stream or parked; what is on a disk is not known here.
@@ -33,9 +33,9 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float
 
 
-async def states(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> list[StreamState]:
+async def stream_stats(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> list[StreamStats]:
     """What is in these tenants' streams; `now` in seconds since the epoch."""
-    with translated(redis):
+    with guarded(redis):
         async with redis.pipeline(transaction=True) as pipe:
             for tenant in tenants:
                 pipe.hgetall(ledger_key(tenant))
@@ -47,15 +47,15 @@ async def states(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> li
                     pipe.execute_command("XRANGE", kind.stream(tenant), "-", "+", "COUNT", 1)
             replies = await pipe.execute()
     step = 4 + 2 * len(KINDS)
-    return [_state(replies[at : at + step], now) for at in range(0, len(replies), step)]
+    return [_stats(replies[at : at + step], now) for at in range(0, len(replies), step)]
 
 
-def _state(replies: list[Any], now: float) -> StreamState:
+def _stats(replies: list[Any], now: float) -> StreamStats:
     facts, dead, parked, first_parked, *streams = replies
     counts = {name.decode(): int(value) for name, value in facts.items()}
-    spooled = sum(value for name, value in counts.items() if name.startswith(SPOOLED))
+    spooled = sum(value for name, value in counts.items() if name.startswith(SPOOLED_FIELD))
     first = [_received(entries[0][1]) for entries in (first_parked, *streams[1::2]) if entries]
-    return StreamState(
+    return StreamStats(
         taken=counts.get("taken", 0) + spooled,
         waiting=counts.get("waiting", 0) + spooled,
         refused=counts.get("refused", 0),
@@ -75,25 +75,25 @@ def _received(fields: Any) -> float:
     return int(facts.get(b"t") or facts[b"received"]) / 1e6
 
 
-async def open_ids(redis: Redis, tenant: TenantId, kind: Kind = READINGS) -> list[str]:
+async def pending_entry_ids(redis: Redis, tenant: TenantId, kind: StreamKind = READINGS) -> list[str]:
     """Ids of the entries that some consumer has taken and not finished, as the ledger names them."""
-    with translated(redis):
+    with guarded(redis):
         try:
-            rows = await redis.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", OPEN)
+            rows = await redis.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", PENDING_LIMIT)
         except ResponseError as exc:
             if str(exc).startswith("NOGROUP"):
                 return []
             raise
-    return [kind.mark + row["message_id"].decode() for row in rows]  # type: ignore[union-attr]
+    return [kind.id_prefix + row["message_id"].decode() for row in rows]  # type: ignore[union-attr]
 
 
-async def lag(redis: Redis, tenants: Sequence[TenantId], kind: Kind = READINGS) -> tuple[float, int]:
+async def lag(redis: Redis, tenants: Sequence[TenantId], kind: StreamKind = READINGS) -> tuple[float, int]:
     """Of these streams: when the oldest entry that nobody has read was appended, and the most entries of one.
 
     The time is in seconds since the epoch, infinity when nothing waits. Redis tells the lag of a group from
     version 7 on only.
     """
-    with translated(redis):
+    with guarded(redis):
         async with redis.pipeline(transaction=False) as pipe:
             for tenant in tenants:
                 pipe.execute_command("XINFO", "GROUPS", kind.stream(tenant))

@@ -13,42 +13,41 @@ from iotistica.storage.redis import (
     Redis,
     control_group,
     control_stream,
+    guarded,
     ledger_key,
-    log_writers_group,
+    logs_group,
     logs_stream,
+    readings_group,
     readings_stream,
-    translated,
-    writers_group,
 )
 
 Message = tuple[bytes, bytes]
 """Topic and payload, as they came."""
 
 
-class Kind(NamedTuple):
+class StreamKind(NamedTuple):
     """A stream that every tenant has, and the group that reads it."""
 
-    mark: str
+    id_prefix: str
     """What tells the ids of its entries from those of the other streams."""
     stream: Callable[[TenantId], str]
     group: Callable[[TenantId], str]
 
 
-READINGS: Final = Kind("", readings_stream, writers_group)
-CONTROL: Final = Kind("c", control_stream, control_group)
+READINGS: Final = StreamKind("", readings_stream, readings_group)
+CONTROL: Final = StreamKind("c", control_stream, control_group)
 """What must be applied in the order in which it came."""
-LOGS: Final = Kind("l", logs_stream, log_writers_group)
+LOGS: Final = StreamKind("l", logs_stream, logs_group)
 KINDS: Final = (READINGS, CONTROL, LOGS)
-OF: Final[dict[Stream, Kind]] = {"readings": READINGS, "control": CONTROL, "logs": LOGS}
+KIND_BY_NAME: Final[dict[Stream, StreamKind]] = {"readings": READINGS, "control": CONTROL, "logs": LOGS}
 """By what topics call them."""
 
-StreamKey = tuple[TenantId, Kind]
+StreamKey = tuple[TenantId, StreamKind]
 
 ENTRY_BYTES: Final = 512 << 10  # of payload in one entry, unless one message alone is larger
 ENTRY_MESSAGES: Final = 1000
-OPEN: Final = 100_000  # entries in work at most: 64 a consumer
-MEMORY_MARK: Final = 0.8  # share of Redis's memory beyond which nothing is appended
-STALE: Final = 60_000  # ms without an acknowledgement after which another consumer takes an entry over
+MEMORY_LIMIT: Final = 0.8  # share of Redis's memory beyond which nothing is appended
+STALE_MS: Final = 60_000  # ms without an acknowledgement after which another consumer takes an entry over
 
 encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
@@ -58,7 +57,7 @@ class Entry(NamedTuple):
     """One entry as a consumer gets it; `received` of its first message in us since the epoch."""
 
     tenant: TenantId
-    kind: Kind
+    kind: StreamKind
     id: bytes
     received: int
     messages: list[Message]
@@ -67,7 +66,7 @@ class Entry(NamedTuple):
 
     @property
     def key(self) -> "EntryKey":
-        return self.tenant, self.kind.mark + self.id.decode()
+        return self.tenant, self.kind.id_prefix + self.id.decode()
 
 
 EntryKey = tuple[TenantId, str]
@@ -75,18 +74,20 @@ EntryKey = tuple[TenantId, str]
 
 
 async def append(
-    redis: Redis, batches: Mapping[StreamKey, Sequence[Message]], *, received: int, mark: int
+    redis: Redis, batches: Mapping[StreamKey, Sequence[Message]], *, received: int, high_water_mark: int
 ) -> set[StreamKey]:
     """Append messages to their streams, and count them as taken in, in one transaction.
 
-    Returns the streams that hold `mark` entries and took nothing. What the others took is as durable as Redis
-    is. Raises `Unavailable` when Redis is away (it may or may not have them).
+    Returns the streams that hold `high_water_mark` entries and took nothing. What the others took is as durable as
+    Redis is. Raises `Unavailable` when Redis is away; it may or may not have stored the messages.
     """
-    with translated(redis):
+    with guarded(redis):
         async with redis.pipeline(transaction=False) as sizes:
             for tenant, kind in batches:
                 sizes.xlen(kind.stream(tenant))
-            full = {key for key, size in zip(batches, await sizes.execute(), strict=True) if size >= mark}
+            full = {
+                key for key, size in zip(batches, await sizes.execute(), strict=True) if size >= high_water_mark
+            }
         if len(full) == len(batches):
             return full
         async with redis.pipeline(transaction=True) as pipe:
@@ -105,14 +106,14 @@ async def append(
 
 
 async def check_memory(redis: Redis) -> None:
-    """Raise `Full` when Redis has used `MEMORY_MARK` of its memory; the rest is for acknowledgements."""
-    if await memory_share(redis) > MEMORY_MARK:
+    """Raise `Full` when Redis has used `MEMORY_LIMIT` of its memory; the rest is for acknowledgements."""
+    if await memory_share(redis) > MEMORY_LIMIT:
         raise Full("Redis is near its memory limit")
 
 
 async def memory_share(redis: Redis) -> float:
     """How much of its memory Redis has used, 0 to 1; 0 if it has no limit."""
-    with translated(redis):
+    with guarded(redis):
         memory = await redis.info("memory")
     return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
 
@@ -132,10 +133,10 @@ def _chunks(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
     return chunks
 
 
-async def make_groups(redis: Redis, tenants: Iterable[TenantId], kind: Kind) -> None:
+async def create_groups(redis: Redis, tenants: Iterable[TenantId], kind: StreamKind) -> None:
     """Make the streams and groups of these tenants, where they are missing."""
     for tenant in tenants:
-        with translated(redis):
+        with guarded(redis):
             try:
                 await redis.xgroup_create(kind.stream(tenant), kind.group(tenant), id="0", mkstream=True)
             except ResponseError as exc:
@@ -144,21 +145,21 @@ async def make_groups(redis: Redis, tenants: Iterable[TenantId], kind: Kind) -> 
 
 
 async def read(
-    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: Kind = READINGS
+    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: StreamKind = READINGS
 ) -> list[Entry]:
     """New entries of these tenants, at most `count` of each."""
     return await _read_group(redis, tenants, kind, consumer, count, ">")
 
 
-async def read_own(
-    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: Kind = READINGS
+async def read_pending(
+    redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: StreamKind = READINGS
 ) -> list[Entry]:
     """Entries that this consumer has read and not finished."""
     return await _read_group(redis, tenants, kind, consumer, count, "0")
 
 
 async def _read_group(
-    redis: Redis, tenants: Sequence[TenantId], kind: Kind, consumer: str, count: int, after: str
+    redis: Redis, tenants: Sequence[TenantId], kind: StreamKind, consumer: str, count: int, after: str
 ) -> list[Entry]:
     commands = [
         ("XREADGROUP", "GROUP", kind.group(t), consumer, "COUNT", count, "STREAMS", kind.stream(t), after)
@@ -167,17 +168,17 @@ async def _read_group(
     return await _read(redis, tenants, kind, commands, lambda reply: reply[0][1] if reply else ())
 
 
-async def take_over(
+async def claim_stale(
     redis: Redis,
     tenants: Sequence[TenantId],
     consumer: str,
     *,
     count: int,
-    kind: Kind = READINGS,
+    kind: StreamKind = READINGS,
     idle: int | None = None,
 ) -> list[Entry]:
-    """Entries that a consumer took and has not acknowledged for `idle` ms, `STALE` unless given."""
-    after = STALE if idle is None else idle
+    """Entries that a consumer took and has not acknowledged for `idle` ms, `STALE_MS` unless given."""
+    after = STALE_MS if idle is None else idle
     commands = [
         ("XAUTOCLAIM", kind.stream(t), kind.group(t), consumer, after, "0-0", "COUNT", count) for t in tenants
     ]
@@ -185,9 +186,9 @@ async def take_over(
 
 
 async def _read(
-    redis: Redis, tenants: Sequence[TenantId], kind: Kind, commands: list[tuple[Any, ...]], pick: Any
+    redis: Redis, tenants: Sequence[TenantId], kind: StreamKind, commands: list[tuple[Any, ...]], pick: Any
 ) -> list[Entry]:
-    with translated(redis):
+    with guarded(redis):
         async with redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
@@ -199,7 +200,7 @@ async def _read(
             missing.append(tenant)  # an emptied Redis, or a tenant made just now
             continue
         if isinstance(reply, Exception):
-            with translated(redis):
+            with guarded(redis):
                 raise reply
         for entry_id, fields in pick(reply):
             if fields:  # XAUTOCLAIM of Redis 6.2 names deleted entries without fields
@@ -208,5 +209,29 @@ async def _read(
                 received, messages = int(facts[b"t"]), _decode(facts[b"m"])
                 entries.append(Entry(tenant, kind, entry_id, received, messages, attempts))
     if missing:
-        await make_groups(redis, missing, kind)
+        await create_groups(redis, missing, kind)
     return entries
+
+
+GONE_MS: Final = 3_600_000  # ms without a sign of life
+
+# In one go: a consumer that wakes up in between would have what it reads then taken from it for ever.
+DELETE_GONE_CONSUMER: Final = """
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+    return 1
+end
+return 0
+"""
+
+
+async def delete_gone_consumers(redis: Redis, tenant: TenantId) -> int:
+    """Remove the names of consumers that are gone and have nothing in work; how many there were."""
+    stream, group = READINGS.stream(tenant), READINGS.group(tenant)
+    with guarded(redis):
+        try:
+            found: list[dict[str, Any]] = await redis.xinfo_consumers(stream, group)
+        except ResponseError:
+            return 0  # no such stream yet
+        gone = [one["name"] for one in found if not one["pending"] and one["idle"] > GONE_MS]
+        return sum([int(await redis.eval(DELETE_GONE_CONSUMER, 1, stream, group, name)) for name in gone])

@@ -8,8 +8,8 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Happening
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.history.timeline import TimelineEvent
+from iotistica.storage.postgres import Tx, fetch_rows
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,11 +22,11 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLATFORM: Final = Actor(kind="platform")
-UNSHOWN: Final = ("changes",)
+HIDDEN_FACTS: Final = ("changes",)
 """Facts that the timeline leaves out: they are long, and the history of targets has them."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     at: datetime
     actor_kind: str
@@ -78,14 +78,14 @@ async def record(
         },
     )
     if subject[0] == "agent":
-        shown = {key: value for key, value in (after or {}).items() if key not in UNSHOWN}
-        happened = Happening(
-            agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=shown_by(by, shown)
+        shown = {key: value for key, value in (after or {}).items() if key not in HIDDEN_FACTS}
+        happened = TimelineEvent(
+            agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=timeline_details(by, shown)
         )
         await timeline.add(tx, tenant, [happened])
 
 
-def shown_by(by: Actor, facts: dict[str, Any]) -> dict[str, Any]:
+def timeline_details(by: Actor, facts: dict[str, Any]) -> dict[str, Any]:
     """What a timeline tells of a change, and of who made it."""
     return {"by": {"kind": by.kind, "name": by.name}, **facts}
 
@@ -113,7 +113,7 @@ async def page(
     subject: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> list[Event]:
+) -> list[AuditEvent]:
     """A tenant's events, the newest first, older than the id `before`; `action` may be the part before a dot."""
     parameters = {"tenant": tenant, "before": before, "limit": limit, "action": action, "actor": actor}
-    return await rows_as(tx, Event, PAGE, parameters | {"subject": subject, "since": since, "until": until})
+    return await fetch_rows(tx, AuditEvent, PAGE, parameters | {"subject": subject, "since": since, "until": until})

@@ -8,25 +8,25 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
-DAYS: Final = 90  # kept
-PORTION: Final = 20_000  # rows forgotten in one transaction
+KEEP_DAYS: Final = 90  # kept
+DELETE_LIMIT: Final = 20_000  # rows forgotten in one transaction
 
 
-class Happening(msgspec.Struct, frozen=True, kw_only=True):
+class TimelineEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened to an agent; no secret is ever in its details."""
 
     agent: UUID
     at: datetime
     kind: str
     details: dict[str, Any]
-    once: str | None = None
+    dedupe_key: str | None = None
     """What comes again under the same word is one row, that of the first, with the details of the last."""
     times: int = 1
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class TimelineRow(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     at: datetime
     kind: str
@@ -49,7 +49,7 @@ DO UPDATE SET times = t.times + excluded.times, last_at = greatest(t.last_at, ex
 """
 
 
-async def add(tx: Tx, tenant: TenantId, happened: Sequence[Happening]) -> None:
+async def add(tx: Tx, tenant: TenantId, happened: Sequence[TimelineEvent]) -> None:
     """Write down what happened to agents of a tenant."""
     rows = _joined(happened)
     if not rows:
@@ -63,7 +63,7 @@ async def add(tx: Tx, tenant: TenantId, happened: Sequence[Happening]) -> None:
             "kinds": [one.kind for one in rows],
             "details": [msgspec.json.encode(one.details).decode() for one in rows],
             "times": [one.times for one in rows],
-            "once": [one.once for one in rows],
+            "once": [one.dedupe_key for one in rows],
         },
     )
 
@@ -81,19 +81,19 @@ async def add_to_fleet(tx: Tx, tenant: TenantId, fleet: UUID, kind: str, details
     await tx.execute(ADD_TO_FLEET, parameters | {"details": msgspec.json.encode(details).decode()})
 
 
-def _joined(happened: Sequence[Happening]) -> list[Happening]:
+def _joined(happened: Sequence[TimelineEvent]) -> list[TimelineEvent]:
     """What comes again within one call as one."""
-    single = [one for one in happened if one.once is None]
-    again: dict[tuple[UUID, str, str | None], Happening] = {}
+    single = [one for one in happened if one.dedupe_key is None]
+    again: dict[tuple[UUID, str, str | None], TimelineEvent] = {}
     for one in happened:
-        if one.once is not None:
-            key = one.agent, one.kind, one.once
+        if one.dedupe_key is not None:
+            key = one.agent, one.kind, one.dedupe_key
             times = again[key].times + one.times if key in again else one.times
             again[key] = msgspec.structs.replace(one, times=times)
     return [*single, *again.values()]
 
 
-def hourly(word: str, at: datetime) -> str:
+def hourly_key(word: str, at: datetime) -> str:
     """The word for what is counted hour by hour."""
     return f"{word} {at.astimezone(UTC):%Y-%m-%dT%H}"
 
@@ -115,39 +115,39 @@ async def page(
     before: tuple[datetime, int] | None,
     kinds: Sequence[str] | None,
     limit: int,
-) -> list[Row]:
+) -> list[TimelineRow]:
     """What happened to an agent, the newest first, older than `before`; of `kinds` some may be groups, as `job`."""
     at, id_ = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "at": at, "id": id_, "limit": limit}
-    return await rows_as(tx, Row, PAGE, parameters | {"kinds": list(kinds) if kinds else None})
+    return await fetch_rows(tx, TimelineRow, PAGE, parameters | {"kinds": list(kinds) if kinds else None})
 
 
-FORGET: Final = """
+DELETE_OLD: Final = """
 DELETE FROM agent_timeline WHERE id = ANY(ARRAY(
     SELECT id FROM agent_timeline WHERE at < %(before)s ORDER BY at LIMIT %(most)s))
 """
 
 
-async def forget(tx: Tx, *, before: datetime) -> int:
+async def delete_old(tx: Tx, *, before: datetime) -> int:
     """Forget some of what is older; how much."""
-    return (await tx.execute(FORGET, {"before": before, "most": PORTION})).rowcount
+    return (await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})).rowcount
 
 
-TOLD: Final = "SELECT last_id FROM dead_letters_told WHERE tenant_id = %(tenant)s FOR UPDATE"
+DEAD_LETTER_CURSOR: Final = "SELECT last_id FROM dead_letters_told WHERE tenant_id = %(tenant)s FOR UPDATE"
 
 
-async def told(tx: Tx, tenant: TenantId) -> str | None:
+async def dead_letter_cursor(tx: Tx, tenant: TenantId) -> str | None:
     """The last dead letter of a tenant that is on the timeline; nobody else tells any before the commit."""
-    row = await (await tx.execute(TOLD, {"tenant": tenant})).fetchone()
+    row = await (await tx.execute(DEAD_LETTER_CURSOR, {"tenant": tenant})).fetchone()
     return str(row[0]) if row else None
 
 
-TELL: Final = """
+SAVE_DEAD_LETTER_CURSOR: Final = """
 INSERT INTO dead_letters_told (tenant_id, last_id) VALUES (%(tenant)s, %(id)s)
 ON CONFLICT (tenant_id) DO UPDATE SET last_id = excluded.last_id
 """
 
 
-async def tell(tx: Tx, tenant: TenantId, id_: str) -> None:
+async def save_dead_letter_cursor(tx: Tx, tenant: TenantId, id_: str) -> None:
     """Note which dead letter was told last."""
-    await tx.execute(TELL, {"tenant": tenant, "id": id_})
+    await tx.execute(SAVE_DEAD_LETTER_CURSOR, {"tenant": tenant, "id": id_})

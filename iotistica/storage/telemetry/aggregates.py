@@ -7,7 +7,7 @@ from uuid import UUID
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.aggregates import Aggregate, finish
-from iotistica.domain.telemetry.rollup_sources import Segment, Source
+from iotistica.domain.telemetry.rollup_sources import Source, SourceRange
 from iotistica.domain.telemetry.time_grids import Fixed, Grid
 from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry.rollups import USABLE, square, summand
@@ -77,7 +77,7 @@ async def buckets(
     tenant: TenantId,
     series: Sequence[tuple[UUID, str]],
     grid: Grid,
-    segments: Sequence[Segment],
+    segments: Sequence[SourceRange],
     aggregates: Sequence[Aggregate],
     *,
     limit: int,
@@ -97,7 +97,7 @@ async def totals(
     tenant: TenantId,
     series: Sequence[tuple[UUID, str]],
     grid: Grid,
-    segments: Sequence[Segment],
+    segments: Sequence[SourceRange],
     needs: Iterable[str],
     *,
     limit: int,
@@ -131,7 +131,7 @@ async def totals(
     return dict(zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True))
 
 
-def _part(at: int, segment: Segment, partials: Iterable[str], grid: Grid, *, many: bool) -> str:
+def _part(at: int, segment: SourceRange, partials: Iterable[str], grid: Grid, *, many: bool) -> str:
     """What one source has of its part of the range."""
     raw = segment.source == "raw"
     time = "r.time" if raw else "r.bucket"

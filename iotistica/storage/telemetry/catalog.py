@@ -9,12 +9,12 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.rollup_sources import floor
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
 RECENT: Final = timedelta(days=3)  # looked for among single readings; before that the daily rollup knows
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A series; `first_time` and `last_time` are of its measurements, `first_seen` of the platform's clock."""
 
     agent_uuid: UUID
@@ -70,7 +70,7 @@ async def page(
     now: datetime,
     since: datetime,
     limit: int,
-) -> list[Entry]:
+) -> list[CatalogEntry]:
     """`limit` series after that one, by agent and name; `filters` are agent, device, protocol and metric.
 
     What is older than `since` is not shown: a series that has nothing younger has no times.
@@ -79,4 +79,6 @@ async def page(
     asked |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
     asked |= {"since": since, "day": floor(since, timedelta(days=1))}
     agent, metric = after or (None, None)
-    return await rows_as(tx, Entry, PAGE, asked | {"after_agent": agent, "after_metric": metric}, prepare=False)
+    return await fetch_rows(
+        tx, CatalogEntry, PAGE, asked | {"after_agent": agent, "after_metric": metric}, prepare=False
+    )

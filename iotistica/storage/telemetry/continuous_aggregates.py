@@ -11,10 +11,10 @@ from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.errors import CannotStart
 from iotistica.storage.telemetry.rollups import COLUMNS, DAY, LABELS, USABLE, square, summand
 
-Owner = psycopg.Connection[Any]
+OwnerConnection = psycopg.Connection[Any]
 
 
-class Ages(NamedTuple):
+class PolicyAges(NamedTuple):
     """Days that readings and their rollups are kept, and after which readings are compressed."""
 
     raw: int
@@ -26,7 +26,7 @@ class Ages(NamedTuple):
 
 
 NAMES: Final = ("readings_1m", "readings_1h", "readings_daily")
-LEAST: Final = 5  # days that readings must be kept: a day is rolled up over two
+RETENTION_DAYS_MINIMUM: Final = 5  # days that readings must be kept: a day is rolled up over two
 REFRESH: Final = 15  # seconds between refreshes; three of them, one after another, bring a late reading to its day
 STAGGER: Final = 5  # seconds between the first starts: together they were seen to deadlock
 
@@ -80,7 +80,7 @@ INDEXED: Final = "SELECT materialization_hypertable_schema, materialization_hype
 OF_VIEW: Final = INDEXED + " FROM timescaledb_information.continuous_aggregates WHERE view_name = %(name)s"
 
 
-def make(connection: Owner) -> None:
+def create_views(connection: OwnerConnection) -> None:
     """Make those that are missing; each by itself, since it cannot be undone."""
     for name, view in VIEWS.items():
         if not _one(connection, EXISTS, {"name": name}):
@@ -88,7 +88,7 @@ def make(connection: Owner) -> None:
         connection.execute(f"GRANT SELECT ON {name} TO iotistica_api, iotistica_worker".encode())
 
 
-def bring_in(connection: Owner, since: datetime, told: Callable[[str], None]) -> None:
+def import_rollups(connection: OwnerConnection, since: datetime, told: Callable[[str], None]) -> None:
     """Take over what the rollups know of times before `since`, and compute the rest from the readings."""
     for name in NAMES:
         if _one(connection, EXISTS, {"name": f"{name}_plain"}):
@@ -103,7 +103,7 @@ def bring_in(connection: Owner, since: datetime, told: Callable[[str], None]) ->
         since = until
 
 
-def _take_over(connection: Owner, name: str, since: datetime) -> None:
+def _take_over(connection: OwnerConnection, name: str, since: datetime) -> None:
     schema, table = connection.execute(OF_VIEW, {"name": name}).fetchone() or ("", "")
     columns = sql.SQL("bucket, agent_uuid, metric_name, " + COLUMNS)
     names = {"store": sql.Identifier(schema, table), "plain": sql.Identifier(f"{name}_plain"), "columns": columns}
@@ -118,7 +118,7 @@ def _take_over(connection: Owner, name: str, since: datetime) -> None:
     )
 
 
-def refresh(connection: Owner, name: str, start: datetime, end: datetime) -> None:
+def refresh(connection: OwnerConnection, name: str, start: datetime, end: datetime) -> None:
     """Compute a range anew, as far as it has changed; never one whose readings are gone: that would empty it."""
     connection.execute(
         sql.SQL("CALL refresh_continuous_aggregate({}, {}, {})").format(*map(sql.Literal, (name, start, end)))
@@ -147,7 +147,7 @@ WHERE j.hypertable_name IS NOT NULL
 """
 
 
-def wanted(ages: Ages) -> dict[tuple[str, str], dict[str, str]]:
+def policy_settings(ages: PolicyAges) -> dict[tuple[str, str], dict[str, str]]:
     """The settings of every policy.
 
     A refresh reaches back to just before the readings' end, so that late readings of any age are in it, and never
@@ -165,14 +165,16 @@ def wanted(ages: Ages) -> dict[tuple[str, str], dict[str, str]]:
     return found
 
 
-def keep(connection: Owner, ages: Ages) -> None:
+def apply_policies(connection: OwnerConnection, ages: PolicyAges) -> None:
     """Give the policies these ages, and look whether they are safe together; raises `CannotStart`."""
-    if ages.raw < LEAST:
-        raise CannotStart(f"on TimescaleDB readings are kept for {LEAST} days at least: IOTISTICA_RETENTION_DAYS")
+    if ages.raw < RETENTION_DAYS_MINIMUM:
+        raise CannotStart(
+            f"on TimescaleDB readings are kept for {RETENTION_DAYS_MINIMUM} days at least: IOTISTICA_RETENTION_DAYS"
+        )
     gone = _one(connection, "SELECT floor(extract(epoch FROM now() - raw_since) / 86400) FROM rollup_progress")
     ages = ages._replace(refresh=min(ages.raw, int(gone)))  # what went for want of room is not looked for again
     there = {(name, kind): config for name, kind, config in connection.execute(JOBS).fetchall()}
-    for number, ((name, kind), config) in enumerate(wanted(ages).items()):
+    for number, ((name, kind), config) in enumerate(policy_settings(ages).items()):
         if _agrees(connection, there.get((name, kind)), config):
             continue
         values = {"name": name, "every": f"{REFRESH} seconds", "first": f"{STAGGER * number} seconds", **config}
@@ -180,17 +182,17 @@ def keep(connection: Owner, ages: Ages) -> None:
         connection.execute(sql.SQL(_REMOVE[kind]).format(**literals))
         connection.execute(sql.SQL(_ADD[kind]).format(**literals))
     connection.execute(b"UPDATE rollup_progress SET compress_days = %(days)s", {"days": ages.compress})
-    expect_safe(connection)
+    check_policies(connection)
 
 
-def _agrees(connection: Owner, there: dict[str, Any] | None, config: dict[str, str]) -> bool:
+def _agrees(connection: OwnerConnection, there: dict[str, Any] | None, config: dict[str, str]) -> bool:
     return there is not None and all(
         _one(connection, "SELECT %(a)s::interval = %(b)s::interval", {"a": there.get(key), "b": value})
         for key, value in config.items()
     )
 
 
-UNSAFE: Final = """
+UNSAFE_REFRESH: Final = """
 WITH job AS (
     SELECT coalesce(c.view_name, j.hypertable_name) AS name, j.proc_name, j.config
     FROM timescaledb_information.jobs j LEFT JOIN timescaledb_information.continuous_aggregates c
@@ -203,9 +205,9 @@ WHERE refresh.proc_name = 'policy_refresh_continuous_aggregate' AND refresh.name
 """
 
 
-def expect_safe(connection: Owner) -> None:
+def check_policies(connection: OwnerConnection) -> None:
     """Raise `CannotStart` if a refresh reaches back to where its source is dropped: it would erase the rollup."""
-    name = _one(connection, UNSAFE, {"names": list(NAMES)})
+    name = _one(connection, UNSAFE_REFRESH, {"names": list(NAMES)})
     if name:
         raise CannotStart(
             f"the refresh policy of {name} reaches beyond the retention of what it is made of, and would erase it:"
@@ -213,6 +215,6 @@ def expect_safe(connection: Owner) -> None:
         )
 
 
-def _one(connection: Owner, statement: str, parameters: dict[str, Any] | None = None) -> Any:
+def _one(connection: OwnerConnection, statement: str, parameters: dict[str, Any] | None = None) -> Any:
     row = connection.execute(statement.encode(), parameters).fetchone()
     return row[0] if row else None

@@ -9,14 +9,14 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.rollup_sources import LONG_AGO, Kept
-from iotistica.storage.postgres import Tx, row_as
+from iotistica.domain.telemetry.rollup_sources import LONG_AGO, Coverage
+from iotistica.storage.postgres import Tx, fetch_row
 from iotistica.storage.telemetry.partitions import Table
 
 _COLUMNS: Final = "p.rolled_until, p.raw_since, p.minutes_since, p.hours_since"
 
 
-class Store(Kept, frozen=True, kw_only=True):
+class TenantCoverage(Coverage, frozen=True, kw_only=True):
     """How far the sources reach, and how many days of them the tenant is shown; None is all."""
 
     retention_days: int | None
@@ -27,47 +27,52 @@ class Store(Kept, frozen=True, kw_only=True):
 
 
 HOUR: Final = timedelta(hours=1)
-GAPS: Final = 8  # in the rollups that one query goes round; with more, late readings show once they are rolled up
+GAPS_LIMIT: Final = (
+    8  # in the rollups that one query goes round; with more, late readings show once they are rolled up
+)
 
 OF_AGENT: Final = f"""
 SELECT {_COLUMNS}, t.retention_days, ARRAY(
     SELECT m.hour FROM rollup_marks m
-    WHERE m.agent_uuid = a.agent_uuid AND m.hour >= %(start)s AND m.hour < %(end)s GROUP BY 1 ORDER BY 1) AS stale
+    WHERE m.agent_uuid = a.agent_uuid AND m.hour >= %(start)s AND m.hour < %(end)s
+    GROUP BY 1 ORDER BY 1) AS late_hours
 FROM rollup_progress p, agents a JOIN tenants t USING (tenant_id)
 WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
 """
 
 
-async def of_agent(tx: Tx, tenant: TenantId, agent: UUID, start: datetime, end: datetime) -> Store | None:
+async def of_agent(tx: Tx, tenant: TenantId, agent: UUID, start: datetime, end: datetime) -> TenantCoverage | None:
     """For readings of one agent in a range, None if the tenant has none of that id."""
     asked = {"tenant": tenant, "agent": agent, "start": start - HOUR, "end": end}
-    row = await row_as(tx, Store, OF_AGENT, asked)
-    return None if row is None else msgspec.structs.replace(row, stale=_passable(row.stale))
+    row = await fetch_row(tx, TenantCoverage, OF_AGENT, asked)
+    return None if row is None else msgspec.structs.replace(row, late_hours=_unless_too_many_gaps(row.late_hours))
 
 
 OF_AGENTS: Final = f"""
 SELECT {_COLUMNS}, t.retention_days, ARRAY(
     SELECT m.hour FROM rollup_marks m JOIN agents a USING (agent_uuid)
     WHERE a.tenant_id = %(tenant)s AND (%(agents)s::uuid[] IS NULL OR m.agent_uuid = ANY(%(agents)s::uuid[]))
-      AND m.hour >= %(start)s AND m.hour < %(end)s GROUP BY 1 ORDER BY 1) AS stale
+      AND m.hour >= %(start)s AND m.hour < %(end)s GROUP BY 1 ORDER BY 1) AS late_hours
 FROM rollup_progress p, tenants t WHERE t.tenant_id = %(tenant)s
 """
 
 
 async def of_agents(
     tx: Tx, tenant: TenantId, agents: Sequence[UUID] | None, start: datetime, end: datetime
-) -> Store:
+) -> TenantCoverage:
     """For readings of these agents in a range, or of all."""
     asked = {"tenant": tenant, "start": start - HOUR, "end": end}
-    row = await row_as(tx, Store, OF_AGENTS, asked | {"agents": agents if agents is None else list(agents)})
+    row = await fetch_row(
+        tx, TenantCoverage, OF_AGENTS, asked | {"agents": agents if agents is None else list(agents)}
+    )
     assert row is not None  # noqa: S101 who asks is of this tenant
-    return msgspec.structs.replace(row, stale=_passable(row.stale))
+    return msgspec.structs.replace(row, late_hours=_unless_too_many_gaps(row.late_hours))
 
 
-def _passable(hours: Sequence[datetime]) -> tuple[datetime, ...]:
+def _unless_too_many_gaps(hours: Sequence[datetime]) -> tuple[datetime, ...]:
     """Hours side by side are one gap in the rollups; too many are not gone round."""
     gaps = sum(after - before > HOUR for before, after in itertools.pairwise(hours))
-    return tuple(hours) if gaps < GAPS else ()
+    return tuple(hours) if gaps < GAPS_LIMIT else ()
 
 
 _SINCE: Final[dict[Table, str]] = {
@@ -77,6 +82,6 @@ _SINCE: Final[dict[Table, str]] = {
 }
 
 
-async def drop(tx: Tx, table: Table, since: datetime) -> None:
+async def set_dropped_before(tx: Tx, table: Table, since: datetime) -> None:
     """Say that from now on nothing before then is to be asked of this table."""
     await tx.execute(_SINCE[table], {"since": since})

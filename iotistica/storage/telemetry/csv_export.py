@@ -29,11 +29,11 @@ COPY (
 """
 
 
-class TooMuchError(Exception):
+class SliceTooLargeError(Exception):
     """The slice has more bytes than were allowed: ask for a shorter one."""
 
 
-class Extract(NamedTuple):
+class ExportQuery(NamedTuple):
     """Whose readings: of all series or of these, those after that time and name."""
 
     tenant: TenantId
@@ -50,7 +50,7 @@ ORDER BY 1
 """
 
 
-async def names(tx: Tx, extract: Extract, start: datetime, end: datetime) -> list[str]:
+async def series_names(tx: Tx, extract: ExportQuery, start: datetime, end: datetime) -> list[str]:
     """The series that have readings in [start, end), in order; for a time too short to hold many."""
     asked = {"tenant": extract.tenant, "agent": extract.agent, "start": start, "end": end}
     metrics = extract.metrics if extract.metrics is None else list(extract.metrics)
@@ -58,8 +58,8 @@ async def names(tx: Tx, extract: Extract, start: datetime, end: datetime) -> lis
     return [name for (name,) in rows]
 
 
-async def read(tx: Tx, extract: Extract, start: datetime, end: datetime, *, most: int) -> bytes:
-    """The rows of [start, end) by time and name; raises `TooMuchError` beyond `most` bytes."""
+async def read_slice(tx: Tx, extract: ExportQuery, start: datetime, end: datetime, *, most: int) -> bytes:
+    """The rows of [start, end) by time and name; raises `SliceTooLargeError` beyond `most` bytes."""
     only: Any = sql.SQL("")
     after: Any = sql.SQL("")
     if extract.metrics is not None:
@@ -81,6 +81,6 @@ async def read(tx: Tx, extract: Extract, start: datetime, end: datetime, *, most
         async for part in rows:
             size += len(part)
             if size > most:
-                raise TooMuchError
+                raise SliceTooLargeError
             parts.append(bytes(part))
     return b"".join(parts)

@@ -5,20 +5,20 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
 
-class Day(NamedTuple):
+class DayUsage(NamedTuple):
     """A day of readings, its indexes included."""
 
     day: date
     bytes: int
 
 
-class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+class DiskUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Days in order; the rollups of all of them together."""
 
-    days: list[Day]
+    days: list[DayUsage]
     rollups: int
 
     @property
@@ -26,12 +26,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
         return self.rollups + sum(day.bytes for day in self.days)
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _DayRow(msgspec.Struct, frozen=True):
     day: datetime
     bytes: int
 
 
-class _Sum(msgspec.Struct, frozen=True):
+class _SumRow(msgspec.Struct, frozen=True):
     bytes: int
 
 
@@ -61,10 +61,12 @@ WHERE view_name IN ('readings_1m', 'readings_1h', 'readings_daily')
 """
 
 
-async def sizes(tx: Tx) -> Sizes:
+async def measure(tx: Tx) -> DiskUsage:
     """What is on disk now."""
     row = await (await tx.execute(ENGINE)).fetchone()
     plain = row is not None and row[0] == "plain"
-    days = await rows_as(tx, _Part, DAYS if plain else CHUNKS)
-    (rollups,) = await rows_as(tx, _Sum, ROLLUPS if plain else AGGREGATES)
-    return Sizes(days=[Day(part.day.astimezone(UTC).date(), part.bytes) for part in days], rollups=rollups.bytes)
+    days = await fetch_rows(tx, _DayRow, DAYS if plain else CHUNKS)
+    (rollups,) = await fetch_rows(tx, _SumRow, ROLLUPS if plain else AGGREGATES)
+    return DiskUsage(
+        days=[DayUsage(part.day.astimezone(UTC).date(), part.bytes) for part in days], rollups=rollups.bytes
+    )

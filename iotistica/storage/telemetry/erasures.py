@@ -12,7 +12,7 @@ from iotistica.domain.telemetry.rollup_sources import LONG_AGO, floor
 from iotistica.errors import Invalid
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, row_as, rows_as
+from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 from iotistica.storage.telemetry import rollups
 
 DAY: Final = timedelta(days=1)
@@ -37,23 +37,23 @@ _COLUMNS: Final = (
     "erasure_id, tenant_id, agent_uuid, device_name, metric_name, before, asked_at, reached, readings, done_at"
 )
 
-ASK: Final = f"""
+REQUEST: Final = f"""
 INSERT INTO erasures (tenant_id, agent_uuid, device_name, metric_name, before)
 VALUES (%(tenant)s, %(agent)s, %(device)s, %(metric)s, %(before)s) RETURNING {_COLUMNS}
 """
 
 
-async def ask(
+async def request_erasure(
     tx: Tx, tenant: TenantId, agent: UUID, *, device: str | None, metric: str | None, before: datetime, by: Actor
 ) -> Erasure:
     """Have readings deleted; the agent is one of the tenant's. Raises `Invalid` if it has no such series."""
     asked = {"tenant": tenant, "agent": agent, "device": device, "metric": metric, "before": before}
-    if (device or metric) and await (await tx.execute(NAMES, asked)).fetchone() is None:
+    if (device or metric) and await (await tx.execute(SERIES_NAMES, asked)).fetchone() is None:
         raise Invalid(
             "the agent has no such series: give names as `device_name` and `metric_name` in GET /metrics/catalog",
             "metric" if metric else "device",
         )
-    row = await row_as(tx, Erasure, ASK, asked)
+    row = await fetch_row(tx, Erasure, REQUEST, asked)
     assert row is not None  # noqa: S101 it was just inserted
     what = {"device": device, "metric": metric, "before": before.isoformat()}
     await audit.record(tx, tenant, by, "readings.erased", ("agent", agent), after=what)
@@ -67,23 +67,23 @@ SELECT {_COLUMNS} FROM erasures WHERE tenant_id = %(tenant)s ORDER BY asked_at D
 
 async def page(tx: Tx, tenant: TenantId, *, limit: int) -> list[Erasure]:
     """What was asked for, the newest first."""
-    return await rows_as(tx, Erasure, PAGE, {"tenant": tenant, "limit": limit})
+    return await fetch_rows(tx, Erasure, PAGE, {"tenant": tenant, "limit": limit})
 
 
-OPEN: Final = f"SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL ORDER BY asked_at, erasure_id LIMIT 1"
+NEXT_OPEN: Final = f"SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL ORDER BY asked_at, erasure_id LIMIT 1"
 
 
 async def next_open(tx: Tx) -> Erasure | None:
     """The oldest that is not done, of all tenants."""
-    return await row_as(tx, Erasure, OPEN)
+    return await fetch_row(tx, Erasure, NEXT_OPEN)
 
 
-NAMES: Final = """
+SERIES_NAMES: Final = """
 SELECT metric_name FROM series WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
   AND (%(device)s::text IS NULL OR device_name = %(device)s)
   AND (%(metric)s::text IS NULL OR metric_name = %(metric)s)
 """
-FIRST: Final = """
+FIRST_TIME: Final = """
 SELECT min(time) FROM readings r JOIN agents a USING (agent_uuid)
 WHERE a.tenant_id = %(tenant)s AND r.agent_uuid = %(agent)s AND r.metric_name = ANY(%(names)s)
   AND r.time < %(before)s
@@ -92,35 +92,37 @@ ERASE: Final = """
 DELETE FROM readings r USING agents a WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = r.agent_uuid
   AND r.agent_uuid = %(agent)s AND r.metric_name = ANY(%(names)s) AND r.time >= %(start)s AND r.time < %(end)s
 """
-COUNT: Final = """
+SAVE_PROGRESS: Final = """
 UPDATE erasures SET readings = readings + %(readings)s, reached = %(reached)s,
     done_at = CASE WHEN %(done)s THEN now() END
 WHERE tenant_id = %(tenant)s AND erasure_id = %(erasure)s
 """
-PATIENT: Final = f"""
-SET LOCAL statement_timeout = '{rollups.LONGEST:.0f}s';
+LONG_STATEMENTS: Final = f"""
+SET LOCAL statement_timeout = '{rollups.STEP_SECONDS:.0f}s';
 SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0
 """
 ROLLUPS: Final = "SELECT erase_rollups(%(agent)s, %(names)s, %(until)s)"
 # The hours of the last day, of which readings may be left, are computed anew.
-MARK: Final = """
+MARK_HOURS: Final = """
 INSERT INTO rollup_marks SELECT %(agent)s, h
 FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz, interval '1 hour') h
 """
 
 
-async def step(tx: Tx, one: Erasure) -> bool:
+async def erase_next_day(tx: Tx, one: Erasure) -> bool:
     """Delete the next day of it, or when none is left its rollups; True when it is done."""
-    await tx.execute(PATIENT)
+    await tx.execute(LONG_STATEMENTS)
     own = {"tenant": one.tenant_id, "agent": one.agent_uuid}
-    rows = await (await tx.execute(NAMES, own | {"device": one.device_name, "metric": one.metric_name})).fetchall()
+    rows = await (
+        await tx.execute(SERIES_NAMES, own | {"device": one.device_name, "metric": one.metric_name})
+    ).fetchall()
     names = [name for (name,) in rows]
     asked = own | {"names": names}
     start: datetime | None = one.reached
     last = one.reached >= one.before
     if one.reached == LONG_AGO or last:
         # At the end once more from the beginning, at one go: some may have come late while we were on our way.
-        row = await (await tx.execute(FIRST, asked | {"before": one.before}, prepare=False)).fetchone()
+        row = await (await tx.execute(FIRST_TIME, asked | {"before": one.before}, prepare=False)).fetchone()
         start = row[0] if row else None
     erased, reached = 0, one.before
     if start is not None:
@@ -131,44 +133,44 @@ async def step(tx: Tx, one: Erasure) -> bool:
     if done:
         await _rollups(tx, one, names)
     counted = {"tenant": one.tenant_id, "erasure": one.erasure_id, "readings": erased, "reached": reached}
-    await tx.execute(COUNT, counted | {"done": done})
+    await tx.execute(SAVE_PROGRESS, counted | {"done": done})
     return done
 
 
 async def _rollups(tx: Tx, one: Erasure, names: Sequence[str]) -> None:
     """Under the lock of whoever rolls up, or what it has read before would come back."""
-    at = await rollups.claim(tx)
+    at = await rollups.lock_progress(tx)
     last, gone = floor(one.before, DAY), one.before < at.raw_since
     # TimescaleDB computes the last day anew by itself, if it has readings; a whole one would come back.
     until = one.before if at.engine == "plain" or gone else last
     await tx.execute(ROLLUPS, {"agent": one.agent_uuid, "names": list(names), "until": until})
     if at.engine == "plain" and gone:
-        await rollups.cut(tx, at, one.agent_uuid, one.before)
+        await rollups.recompute_edges(tx, at, one.agent_uuid, one.before)
     elif at.engine == "plain":
-        await tx.execute(MARK, {"agent": one.agent_uuid, "since": last, "until": one.before})
+        await tx.execute(MARK_HOURS, {"agent": one.agent_uuid, "since": last, "until": one.before})
 
 
-AGENTS: Final = """
+SERIES_BY_AGENT: Final = """
 SELECT a.agent_uuid, array_agg(s.metric_name) FROM agents a JOIN series s USING (agent_uuid)
 WHERE a.tenant_id = %(tenant)s GROUP BY 1
 """
-OLD: Final = """
+ERASE_DAY: Final = """
 DELETE FROM readings r WHERE r.time >= %(start)s AND r.time < %(end)s
   AND r.agent_uuid = ANY(ARRAY(SELECT agent_uuid FROM agents a WHERE a.tenant_id = %(tenant)s))
 """
-ERASED: Final = "UPDATE tenants SET erased_until = %(until)s WHERE tenant_id = %(tenant)s"
+SET_ERASED_UNTIL: Final = "UPDATE tenants SET erased_until = %(until)s WHERE tenant_id = %(tenant)s"
 
 
 async def erase_day(tx: Tx, tenant: TenantId, day: datetime) -> int:
     """Delete a day of a tenant; returns how many readings."""
-    await tx.execute(PATIENT)
+    await tx.execute(LONG_STATEMENTS)
     asked = {"tenant": tenant, "start": day, "end": day + DAY}
-    return (await tx.execute(OLD, asked, prepare=False)).rowcount
+    return (await tx.execute(ERASE_DAY, asked, prepare=False)).rowcount
 
 
 async def erase_old_rollups(tx: Tx, tenant: TenantId, until: datetime) -> None:
     """Delete a tenant's rollups of before a day, whose readings are gone, and say that it is done."""
-    await rollups.claim(tx)
-    for agent, names in await (await tx.execute(AGENTS, {"tenant": tenant})).fetchall():
+    await rollups.lock_progress(tx)
+    for agent, names in await (await tx.execute(SERIES_BY_AGENT, {"tenant": tenant})).fetchall():
         await tx.execute(ROLLUPS, {"agent": agent, "names": names, "until": until})
-    await tx.execute(ERASED, {"tenant": tenant, "until": until})
+    await tx.execute(SET_ERASED_UNTIL, {"tenant": tenant, "until": until})

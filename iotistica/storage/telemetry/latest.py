@@ -10,12 +10,14 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.rollup_sources import floor
-from iotistica.storage.postgres import Tx, rows_as
-from iotistica.storage.telemetry.timeseries import SERIES_EXTRA, Value
+from iotistica.storage.postgres import Tx, fetch_rows
+from iotistica.storage.telemetry.timeseries import SERIES_EXTRA, StoredReading
 
 WINDOWS: Final = (timedelta(hours=6), timedelta(days=7))  # looked into before the daily rollup is asked
 DAY: Final = timedelta(days=1)
-DAYS: Final = 30  # on which the last readings of silent series are looked for; the others show the rollup's value
+DAYS_LIMIT: Final = (
+    30  # on which the last readings of silent series are looked for; the others show the rollup's value
+)
 
 NEWEST: Final = (
     "SELECT r.time, s.metric_name, r.value, r.quality, r.unit, r.protocol, r.anomaly_score, r.anomaly_threshold,"
@@ -67,7 +69,7 @@ class _Silent(msgspec.Struct, frozen=True):
     extra: dict[str, Any]
 
 
-async def names(
+async def series_names(
     tx: Tx, tenant: TenantId, agent: UUID, *, only: Sequence[str] | None, after: str | None, limit: int
 ) -> list[str]:
     """`limit` names of an agent's series, or of `only` these, in order, after that one."""
@@ -84,48 +86,48 @@ async def latest(
     *,
     now: datetime,
     since: datetime,
-    stale: Sequence[datetime],
-) -> list[Value]:
+    late_hours: Sequence[datetime],
+) -> list[StoredReading]:
     """The newest reading of each of these series in [since, now), by name.
 
-    Of the `stale` hours readings came late, which the rollups do not know yet.
+    Of the `late_hours` hours readings came late, which the rollups do not know yet.
     Looks into the newest partitions, and for series that are silent there into that of their last day, which the
     daily rollup knows. Where its readings are gone, or those days are too many, the rollup's last good value is
     shown, without a quality.
     """
     own = {"tenant": tenant, "agent": agent}
     missing = set(metrics)
-    found: dict[str, Value] = {}
+    found: dict[str, StoredReading] = {}
     end = now
     for window in WINDOWS:
         await _look(tx, own, found, missing, max(now - window, since), end)
         end = max(now - window, since)
     if missing:
         asked = own | {"start": floor(since, DAY), "end": end, "metrics": sorted(missing)}
-        silent = [one for one in await rows_as(tx, _Silent, SILENT, asked) if one.time >= since]
+        silent = [one for one in await fetch_rows(tx, _Silent, SILENT, asked) if one.time >= since]
         days: defaultdict[datetime, set[str]] = defaultdict(set)
         for one in silent:
             days[one.bucket].add(one.metric_name)
-        for hour in stale:  # what the rollup does not know yet
+        for hour in late_hours:  # what the rollup does not know yet
             days[floor(hour, DAY)] |= missing
-        for day in sorted(days, reverse=True)[:DAYS]:
+        for day in sorted(days, reverse=True)[:DAYS_LIMIT]:
             await _look(tx, own, found, days[day] - found.keys(), max(day, since), min(day + DAY, end))
         found |= {one.metric_name: _of_rollup(one) for one in silent if one.metric_name not in found}
     return [found[name] for name in sorted(found)]
 
 
 async def _look(
-    tx: Tx, own: dict[str, Any], found: dict[str, Value], missing: set[str], start: datetime, end: datetime
+    tx: Tx, own: dict[str, Any], found: dict[str, StoredReading], missing: set[str], start: datetime, end: datetime
 ) -> None:
     if missing and start < end:
         asked = own | {"start": start, "end": end, "metrics": sorted(missing)}
-        for value in await rows_as(tx, Value, NEWEST, asked, prepare=False):
+        for value in await fetch_rows(tx, StoredReading, NEWEST, asked, prepare=False):
             found[value.metric_name] = value
             missing.discard(value.metric_name)
 
 
-def _of_rollup(one: _Silent) -> Value:
-    return Value(
+def _of_rollup(one: _Silent) -> StoredReading:
+    return StoredReading(
         time=one.time,
         metric_name=one.metric_name,
         value=one.value,

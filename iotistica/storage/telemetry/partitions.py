@@ -8,7 +8,7 @@ import psycopg
 
 from iotistica.storage.postgres import Database, Tx
 
-AHEAD: Final = 3  # days made before they are needed
+DAYS_AHEAD: Final = 3  # days made before they are needed
 EPOCH_DAY: Final = date(1970, 1, 1)
 DAY_US: Final = 86_400_000_000
 
@@ -40,15 +40,15 @@ async def existing(tx: Tx, table: Table = "readings") -> set[date]:
     return {datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC).date() for (text,) in await cursor.fetchall()}
 
 
-MAKE: Final = "SELECT make_partition(%(table)s, %(first)s, %(next)s)"
+CREATE: Final = "SELECT make_partition(%(table)s, %(first)s, %(next)s)"
 """A function of the tables' owner: the worker may not make tables."""
 
 
-async def make(database: Database, days: Iterable[date], table: Table = "readings") -> None:
+async def create(database: Database, days: Iterable[date], table: Table = "readings") -> None:
     """Make the partitions that these days lie in where they are missing, a transaction each."""
     for first in sorted({first_day(table, day) for day in days}):
         async with database.transaction() as tx:
-            await tx.execute(MAKE, {"table": table, "first": first, "next": next_day(table, first)})
+            await tx.execute(CREATE, {"table": table, "first": first, "next": next_day(table, first)})
 
 
 DROP: Final = "SELECT drop_partition(%(table)s, %(first)s)"

@@ -60,8 +60,8 @@ RETURNING id, agent_uuid, stored, duplicate
 
 # Shared until the commit: while somebody stores readings, the rollups close nothing. The mark is read by a
 # statement of its own, since one that waits for the lock still sees what was there before.
-SHARE: Final = "SELECT pg_advisory_xact_lock_shared(67351)"
-CLOSED: Final = "SELECT closed_until, now() - make_interval(days => compress_days) FROM rollup_progress"
+LOCK_SHARED: Final = "SELECT pg_advisory_xact_lock_shared(67351)"
+CLOSED_UNTIL: Final = "SELECT closed_until, now() - make_interval(days => compress_days) FROM rollup_progress"
 
 # What is as old as what TimescaleDB has compressed goes by itself, and is looked for afterwards: versions were seen
 # that stop at the first conflict there, and say nothing.
@@ -89,7 +89,7 @@ UPDATE readings_ledger l SET conflict = c.rows FROM (
 """
 
 
-class Count(msgspec.Struct):
+class AgentCounts(msgspec.Struct):
     """What one agent's payloads of a batch held."""
 
     tenant: TenantId
@@ -97,18 +97,20 @@ class Count(msgspec.Struct):
     rejected: int = 0
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StoreResult(msgspec.Struct, frozen=True):
     stored: int
     duplicate: int
     conflict: int
 
 
-async def prepare(tx: Tx) -> None:
+async def create_staging_table(tx: Tx) -> None:
     """Make the staging table of a new connection."""
     await tx.execute(STAGING)
 
 
-async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mapping[UUID, Count]) -> Stored:
+async def store(
+    tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mapping[UUID, AgentCounts]
+) -> StoreResult:
     """Store the readings that are not there yet, and their ledger, in the caller's transaction.
 
     `rows` by agent hold no key twice. An agent without readings has a count too, of what was rejected.
@@ -117,8 +119,8 @@ async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mappin
     if size:
         async with tx.cursor() as cursor, cursor.copy(COPY) as copy:
             await copy.write(_pack_rows(rows))
-    await tx.execute(SHARE)
-    closed, horizon = await (await tx.execute(CLOSED)).fetchone() or (None, None)
+    await tx.execute(LOCK_SHARED)
+    closed, horizon = await (await tx.execute(CLOSED_UNTIL)).fetchone() or (None, None)
     old = [] if horizon is None else await _store_old(tx, _span(rows)[0], horizon)
     cursor = await tx.execute(
         STORE,
@@ -144,7 +146,7 @@ async def store(tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mappin
         # Planned by its bounds, or every partition is opened and locked.
         cursor = await tx.execute(CONFLICTS, asked, prepare=False)
         conflict = sum(row[0] for row in await cursor.fetchall())
-    return Stored(stored, duplicate, conflict)
+    return StoreResult(stored, duplicate, conflict)
 
 
 def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]:

@@ -9,11 +9,11 @@ import msgspec
 import psycopg
 
 from iotistica.domain.telemetry.rollup_sources import floor
-from iotistica.storage.postgres import Database, Tx, row_as
+from iotistica.storage.postgres import Database, Tx, fetch_row
 
 LOCK: Final = "SET LOCAL lock_timeout = '1s'"  # above a usual transaction's length, or we would never get it
 # Before the other lock: who waits for this one must not hold up those who store.
-ROW: Final = "SELECT FROM rollup_progress FOR UPDATE"
+LOCK_PROGRESS_ROW: Final = "SELECT FROM rollup_progress FOR UPDATE"
 CLOSE: Final = """
 UPDATE rollup_progress SET closed_until = %(until)s
 FROM (SELECT pg_advisory_xact_lock(67351)) exclusive WHERE engine = 'plain' AND closed_until < %(until)s
@@ -22,11 +22,11 @@ FROM (SELECT pg_advisory_xact_lock(67351)) exclusive WHERE engine = 'plain' AND 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
-LONGEST: Final = 600.0  # seconds a step may take; readings wait for none of it
-MARKS: Final = 5_000  # taken at a time
+STEP_SECONDS: Final = 600.0  # seconds a step may take; readings wait for none of it
+LATE_HOURS_LIMIT: Final = 5_000  # taken at a time
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class RollupProgress(msgspec.Struct, frozen=True, kw_only=True):
     """Readings before `closed_until` are marked when they are stored; rollups hold all before `rolled_until`."""
 
     engine: str
@@ -37,7 +37,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     hours_since: datetime
 
 
-async def close(database: Database, until: datetime) -> bool:
+async def close_until(database: Database, until: datetime) -> bool:
     """Have readings before then marked from now on; False if a transaction that stores some holds us up.
 
     Whoever stores readings holds the lock shared and then reads the mark, so once we have it exclusively nobody
@@ -47,7 +47,7 @@ async def close(database: Database, until: datetime) -> bool:
         await tx.execute(LOCK)
         try:
             async with tx.transaction():
-                await tx.execute(ROW)
+                await tx.execute(LOCK_PROGRESS_ROW)
                 await tx.execute(CLOSE, {"until": until})
         except psycopg.errors.LockNotAvailable:
             return False
@@ -62,13 +62,13 @@ CLAIM: Final = PROGRESS + " FOR UPDATE"
 ROLLED: Final = "UPDATE rollup_progress SET rolled_until = %(until)s"
 
 
-async def progress(tx: Tx) -> Progress:
+async def progress(tx: Tx) -> RollupProgress:
     """How far the rollups are."""
-    return await _one(tx, PROGRESS)
+    return await _progress(tx, PROGRESS)
 
 
-async def _one(tx: Tx, statement: Any) -> Progress:
-    row = await row_as(tx, Progress, statement)
+async def _progress(tx: Tx, statement: Any) -> RollupProgress:
+    row = await fetch_row(tx, RollupProgress, statement)
     assert row is not None  # noqa: S101 the migration makes it
     return row
 
@@ -158,17 +158,17 @@ LATE_HOURS_RAW: Final = _anew("hour", "readings_1h", "readings", FROM_RAW, _READ
 LATE_DAYS: Final = _anew("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket", "day")
 
 # Planned by their bounds: without, each partition is opened and locked.
-ROOM: Final = f"""
+STEP_SETTINGS: Final = f"""
 SET LOCAL plan_cache_mode = force_custom_plan;
 SET LOCAL work_mem = '64MB';
-SET LOCAL statement_timeout = '{LONGEST:.0f}s'
+SET LOCAL statement_timeout = '{STEP_SECONDS:.0f}s'
 """
 
 
-async def claim(tx: Tx) -> Progress:
+async def lock_progress(tx: Tx) -> RollupProgress:
     """How far the rollups are; nobody else moves or changes them until the commit."""
-    await tx.execute(ROOM)
-    return await _one(tx, CLAIM)
+    await tx.execute(STEP_SETTINGS)
+    return await _progress(tx, CLAIM)
 
 
 async def advance(database: Database, step: timedelta) -> timedelta:
@@ -177,7 +177,7 @@ async def advance(database: Database, step: timedelta) -> timedelta:
     The partitions must be there. Done again it changes nothing, so a crash costs the step and no more.
     """
     async with database.transaction(unbounded=True) as tx:
-        at = await claim(tx)
+        at = await lock_progress(tx)
         if at.engine != "plain" or at.rolled_until >= at.closed_until:
             return timedelta()
         if at.rolled_until < at.minutes_since:  # history, of which no minutes are kept
@@ -195,44 +195,46 @@ async def advance(database: Database, step: timedelta) -> timedelta:
 
 
 # Of what is gone already there is nothing to compute.
-OLDEST_MARK: Final = """
+OLDEST_LATE_HOUR: Final = """
 SELECT min(m.hour) FROM rollup_marks m JOIN rollup_progress p ON m.hour >= p.raw_since
 """
-NEWEST_MARK: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
-TAKE: Final = """
+NEWEST_LATE_HOUR: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
+TAKE_LATE_HOURS: Final = """
 DELETE FROM rollup_marks WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM rollup_marks WHERE hour >= %(start)s AND hour < %(end)s LIMIT %(marks)s))
 RETURNING agent_uuid, hour
 """
 
 
-async def oldest_mark(tx: Tx) -> datetime | None:
+async def oldest_late_hour(tx: Tx) -> datetime | None:
     """The first hour that must be computed anew."""
-    row = await (await tx.execute(OLDEST_MARK)).fetchone()
+    row = await (await tx.execute(OLDEST_LATE_HOUR)).fetchone()
     return row[0] if row else None
 
 
-async def newest_mark(tx: Tx, before: datetime) -> datetime | None:
+async def newest_late_hour(tx: Tx, before: datetime) -> datetime | None:
     """The last hour before then that must be computed anew."""
-    row = await (await tx.execute(NEWEST_MARK, {"before": before})).fetchone()
+    row = await (await tx.execute(NEWEST_LATE_HOUR, {"before": before})).fetchone()
     return row[0] if row else None
 
 
-async def redo(database: Database, day: datetime) -> int:
+async def recompute_late_hours(database: Database, day: datetime) -> int:
     """Compute anew what late readings have changed of a day; returns how many marks that were.
 
     The partitions must be there.
     """
     async with database.transaction(unbounded=True) as tx:
-        at = await claim(tx)
-        taken = await (await tx.execute(TAKE, {"start": day, "end": day + DAY, "marks": MARKS})).fetchall()
+        at = await lock_progress(tx)
+        taken = await (
+            await tx.execute(TAKE_LATE_HOURS, {"start": day, "end": day + DAY, "marks": LATE_HOURS_LIMIT})
+        ).fetchall()
         # Statements of their own from here: what was stored before its mark was taken is seen by them.
         marked = sorted({(agent, hour) for agent, hour in taken})
         await _recompute(tx, at, day, marked)
         return len(taken)
 
 
-async def _recompute(tx: Tx, at: Progress, day: datetime, marked: Sequence[tuple[UUID, datetime]]) -> None:
+async def _recompute(tx: Tx, at: RollupProgress, day: datetime, marked: Sequence[tuple[UUID, datetime]]) -> None:
     end, rolled = day + DAY, at.rolled_until
     # Of an hour whose readings were dropped one that comes late would take the place of all.
     marked = [(agent, hour) for agent, hour in marked if hour >= at.raw_since]
@@ -244,7 +246,7 @@ async def _recompute(tx: Tx, at: Progress, day: datetime, marked: Sequence[tuple
     await _run(tx, LATE_DAYS, sorted({(agent, day) for agent, _ in marked}), day, min(end, floor(rolled, DAY)))
 
 
-async def cut(tx: Tx, at: Progress, agent: UUID, before: datetime) -> None:
+async def recompute_edges(tx: Tx, at: RollupProgress, agent: UUID, before: datetime) -> None:
     """Make anew the hour and the day of `before` of what finer rollups hold of them: their readings are gone.
 
     What is no longer held finer was dropped whole.

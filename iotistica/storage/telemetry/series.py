@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ SELECT s.* FROM series s JOIN unnest(%(agents)s::uuid[], %(names)s::text[]) AS n
 
 async def get(tx: Tx, keys: Collection[tuple[UUID, str]]) -> list[Series]:
     """Those of these series that are known."""
-    return await rows_as(tx, Series, GET, {"agents": [k[0] for k in keys], "names": [k[1] for k in keys]})
+    return await fetch_rows(tx, Series, GET, {"agents": [k[0] for k in keys], "names": [k[1] for k in keys]})
 
 
 async def add(tx: Tx, series: Sequence[Series]) -> None:

@@ -10,9 +10,9 @@ import psycopg
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 
-Tag = Literal[
+TagName = Literal[
     "protocol",
     "unit",
     "device_name",
@@ -24,7 +24,7 @@ Tag = Literal[
     "agent_name",
     "fleet_uuid",
 ]
-TAGS: Final[dict[Tag, str]] = {
+TAGS: Final[dict[TagName, str]] = {
     "protocol": "s.protocol",
     "unit": "s.unit",
     "device_name": "s.device_name",
@@ -36,8 +36,8 @@ TAGS: Final[dict[Tag, str]] = {
     "agent_name": "a.name",
     "fleet_uuid": "a.fleet_uuid::text",
 }
-Kind = Literal["exact", "wildcard", "regexp"]
-PATTERN: Final = 128
+FilterKind = Literal["exact", "wildcard", "regexp"]
+PATTERN_LENGTH: Final = 128
 _COSTLY: Final = re.compile(r"[{]|\\[1-9mMyY]")
 _MATCHES: Final = {
     "exact": "{column} = %(filter{at})s",
@@ -46,15 +46,15 @@ _MATCHES: Final = {
 }
 
 
-class Filter(msgspec.Struct, frozen=True):
+class TagFilter(msgspec.Struct, frozen=True):
     """A tag and what its value must be; `*` in a wildcard stands for anything."""
 
-    tag: Tag
-    kind: Kind
+    tag: TagName
+    kind: FilterKind
     text: str
 
 
-class Tagged(msgspec.Struct, frozen=True, kw_only=True):
+class TaggedSeries(msgspec.Struct, frozen=True, kw_only=True):
     """A series and its tags, those it has."""
 
     agent_uuid: UUID
@@ -62,7 +62,7 @@ class Tagged(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
 
 
-OF_METRIC: Final = f"""
+FIND: Final = f"""
 SELECT s.agent_uuid, s.metric_name, jsonb_strip_nulls(jsonb_build_object(
     {", ".join(f"'{name}', {column}" for name, column in TAGS.items())})) AS tags
 FROM series s JOIN agents a USING (agent_uuid)
@@ -72,33 +72,37 @@ WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
 """
 
 
-async def of_metric(
+async def find(
     tx: Tx,
     tenant: TenantId,
     metric: str,
     agents: Sequence[UUID] | None,
-    filters: Sequence[Filter],
+    filters: Sequence[TagFilter],
     *,
     limit: int,
     path: str = "filters",
-) -> list[Tagged]:
+) -> list[TaggedSeries]:
     """Series of that name, or of that metric of any device; of all agents or of these; raises `Invalid`."""
-    statement: Any = OF_METRIC
+    statement: Any = FIND
     asked: dict[str, Any] = {"tenant": tenant, "metric": metric, "limit": limit}
     asked["agents"] = agents if agents is None else list(agents)
     for at, one in enumerate(filters):
         statement += " AND " + _MATCHES[one.kind].format(column=TAGS[one.tag], at=at)
         asked[f"filter{at}"] = _TEXTS[one.kind](one.text, path)
     try:
-        return await rows_as(tx, Tagged, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", asked)
+        return await fetch_rows(
+            tx, TaggedSeries, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", asked
+        )
     except psycopg.errors.InvalidRegularExpression as exc:
         raise Invalid(f"no pattern: {exc.diag.message_primary}", path) from exc
 
 
 def _pattern(text: str, path: str) -> str:
     """What takes the database longer than its length lets one think is not for callers."""
-    if len(text) > PATTERN or _COSTLY.search(text):
-        raise Invalid(f"a pattern has {PATTERN} characters at most, no counts such as {{3}} and no \\1", path)
+    if len(text) > PATTERN_LENGTH or _COSTLY.search(text):
+        raise Invalid(
+            f"a pattern has {PATTERN_LENGTH} characters at most, no counts such as {{3}} and no \\1", path
+        )
     return text
 
 
@@ -108,7 +112,7 @@ def _like(text: str, _: str) -> str:
     return text.replace("*", "%")
 
 
-_TEXTS: Final[dict[Kind, Callable[[str, str], str]]] = {
+_TEXTS: Final[dict[FilterKind, Callable[[str, str], str]]] = {
     "exact": lambda text, _: text,
     "wildcard": _like,
     "regexp": _pattern,

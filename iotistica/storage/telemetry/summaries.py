@@ -9,9 +9,9 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.aggregates import AGGREGATES, finish
-from iotistica.domain.telemetry.rollup_sources import Segment
+from iotistica.domain.telemetry.rollup_sources import SourceRange
 from iotistica.domain.telemetry.time_grids import Calendar
-from iotistica.storage.postgres import Tx, rows_as
+from iotistica.storage.postgres import Tx, fetch_rows
 from iotistica.storage.telemetry import aggregates
 
 NEEDS: Final = ("n", "sum", "min", "max", "since", "until")
@@ -44,12 +44,12 @@ ORDER BY s.metric_name
 """
 
 
-async def summary(
-    tx: Tx, tenant: TenantId, agent: UUID, metrics: Sequence[str], segments: Sequence[Segment]
+async def summarise(
+    tx: Tx, tenant: TenantId, agent: UUID, metrics: Sequence[str], segments: Sequence[SourceRange]
 ) -> list[Summary]:
     """Of each of these series that has readings in the segments, by name."""
     asked = {"tenant": tenant, "agent": agent, "metrics": list(metrics)}
-    series = await rows_as(tx, _Series, SERIES, asked)
+    series = await fetch_rows(tx, _Series, SERIES, asked)
     if not series or not segments:
         return []
     keys = [(agent, one.metric_name) for one in series]

@@ -12,19 +12,19 @@ import psycopg
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.errors import CannotStart
 from iotistica.storage.telemetry import continuous_aggregates
-from iotistica.storage.telemetry.continuous_aggregates import Ages
+from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
 from iotistica.storage.telemetry.rollups import DAY
 
-Owner = psycopg.Connection[Any]
-Told = Callable[[str], None]
-DEFAULT: Final = Ages(raw=730, minutes=400, hours=3650, compress=7)
+OwnerConnection = psycopg.Connection[Any]
+Progress = Callable[[str], None]
+DEFAULT_AGES: Final = PolicyAges(raw=730, minutes=400, hours=3650, compress=7)
 """Until the first start, which has the settings."""
 
 
 AVAILABLE: Final = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
 ENGINE: Final = "SELECT engine FROM rollup_progress"
 UNFINISHED: Final = "SELECT to_regclass('readings_plain') IS NOT NULL"
-OTHERS: Final = """
+OTHER_PROCESSES: Final = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name ~ '^iotistica (api|worker)'
 """
@@ -50,12 +50,12 @@ GRANT SELECT ON readings_with_series TO iotistica_api, iotistica_worker;
 KEEP_ROLLUP: Final = (
     "ALTER TABLE {name} RENAME TO {name}_plain; ALTER INDEX {name}_pkey RENAME TO {name}_plain_pkey"
 )
-DONE: Final = """
+FINISH_MOVE: Final = """
 DROP TABLE readings_plain;
 UPDATE rollup_progress SET engine = 'timescaledb', closed_until = '1900-01-01Z', rolled_until = '2500-01-01Z';
 DELETE FROM rollup_marks;
 """
-PARTS: Final = """
+PLAIN_PARTITIONS: Final = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'readings_plain'::regclass ORDER BY c.relname
 """
@@ -73,19 +73,19 @@ def _load(url: str) -> str | None:
     return None
 
 
-def check(connection: Owner) -> None:
+def check_move_finished(connection: OwnerConnection) -> None:
     """Raise `CannotStart` where a move was begun and has not ended."""
     if _one(connection, UNFINISHED):
         raise CannotStart("the move to TimescaleDB has not ended: run `iotistica timescale` again, it goes on")
 
 
-def begin(url: str) -> None:
+def adopt_if_available(url: str) -> None:
     """Make a new database one of TimescaleDB, where the server has it; raises `CannotStart`."""
     if _load(url) is None:
-        move(url, DEFAULT, lambda _: None)
+        move(url, DEFAULT_AGES, lambda _: None)
 
 
-def move(url: str, ages: Ages, told: Told) -> bool:
+def move(url: str, ages: PolicyAges, told: Progress) -> bool:
     """Move everything to TimescaleDB; False if it is there. Goes on where it was interrupted; nothing is lost.
 
     A day is copied, counted and dropped in one transaction. Raises `CannotStart`.
@@ -94,7 +94,7 @@ def move(url: str, ages: Ages, told: Told) -> bool:
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             if _one(connection, ENGINE) == "timescaledb":
                 return False
-            if _one(connection, OTHERS):
+            if _one(connection, OTHER_PROCESSES):
                 raise CannotStart("the platform uses this database: stop its processes first, messages wait")
         if why := _load(url):
             raise CannotStart(why)
@@ -106,7 +106,7 @@ def move(url: str, ages: Ages, told: Told) -> bool:
     return True
 
 
-def _move(connection: Owner, ages: Ages, told: Told) -> None:
+def _move(connection: OwnerConnection, ages: PolicyAges, told: Progress) -> None:
     connection.execute("SET timezone = 'UTC'")
     connection.execute("SELECT pg_advisory_lock(67352)")  # two processes may start for the first time at once
     if _one(connection, ENGINE) == "timescaledb":
@@ -116,27 +116,27 @@ def _move(connection: Owner, ages: Ages, told: Told) -> None:
             connection.execute(SWAP)
             for name in continuous_aggregates.NAMES:
                 connection.execute(KEEP_ROLLUP.format(name=name).encode())
-    parts = [name for (name,) in connection.execute(PARTS).fetchall()]
+    parts = [name for (name,) in connection.execute(PLAIN_PARTITIONS).fetchall()]
     for number, name in enumerate(parts):
         _copy(connection, name)
         told(f"{name[-8:]}: day {number + 1} of {len(parts)}")
-    continuous_aggregates.make(connection)
-    first = _one(connection, FIRST)
-    continuous_aggregates.bring_in(connection, floor(first or datetime.now(UTC), DAY), told)
-    continuous_aggregates.keep(connection, ages)
+    continuous_aggregates.create_views(connection)
+    first = _one(connection, FIRST_TIME)
+    continuous_aggregates.import_rollups(connection, floor(first or datetime.now(UTC), DAY), told)
+    continuous_aggregates.apply_policies(connection, ages)
     with connection.transaction():
         for name in continuous_aggregates.NAMES:
             connection.execute(f"DROP TABLE IF EXISTS {name}_plain".encode())
-        connection.execute(DONE)
+        connection.execute(FINISH_MOVE)
 
 
-FIRST = """
+FIRST_TIME = """
 SELECT greatest(r.first, p.raw_since) FROM (SELECT min(time) AS first FROM readings) r, rollup_progress p
 WHERE r.first IS NOT NULL
 """
 
 
-def _copy(connection: Owner, part: str) -> None:
+def _copy(connection: OwnerConnection, part: str) -> None:
     with connection.transaction():
         copied = connection.execute(f"INSERT INTO readings SELECT * FROM {part}".encode()).rowcount
         held = _one(connection, f"SELECT count(*) FROM {part}")
@@ -145,17 +145,17 @@ def _copy(connection: Owner, part: str) -> None:
         connection.execute(f"DROP TABLE {part}".encode())
 
 
-def keep(url: str, ages: Ages) -> None:
+def apply_policies(url: str, ages: PolicyAges) -> None:
     """Where the engine is TimescaleDB, give its policies their ages; raises `CannotStart`."""
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
-            check(connection)
+            check_move_finished(connection)
             if _one(connection, ENGINE) == "timescaledb":
-                continuous_aggregates.keep(connection, ages)
+                continuous_aggregates.apply_policies(connection, ages)
     except psycopg.Error as exc:
         raise CannotStart(f"cannot set the policies of TimescaleDB: {str(exc).strip()}") from exc
 
 
-def _one(connection: Owner, statement: str) -> Any:
+def _one(connection: OwnerConnection, statement: str) -> Any:
     row = connection.execute(statement.encode()).fetchone()
     return row[0] if row else None

@@ -11,7 +11,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
+class StoredReading(msgspec.Struct, frozen=True, kw_only=True):
     """A reading as the API shows it."""
 
     time: datetime
@@ -30,8 +30,8 @@ jsonb_strip_nulls(jsonb_build_object('device_name', s.device_name, 'device_uuid'
     'endpoint_uuid', s.endpoint_uuid, 'metric', s.metric)) || coalesce(r.extra, '{}') AS extra
 """
 
-SLICE: Final = 500  # readings that are fetched at a time
-MOST: Final = 4 << 20  # bytes of `extra` after which no further slice is: one may hold as much
+SLICE_ROWS: Final = 500  # readings that are fetched at a time
+PAGE_BYTES: Final = 4 << 20  # bytes of `extra` after which no further slice is: one may hold as much
 
 RAW: Final = (
     "SELECT r.time, r.metric_name, r.value, r.quality, r.unit, r.protocol, r.anomaly_score, r.anomaly_threshold,"
@@ -46,31 +46,31 @@ ORDER BY r.time LIMIT %(limit)s
 )
 
 
-class Page(NamedTuple):
+class ReadingsPage(NamedTuple):
     """Readings, and from when on there may be more."""
 
-    values: list[Value]
+    values: list[StoredReading]
     next: datetime | None
 
 
-async def raw(
+async def raw_readings(
     tx: Tx, tenant: TenantId, agent: UUID, metric: str, *, start: datetime, end: datetime, limit: int
-) -> Page:
+) -> ReadingsPage:
     """At most `limit` readings of one series in [start, end), fewer where they are large, the oldest first."""
     asked = {"tenant": tenant, "agent": agent, "metric": metric, "end": end}
-    values: list[Value] = []
+    values: list[StoredReading] = []
     size = 0
     async with tx.cursor(row_factory=dict_row) as cursor:
-        while len(values) <= limit and size <= MOST:
-            most = min(limit + 1 - len(values), SLICE)
+        while len(values) <= limit and size <= PAGE_BYTES:
+            most = min(limit + 1 - len(values), SLICE_ROWS)
             await cursor.execute(RAW, asked | {"start": start, "limit": most}, prepare=False)
             rows = await cursor.fetchall()
-            values += msgspec.convert(rows, list[Value], strict=False)
+            values += msgspec.convert(rows, list[StoredReading], strict=False)
             if len(rows) < most:
-                return Page(values, None)
+                return ReadingsPage(values, None)
             start = rows[-1]["time"] + timedelta(microseconds=1)
             size += sum(row["bytes"] or 0 for row in rows)
-    return Page(values[:limit], values[limit].time if len(values) > limit else start)
+    return ReadingsPage(values[:limit], values[limit].time if len(values) > limit else start)
 
 
 POINTS: Final = """
@@ -81,7 +81,7 @@ ORDER BY r.time LIMIT %(limit)s
 """
 
 
-async def points(
+async def usable_points(
     tx: Tx, tenant: TenantId, agent: UUID, metric: str, *, start: datetime, end: datetime, limit: int
 ) -> list[tuple[datetime, float]]:
     """The usable values of one series in [start, end), the oldest first."""

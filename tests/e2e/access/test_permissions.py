@@ -11,10 +11,10 @@ import pytest
 from litestar.handlers import HTTPRouteHandler
 
 from iotistica.api import app
-from iotistica.api.http.access_tokens import Tokens
-from iotistica.api.http.dependencies import Site
-from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, may
-from iotistica.domain.agents.broker_connection import Broker
+from iotistica.api.http.access_tokens import AccessTokens
+from iotistica.api.http.dependencies import ServerContext
+from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, is_allowed
+from iotistica.domain.agents.broker_connection import BrokerAddress
 from iotistica.domain.agents.broker_passwords import derive
 from iotistica.embedded import data_folder
 from iotistica.settings import Settings
@@ -36,14 +36,27 @@ class Route(NamedTuple):
 
 def routes() -> Iterator[Route]:
     """Every route of the application."""
-    site = Site(settings=Settings(), key=bytes(32), broker=Broker(protocol="mqtt", host="h", port=1))
+    context = ServerContext(
+        settings=Settings(), key=bytes(32), broker=BrokerAddress(protocol="mqtt", host="h", port=1)
+    )
     nothing: Any = None
     made = app.create(
         **dict.fromkeys(
-            ("database", "lookups", "redis", "inbox", "vitals", "roster", "polls", "counts", "tally", "hub"),
+            (
+                "database",
+                "platform_database",
+                "redis",
+                "inbox",
+                "process_health",
+                "agent_cache",
+                "poll_answers",
+                "poll_counts",
+                "timeline_counts",
+                "live_hub",
+            ),
             nothing,
         ),
-        site=site,
+        context=context,
         roles=[],
     )
     for route in made.routes:
@@ -90,7 +103,7 @@ def people(server: Served) -> People:
     owner.post(f"/agents/{revoked.uuid}/revoke")
     gone = owner.post("/auth/api-keys", json={"name": "gone"}).json()
     owner.delete(f"/auth/api-keys/{gone['id']}")
-    signer = Tokens(derive(data_folder.server_key(server.folder), "access-token"))
+    signer = AccessTokens(derive(data_folder.server_key(server.folder), "access-token"))
     claims = signer.check(roles["owner"]["authorization"].split()[1])
     old = signer.issue(user=claims.sub, session=claims.sid, now=datetime.now(UTC) - timedelta(hours=1))
     no_session = signer.issue(user=claims.sub, session=uuid4(), now=datetime.now(UTC))
@@ -135,7 +148,9 @@ def a_job(owner: httpx.Client, agent: Device) -> str:
     """The id of a job that waits for an agent: without one there is nothing to take."""
     wanted = {"job_name": "a job", "job_document": {}, "target_agents": [agent.uuid]}
     job = str(owner.post("/jobs/execute", json=wanted).json()["job"]["job_id"])
-    until(lambda: owner.get(f"/jobs/executions/{job}").json()["job"]["counts"]["queued"], what="it is released")
+    until(
+        lambda: owner.get(f"/jobs/executions/{job}").json()["job"]["poll_counts"]["queued"], what="it is released"
+    )
     return job
 
 
@@ -170,12 +185,12 @@ def test_nobody_gets_in_without_a_live_credential(people: People, route: Route) 
 def test_a_role_may_what_the_table_says(people: People, route: Route) -> None:
     """And not a route more, as a user and with an API key; 403, and never because of what is asked for."""
     for role in ROLES:
-        allowed = route.permission != AGENT and may(route.permission, role)
+        allowed = route.permission != AGENT and is_allowed(route.permission, role)
         for headers, is_key in ((people.roles[role], False), (people.keys.get(role), True)):
             if headers is None:
                 continue
             answer = call(people, route, headers)
-            expected = allowed and (PERMISSIONS[route.permission].keys or not is_key)
+            expected = allowed and (PERMISSIONS[route.permission].api_keys or not is_key)
             assert (answer.status_code not in (401, 403)) == expected, (role, is_key, answer.text)
             assert answer.status_code < 500, answer.text
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from iotistica.domain.agents.reported_state import MEASURED
+from iotistica.domain.agents.reported_state import METRIC_KEYS
 from tests import captured
 from tests.mqtt311 import Client311
 from tests.serving import Served, until
@@ -43,7 +43,7 @@ def test_every_captured_reading_is_read_back_and_a_second_time_adds_no_row(
                     wanted[f"{reading['deviceName']}.{reading['metric']}", reading["timestamp"]] = reading
             elif packet["topic"].endswith("/state"):
                 (report,) = content.values()
-                measured += len(MEASURED & report.keys())  # at the times at which they come
+                measured += len(METRIC_KEYS & report.keys())  # at the times at which they come
     assert len(wanted) == 48 * 6
     assert agent["topic"].startswith(captured.packets(FILES[0])[0]["topic"].rpartition("/")[0])
 

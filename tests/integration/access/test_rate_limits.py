@@ -7,11 +7,11 @@ import pytest
 
 from iotistica.errors import TooMany
 from iotistica.storage import redis as redis_
-from iotistica.storage.access.rate_limits import Limit, Limits
+from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.redis import Redis
 
 
-async def count(limits: Limits, limit: Limit, subject: str, times: int) -> int:
+async def count(limits: RateLimiter, limit: RateLimit, subject: str, times: int) -> int:
     """How many of so many calls were let through."""
     passed = 0
     for _ in range(times):
@@ -32,8 +32,8 @@ def minute(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("minute")
 async def test_processes_count_together(redis: Redis) -> None:
     """Two processes share the count of one subject; another has its own."""
-    limit, subject = Limit("test", 5), str(uuid4())
-    one, two = Limits(redis), Limits(redis)
+    limit, subject = RateLimit("test", 5), str(uuid4())
+    one, two = RateLimiter(redis), RateLimiter(redis)
     assert await count(one, limit, subject, 3) + await count(two, limit, subject, 4) == 5
     assert await count(one, limit, str(uuid4()), 1) == 1
 
@@ -42,7 +42,7 @@ async def test_processes_count_together(redis: Redis) -> None:
 async def test_without_redis_each_process_counts_alone(redis: Redis) -> None:
     """The door neither opens nor closes: the same limit holds, and no request waits for a Redis that is away."""
     away = redis_.client("redis://127.0.0.1:1/0")
-    limit, limits = Limit("test", 5), Limits(away)
+    limit, limits = RateLimit("test", 5), RateLimiter(away)
     began = time.monotonic()
     assert await count(limits, limit, str(uuid4()), 50) == 5
     assert time.monotonic() - began < 2
@@ -53,7 +53,7 @@ async def test_without_redis_each_process_counts_alone(redis: Redis) -> None:
 @pytest.mark.usefixtures("minute")
 async def test_a_look_counts_nothing(redis: Redis) -> None:
     """`count=0` only says whether the limit is reached."""
-    limit, limits, subject = Limit("test", 2), Limits(redis), str(uuid4())
+    limit, limits, subject = RateLimit("test", 2), RateLimiter(redis), str(uuid4())
     for _ in range(10):
         await limits.hit(limit, subject, count=0)
     await limits.hit(limit, subject, count=2)
@@ -64,7 +64,7 @@ async def test_a_look_counts_nothing(redis: Redis) -> None:
 @pytest.mark.usefixtures("minute")
 async def test_what_is_beyond_is_told_apart(redis: Redis) -> None:
     """Of a batch that crosses the limit the part below it is taken."""
-    limits, limit, tenant = Limits(redis), Limit("readings", 100), uuid4().hex[:12]
+    limits, limit, tenant = RateLimiter(redis), RateLimit("readings", 100), uuid4().hex[:12]
     assert [await limits.take(limit, tenant, 7, n) for n in (60, 60, 60)] == [60, 40, 0]
     assert await limits.take(limit, tenant, 8, 100) == 100
     await limits.take(limit, tenant, 8, -100)

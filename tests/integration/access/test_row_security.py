@@ -94,12 +94,14 @@ async def test_without_its_own_check_the_api_reads_no_foreign_row(
             cursor = await tx.execute(cast("LiteralString", f"SELECT DISTINCT tenant_id FROM {table}"))
             assert {row[0] for row in await cursor.fetchall()} <= {tenant}, table
         assert await agents.get(tx, other[0], other[1]) is None
-        assert await agent_search.page(tx, other[0], agent_search.Search(), limit=10) == []
-        assert (await ledger.balance(tx, other[0], None)).found == 0
+        assert await agent_search.page(tx, other[0], agent_search.AgentFilter(), limit=10) == []
+        assert (await ledger.readings_balance(tx, other[0], None)).found == 0
         assert await users_.page(tx, other[0], after=None, limit=10) == []
         now = datetime.fromtimestamp(NOW / 1e6, UTC)
         start, end = now - timedelta(minutes=1), now + timedelta(minutes=1)
-        assert (await timeseries.raw(tx, other[0], other[1], "m", start=start, end=end, limit=10)).values == []
+        assert (
+            await timeseries.raw_readings(tx, other[0], other[1], "m", start=start, end=end, limit=10)
+        ).values == []
         cursor = await tx.execute("SELECT count(*) FROM readings_with_series")
         assert await cursor.fetchone() == (0,)
 
@@ -219,7 +221,7 @@ def test_whoever_reads_readings_joins_agents() -> None:
         "readings.CONFLICTS": "by the keys of rows just staged",
         "readings.MISSING": "by the keys of rows just staged",
         "readings.STORE_OLD": "inserts what was decoded from an agent's own topic",
-        "erasures.ERASED": "says how far it is",
+        "erasures.SET_ERASED_UNTIL": "says how far it is",
         **dict.fromkeys(
             (f"rollups.{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")), "rolls up every tenant's"
         ),
@@ -228,12 +230,14 @@ def test_whoever_reads_readings_joins_agents() -> None:
         ),
     }
     found = {name: text for name, text in statements().items() if TOUCHES_READINGS.search(text)}
-    assert {"timeseries.RAW", "timeseries.POINTS", "latest.NEWEST", "latest.SILENT", "csv_export.SLICE"} <= set(found)
+    assert {"timeseries.RAW", "timeseries.POINTS", "latest.NEWEST", "latest.SILENT", "csv_export.SLICE"} <= set(
+        found
+    )
     found |= {"aggregates.ONE": aggregates.ONE, "aggregates.MANY": aggregates.MANY}  # of whatever table
     for name, text in found.items():
         if name not in exempt:
             assert re.search(r"\bagents a\b", text), name
             assert re.search(r"a\.tenant_id = (%\(tenant\)s|\{tenant\})", text), name
-    for text in (tenant_export.TABLES["readings"], tenant_export.REMOVE[2]):
+    for text in (tenant_export.EXPORTS["readings"], tenant_export.DELETES[2]):
         assert re.search(r"\bagents a\b", text)
         assert "a.tenant_id = " in text

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from iotistica.background import presence as looking
-from iotistica.domain.agents.reported_state import State
+from iotistica.domain.agents.reported_state import ReportedState
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.mqtt import healing
 from iotistica.storage.agents import presence, reported_states
@@ -195,7 +195,7 @@ async def test_a_report_that_was_applied_late_is_heard(plant: Plant) -> None:
     await plant.send(1)
     assert await plant.look() == "online"
     await plant.pass_minutes(4)
-    state = State(values={"version": 1}, stamps={"version": int((time.time() - 120) * 1e6)})
+    state = ReportedState(values={"version": 1}, stamps={"version": int((time.time() - 120) * 1e6)})
     async with plant.database.transaction() as tx:
         await reported_states.save(tx, plant.tenant, {plant.agent: state}, {})
     assert await plant.look() == "online"
@@ -236,8 +236,8 @@ async def test_one_that_is_healed_is_left_alone_for_a_while(plant: Plant) -> Non
 async def test_what_agents_say_of_jobs_and_themselves_is_heard(plant: Plant) -> None:
     """Answers count as data, logs as a sign of life."""
     async with plant.database.transaction() as tx:
-        await presence.note(tx, plant.tenant, [plant.agent], data=False)
+        await presence.record_activity(tx, plant.tenant, [plant.agent], data=False)
     assert await plant.look() == "offline"
     async with plant.database.transaction() as tx:
-        await presence.note(tx, plant.tenant, [plant.agent], data=True)
+        await presence.record_activity(tx, plant.tenant, [plant.agent], data=True)
     assert await plant.look() == "online"

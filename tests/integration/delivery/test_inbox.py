@@ -20,12 +20,12 @@ from iotistica.errors import Unavailable
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import tenants
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery import dead_letters, letterbox, stream_stats, streams
+from iotistica.storage.delivery import dead_letters, stream_stats, streams
 from iotistica.storage.delivery import inbox as module
-from iotistica.storage.delivery.inbox import Inbox, LeftError
+from iotistica.storage.delivery.inbox import Inbox, PartlyAcceptedError
 from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.delivery.spool_segment import Message
-from iotistica.storage.delivery.streams import CONTROL, KINDS, LOGS, READINGS, Kind
+from iotistica.storage.delivery.streams import CONTROL, KINDS, LOGS, READINGS, StreamKind
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -37,7 +37,7 @@ AGENT = AgentId(UUID(int=7))
 CAP = 1 << 20
 
 
-def message(tenant: TenantId, number: int, kind: Kind = READINGS, size: int = 5) -> Message:
+def message(tenant: TenantId, number: int, kind: StreamKind = READINGS, size: int = 5) -> Message:
     rest = {CONTROL: "meta/dictionary", LOGS: "logs/x"}.get(kind, "endpoints/x")
     return f"{agent_topic(tenant, AGENT)}/{rest}".encode(), b"%d " % number + b"x" * size
 
@@ -46,9 +46,13 @@ def number_of(payload: bytes) -> int:
     return int(payload.split()[0])
 
 
-def inbox(redis: Redis, directory: Directory, folder: Path, *, mark: int = 1000, cap: int = CAP) -> Inbox:
+def inbox(
+    redis: Redis, directory: Directory, folder: Path, *, high_water_mark: int = 1000, cap: int = CAP
+) -> Inbox:
     spool = Spool(folder, cap=cap, segment=600)
-    return Inbox("test", redis=redis, directory=directory, spool=spool, mark=mark, alarms=Alarms())
+    return Inbox(
+        "test", redis=redis, directory=directory, spool=spool, high_water_mark=high_water_mark, alarms=Alarms()
+    )
 
 
 class InboxMachine(RuleBasedStateMachine):
@@ -60,8 +64,8 @@ class InboxMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.folder = Path(tempfile.mkdtemp(prefix="iotistica-inbox-"))
         self.number = 0
-        self.accepted: list[tuple[TenantId, Kind, int]] = []
-        self.got: dict[tuple[TenantId, Kind], list[int]] = {}
+        self.accepted: list[tuple[TenantId, StreamKind, int]] = []
+        self.got: dict[tuple[TenantId, StreamKind], list[int]] = {}
         self.fault = "none"
         self.append = streams.append
         self.run(self.start(stack))
@@ -79,7 +83,7 @@ class InboxMachine(RuleBasedStateMachine):
         async with self.database.transaction() as tx:
             self.tenants = [(await tenants.add(tx, f"m {uuid4()}", by=PLATFORM)).tenant_id for _ in range(2)]
         self.directory = Directory(self.database)
-        self.inbox = inbox(self.redis, self.directory, self.folder, mark=3)
+        self.inbox = inbox(self.redis, self.directory, self.folder, high_water_mark=3)
 
     async def faulty(self, *arguments: Any, **options: Any) -> Any:
         if self.fault == "away":
@@ -90,10 +94,10 @@ class InboxMachine(RuleBasedStateMachine):
         return done
 
     @rule(which=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(KINDS)), min_size=1, max_size=4))
-    def accept_some(self, which: list[tuple[int, Kind]]) -> None:
+    def accept_some(self, which: list[tuple[int, StreamKind]]) -> None:
         self.accept(which)
 
-    def accept(self, which: list[tuple[int, Kind]]) -> None:
+    def accept(self, which: list[tuple[int, StreamKind]]) -> None:
         """What is accepted is written down; what is refused may be anywhere and counts for nothing."""
         batch = []
         for tenant, kind in which:
@@ -132,7 +136,7 @@ class InboxMachine(RuleBasedStateMachine):
         if segments:
             with segments[-1].open("ab") as file:
                 file.write(torn)
-        self.inbox = inbox(self.redis, self.directory, self.folder, mark=3)
+        self.inbox = inbox(self.redis, self.directory, self.folder, high_water_mark=3)
 
     @precondition(lambda self: self.accepted)
     @rule(count=st.integers(1, 3))
@@ -144,7 +148,7 @@ class InboxMachine(RuleBasedStateMachine):
         taken = 0
         for tenant in self.tenants:
             for kind in KINDS:
-                await streams.make_groups(self.redis, [tenant], kind)
+                await streams.create_groups(self.redis, [tenant], kind)
                 entries = await streams.read(self.redis, [tenant], "c", count=count, kind=kind)
                 for entry in entries:
                     numbers = [number_of(payload) for _, payload in entry.messages]
@@ -167,7 +171,7 @@ class InboxMachine(RuleBasedStateMachine):
             rounds += 1
             assert rounds < 1000
         try:
-            wanted: dict[tuple[TenantId, Kind], list[int]] = {}
+            wanted: dict[tuple[TenantId, StreamKind], list[int]] = {}
             for tenant, kind, number in self.accepted:
                 wanted.setdefault((tenant, kind), []).append(number)
             for key, numbers in wanted.items():
@@ -175,7 +179,7 @@ class InboxMachine(RuleBasedStateMachine):
                 if key[1] is CONTROL:
                     first = list(dict.fromkeys(number for number in self.got[key] if number in set(numbers)))
                     assert first == numbers
-            state = self.run(stream_stats.states(self.redis, self.tenants, now=0.0))
+            state = self.run(stream_stats.stream_stats(self.redis, self.tenants, now=0.0))
             assert sum(s.entries for s in state) == 0
             assert sum(s.taken for s in state) == sum(map(len, self.got.values()))
         finally:
@@ -203,11 +207,11 @@ async def test_only_the_stream_at_its_mark_goes_to_the_disk(
     """The other tenants do not wait, and what is on the disk follows once there is room."""
     async with database.transaction() as tx:
         other = (await tenants.add(tx, f"other {uuid4()}", by=PLATFORM)).tenant_id
-    box = inbox(redis, Directory(database), tmp_path, mark=1)
+    box = inbox(redis, Directory(database), tmp_path, high_water_mark=1)
     await box.accept([message(tenant, 1)])
     await box.accept([message(tenant, 2), message(other, 3)])
     assert box.spool.waiting == Counter({tenant: 1})
-    one, two = await stream_stats.states(redis, [tenant, other], now=0.0)
+    one, two = await stream_stats.stream_stats(redis, [tenant, other], now=0.0)
     assert (one.entries, two.entries) == (1, 1)
     assert not await box.move()
     await redis.xtrim(redis_.readings_stream(tenant), maxlen=0)
@@ -221,20 +225,20 @@ async def test_what_is_on_the_disk_is_in_the_ledger(
 ) -> None:
     """Taken in and waiting, before and after it is moved; the count of a process that died is put right."""
     directory = Directory(database)
-    box = inbox(redis, directory, tmp_path, mark=1)
+    box = inbox(redis, directory, tmp_path, high_water_mark=1)
     await box.accept([message(tenant, 1)])
     await box.accept([message(tenant, 2), message(tenant, 3)])
     await box._tell()
-    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
     assert (state.taken, state.waiting, state.spooled) == (3, 3, 2)
     box.spool.close()
-    again = inbox(redis, directory, tmp_path, mark=1)
+    again = inbox(redis, directory, tmp_path, high_water_mark=1)
     await redis.xtrim(redis_.readings_stream(tenant), maxlen=0)
     stop = asyncio.Event()
     running = asyncio.create_task(again.run(stop))
 
     async def moved() -> bool:
-        (state,) = await stream_stats.states(redis, [tenant], now=0.0)
+        (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
         return (state.taken, state.waiting, state.spooled) == (3, 3, 0)
 
     async with asyncio.timeout(10):
@@ -261,7 +265,7 @@ async def test_many_callers_share_one_write(
     box = inbox(redis, Directory(database), tmp_path)
     await asyncio.gather(*(box.accept([message(tenant, n)]) for n in range(100)))
     assert calls <= 3
-    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
     assert state.taken == 100
     box.spool.close()
 
@@ -280,7 +284,7 @@ async def test_when_nothing_takes_them_everybody_is_told(
     told = await asyncio.gather(
         *(box.accept([message(tenant, n, size=300)]) for n in range(5)), return_exceptions=True
     )
-    assert all(isinstance(answer, LeftError) and "at its cap" in str(answer) for answer in told)
+    assert all(isinstance(answer, PartlyAcceptedError) and "at its cap" in str(answer) for answer in told)
     assert box.spool.messages == 1
     assert "spool_test_full" not in box._alarms.raised
     box.spool.cap = 700
@@ -302,7 +306,7 @@ async def test_an_open_breaker_sends_straight_to_the_disk(
     box._redis = redis
     for _ in range(6):
         assert await box.move()
-    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
+    (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
     assert state.taken == 6
     box.spool.close()
     await away.aclose()
@@ -317,14 +321,14 @@ async def test_a_message_of_a_tenant_that_does_not_exist_is_kept_for_the_platfor
     nobody = TenantId(uuid4().hex[:12])
     await redis.delete(redis_.PLATFORM_DLQ, f"{redis_.PLATFORM_DLQ}:bytes")
     await box.accept([message(nobody, 1), message(tenant, 2)])
-    (letter,) = (await letterbox.page(redis, None, after=None, limit=10)).letters
-    assert (letter.reason, letter.payload, letter.is_whole) == ("unknown_tenant", message(nobody, 1)[1], True)
-    (state,) = await stream_stats.states(redis, [tenant], now=0.0)
+    (letter,) = (await dead_letters.page(redis, None, after=None, limit=10)).letters
+    assert (letter.reason, letter.payload, letter.is_complete) == ("unknown_tenant", message(nobody, 1)[1], True)
+    (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
     assert state.taken == 1
     for number in range(3, 60):
         await box.accept([message(nobody, number, size=1_000_000)])
-    letters = (await letterbox.page(redis, None, after=None, limit=100)).letters
-    assert sum(len(letter.payload) for letter in letters) <= dead_letters.UNKNOWN_BYTES
+    letters = (await dead_letters.page(redis, None, after=None, limit=100)).letters
+    assert sum(len(letter.payload) for letter in letters) <= dead_letters.UNKNOWN_BYTES_LIMIT
     assert number_of(letters[-1].payload) == 59
     await redis.delete(redis_.PLATFORM_DLQ, f"{redis_.PLATFORM_DLQ}:bytes")
     box.spool.close()
@@ -335,32 +339,32 @@ async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
 ) -> None:
     """One stream is at its mark and the disk at its cap: the other's messages go in once, however often we try."""
     other = await _new_tenant(database)
-    box = inbox(redis, Directory(database), tmp_path, mark=1)
+    box = inbox(redis, Directory(database), tmp_path, high_water_mark=1)
     await box.accept([message(tenant, 1)])
     box.spool.cap = 1
     batch, received = [message(tenant, 2), message(other, 3)], None
     for _ in range(5):
-        with pytest.raises(LeftError) as raised:
+        with pytest.raises(PartlyAcceptedError) as raised:
             await box.accept(batch, received)
         assert received in (None, raised.value.received)
         batch, received = raised.value.left, raised.value.received
         assert [number_of(payload) for _, payload in batch] == [2]
-    (state,) = await stream_stats.states(redis, [other], now=0.0)
+    (state,) = await stream_stats.stream_stats(redis, [other], now=0.0)
     assert state.taken == 1
     both = await asyncio.gather(
         box.accept([message(tenant, 4)]), box.accept([message(other, 5)]), return_exceptions=True
     )
-    assert isinstance(both[0], LeftError)
-    assert isinstance(both[1], LeftError)  # its stream is at its mark now
+    assert isinstance(both[0], PartlyAcceptedError)
+    assert isinstance(both[1], PartlyAcceptedError)  # its stream is at its mark now
     third = (await _new_tenant(database)), READINGS
     both = await asyncio.gather(
         box.accept([message(tenant, 6)]), box.accept([message(third[0], 7)]), return_exceptions=True
     )
-    assert isinstance(both[0], LeftError)
+    assert isinstance(both[0], PartlyAcceptedError)
     assert both[1] is None
     box.spool.cap = CAP
     await box.accept(batch, received)
-    one, two = await stream_stats.states(redis, [tenant, other], now=0.0)
+    one, two = await stream_stats.stream_stats(redis, [tenant, other], now=0.0)
     assert (one.taken, two.taken) == (1, 1)
     assert box.spool.waiting == Counter({tenant: 1})
     box.spool.close()
@@ -383,7 +387,7 @@ async def test_what_belongs_to_nobody_does_not_stay_on_the_disk(
         return await append(*arguments, **options)
 
     monkeypatch.setattr(streams, "append", away)
-    monkeypatch.setattr(module.dead_letters, "keep_unknown", away)
+    monkeypatch.setattr(module.dead_letters, "add_for_unknown_tenant", away)
     box = inbox(redis, Directory(database), tmp_path)
     await box.accept([(b"i/nonsense", b"x")])
     assert not box.spool.is_empty

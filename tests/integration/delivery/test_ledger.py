@@ -28,33 +28,33 @@ async def test_the_balance_is_exact_while_work_is_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Appended, read, committed but not finished, finished, folded: at none of these moments it is off."""
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
 
     async def is_off() -> int | None:
-        return await ledger_balance.of_payloads(redis, database, tenant)
+        return await ledger_balance.payload_imbalance(redis, database, tenant)
 
     assert await is_off() == 0
     await fill(redis, tenant, agent, 6)
     assert await is_off() == 0
     entries = await streams.read(redis, [tenant], "one", count=3)
     assert await is_off() == 0
-    finish = acknowledgement.finish
+    finish = acknowledgement.acknowledge
 
     async def cut(*_: Any) -> None:
         raise Unavailable("cut")
 
-    monkeypatch.setattr(acknowledgement, "finish", cut)
+    monkeypatch.setattr(acknowledgement, "acknowledge", cut)
     with pytest.raises(Unavailable):
         await make("one")._store(entries)
     assert await is_off() == 0
-    monkeypatch.setattr(acknowledgement, "finish", finish)
+    monkeypatch.setattr(acknowledgement, "acknowledge", finish)
     await make("one")._store(entries, again=True)
     assert await is_off() == 0
     async with database.transaction() as tx:
         later = datetime.now(UTC) + timedelta(minutes=1)
         await ledger.fold_payloads(tx, tenant, before=later, still_open=[])
     assert await is_off() == 0
-    assert await ledger_balance.of_readings(database, tenant) == 0
+    assert await ledger_balance.reading_imbalance(database, tenant) == 0
 
 
 async def test_it_is_exact_under_load(
@@ -67,7 +67,7 @@ async def test_it_is_exact_under_load(
         for number in range(100):
             if number < 60:
                 await fill(redis, tenant, agent, 1)
-            assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+            assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
     finally:
         stop.set()
         await asyncio.gather(*working)
@@ -76,7 +76,7 @@ async def test_it_is_exact_under_load(
 async def test_a_loss_is_an_alarm(redis: Redis, database: Database, tenant: TenantId, agent: AgentId) -> None:
     """A Redis that forgot an entry, and a reading whose rejection has no reason."""
     alarms = Alarms()
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 2)
     now = datetime.now(UTC)
     await delivery_checks.look(redis, database, [tenant], alarms, now)
@@ -86,6 +86,6 @@ async def test_a_loss_is_an_alarm(redis: Redis, database: Database, tenant: Tena
     assert f"{tenant} (2 messages, 0 readings)" in alarms.raised["ledger_imbalance"]
     await redis.hincrby(redis_.ledger_key(tenant), "waiting", 2)
     async with database.transaction() as tx:
-        await ledger.count_rejections(tx, {(tenant, agent, "too_old"): 3})
+        await ledger.record_rejections(tx, {(tenant, agent, "too_old"): 3})
     await delivery_checks.look(redis, database, [tenant], alarms, now)
     assert f"{tenant} (0 messages, 3 readings)" in alarms.raised["ledger_imbalance"]

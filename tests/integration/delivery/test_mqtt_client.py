@@ -16,7 +16,7 @@ from iotistica.errors import CannotStart, Superseded, Unavailable
 from iotistica.mqtt import access_probe, broker_watch
 from iotistica.mqtt.client import Client, connect
 from iotistica.mqtt.protocol import PAUSE_BYTES
-from iotistica.storage.history.timeline_counts import Tally
+from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
 from tests.conftest import Stack, new_stack
 
@@ -34,9 +34,9 @@ async def test_the_brokers_figures_are_watched(stack: Stack, database: Database)
     """They come to the account that may read them, and a queue near its bound is an alarm with what to do."""
     stop, alarms = asyncio.Event(), Alarms()
     account = WATCH_USER, service_password(stack.key, WATCH_USER)
-    seen = broker_watch.Watch(alarms, limit=1)
+    seen = broker_watch.BrokerWatch(alarms, limit=1)
     url = access_probe.as_account(stack.mqtt_url, account)
-    tally = Tally(database)
+    tally = TimelineCounts(database)
     watching = asyncio.create_task(broker_watch.run(url, seen, tally, stop))
     async with asyncio.timeout(SECONDS):
         while "broker_queue" not in alarms.raised:
@@ -46,7 +46,9 @@ async def test_the_brokers_figures_are_watched(stack: Stack, database: Database)
     stop.set()
     await watching
     foreign = access_probe.as_account(stack.mqtt_url, (WATCH_USER, "wrong"))
-    unwatched = asyncio.create_task(broker_watch.run(foreign, broker_watch.Watch(alarms, limit=1), tally, stop))
+    unwatched = asyncio.create_task(
+        broker_watch.run(foreign, broker_watch.BrokerWatch(alarms, limit=1), tally, stop)
+    )
     await asyncio.wait_for(unwatched, SECONDS)
 
 
@@ -54,7 +56,7 @@ def test_dropped_messages_are_an_alarm_for_a_while() -> None:
     """What was dropped before we looked is not; what is dropped from then on is."""
     now = 0.0
     alarms = Alarms()
-    seen = broker_watch.Watch(alarms, limit=1000, clock=lambda: now)
+    seen = broker_watch.BrokerWatch(alarms, limit=1000, clock=lambda: now)
     for payload in (b"7", b"7", b"nonsense"):
         seen.hear(broker_watch.DROPPED, payload)
     assert not alarms.raised

@@ -15,27 +15,27 @@ import pytest
 
 from iotistica.alarms import Alarms
 from iotistica.background import delivery_checks
-from iotistica.domain.access.document_secrets import Box
+from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.agents import reported_state
-from iotistica.domain.delivery.key_compaction import NAMES
+from iotistica.domain.delivery.key_compaction import NAMES_LIMIT
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Superseded, Unavailable
 from iotistica.ingest import ordered_consumer as module
-from iotistica.ingest.ordered_consumer import Control
-from iotistica.storage import fences, redis
+from iotistica.ingest.ordered_consumer import OrderedConsumer
+from iotistica.storage import lease, redis
 from iotistica.storage.agents import agents
 from iotistica.storage.agents import reported_states as state_rows
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import (
+    dead_letters,
     dictionaries,
     ledger,
     ledger_balance,
-    letterbox,
     parked_messages,
     stream_stats,
     streams,
 )
-from iotistica.storage.delivery.streams import CONTROL, READINGS, Kind
+from iotistica.storage.delivery.streams import CONTROL, READINGS, StreamKind
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -48,7 +48,7 @@ FIELDS = [{"name": "metric", "domain": "key", "index": 0}, {"name": "value", "do
 
 
 @asynccontextmanager
-async def running(control: Control) -> AsyncIterator[None]:
+async def running(control: OrderedConsumer) -> AsyncIterator[None]:
     stop = asyncio.Event()
     task = asyncio.create_task(control.run(stop))
     try:
@@ -65,26 +65,28 @@ async def eventually(condition: Any) -> None:
 
 
 async def put(
-    redis_: Redis, tenant: TenantId, agent: AgentId, rest: str, *documents: Any, kind: Kind = CONTROL
+    redis_: Redis, tenant: TenantId, agent: AgentId, rest: str, *documents: Any, kind: StreamKind = CONTROL
 ) -> None:
     topic = f"{agent_topic(tenant, agent)}/{rest}".encode()
     messages = [(topic, d if isinstance(d, bytes) else json.dumps(d).encode()) for d in documents]
     now = int(datetime.now(UTC).timestamp() * 1e6)
-    await streams.append(redis_, {(tenant, kind): messages}, received=now, mark=10_000)
+    await streams.append(redis_, {(tenant, kind): messages}, received=now, high_water_mark=10_000)
 
 
 async def waiting(redis_: Redis, tenant: TenantId) -> int:
-    (state,) = await stream_stats.states(redis_, [tenant], now=0.0)
+    (state,) = await stream_stats.stream_stats(redis_, [tenant], now=0.0)
     return state.waiting
 
 
 @pytest.fixture
-def control(redis: Redis, database: Database) -> Control:
-    return Control("control", redis=redis, database=database, directory=Directory(database), box=Box(bytes(32)))
+def control(redis: Redis, database: Database) -> OrderedConsumer:
+    return OrderedConsumer(
+        "control", redis=redis, database=database, directory=Directory(database), box=SecretBox(bytes(32))
+    )
 
 
 async def test_deltas_add_to_what_is_known_per_version(
-    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
     """In the order in which they came; a bad one is a dead letter and changes nothing; Redis has a copy."""
     delta = {"version": 4, "metrics": {"x": {"m": 1}}}
@@ -93,7 +95,7 @@ async def test_deltas_add_to_what_is_known_per_version(
         {"version": 4, "newFieldsWithDomains": FIELDS[:1]},
         b"{bad",
         {"version": 4, "newFieldsWithDomains": FIELDS[1:]},
-        {"version": 4, "metrics": {"x": {str(n): n for n in range(NAMES)}}},
+        {"version": 4, "metrics": {"x": {str(n): n for n in range(NAMES_LIMIT)}}},
         {"version": 4, "newFieldsWithDomains": FIELDS},
         delta,
     )
@@ -103,12 +105,12 @@ async def test_deltas_add_to_what_is_known_per_version(
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
         known = await dictionaries.get(tx, tenant, agent, 4)
-        payloads = await ledger.payloads(tx, tenant)
+        payloads = await ledger.payload_totals(tx, tenant)
     assert known.revision == 3
     assert known.dictionary.fields == {"key": {0: "metric", 1: "value"}}
     assert known.dictionary.metrics == {"x": {1: "m"}}
-    assert await dictionaries.copied(redis, tenant, agent, 4) == known
-    letters = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    assert await dictionaries.cached(redis, tenant, agent, 4) == known
+    letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
     assert sorted(letter.reason for letter in letters) == [
         "bad_dictionary",
         "bad_json",
@@ -116,7 +118,7 @@ async def test_deltas_add_to_what_is_known_per_version(
         "unknown_agent",
     ]
     assert (payloads.processed, payloads.dead) == (4, 4)
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def _is(asked: Any, wanted: Any) -> bool:
@@ -124,7 +126,7 @@ async def _is(asked: Any, wanted: Any) -> bool:
 
 
 async def test_only_the_newest_versions_are_kept(
-    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
     """A new one comes with each restart of an agent; what is old is forgotten."""
     for version in range(12):
@@ -137,7 +139,7 @@ async def test_only_the_newest_versions_are_kept(
 
 
 async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
-    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control, make: Any
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer, make: Any
 ) -> None:
     """Parked durably, counted as waiting, stored once; also when the dictionary comes while it is parked."""
     compacted = {"v": 9, "p": [[0, "m"], [1, 2.5]]}
@@ -146,12 +148,12 @@ async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
     working = asyncio.create_task(make("one").run(stop))
 
     async def is_parked() -> bool:
-        (state,) = await stream_stats.states(redis, [tenant], now=0.0)
+        (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
         return (state.parked, state.waiting, state.entries) == (1, 1, 0)
 
     try:
         await eventually(is_parked)
-        assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+        assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
         async with running(control):
             await put(redis, tenant, agent, "meta/dictionary", {"version": 9, "newFieldsWithDomains": FIELDS[:1]})
             await asyncio.sleep(0.3)
@@ -162,29 +164,32 @@ async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
         stop.set()
         await working
     async with database.transaction() as tx:
-        balance, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+        balance, payloads = (
+            await ledger.readings_balance(tx, tenant, agent),
+            await ledger.payload_totals(tx, tenant),
+        )
     assert (balance.found, balance.stored, payloads.processed, payloads.dead) == (2, 2, 4, 0)
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
 ) -> None:
     """The worker looked before it came and parked after; the timed look releases it."""
-    await streams.make_groups(redis, [tenant], READINGS)
+    await streams.create_groups(redis, [tenant], READINGS)
     await put(redis, tenant, agent, "endpoints/x", {"v": 9, "p": [[0, "m"], [1, 2.5]]}, kind=READINGS)
     worker = make("one")
     await worker._store(await streams.read(redis, [tenant], "one", count=10))
-    assert await parked_messages.whose(redis, tenant) == {(agent, 9)}
+    assert await parked_messages.awaited_dictionaries(redis, tenant) == {(agent, 9)}
     async with database.transaction() as tx:
-        update = module.key_compaction.read({"version": 9, "newFieldsWithDomains": FIELDS})
-        await dictionaries.put(tx, tenant, agent, 9, dictionaries.taught(dictionaries.NONE, update))
+        update = module.key_compaction.parse_update({"version": 9, "newFieldsWithDomains": FIELDS})
+        await dictionaries.put(tx, tenant, agent, 9, dictionaries.extended(dictionaries.NO_DICTIONARY, update))
     await delivery_checks.look(redis, database, [tenant], Alarms(), datetime.now(UTC))
-    assert await parked_messages.whose(redis, tenant) == set()
+    assert await parked_messages.awaited_dictionaries(redis, tenant) == set()
     await worker._store(await streams.read(redis, [tenant], "one", count=10))
     async with database.transaction() as tx:
-        assert (await ledger.balance(tx, tenant, agent)).stored == 1
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+        assert (await ledger.readings_balance(tx, tenant, agent)).stored == 1
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_a_dictionary_that_never_comes_makes_dead_letters(
@@ -192,25 +197,25 @@ async def test_a_dictionary_that_never_comes_makes_dead_letters(
 ) -> None:
     """After an hour, or at once beyond the bound of what may wait; with their bytes."""
     monkeypatch.setattr(
-        "iotistica.storage.delivery.acknowledgement.FINISH",
-        module.acknowledgement.FINISH.replace(f"< {module.acknowledgement.PARKED} and", "< 1 and"),
+        "iotistica.storage.delivery.acknowledgement.ACKNOWLEDGE",
+        module.acknowledgement.ACKNOWLEDGE.replace(f"< {module.acknowledgement.PARKED_LIMIT} and", "< 1 and"),
     )
-    await streams.make_groups(redis, [tenant], READINGS)
+    await streams.create_groups(redis, [tenant], READINGS)
     compacted = {"v": 9, "p": [[0, "m"], [1, 2.5]]}
     await put(redis, tenant, agent, "endpoints/x", compacted, compacted, kind=READINGS)
     await make("one")._store(await streams.read(redis, [tenant], "one", count=10))
 
     async def reasons() -> list[tuple[str, str, bytes]]:
-        page = await letterbox.page(redis, tenant, after=None, limit=10)
+        page = await dead_letters.page(redis, tenant, after=None, limit=10)
         return [(letter.reason, letter.detail, letter.payload) for letter in page.letters]
 
     raw = json.dumps(compacted).encode()
     assert await reasons() == [("no_dictionary", "too many messages wait for a dictionary", raw)]
-    assert await parked_messages.expire(redis, tenant, now=time.time() + parked_messages.SECONDS - 60) == 0
-    assert await parked_messages.expire(redis, tenant, now=time.time() + parked_messages.SECONDS + 60) == 1
+    assert await parked_messages.expire(redis, tenant, now=time.time() + parked_messages.PATIENCE_SECONDS - 60) == 0
+    assert await parked_messages.expire(redis, tenant, now=time.time() + parked_messages.PATIENCE_SECONDS + 60) == 1
     assert (await reasons())[1] == ("no_dictionary", "its dictionary did not come in time", raw)
     assert await waiting(redis, tenant) == 0
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_an_interruption_applies_nothing_twice(
@@ -218,27 +223,27 @@ async def test_an_interruption_applies_nothing_twice(
     database: Database,
     tenant: TenantId,
     agent: AgentId,
-    control: Control,
+    control: OrderedConsumer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Redis goes away between the commit and the acknowledgement: the next start finds it applied."""
     await put(redis, tenant, agent, "meta/dictionary", {"version": 1, "newFieldsWithDomains": FIELDS}, b"bad")
-    finish = module.acknowledgement.finish
+    finish = module.acknowledgement.acknowledge
 
     async def cut(*_: Any) -> None:
         raise Unavailable("cut")
 
-    monkeypatch.setattr(module.acknowledgement, "finish", cut)
+    monkeypatch.setattr(module.acknowledgement, "acknowledge", cut)
     with pytest.raises(Unavailable):
         async with asyncio.timeout(10):
             await control.run(asyncio.Event())
-    monkeypatch.setattr(module.acknowledgement, "finish", finish)
+    monkeypatch.setattr(module.acknowledgement, "acknowledge", finish)
     async with running(control):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
         assert (await dictionaries.get(tx, tenant, agent, 1)).revision == 1
-    assert len((await letterbox.page(redis, tenant, after=None, limit=10)).letters) == 1
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert len((await dead_letters.page(redis, tenant, after=None, limit=10)).letters) == 1
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 def test_keys_lie_in_the_tenants_slot() -> None:
@@ -259,7 +264,7 @@ def test_keys_lie_in_the_tenants_slot() -> None:
     ],
 )
 async def test_no_dictionary_stops_those_of_others(
-    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control, bad: bytes
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer, bad: bytes
 ) -> None:
     """Numbers without bound, half surrogates, NUL: put aside or cleaned, and what follows is applied."""
     await put(redis, tenant, agent, "meta/dictionary", bad)
@@ -268,7 +273,7 @@ async def test_no_dictionary_stops_those_of_others(
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
         assert (await dictionaries.get(tx, tenant, agent, 5)).revision == 1
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
@@ -282,33 +287,35 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
     newcomer = AgentId(uuid4())
     update = {"version": 1, "newFieldsWithDomains": FIELDS}
     await put(redis, tenant, newcomer, "meta/dictionary", update)
-    finish = module.acknowledgement.finish
+    finish = module.acknowledgement.acknowledge
 
     async def cut(*_: Any) -> None:
         raise Unavailable("cut")
 
-    def fresh() -> Control:
-        return Control("control", redis=redis, database=database, directory=Directory(database), box=Box(bytes(32)))
+    def fresh() -> OrderedConsumer:
+        return OrderedConsumer(
+            "control", redis=redis, database=database, directory=Directory(database), box=SecretBox(bytes(32))
+        )
 
-    monkeypatch.setattr(module.acknowledgement, "finish", cut)
+    monkeypatch.setattr(module.acknowledgement, "acknowledge", cut)
     with pytest.raises(Unavailable):
         async with asyncio.timeout(10):
             await fresh().run(asyncio.Event())
     async with database.transaction() as tx:
         await agents.add(tx, tenant, newcomer, "late", key=stack.key, by=PLATFORM)
-    monkeypatch.setattr(module.acknowledgement, "finish", finish)
+    monkeypatch.setattr(module.acknowledgement, "acknowledge", finish)
     async with running(fresh()):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
-        letters = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+        letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
         assert len(letters) == 1
-        assert (await dictionaries.copied(redis, tenant, newcomer, 1)).revision == 0
-        assert await letterbox.replay(redis, tenant, letters, mark=100) == 1
+        assert (await dictionaries.cached(redis, tenant, newcomer, 1)).revision == 0
+        assert await dead_letters.replay(redis, tenant, letters, high_water_mark=100) == 1
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
         known = await dictionaries.get(tx, tenant, newcomer, 1)
     assert known.revision == 1
-    assert await dictionaries.copied(redis, tenant, newcomer, 1) == known
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await dictionaries.cached(redis, tenant, newcomer, 1) == known
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_whatever_one_message_breaks_costs_that_message_alone(
@@ -316,13 +323,13 @@ async def test_whatever_one_message_breaks_costs_that_message_alone(
     database: Database,
     tenant: TenantId,
     agent: AgentId,
-    control: Control,
+    control: OrderedConsumer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A fault of ours included: it becomes a dead letter, and those before and after it are applied."""
     real = reported_state.merge
 
-    def broken(state: reported_state.State, report: reported_state.Report) -> reported_state.State:
+    def broken(state: reported_state.ReportedState, report: reported_state.Report) -> reported_state.ReportedState:
         if report.values.get("os_version") == "broken":
             raise RecursionError
         return real(state, report)
@@ -332,7 +339,7 @@ async def test_whatever_one_message_breaks_costs_that_message_alone(
     await put(redis, tenant, agent, "state", *({str(agent): report} for report in reports))
     async with running(control):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
-    (letter,) = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    (letter,) = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
     assert (letter.reason, b"broken" in letter.payload) == ("internal_error", True)
     async with database.transaction() as tx:
         row = await state_rows.get(tx, tenant, agent)
@@ -345,7 +352,7 @@ async def test_a_fault_of_ours_with_the_database_costs_no_message(
     database: Database,
     tenant: TenantId,
     agent: AgentId,
-    control: Control,
+    control: OrderedConsumer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A missing table or right would be every message's fault: they wait in the stream until it is mended."""
@@ -355,7 +362,7 @@ async def test_a_fault_of_ours_with_the_database_costs_no_message(
         for _ in range(2):  # as the supervisor starts it again
             with pytest.raises(psycopg.errors.UndefinedTable):
                 await asyncio.wait_for(control.run(asyncio.Event()), 15)
-    assert (await letterbox.page(redis, tenant, after=None, limit=10)).letters == []
+    assert (await dead_letters.page(redis, tenant, after=None, limit=10)).letters == []
     async with running(control):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
@@ -363,14 +370,14 @@ async def test_a_fault_of_ours_with_the_database_costs_no_message(
 
 
 async def test_who_lost_its_lease_without_knowing_writes_nothing(
-    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
     """Another one took it over while this one slept: its number in the database is another one."""
     task = asyncio.create_task(control.run(asyncio.Event()))
     await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "a"}})
     await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
-        await fences.claim(tx, "control")
+        await lease.claim_fence(tx, "control")
     await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "b"}})
     with pytest.raises(Superseded):
         await asyncio.wait_for(task, 15)
@@ -383,7 +390,7 @@ async def test_who_lost_its_lease_without_knowing_writes_nothing(
 
 
 async def test_payloads_that_cost_more_than_they_say_are_refused(
-    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: Control
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
     """By how much they inflate to, and by how many values they hold; deep connections are only sealed."""
     bomb = zlib.compress(b'{"type":"x","a":[' + b"[]," * 5_000_000 + b"1]}")
@@ -395,7 +402,7 @@ async def test_payloads_that_cost_more_than_they_say_are_refused(
     await put(redis, tenant, agent, "state", {str(agent): endpoints})
     async with running(control):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
-    letters = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
     assert [letter.reason for letter in letters] == ["too_large"] * 3
     async with database.transaction() as tx:
         assert await state_rows.get(tx, tenant, agent) is not None

@@ -12,8 +12,8 @@ from iotistica.errors import CannotStart, Superseded
 from iotistica.storage import lease
 from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import acknowledgement, stream_stats, streams
-from iotistica.storage.delivery.acknowledgement import Aside
-from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.acknowledgement import NotStored
+from iotistica.storage.delivery.dead_letters import NewDeadLetter
 from iotistica.storage.delivery.streams import ENTRY_BYTES, READINGS, _chunks
 from iotistica.storage.redis import Redis
 
@@ -29,42 +29,44 @@ async def test_what_is_appended_is_read_once_and_gone_when_finished(redis: Redis
     """Bytes, order and receive time survive; the ledger's waiting goes back to nothing."""
     one, two = new_tenant(), new_tenant()
     batches = {(one, READINGS): [(b"t/%d" % n, bytes([n])) for n in range(3)], (two, READINGS): [(b"u", b"\xff\0")]}
-    await streams.append(redis, batches, received=123, mark=MARK)
+    await streams.append(redis, batches, received=123, high_water_mark=MARK)
     entries = await streams.read(redis, [one, two], "c", count=10)
     entries += await streams.read(redis, [one, two], "c", count=10)  # the first read made the groups
     assert {(e.tenant, e.received, tuple(e.messages)) for e in entries} == {
         (tenant, 123, tuple(messages)) for (tenant, _), messages in batches.items()
     }
     assert await streams.read(redis, [one, two], "c", count=10) == []
-    assert [e.id for e in await streams.read_own(redis, [one], "c", count=10)] == [entries[0].id]
-    assert await stream_stats.open_ids(redis, one) == [entries[0].id.decode()]
-    letter = DeadLetter(b"t/1", b"\1", 123, "bad_json", "why")
+    assert [e.id for e in await streams.read_pending(redis, [one], "c", count=10)] == [entries[0].id]
+    assert await stream_stats.pending_entry_ids(redis, one) == [entries[0].id.decode()]
+    letter = NewDeadLetter(b"t/1", b"\1", 123, "bad_json", "why")
     for _ in range(2):  # the second time, as after a lost answer, changes nothing
-        await acknowledgement.finish(redis, entries, {entries[0].key: Aside([letter])})
-    state = (await stream_stats.states(redis, [one], now=0.0))[0]
+        await acknowledgement.acknowledge(redis, entries, {entries[0].key: NotStored([letter])})
+    state = (await stream_stats.stream_stats(redis, [one], now=0.0))[0]
     assert (state.taken, state.waiting, state.entries, state.dead) == (3, 0, 0, 1)
-    assert await stream_stats.open_ids(redis, one) == []
+    assert await stream_stats.pending_entry_ids(redis, one) == []
 
 
 async def test_a_full_stream_takes_nothing_and_others_do(redis: Redis) -> None:
     """At its mark a stream is named and left alone; the other tenants' messages are taken."""
     one, two = (new_tenant(), READINGS), (new_tenant(), READINGS)
     for _ in range(2):
-        assert await streams.append(redis, {one: [(b"t", b"x")]}, received=1, mark=2) == set()
-    assert await streams.append(redis, {two: [(b"t", b"x")], one: [(b"t", b"x")]}, received=1, mark=2) == {one}
-    assert (await stream_stats.states(redis, [one[0]], now=0.0))[0].taken == 2
-    assert (await stream_stats.states(redis, [two[0]], now=0.0))[0].taken == 1
+        assert await streams.append(redis, {one: [(b"t", b"x")]}, received=1, high_water_mark=2) == set()
+    assert await streams.append(
+        redis, {two: [(b"t", b"x")], one: [(b"t", b"x")]}, received=1, high_water_mark=2
+    ) == {one}
+    assert (await stream_stats.stream_stats(redis, [one[0]], now=0.0))[0].taken == 2
+    assert (await stream_stats.stream_stats(redis, [two[0]], now=0.0))[0].taken == 1
 
 
 async def test_entries_of_a_dead_consumer_are_taken_over(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a consumer read and never finished goes to another, after a while."""
     tenant = new_tenant()
-    await streams.make_groups(redis, [tenant], READINGS)
-    await streams.append(redis, {(tenant, READINGS): [(b"t", b"x")]}, received=1, mark=MARK)
+    await streams.create_groups(redis, [tenant], READINGS)
+    await streams.append(redis, {(tenant, READINGS): [(b"t", b"x")]}, received=1, high_water_mark=MARK)
     (entry,) = await streams.read(redis, [tenant], "dead", count=1)
-    assert await streams.take_over(redis, [tenant], "alive", count=1) == []
-    monkeypatch.setattr(streams, "STALE", 0)
-    (taken,) = await streams.take_over(redis, [tenant], "alive", count=1)
+    assert await streams.claim_stale(redis, [tenant], "alive", count=1) == []
+    monkeypatch.setattr(streams, "STALE_MS", 0)
+    (taken,) = await streams.claim_stale(redis, [tenant], "alive", count=1)
     assert taken == entry
 
 
@@ -82,7 +84,7 @@ def test_entries_are_bounded(sizes: list[int]) -> None:
 async def test_one_at_a_time_holds_a_lease_and_fences_rise(redis: Redis) -> None:
     """A standby waits until the holder lets go; its number is higher."""
     name, stop = f"test-{uuid4()}", asyncio.Event()
-    async with lease.held(redis, name, stop) as first:
+    async with lease.hold(redis, name, stop) as first:
         waiting = asyncio.create_task(_hold(redis, name, stop))
         await asyncio.sleep(0.1)
         assert not waiting.done()
@@ -91,21 +93,21 @@ async def test_one_at_a_time_holds_a_lease_and_fences_rise(redis: Redis) -> None
     assert second is not None
     assert second > first
     stop.set()
-    async with lease.held(redis, name, stop) as third:
+    async with lease.hold(redis, name, stop) as third:
         assert third is None
 
 
 async def _hold(redis: Redis, name: str, stop: asyncio.Event) -> int | None:
-    async with lease.held(redis, name, stop) as fence:
+    async with lease.hold(redis, name, stop) as fence:
         return fence
 
 
 async def test_a_holder_that_was_superseded_is_told(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its work is cancelled, and the other's lease is left alone."""
-    monkeypatch.setattr(lease, "RENEW", 0.02)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
     name = f"test-{uuid4()}"
     with pytest.raises(Superseded):
-        async with lease.held(redis, name, asyncio.Event()):
+        async with lease.hold(redis, name, asyncio.Event()):
             await redis.set(f"lease:{name}", "another")
             await asyncio.sleep(5)
     assert await redis.get(f"lease:{name}") == b"another"
@@ -113,11 +115,11 @@ async def test_a_holder_that_was_superseded_is_told(redis: Redis, monkeypatch: p
 
 async def test_a_redis_that_would_lose_data_is_refused(redis: Redis) -> None:
     """A default user with fewer rights makes the replay of its file drop transactions."""
-    await redis_.check(redis)
+    await redis_.check_configuration(redis)
     await redis.execute_command("ACL", "SETUSER", "default", "-@all", "+ping")
     try:
         with pytest.raises(CannotStart, match=r"lacks \+@all"):
-            await redis_.check(redis)
+            await redis_.check_configuration(redis)
     finally:
         await redis.execute_command("ACL", "SETUSER", "default", "+@all")
 
@@ -133,9 +135,9 @@ async def test_a_lease_that_could_not_be_given_back_is_ours_again(
         redis.unreleased[key] = token
 
     monkeypatch.setattr(lease, "_release", away)
-    async with lease.held(redis, name, asyncio.Event()) as first:
+    async with lease.hold(redis, name, asyncio.Event()) as first:
         pass
-    async with asyncio.timeout(1), lease.held(redis, name, asyncio.Event()) as second:
+    async with asyncio.timeout(1), lease.hold(redis, name, asyncio.Event()) as second:
         assert first is not None
         assert second is not None
         assert second > first

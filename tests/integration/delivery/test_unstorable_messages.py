@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from iotistica.domain.delivery.fault_attribution import FAILURES
+from iotistica.domain.delivery.fault_attribution import FAILURES_LIMIT
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, Unavailable
 from iotistica.ingest import worker as module
 from iotistica.storage.agents import agents
-from iotistica.storage.delivery import ledger, ledger_balance, letterbox, streams
+from iotistica.storage.delivery import dead_letters, ledger, ledger_balance, streams
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -58,12 +58,12 @@ async def send(redis: Redis, tenant: TenantId, agent: UUID, values: Iterable[flo
     now = int(datetime.now(UTC).timestamp() * 1e6)
     for at in range(0, len(messages), together):
         batch = {(tenant, streams.READINGS): messages[at : at + together]}
-        await streams.append(redis, batch, received=now + at, mark=10_000)
+        await streams.append(redis, batch, received=now + at, high_water_mark=10_000)
 
 
 async def work(worker: Any, redis: Redis, tenant: TenantId) -> None:
     """Let a worker store what is in the stream."""
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
     while entries := await streams.read(redis, [tenant], worker._name, count=64):
         await worker._store(entries)
 
@@ -77,15 +77,18 @@ async def test_a_message_that_is_refused_is_found_by_halving(
     await send(redis, tenant, agent, values)
     await work(make("one"), redis, tenant)
     async with database.transaction() as tx:
-        balance, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+        balance, payloads = (
+            await ledger.readings_balance(tx, tenant, agent),
+            await ledger.payload_totals(tx, tenant),
+        )
     assert (balance.found, balance.stored) == (397, 397)
     assert (payloads.processed, payloads.dead) == (397, 3)
-    page = await letterbox.page(redis, tenant, after=None, limit=10)
+    page = await dead_letters.page(redis, tenant, after=None, limit=10)
     assert [letter.reason for letter in page.letters] == ["refused"] * 3
-    assert all("numeric field overflow" in letter.detail and letter.is_whole for letter in page.letters)
+    assert all("numeric field overflow" in letter.detail and letter.is_complete for letter in page.letters)
     assert all(json.loads(letter.payload)["value"] == POISON for letter in page.letters)
     assert poisoned["transactions"] < 80
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_a_crash_while_poison_is_sought_repeats_nothing(
@@ -101,18 +104,18 @@ async def test_a_crash_while_poison_is_sought_repeats_nothing(
     values = [float(n) for n in range(60)]
     values[7] = values[41] = POISON
     await send(redis, tenant, agent, values, together=20)
-    await streams.make_groups(redis, [tenant], streams.READINGS)
-    finish, left = module.acknowledgement.finish, 3
+    await streams.create_groups(redis, [tenant], streams.READINGS)
+    finish, left = module.acknowledgement.acknowledge, 3
 
     async def cut(*arguments: Any) -> None:
         nonlocal left
         left -= 1
         if left:
             raise Unavailable("cut")
-        monkeypatch.setattr(module.acknowledgement, "finish", finish)
+        monkeypatch.setattr(module.acknowledgement, "acknowledge", finish)
         await finish(*arguments)
 
-    monkeypatch.setattr(module.acknowledgement, "finish", cut)
+    monkeypatch.setattr(module.acknowledgement, "acknowledge", cut)
     for _ in range(2):
         with pytest.raises(Unavailable):
             async with asyncio.timeout(10):
@@ -120,15 +123,18 @@ async def test_a_crash_while_poison_is_sought_repeats_nothing(
     stop = asyncio.Event()
     running = asyncio.create_task(make("one").run(stop))
     async with asyncio.timeout(10):
-        while len((await letterbox.page(redis, tenant, after=None, limit=10)).letters) < 2:
+        while len((await dead_letters.page(redis, tenant, after=None, limit=10)).letters) < 2:
             await asyncio.sleep(0.05)
     stop.set()
     await running
     async with database.transaction() as tx:
-        balance, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+        balance, payloads = (
+            await ledger.readings_balance(tx, tenant, agent),
+            await ledger.payload_totals(tx, tenant),
+        )
     assert (balance.stored, balance.duplicate) == (58, 0)
     assert (payloads.processed, payloads.dead) == (58, 2)
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_when_everything_is_refused_it_stops_and_keeps_the_stream(
@@ -145,15 +151,15 @@ async def test_when_everything_is_refused_it_stops_and_keeps_the_stream(
     async with database.transaction() as tx:
         await agents.add(tx, tenant, other, "another", key=stack.key, by=PLATFORM)
     for one in (agent, other):
-        await send(redis, tenant, one, [POISON] * FAILURES, together=10)
+        await send(redis, tenant, one, [POISON] * FAILURES_LIMIT, together=10)
     worker = make("one")
     with pytest.raises(Unavailable, match="most messages cannot be stored"):
         await work(worker, redis, tenant)
     assert module.STOPPED in worker._alarms.raised
-    assert (await letterbox.page(redis, tenant, after=None, limit=10)).letters == []
+    assert (await dead_letters.page(redis, tenant, after=None, limit=10)).letters == []
     async with database.transaction() as tx:
-        assert await ledger.payloads(tx, tenant) == ledger.Payloads(0, 0)
-    assert len(await streams.read_own(redis, [tenant], "one", count=100)) == FAILURES * 2 // 10
+        assert await ledger.payload_totals(tx, tenant) == ledger.PayloadTotals(0, 0)
+    assert len(await streams.read_pending(redis, [tenant], "one", count=100)) == FAILURES_LIMIT * 2 // 10
 
 
 async def test_a_letter_is_given_back_once_and_fails_with_its_count(
@@ -172,20 +178,20 @@ async def test_a_letter_is_given_back_once_and_fails_with_its_count(
         await send(redis, tenant, agent, [1.0, POISON])
         worker = make("one")
         await work(worker, redis, tenant)
-        (letter,) = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+        (letter,) = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
         assert letter.attempts == 1
-        assert await letterbox.replay(redis, tenant, [letter], mark=1000) == 1
-        assert await letterbox.replay(redis, tenant, [letter], mark=1000) == 0
+        assert await dead_letters.replay(redis, tenant, [letter], high_water_mark=1000) == 1
+        assert await dead_letters.replay(redis, tenant, [letter], high_water_mark=1000) == 0
         await work(worker, redis, tenant)
-    (letter,) = (await letterbox.page(redis, tenant, after=None, limit=10)).letters
+    (letter,) = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
     assert letter.attempts == 2
-    assert await letterbox.replay(redis, tenant, [letter], mark=1000) == 1
+    assert await dead_letters.replay(redis, tenant, [letter], high_water_mark=1000) == 1
     await work(worker, redis, tenant)
     async with database.transaction() as tx:
-        balance = await ledger.balance(tx, tenant, agent)
+        balance = await ledger.readings_balance(tx, tenant, agent)
     assert (balance.stored, balance.duplicate) == (2, 0)
-    assert (await letterbox.page(redis, tenant, after=None, limit=10)).letters == []
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert (await dead_letters.page(redis, tenant, after=None, limit=10)).letters == []
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
 async def test_what_is_discarded_is_gone(
@@ -194,10 +200,10 @@ async def test_what_is_discarded_is_gone(
     """And the room it took is free again."""
     await send(redis, tenant, agent, [1.0, POISON])
     await work(make("one"), redis, tenant)
-    letters = (await letterbox.page(redis, tenant, after=None, limit=10, reason="refused")).letters
-    assert (await letterbox.page(redis, tenant, after=None, limit=10, reason="other")).letters == []
-    assert await letterbox.discard(redis, tenant, letters) == 1
-    assert await letterbox.discard(redis, tenant, letters) == 0
-    assert await letterbox.get(redis, tenant, letters[0].id) is None
+    letters = (await dead_letters.page(redis, tenant, after=None, limit=10, reason="refused")).letters
+    assert (await dead_letters.page(redis, tenant, after=None, limit=10, reason="other")).letters == []
+    assert await dead_letters.discard(redis, tenant, letters) == 1
+    assert await dead_letters.discard(redis, tenant, letters) == 0
+    assert await dead_letters.get(redis, tenant, letters[0].id) is None
     assert int(await redis.hget(f"tenant:{{{tenant}}}:ledger", "dead_bytes") or 0) == 0
-    assert await ledger_balance.of_payloads(redis, database, tenant) == 0
+    assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0

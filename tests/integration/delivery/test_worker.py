@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from iotistica.alarms import Alarms
-from iotistica.disk_space import Room
-from iotistica.domain.delivery.fault_attribution import Verdicts
+from iotistica.disk_space import DiskSpace
+from iotistica.domain.delivery.fault_attribution import FaultHistory
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Full, Unavailable
 from iotistica.ingest.decoding import Decoder
-from iotistica.ingest.dictionary_cache import Dictionaries
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.dictionary_cache import DictionaryCache
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.ingest.worker import Worker
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import quotas
 from iotistica.storage.access.quotas import Quotas
-from iotistica.storage.access.rate_limits import Limits
+from iotistica.storage.access.rate_limits import RateLimiter
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import acknowledgement, dead_letters, ledger, stream_stats, streams
-from iotistica.storage.delivery.acknowledgement import Aside
-from iotistica.storage.delivery.dead_letters import DeadLetter
+from iotistica.storage.delivery.acknowledgement import NotStored
+from iotistica.storage.delivery.dead_letters import NewDeadLetter
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -41,11 +41,11 @@ def make(redis: Redis, database: Database) -> Any:
             redis=redis,
             database=database,
             directory=directory,
-            decoder=Decoder(directory, Dictionaries(redis, database), retention_days=30),
-            catalogue=Catalogue(),
-            limits=Limits(redis),
-            verdicts=Verdicts(),
-            room=Room(None, Alarms()),
+            decoder=Decoder(directory, DictionaryCache(redis, database), retention_days=30),
+            series_cache=SeriesCache(),
+            rate_limiter=RateLimiter(redis),
+            fault_history=FaultHistory(),
+            disk_space=DiskSpace(None, Alarms()),
             alarms=Alarms(),
             messages=100,
             longest_idle=0.05,
@@ -65,14 +65,17 @@ async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int, tog
             when = (start + timedelta(seconds=number * together + part)).isoformat()
             points = [{"metric": f"m{n}", "value": n, "timestamp": when} for n in range(READINGS)]
             messages += [(topic, json.dumps({"readings": [*points, 17]}).encode()), (topic, b"{bad")]
-        await streams.append(redis, {(tenant, streams.READINGS): messages}, received=now, mark=10_000)
+        await streams.append(redis, {(tenant, streams.READINGS): messages}, received=now, high_water_mark=10_000)
 
 
 async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: AgentId, pairs: int) -> bool:
     """Whether so many good and as many bad messages are in both ledgers, once each."""
     async with database.transaction() as tx:
-        readings, payloads = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
-    (stream,) = await stream_stats.states(redis, [tenant], now=0.0)
+        readings, payloads = (
+            await ledger.readings_balance(tx, tenant, agent),
+            await ledger.payload_totals(tx, tenant),
+        )
+    (stream,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
     counted = (readings.found, readings.stored, readings.duplicate, readings.rejected)
     wanted = ((READINGS + 1) * pairs, READINGS * pairs, 0, pairs)
     taken = (stream.taken, stream.waiting, stream.entries, stream.dead, payloads.processed, payloads.dead)
@@ -112,16 +115,16 @@ async def test_what_is_committed_but_not_finished_is_counted_once(
 ) -> None:
     """Redis goes away right after the commit, before it finishes the entries or before its answer arrives."""
     await fill(redis, tenant, agent, 5)
-    finish = acknowledgement.finish
+    finish = acknowledgement.acknowledge
 
     async def cut(*arguments: Any) -> None:
         if after:
             await finish(*arguments)
         raise Unavailable("cut")
 
-    monkeypatch.setattr(acknowledgement, "finish", cut)
+    monkeypatch.setattr(acknowledgement, "acknowledge", cut)
     await interrupted(make, times=3)
-    monkeypatch.setattr(acknowledgement, "finish", finish)
+    monkeypatch.setattr(acknowledgement, "acknowledge", finish)
     await until_balanced(make("one"), redis, database, tenant, agent, 5)
 
 
@@ -129,12 +132,12 @@ async def test_an_entry_that_two_consumers_have_is_stored_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow consumer's entries are taken over; when it wakes up it finds them stored and changes nothing."""
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 4)
     slow = make("slow")
     entries = await streams.read(redis, [tenant], "slow", count=10)
     assert len(entries) == 4
-    monkeypatch.setattr(streams, "STALE", 0)
+    monkeypatch.setattr(streams, "STALE_MS", 0)
     monkeypatch.setattr("iotistica.ingest.worker.TAKE_OVER_EVERY", 0)
     await until_balanced(make("quick"), redis, database, tenant, agent, 4)
     await slow._store(entries)
@@ -145,11 +148,11 @@ async def test_all_that_a_dead_consumer_left_is_taken_over_at_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many entries it had, one look is enough."""
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 150)
     assert len(await streams.read(redis, [tenant], "dead", count=200)) == 150
-    monkeypatch.setattr(streams, "STALE", 0)
-    await make("alive")._catch_up(streams.take_over)
+    monkeypatch.setattr(streams, "STALE_MS", 0)
+    await make("alive")._catch_up(streams.claim_stale)
     assert await balanced(redis, database, tenant, agent, 150)
 
 
@@ -157,7 +160,7 @@ async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it is put aside for its size, and an interruption between two parts repeats neither."""
-    monkeypatch.setattr("iotistica.ingest.decoding.ROWS", 4)
+    monkeypatch.setattr("iotistica.ingest.decoding.ROWS_PER_TRANSACTION", 4)
     await fill(redis, tenant, agent, 2, together=9)
     store, calls = readings.store, 0
 
@@ -187,27 +190,29 @@ async def test_a_fault_of_ours_costs_one_message(
 
 async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) -> None:
     """Beyond its caps a tenant's dead letters keep heads, then only a count; and near the limit nothing is taken."""
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
     payload = b"x" * 5000
 
     async def one_more() -> None:
-        await streams.append(redis, {(tenant, streams.READINGS): [(b"t", payload)]}, received=1, mark=10_000)
+        await streams.append(
+            redis, {(tenant, streams.READINGS): [(b"t", payload)]}, received=1, high_water_mark=10_000
+        )
         (entry,) = await streams.read(redis, [tenant], "c", count=1)
-        await acknowledgement.finish(
-            redis, [entry], {entry.key: Aside([DeadLetter(b"t", payload, 1, "bad_json", "why")])}
+        await acknowledgement.acknowledge(
+            redis, [entry], {entry.key: NotStored([NewDeadLetter(b"t", payload, 1, "bad_json", "why")])}
         )
 
     await one_more()
-    await redis.hset(redis_.ledger_key(tenant), "dead_bytes", dead_letters.BYTES)
+    await redis.hset(redis_.ledger_key(tenant), "dead_bytes", dead_letters.TENANT_BYTES_LIMIT)
     await one_more()
     letters = [fields for _, fields in await redis.xrange(redis_.dead_letter_stream(tenant))]
-    assert [len(letter[b"payload"]) for letter in letters] == [5000, dead_letters.HEAD]
+    assert [len(letter[b"payload"]) for letter in letters] == [5000, dead_letters.HEAD_BYTES]
     assert letters[1][b"detail"].startswith(b"only the head of 5000 bytes is kept")
 
     used = (await redis.info("memory"))["used_memory"]
     await streams.check_memory(redis)
     limit = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", int(used / streams.MEMORY_MARK) - 100_000)
+    await redis.config_set("maxmemory", int(used / streams.MEMORY_LIMIT) - 100_000)
     try:
         with pytest.raises(Full):
             await streams.check_memory(redis)
@@ -228,7 +233,9 @@ async def test_what_had_to_wait_for_us_is_within_its_quota(
         points = [{"metric": f"m{n}", "value": n, "timestamp": when.isoformat()} for n in range(8)]
         message = (topic, json.dumps({"readings": points}).encode())
         received = int(when.timestamp() * 1e6)
-        await streams.append(redis, {(tenant, streams.READINGS): [message]}, received=received, mark=1000)
+        await streams.append(
+            redis, {(tenant, streams.READINGS): [message]}, received=received, high_water_mark=1000
+        )
     store, left = readings.store, 3
 
     async def cut(*arguments: Any) -> Any:
@@ -243,10 +250,10 @@ async def test_what_had_to_wait_for_us_is_within_its_quota(
     stop = asyncio.Event()
     running = asyncio.create_task(make("one").run(stop))
     async with asyncio.timeout(10):
-        while (await stream_stats.states(redis, [tenant], now=0.0))[0].waiting:
+        while (await stream_stats.stream_stats(redis, [tenant], now=0.0))[0].waiting:
             await asyncio.sleep(0.05)
     stop.set()
     await running
     async with database.transaction() as tx:
-        balance = await ledger.balance(tx, tenant, agent)
+        balance = await ledger.readings_balance(tx, tenant, agent)
     assert (balance.stored, balance.rejected) == (40, 0)

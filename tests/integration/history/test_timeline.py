@@ -5,12 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 from iotistica.background import clock_skew, dead_letter_timeline
-from iotistica.domain.delivery.message_gaps import Mark
+from iotistica.domain.delivery.message_gaps import MessageNumber
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.delivery import ledger, message_gaps, streams
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import Row
-from iotistica.storage.history.timeline_counts import Tally
+from iotistica.storage.history.timeline import TimelineRow
+from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from tests.integration.delivery.test_worker import fill, make
@@ -20,7 +20,7 @@ __all__ = ["make"]
 HOUR = timedelta(hours=1)
 
 
-async def rows(database: Database, tenant: TenantId, agent: AgentId, *kinds: str) -> list[Row]:
+async def rows(database: Database, tenant: TenantId, agent: AgentId, *kinds: str) -> list[TimelineRow]:
     """The oldest first."""
     async with database.transaction() as tx:
         found = await timeline.page(tx, tenant, agent, before=None, kinds=kinds or None, limit=100)
@@ -29,7 +29,7 @@ async def rows(database: Database, tenant: TenantId, agent: AgentId, *kinds: str
 
 async def test_what_is_counted_is_one_row(database: Database, tenant: TenantId, agent: AgentId) -> None:
     """Within one write and over many; another word is another row, and what is no agent of the tenant's is none."""
-    tally = Tally(database)
+    tally = TimelineCounts(database)
     for address in ("one", "one", "two"):
         tally.add(tenant, agent, "broker.connected", {"address": address}, word=address)
     tally.add(tenant, AgentId(uuid4()), "broker.connected", {})
@@ -48,7 +48,7 @@ async def test_what_could_not_be_read_is_told_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
 ) -> None:
     """By reason and hour, with the last one's words; a second look tells only what is new."""
-    await streams.make_groups(redis, [tenant], streams.READINGS)
+    await streams.create_groups(redis, [tenant], streams.READINGS)
     for count, expected in ((3, 3), (0, 3), (2, 5)):
         if count:
             await fill(redis, tenant, agent, count)  # each with a bad one beside it
@@ -64,8 +64,8 @@ async def test_rejected_readings_are_told_by_reason(database: Database, tenant: 
     """When they are added to the totals."""
     for _ in range(2):
         async with database.transaction() as tx:
-            await ledger.count_rejections(tx, {(tenant, agent, "future"): 5, (tenant, agent, "too_old"): 1})
-            await ledger.fold(tx, before=datetime.now(UTC) + HOUR)
+            await ledger.record_rejections(tx, {(tenant, agent, "future"): 5, (tenant, agent, "too_old"): 1})
+            await ledger.fold_readings(tx, before=datetime.now(UTC) + HOUR)
     found = await rows(database, tenant, agent, "readings.rejected")
     assert sorted((row.details["reason"], row.times) for row in found) in (
         [("future", 10), ("too_old", 2)],
@@ -79,9 +79,11 @@ async def test_a_gap_is_told_and_so_is_its_end(database: Database, tenant: Tenan
     ms = int(now.timestamp() * 1000)
     for numbers, kinds in (((1, 2, 6), ["messages.missing"]), ((3, 4, 5), ["messages.missing", "messages.found"])):
         async with database.transaction() as tx:
-            await message_gaps.add(tx, [(tenant, agent, Mark(ms + number, number)) for number in numbers])
+            await message_gaps.add_numbers(
+                tx, [(tenant, agent, MessageNumber(ms + number, number)) for number in numbers]
+            )
         async with database.transaction() as tx:
-            await message_gaps.fold(tx, before=now + HOUR, oldest=now - HOUR)
+            await message_gaps.merge_runs(tx, before=now + HOUR, oldest=now - HOUR)
         found = await rows(database, tenant, agent, "messages.missing", "messages.found")
         assert [row.kind for row in found] == kinds
         assert [(row.details["first"], row.details["last"]) for row in found] == [(3, 5)] * len(kinds)
@@ -91,7 +93,7 @@ async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, ag
     """One that is ahead at once, one that is behind after twenty minutes of nothing fresh; a replay is neither."""
 
     async def look(skew: timedelta, times: int = 1) -> list[str]:
-        watches, now = clock_skew.Clocks(), datetime.now(UTC)
+        watches, now = clock_skew.ClockSkewWatch(), datetime.now(UTC)
         async with database.transaction() as tx:
             await tx.execute("DELETE FROM readings_ledger WHERE agent_uuid = %s", [agent])
             await tx.execute(

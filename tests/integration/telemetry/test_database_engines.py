@@ -15,13 +15,13 @@ import pytest
 from iotistica.background import erasures as eraser
 from iotistica.background import retention
 from iotistica.background import rollups as background
-from iotistica.background.retention import Ages as Kept
+from iotistica.background.retention import RetentionLimits as Kept
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry import aggregates as rules
-from iotistica.domain.telemetry.query_plans import plan
+from iotistica.domain.telemetry.query_plans import plan_query
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.domain.telemetry.time_grids import grid
-from iotistica.domain.time_ranges import interval, zone
+from iotistica.domain.time_ranges import parse_interval, parse_zone
 from iotistica.errors import CannotStart
 from iotistica.storage import schema
 from iotistica.storage.access import tenants
@@ -43,15 +43,15 @@ from iotistica.storage.telemetry import (
     timeseries,
 )
 from iotistica.storage.telemetry import timescale as timescale_
-from iotistica.storage.telemetry.continuous_aggregates import Ages
-from iotistica.storage.telemetry.csv_export import Extract
+from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
+from iotistica.storage.telemetry.csv_export import ExportQuery
 from tests.conftest import Stack
 from tests.rollup_oracle import check_query, check_tables, reading, store
 from tests.timescale import MISSING, databases
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAYS = 20  # of history, half of it older than what is compressed
-AGES = Ages(raw=730, minutes=730, hours=3650, compress=7)
+AGES = PolicyAges(raw=730, minutes=730, hours=3650, compress=7)
 """The first is whoever asks."""
 UUIDS = [UUID(int=(7 << 100) + n) for n in range(2)]
 
@@ -111,7 +111,7 @@ async def engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[
     else:
         url = request.getfixturevalue("timescale")
         schema.migrate(url)
-        timescale_.keep(url, AGES)
+        timescale_.apply_policies(url, AGES)
     async with opened(url) as database:
         yield Engine(url, request.param, database)
 
@@ -126,7 +126,7 @@ class opened:
             name="worker",
             role="iotistica_worker",
             statement_seconds=60,
-            configure=readings.prepare,
+            configure=readings.create_staging_table,
         )
 
     async def __aenter__(self) -> Database:
@@ -194,20 +194,22 @@ async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[
             ("1mo", None),
             ("90s", None),
         ):
-            since = max(start, end - timedelta(seconds=interval(text).seconds * 2000))
+            since = max(start, end - timedelta(seconds=parse_interval(text).seconds * 2000))
             for name in ("avg", "min", "max", "sum", "count", "first", "last", "median", "p99"):
                 asked = [rules.named(name)]
-                how = plan(interval(text), since, end, asked, store_, zone=zone(tz))
+                how = plan_query(parse_interval(text), since, end, asked, store_, zone=parse_zone(tz))
                 series = [(agent, "a"), (agent, "b")]
                 rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=9999)
                 found.append([(text, tz, name), *rows])
-        raw = await timeseries.raw(tx, tenant, agent, "a", start=start, end=end, limit=500)
-        newest = await latest.latest(tx, tenant, agent, ["a", "b"], now=end, since=start, stale=())
-        whole = plan(interval("1d"), start, end, [rules.named("count")], store_).segments
-        found += [raw, newest, await summaries.summary(tx, tenant, agent, ["a", "b"], whole)]
+        raw = await timeseries.raw_readings(tx, tenant, agent, "a", start=start, end=end, limit=500)
+        newest = await latest.latest(tx, tenant, agent, ["a", "b"], now=end, since=start, late_hours=())
+        whole = plan_query(parse_interval("1d"), start, end, [rules.named("count")], store_).segments
+        found += [raw, newest, await summaries.summarise(tx, tenant, agent, ["a", "b"], whole)]
         entries = await catalog.page(tx, tenant, {}, after=None, now=end, since=start, limit=9)
         found.append([(entry.metric_name, entry.first_time, entry.last_time) for entry in entries])
-        found.append(await csv_export.read(tx, Extract(tenant, agent, None, None), start, end, most=1 << 24))
+        found.append(
+            await csv_export.read_slice(tx, ExportQuery(tenant, agent, None, None), start, end, most=1 << 24)
+        )
     return found
 
 
@@ -249,7 +251,7 @@ async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPat
         if url is None:
             pytest.skip(MISSING)
         with monkeypatch.context() as patch:
-            patch.setattr(timescale_, "begin", lambda _: None)
+            patch.setattr(timescale_, "adopt_if_available", lambda _: None)
             schema.migrate(url)
         async with opened(url) as database:
             tenant, agent = await make(database)
@@ -273,12 +275,12 @@ async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPat
             with pytest.raises(ZeroDivisionError):
                 timescale_.move(url, AGES, lambda _: None)
         with pytest.raises(CannotStart, match="iotistica timescale"):
-            timescale_.keep(url, AGES)
+            timescale_.apply_policies(url, AGES)
         said: list[str] = []
         assert timescale_.move(url, AGES, said.append)
         assert "day 1 of" in said[0]
         assert not timescale_.move(url, AGES, said.append)
-        timescale_.keep(url, AGES)
+        timescale_.apply_policies(url, AGES)
         async with opened(url) as database:
             assert await tables(database, agent) == days
             after = await answers(database, tenant, agent)
@@ -321,13 +323,13 @@ async def test_what_is_erased_is_gone_everywhere_and_nothing_else_is(engine: Eng
         engine.compress()
     before = NOW - timedelta(hours=30, minutes=7)
     async with engine.database.transaction() as tx:
-        await erasures.ask(tx, tenant, agent, device=None, metric="a", before=before, by=PLATFORM)
+        await erasures.request_erasure(tx, tenant, agent, device=None, metric="a", before=before, by=PLATFORM)
     for _ in range(DAYS + 3):
         async with engine.database.transaction() as tx:
             one = await erasures.next_open(tx)
             if one is None:
                 break
-            await erasures.step(tx, one)
+            await erasures.erase_next_day(tx, one)
     every = known(rows)
     left = {key: of for key, of in every.items() if key[0] == "b" or key[1] >= before}
     await engine.settle()
@@ -352,7 +354,7 @@ async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> No
         await store(engine.database, tenant, agent, rows)
     await engine.settle()
     async with engine.database.transaction() as tx:
-        await tenants.keep(tx, mine[0], 6, by=PLATFORM)
+        await tenants.set_retention(tx, mine[0], 6, by=PLATFORM)
         found = await tenants.find(tx, mine[0])
     assert found is not None
     await eraser.erase(engine.database, [found], NOW, {}, retention_days=DAYS + 2)
@@ -381,7 +383,7 @@ async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Eng
     await store(engine.database, tenant, agent, rows)
     await engine.settle()
     async with engine.database.transaction() as tx:
-        before = await disk_usage.sizes(tx)
+        before = await disk_usage.measure(tx)
         days = await (await tx.execute(DAILY, {"a": agent})).fetchall()
     assert before.days == sorted(before.days)
     assert before.total > sum(day.bytes for day in before.days) > 0
@@ -393,7 +395,7 @@ async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Eng
     await store(engine.database, tenant, agent, [late])
     await engine.settle()
     if engine.name == "timescaledb":
-        timescale_.keep(engine.url, AGES)
+        timescale_.apply_policies(engine.url, AGES)
         await engine.settle()
     async with engine.database.transaction() as tx:
         assert len(await (await tx.execute(DAILY, {"a": agent})).fetchall()) >= len(days)
@@ -408,14 +410,14 @@ DAILY = "SELECT metric_name, bucket FROM readings_daily WHERE agent_uuid = %(a)s
 async def test_policies_that_would_erase_a_rollup_are_refused(timescale: str) -> None:
     """A refresh that reaches where the readings are dropped, by whoever's hand; our own never do."""
     schema.migrate(timescale)
-    timescale_.keep(timescale, Ages(raw=100, minutes=10, hours=3650, compress=9))
+    timescale_.apply_policies(timescale, PolicyAges(raw=100, minutes=10, hours=3650, compress=9))
     with psycopg.connect(timescale, autocommit=True, prepare_threshold=None) as connection:
         with pytest.raises(CannotStart, match="5 days"):
-            continuous_aggregates.keep(connection, Ages(raw=4, minutes=10, hours=10, compress=9))
+            continuous_aggregates.apply_policies(connection, PolicyAges(raw=4, minutes=10, hours=10, compress=9))
         connection.execute("SELECT remove_retention_policy('readings')")
         connection.execute("SELECT add_retention_policy('readings', interval '3 days')")
         with pytest.raises(CannotStart, match="erase"):
-            continuous_aggregates.expect_safe(connection)
-        continuous_aggregates.keep(connection, AGES)
-        continuous_aggregates.expect_safe(connection)
-    assert grid(interval("1d"), NOW - timedelta(days=1), NOW).starts()
+            continuous_aggregates.check_policies(connection)
+        continuous_aggregates.apply_policies(connection, AGES)
+        continuous_aggregates.check_policies(connection)
+    assert grid(parse_interval("1d"), NOW - timedelta(days=1), NOW).starts()

@@ -10,20 +10,20 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from iotistica.domain.delivery.envelopes import Found
+from iotistica.domain.delivery.envelopes import ParsedPayload
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import Conflict, IotisticaError, Unavailable
-from iotistica.ingest.series_cache import Catalogue
+from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage import postgres
 from iotistica.storage.agents import agents
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import ledger
-from iotistica.storage.delivery.ledger import Committed, EntryCount
+from iotistica.storage.delivery.ledger import CommittedEntry, EntryOutcome
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions, readings
-from iotistica.storage.telemetry.readings import Count, Stored
+from iotistica.storage.telemetry.readings import AgentCounts, StoreResult
 from tests.conftest import Stack
 
 NOW = int(datetime.now(UTC).timestamp() * 1e6)
@@ -36,10 +36,10 @@ def reading(metric: str = "m", time: int = NOW, value: float | None = 1.0, **cha
     return Reading(**{"time": time, "metric_name": metric, "value": value, "metric": metric, **fields, **changed})  # type: ignore[arg-type]
 
 
-async def store(database: Database, tenant: TenantId, rows: dict[UUID, list[Reading]]) -> Stored:
+async def store(database: Database, tenant: TenantId, rows: dict[UUID, list[Reading]]) -> StoreResult:
     days = {partitions.day_of(r.time) for found in rows.values() for r in found}
-    await partitions.make(database, days)
-    counts = {agent: Count(tenant, len(found)) for agent, found in rows.items()}
+    await partitions.create(database, days)
+    counts = {agent: AgentCounts(tenant, len(found)) for agent, found in rows.items()}
     async with database.transaction() as tx:
         return await readings.store(tx, rows, counts)
 
@@ -51,7 +51,7 @@ async def test_every_column_arrives_exactly(database: Database, tenant: TenantId
         reading("b", NOW + 1, None, quality="bad", unit=None, extra={"text": 'ü"\\', "n": [1, None, 1.5]}),
         reading("c", NOW - 400 * DAY, -1e308, protocol="opcua", anomaly_score=0.5, anomaly_threshold=2.0),
     ]
-    assert await store(database, tenant, {agent: rows}) == Stored(3, 0, 0)
+    assert await store(database, tenant, {agent: rows}) == StoreResult(3, 0, 0)
     async with database.transaction() as tx:
         cursor = await tx.execute(
             "SELECT metric_name, time, value, quality, unit, protocol, extra, anomaly_score, anomaly_threshold"
@@ -74,12 +74,12 @@ async def test_a_replay_adds_no_row_and_a_conflict_is_counted(
 ) -> None:
     """First stored wins; the ledger balances each time."""
     rows = {agent: [reading(time=NOW + n) for n in range(10)]}
-    assert await store(database, tenant, rows) == Stored(10, 0, 0)
-    assert await store(database, tenant, rows) == Stored(0, 10, 0)
+    assert await store(database, tenant, rows) == StoreResult(10, 0, 0)
+    assert await store(database, tenant, rows) == StoreResult(0, 10, 0)
     changed = {agent: [reading(time=NOW + n, value=2.0 if n < 3 else 1.0) for n in range(12)]}
-    assert await store(database, tenant, changed) == Stored(2, 10, 3)
+    assert await store(database, tenant, changed) == StoreResult(2, 10, 3)
     async with database.transaction() as tx:
-        balance = await ledger.balance(tx, tenant, agent)
+        balance = await ledger.readings_balance(tx, tenant, agent)
     assert (balance.found, balance.stored, balance.duplicate, balance.conflict) == (32, 12, 20, 3)
 
 
@@ -91,7 +91,7 @@ async def test_workers_with_the_same_rows_never_deadlock(
     async with database.transaction() as tx:
         for owner in owners:
             await agents.add(tx, tenant, owner, "an agent", key=stack.key, by=PLATFORM)
-    await partitions.make(database, {partitions.day_of(NOW)})
+    await partitions.create(database, {partitions.day_of(NOW)})
     rows = [(owner, reading(f"m{n}", NOW + n)) for owner in owners for n in range(100)]
 
     async def work(seed: int) -> int:
@@ -99,10 +99,10 @@ async def test_workers_with_the_same_rows_never_deadlock(
         batch: dict[UUID, list[Reading]] = {}
         for owner, row in shuffled:
             batch.setdefault(owner, []).append(row)
-        counts = {owner: Count(tenant, len(found)) for owner, found in batch.items()}
-        catalogue = Catalogue()
+        counts = {owner: AgentCounts(tenant, len(found)) for owner, found in batch.items()}
+        catalogue = SeriesCache()
         async with database.transaction() as tx:
-            await catalogue.write(tx, batch, dict.fromkeys(batch, tenant), {})
+            await catalogue.write_new(tx, batch, dict.fromkeys(batch, tenant), {})
             return (await readings.store(tx, batch, counts)).stored
 
     assert sum(await asyncio.gather(*(work(seed) for seed in range(6)))) == len(rows)
@@ -111,7 +111,7 @@ async def test_workers_with_the_same_rows_never_deadlock(
 async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -> None:
     """Two workers may want the same late day; what is old goes as a whole."""
     days = {date(2019, 3, 1), date(2019, 3, 2)}
-    await asyncio.gather(*(partitions.make(database, days) for _ in range(4)))
+    await asyncio.gather(*(partitions.create(database, days) for _ in range(4)))
     async with database.transaction() as tx:
         assert days <= await partitions.existing(tx)
     assert await partitions.drop_before(database, date(2019, 3, 2)) == [date(2019, 3, 1)]
@@ -120,44 +120,44 @@ async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -
 
 async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agent: AgentId) -> None:
     """The ledger's rows become totals; what it says stays the same, and an entry counts once."""
-    entry = [EntryCount(tenant, "1-1", 0, 4, [3])]
+    entry = [EntryOutcome(tenant, "1-1", 0, 4, [3])]
     async with database.transaction() as tx:
-        await ledger.count_entries(tx, entry)
+        await ledger.record_entries(tx, entry)
     for _ in range(3):
         await store(database, tenant, {agent: [reading(time=NOW)]})
         async with database.transaction() as tx:
-            await ledger.count_rejections(tx, {(tenant, agent, "too_old"): 2})
+            await ledger.record_rejections(tx, {(tenant, agent, "too_old"): 2})
     async with database.transaction() as tx:
-        before = await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)
+        before = await ledger.readings_balance(tx, tenant, agent), await ledger.payload_totals(tx, tenant)
     later = datetime.now(UTC) + timedelta(minutes=1)
     for _ in range(2):
         async with database.transaction() as tx:
-            await ledger.fold(tx, before=later)
+            await ledger.fold_readings(tx, before=later)
             await ledger.fold_payloads(tx, tenant, before=later, still_open=["1-1"])
     async with database.transaction() as tx:
-        assert (await ledger.balance(tx, tenant, agent), await ledger.payloads(tx, tenant)) == before
-        assert await ledger.committed(tx, [(tenant, "1-1"), (tenant, "1-2")]) == {
-            (tenant, "1-1"): Committed(4, frozenset({3}), frozenset())
+        assert (await ledger.readings_balance(tx, tenant, agent), await ledger.payload_totals(tx, tenant)) == before
+        assert await ledger.committed_entries(tx, [(tenant, "1-1"), (tenant, "1-2")]) == {
+            (tenant, "1-1"): CommittedEntry(4, frozenset({3}), frozenset())
         }
     with pytest.raises(Conflict):
         async with database.transaction() as tx:
-            await ledger.count_entries(tx, entry)  # delivered again: it was still open
+            await ledger.record_entries(tx, entry)  # delivered again: it was still open
     async with database.transaction() as tx:
         await ledger.fold_payloads(tx, tenant, before=later, still_open=[])
-        assert (await ledger.payloads(tx, tenant)) == before[1]
-        assert await ledger.rejected(tx, tenant, agent) == {"too_old": 6}
+        assert (await ledger.payload_totals(tx, tenant)) == before[1]
+        assert await ledger.rejections_by_reason(tx, tenant, agent) == {"too_old": 6}
     assert (before[1].processed, before[1].dead) == (3, 1)
 
 
 async def test_the_catalogue_writes_a_series_once(database: Database, tenant: TenantId, agent: AgentId) -> None:
     """A known series costs no statement; a new unit is written, a second device is not believed."""
-    catalogue = Catalogue()
+    catalogue = SeriesCache()
     device, other = str(uuid4()), str(uuid4())
 
     async def write(row: Reading) -> int:
         async with database.transaction() as tx:
-            learned, _ = await catalogue.write(tx, {agent: [row]}, {agent: tenant})
-        catalogue.learn(learned)
+            learned, _ = await catalogue.write_new(tx, {agent: [row]}, {agent: tenant})
+        catalogue.remember(learned)
         return len(learned)
 
     assert await write(reading(device_uuid=device)) == 1
@@ -171,11 +171,14 @@ async def test_the_catalogue_writes_a_series_once(database: Database, tenant: Te
 
 async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId) -> None:
     """Equal keys inside a batch are one row, and differing values a conflict."""
-    from iotistica.ingest.batch import Batch
+    from iotistica.ingest.batch import ReadingsBatch
 
-    batch = Batch()
+    batch = ReadingsBatch()
     batch.add(
-        tenant, agent, Found([reading(value=1.0), reading(value=2.0), reading(value=1.0)], {"too_old": 1}), NOW
+        tenant,
+        agent,
+        ParsedPayload([reading(value=1.0), reading(value=2.0), reading(value=1.0)], {"too_old": 1}),
+        NOW,
     )
     assert [row.value for row in batch.rows[agent].values()] == [1.0]
     assert (batch.counts[agent].found, batch.counts[agent].rejected, batch.conflicts) == (4, 1, 1)
@@ -201,7 +204,7 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
     away = Database("postgresql://127.0.0.1:1/none", size=1, name="away", role=None, statement_seconds=1)
     await away.open()
     monkeypatch.setattr(directory, "_database", away)
-    monkeypatch.setattr("iotistica.storage.agents.directory.FRESH", 0)
+    monkeypatch.setattr("iotistica.storage.agents.directory.CACHE_SECONDS", 0)
     assert await directory.known([tenant]) == {tenant}
     with pytest.raises(Unavailable):
         await directory.known([TenantId("0123456789ab")])
@@ -210,7 +213,7 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
 
 async def test_a_server_that_stands_still_holds_nobody(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither who waits for an answer nor who asks next; when it goes on everything is as before."""
-    monkeypatch.setattr(postgres, "GRACE", 0.5)
+    monkeypatch.setattr(postgres, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(postgres, "CHECK_SECONDS", 0.5)
     frozen = Database(stack.database_url, size=1, name="frozen", role="iotistica_worker", statement_seconds=1)
     await frozen.open()

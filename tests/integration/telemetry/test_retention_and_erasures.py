@@ -13,7 +13,7 @@ from psycopg import sql
 from iotistica.background import erasures as eraser
 from iotistica.background import retention
 from iotistica.background import rollups as background
-from iotistica.background.retention import Ages
+from iotistica.background.retention import RetentionLimits
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage import schema
 from iotistica.storage.access import tenants
@@ -39,7 +39,12 @@ async def own(stack: Stack) -> AsyncIterator[Database]:
     url = stack.database_url.rpartition("/")[0] + "/" + name
     schema.migrate(url)
     database = Database(
-        url, size=2, name="going", role="iotistica_worker", statement_seconds=30, configure=readings.prepare
+        url,
+        size=2,
+        name="going",
+        role="iotistica_worker",
+        statement_seconds=30,
+        configure=readings.create_staging_table,
     )
     await database.open()
     yield database
@@ -98,13 +103,13 @@ async def test_a_budget_never_drops_what_is_not_rolled_up(own: Database) -> None
 async def test_history_whose_minutes_are_gone_has_whole_hours(own: Database) -> None:
     """However small the steps in which it is rolled up, with the minutes dropped between."""
     whose = await owner(own)
-    ages = Ages(raw=730, minutes=400, hours=3650)
+    ages = RetentionLimits(raw=730, minutes=400, hours=3650)
     await retention.keep(own, ages, NOW)
     old = TODAY - timedelta(days=500)
     await run(own, "UPDATE rollup_progress SET rolled_until = %(at)s", at=old)
     await fill(own, whose, old, range(1440))
     await run(own, "DELETE FROM rollup_marks")
-    await rollups.close(own, old + timedelta(days=2))
+    await rollups.close_until(own, old + timedelta(days=2))
     for _ in range(60):
         at = await background._progress(own)
         await background._partitions(own, at, timedelta(minutes=40))
@@ -123,13 +128,13 @@ async def test_an_erasure_among_rollups_leaves_the_rest_of_its_day(own: Database
     await fill(own, whose, old, range(1440))
     await settle(own)
     async with own.transaction() as tx:
-        await coverage.drop(tx, "readings", TODAY - timedelta(days=2))
+        await coverage.set_dropped_before(tx, "readings", TODAY - timedelta(days=2))
         if minutes_gone:
-            await coverage.drop(tx, "readings_1m", TODAY - timedelta(days=2))
+            await coverage.set_dropped_before(tx, "readings_1m", TODAY - timedelta(days=2))
     await run(own, "DELETE FROM readings")
     async with own.transaction() as tx:
         half = old + timedelta(hours=6, minutes=30)
-        await erasures.ask(tx, *whose, device=None, metric="a", before=half, by=PLATFORM)
+        await erasures.request_erasure(tx, *whose, device=None, metric="a", before=half, by=PLATFORM)
     await eraser.erase(own, [], NOW, {}, retention_days=730)
     await settle(own)
     hours = {old + timedelta(hours=n): 60 for n in range(7, 24)}
@@ -145,13 +150,13 @@ async def test_an_erasure_takes_what_came_while_it_was_under_way(own: Database) 
         await fill(own, whose, TODAY - timedelta(days=back), range(0, 100, 10))
     before = TODAY - timedelta(days=3)
     async with own.transaction() as tx:
-        await erasures.ask(tx, *whose, device=None, metric=None, before=before, by=PLATFORM)
+        await erasures.request_erasure(tx, *whose, device=None, metric=None, before=before, by=PLATFORM)
     for number in range(9):
         async with own.transaction() as tx:
             one = await erasures.next_open(tx)
             if one is None:
                 break
-            await erasures.step(tx, one)
+            await erasures.erase_next_day(tx, one)
         if number == 1:
             await fill(own, whose, TODAY - timedelta(days=8), range(3))
     await settle(own)
@@ -169,7 +174,7 @@ async def test_what_is_no_longer_shown_is_deleted_in_turns(own: Database, monkey
     for back in (6, 4, 2):
         await fill(own, whose, TODAY - timedelta(days=back), range(0, 100, 10))
     async with own.transaction() as tx:
-        await tenants.keep(tx, whose[0], 3, by=PLATFORM)
+        await tenants.set_retention(tx, whose[0], 3, by=PLATFORM)
         found = await tenants.find(tx, whose[0])
     assert found is not None
     monkeypatch.setattr(eraser, "TURN", 0.0)  # a day each
@@ -188,11 +193,11 @@ async def test_closing_does_not_hold_up_who_stores(own: Database) -> None:
     """While somebody holds the rollups for long, what is late and what is new is still stored."""
     whose = await owner(own)
     async with own.transaction() as tx:
-        await rollups.claim(tx)
-        closing = asyncio.create_task(rollups.close(own, TODAY))
+        await rollups.lock_progress(tx)
+        closing = asyncio.create_task(rollups.close_until(own, TODAY))
         await asyncio.sleep(0.3)
         with psycopg.connect(own._pool.conninfo) as other:
             assert other.execute("SELECT pg_try_advisory_xact_lock_shared(67351)").fetchone() == (True,)
         assert await closing is False
-    assert await rollups.close(own, TODAY)
+    assert await rollups.close_until(own, TODAY)
     assert await counts(own, whose[1], "readings_daily") == {}

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from iotistica.background import rollups as background
 from iotistica.domain.ids import AgentId
-from iotistica.domain.time_ranges import interval
+from iotistica.domain.time_ranges import parse_interval
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
@@ -52,7 +52,7 @@ class RollupMachine(RuleBasedStateMachine):
             name="machine",
             role="iotistica_worker",
             statement_seconds=30,
-            configure=readings.prepare,
+            configure=readings.create_staging_table,
         )
         await self.database.open()
         self.agent = AgentId(uuid4())
@@ -103,7 +103,7 @@ class RollupMachine(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        assert self.run(rollups.close(self.database, self.now))
+        assert self.run(rollups.close_until(self.database, self.now))
 
     @rule(step=st.sampled_from([rollups.MINUTE, rollups.HOUR, rollups.DAY]))
     def roll(self, step: timedelta) -> None:
@@ -142,7 +142,7 @@ class RollupMachine(RuleBasedStateMachine):
     def queries_see_what_is_not_late(self, width: str, start: int, seconds: int) -> None:
         """Without waiting for anything, over rollups and readings together."""
         since = self.now + timedelta(seconds=start)
-        until = since + min(timedelta(seconds=seconds), 9000 * timedelta(seconds=interval(width).seconds))
+        until = since + min(timedelta(seconds=seconds), 9000 * timedelta(seconds=parse_interval(width).seconds))
         self.run(self._check_query(width, since, until))
 
     async def _check_query(self, width: str, since: datetime, until: datetime) -> None:

@@ -46,7 +46,7 @@ USER = agent_user(TENANT, AGENT)
 )
 def test_a_line_about_an_agent_is_read(line: str, kind: str, details: dict[str, Any]) -> None:
     """Who it is, what it is, and what is said besides."""
-    said = broker_log.read(line.encode())
+    said = broker_log.parse_line(line.encode())
     assert said is not None
     assert (said.tenant, said.agent, said.kind, said.details) == (TENANT, AGENT, kind, details)
 
@@ -64,4 +64,4 @@ def test_a_line_about_an_agent_is_read(line: str, kind: str, details: dict[str, 
 )
 def test_other_lines_are_about_nobody(line: bytes) -> None:
     """The platform's own accounts, and whatever else a broker says."""
-    assert broker_log.read(line) is None
+    assert broker_log.parse_line(line) is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.domain.agents import log_lines
-from iotistica.domain.agents.log_lines import Batch, Line
+from iotistica.domain.agents.log_lines import LogBatch, LogLine
 from iotistica.errors import InvalidMessage
 
 NOW = 1_790_000_000_000_000
@@ -23,15 +23,15 @@ AGENT_LINE = {
 }
 
 
-def read(document: Any, **options: Any) -> Batch:
+def read(document: Any, **options: Any) -> LogBatch:
     payload = document if isinstance(document, bytes) else msgspec.json.encode(document)
-    return log_lines.read(payload, NOW, **options)
+    return log_lines.parse_lines(payload, NOW, **options)
 
 
 def test_a_line_of_the_public_agent() -> None:
     """Its service is the source's name, what is beside the message is kept."""
     (line,) = read(AGENT_LINE).lines
-    wanted = Line(
+    wanted = LogLine(
         time=NOW - 5000,
         service="agent",
         level=log_lines.LEVELS.index("warn"),
@@ -94,7 +94,7 @@ def test_a_line_is_bounded() -> None:
 
 
 LINES = st.builds(
-    Line,
+    LogLine,
     time=st.integers(min_value=NOW - 10**12, max_value=NOW),
     service=st.sampled_from(["agent", "web", "ünïcode"]),
     level=st.integers(min_value=0, max_value=5),
@@ -108,9 +108,11 @@ LINES = st.builds(
 
 
 @given(st.lists(LINES, max_size=20), st.none() | st.just("a-batch"))
-def test_what_is_handed_on_is_what_was_read(lines: list[Line], id_: str | None) -> None:
+def test_what_is_handed_on_is_what_was_read(lines: list[LogLine], id_: str | None) -> None:
     """In as many messages as it takes, each with an id of its own, so that each is stored once."""
-    found = [log_lines.read(message, NOW) for message in log_lines.encode(Batch(lines=lines, id=id_), cap=400)]
+    found = [
+        log_lines.parse_lines(message, NOW) for message in log_lines.encode(LogBatch(lines=lines, id=id_), cap=400)
+    ]
     assert [line for batch in found for line in batch.lines] == lines
     ids = [batch.id for batch in found]
     assert ids == (
@@ -122,12 +124,12 @@ def test_what_is_handed_on_is_what_was_read(lines: list[Line], id_: str | None) 
 def test_lines_are_counted_before_they_are_split(line: bytes) -> None:
     """A kilobyte of deflate may hold millions of them."""
     with pytest.raises(InvalidMessage, match="lines"):
-        log_lines.read(b"x" + line * 2_000_000 + b"x", NOW)
+        log_lines.parse_lines(b"x" + line * 2_000_000 + b"x", NOW)
 
 
 def test_what_is_beside_a_line_is_counted_before_it_is_looked_at() -> None:
     """Two bytes a value, and half a kilobyte of deflate for thousands of them."""
-    (line,) = log_lines.read(b'{"message":"x","a":[' + b"0," * 10_000 + b"0]}", NOW).lines
+    (line,) = log_lines.parse_lines(b'{"message":"x","a":[' + b"0," * 10_000 + b"0]}", NOW).lines
     assert line.meta == {"dropped": "more than 8192 bytes"}
     with pytest.raises(InvalidMessage, match="values"):
-        log_lines.read(b'{"message":"x","a":[' + b"0," * 1_000_000 + b"0]}", NOW)
+        log_lines.parse_lines(b'{"message":"x","a":[' + b"0," * 1_000_000 + b"0]}", NOW)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.domain.agents import reported_state
-from iotistica.domain.agents.reported_state import EMPTY, Report, State, merge
+from iotistica.domain.agents.reported_state import EMPTY, Report, ReportedState, merge
 from iotistica.errors import InvalidMessage
 
 AGENT = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
@@ -27,7 +27,7 @@ def replay(values: dict[str, Any], received: int) -> Report:
     return Report(values=values, received=received, is_live=False)
 
 
-def after(reports: list[Report]) -> State:
+def after(reports: list[Report]) -> ReportedState:
     state = EMPTY
     for report in reports:
         state = merge(state, report)
@@ -83,7 +83,7 @@ def test_a_version_that_falls_is_as_good_as_one_that_rises() -> None:
 def test_every_shape_of_a_report_is_understood(payload: Any) -> None:
     """Wrapped, unwrapped, and as a text of JSON; plain or deflated."""
     for encoded in (json.dumps(payload).encode(), zlib.compress(json.dumps(payload).encode())):
-        report = reported_state.read(encoded, AGENT, 7)
+        report = reported_state.parse_report(encoded, AGENT, 7)
         assert (report.values, report.is_live, report.received) == ({"apps": {}, "version": 3}, True, 7)
 
 
@@ -105,7 +105,7 @@ def test_every_shape_of_a_report_is_understood(payload: Any) -> None:
 def test_what_is_no_report_of_this_agent_is_refused(payload: Any, reason: str) -> None:
     """Whole, with the reason."""
     with pytest.raises(InvalidMessage) as refused:
-        reported_state.read(zlib.compress(json.dumps(payload).encode()), AGENT, 0)
+        reported_state.parse_report(zlib.compress(json.dumps(payload).encode()), AGENT, 0)
     assert refused.value.code == reason
 
 

@@ -56,9 +56,11 @@ def test_flapping_is_six_changes_within_an_hour(gaps: list[int]) -> None:
     for gap in gaps:
         now += timedelta(seconds=gap)
         every.append(now)
-        turns = presence.turned(times, now, flapping=False)
+        turns = presence.after_change(times, now, flapping=False)
         times = turns.times
-        assert turns.flapping == (len([t for t in every if now - t < presence.WITHIN]) >= presence.MANY)
+        assert turns.flapping == (
+            len([t for t in every if now - t < presence.FLAPPING_WINDOW]) >= presence.FLAPPING_CHANGES
+        )
 
 
 def test_tags_are_refused_by_the_key_at_fault() -> None:

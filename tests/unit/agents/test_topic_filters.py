@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from iotistica.domain.access import credentials, passwords
 from iotistica.domain.agents import key_proofs, topic_filters
-from iotistica.domain.agents.broker_connection import plain
+from iotistica.domain.agents.broker_connection import printable
 from iotistica.domain.agents.broker_passwords import mqtt_password, password_fits, password_line
 from iotistica.domain.ids import TenantId
 
@@ -51,22 +51,22 @@ def test_a_covered_filter_matches_nothing_more(rule: str, asked: str, topic: str
 )
 def test_a_bad_filter_is_no_rule(topic: str) -> None:
     """Above all one that would be a line of its own in the broker's file."""
-    assert topic_filters.fault(topic)
+    assert topic_filters.problem(topic)
 
 
 @pytest.mark.parametrize("topic", ["#", "a/#", "+/a/#", "a/+/endpoints/modbus", "a-b_c.d/e"])
 def test_a_good_filter_is_taken(topic: str) -> None:
     """Wildcards stand for whole levels."""
-    assert topic_filters.fault(topic) is None
+    assert topic_filters.problem(topic) is None
 
 
 def test_passwords_are_taken_or_not() -> None:
     """Length, the commonest words with digits around them, and the user's own name."""
     for bad in ("1234567", "Password1!", "password", "qwerty123", "aaaabbbb", "20261123", "x" * 1025):
-        assert passwords.fault(bad), bad
-    assert passwords.fault("anna-maria", "Anna-Maria@example.com")
+        assert passwords.problem(bad), bad
+    assert passwords.problem("anna-maria", "Anna-Maria@example.com")
     for good in ("a-viewer-for-tests", "Tr0ub4dor&3", "correct horse battery staple", "ünïcödé-pass"):
-        assert passwords.fault(good, "anna@example.com") is None, good
+        assert passwords.problem(good, "anna@example.com") is None, good
 
 
 def test_a_lock_grows_and_has_an_end() -> None:
@@ -148,5 +148,5 @@ def test_no_text_breaks_a_digest_or_a_token(text: str) -> None:
     """Whatever a caller sends as a secret."""
     assert len(credentials.digest(bytes(32), text)) == 32
     assert credentials.session_of(bytes(32), text) is None
-    shown = plain(text, 20)
+    shown = printable(text, 20)
     assert shown is None or (shown.isprintable() and 1 <= len(shown) <= 20)

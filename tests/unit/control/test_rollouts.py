@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iotistica.background.rollouts import Turns
+from iotistica.background.rollouts import TenantTurns
 from iotistica.domain.control import rollouts
-from iotistica.domain.control.rollouts import BURST, Abort, Counts, Pace, Policy, Rollout
+from iotistica.domain.control.rollouts import BURST, AbortRule, JobCounts, Pace, Rollout, RolloutPolicy
 from iotistica.domain.ids import TenantId
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,20 +39,20 @@ class Agent:
 class Simulation:
     """Second by second, as the platform does it."""
 
-    policy: Policy
+    policy: RolloutPolicy
     agents: list[Agent]
     second: int = 0
     aborted_at: int | None = None
     reason: str | None = None
     releases: list[tuple[int, int]] = field(default_factory=list)
-    history: list[Counts] = field(default_factory=list)
+    history: list[JobCounts] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for agent in self.agents[: self.policy.rollout.canary]:
             agent.is_canary = True
         self.pace = Pace(1, BEGIN)
 
-    def counts(self) -> Counts:
+    def counts(self) -> JobCounts:
         number: dict[str, int] = {}
         for agent in self.agents:
             status = agent.status(self.second)
@@ -61,7 +61,7 @@ class Simulation:
         lost = number.pop("canaries_failed", 0) + number.pop("canaries_timed_out", 0)
         number.pop("canaries_in_progress", 0)
         canaries = sum(agent.is_canary for agent in self.agents)
-        return Counts(**number, canaries=canaries, canaries_lost=lost)
+        return JobCounts(**number, canaries=canaries, canaries_lost=lost)
 
     def run(self, seconds: int, every: int = 1) -> "Simulation":
         for second in range(0, seconds, every):
@@ -69,7 +69,7 @@ class Simulation:
             counts = self.counts()
             self.history.append(counts)
             now = BEGIN + timedelta(seconds=second)
-            step = rollouts.step(self.policy, counts, self.pace, now, most=500)
+            step = rollouts.next_step(self.policy, counts, self.pace, now, most=500)
             self.pace = step.pace
             if step.abort is not None:
                 self.aborted_at, self.reason = second, step.abort
@@ -89,8 +89,8 @@ class Simulation:
         return sum(agent.told is not None for agent in self.agents)
 
 
-def policy(*abort: Abort, **rollout: Any) -> Policy:
-    return Policy(rollout=Rollout(**rollout), abort=abort)
+def policy(*abort: AbortRule, **rollout: Any) -> RolloutPolicy:
+    return RolloutPolicy(rollout=Rollout(**rollout), abort=abort)
 
 
 def fleet(**ends: int) -> list[Agent]:
@@ -118,14 +118,14 @@ def test_a_rate_grows_with_those_that_succeeded() -> None:
     rule = Rollout(rate_per_minute=60, growth_factor=2, growth_after=10)
     assert [rollouts.rate(rule, n) for n in (0, 9, 10, 20, 99)] == [1, 1, 2, 4, 512]
     assert rollouts.rate(rule, 10**9) == rollouts.FASTEST / 60
-    quick = Simulation(Policy(rollout=rule), fleet(succeeded=300)).run(1000).second
+    quick = Simulation(RolloutPolicy(rollout=rule), fleet(succeeded=300)).run(1000).second
     slow = Simulation(policy(rate_per_minute=60), fleet(succeeded=300)).run(1000).second
     assert quick < slow / 3
 
 
 def test_failures_call_it_off_at_the_first_step_that_shows_them() -> None:
     """A fifth of at least ten: at the step in which it is so, and nobody is told after."""
-    rule = Abort(on="failures", percent=20, min_agents=10)
+    rule = AbortRule(on="failures", percent=20, min_agents=10)
     done = Simulation(policy(rule, rate_per_minute=60), fleet(succeeded=60, failed=40)).run(1000)
     assert done.aborted_at is not None
     passed = [c.ended >= 10 and c.failed * 5 >= c.ended for c in done.history]
@@ -136,7 +136,7 @@ def test_failures_call_it_off_at_the_first_step_that_shows_them() -> None:
 
 def test_silence_calls_it_off_as_failures_do() -> None:
     """A fleet that says nothing is not under way for ever."""
-    rule = Abort(on="silences", percent=50, min_agents=5)
+    rule = AbortRule(on="silences", percent=50, min_agents=5)
     done = Simulation(policy(rule, rate_per_minute=6), fleet(timed_out=1000)).run(100_000)
     assert done.aborted_at == SILENCE + 40  # the fifth was told after 40 s
     assert done.told == (SILENCE + 40) // 10
@@ -145,11 +145,11 @@ def test_silence_calls_it_off_as_failures_do() -> None:
 
 def test_each_rule_looks_at_its_own_kind() -> None:
     """Failures are no silences."""
-    silent = Abort(on="silences", percent=1, min_agents=1)
+    silent = AbortRule(on="silences", percent=1, min_agents=1)
     assert Simulation(policy(silent), fleet(failed=50)).run(1000).aborted_at is None
-    failing = Abort(on="failures", percent=1, min_agents=1)
+    failing = AbortRule(on="failures", percent=1, min_agents=1)
     assert Simulation(policy(failing), fleet(timed_out=50)).run(1000).aborted_at is None
-    both = Simulation(policy(Abort(percent=50)), fleet(timed_out=25, failed=25)).run(1000)
+    both = Simulation(policy(AbortRule(percent=50)), fleet(timed_out=25, failed=25)).run(1000)
     assert both.aborted_at == 20
 
 
@@ -172,10 +172,10 @@ def test_the_rest_waits_until_every_canary_has_ended() -> None:
 
 def test_after_a_pause_nothing_is_made_up_for() -> None:
     """A platform that was away for an hour does not tell an hour's worth of agents at once."""
-    rule, counts = policy(rate_per_minute=600), Counts(waiting=10_000)
-    step = rollouts.step(rule, counts, Pace(0, BEGIN), BEGIN + timedelta(hours=1), most=500)
+    rule, counts = policy(rate_per_minute=600), JobCounts(waiting=10_000)
+    step = rollouts.next_step(rule, counts, Pace(0, BEGIN), BEGIN + timedelta(hours=1), most=500)
     assert step.release == 10 * BURST
-    backwards = rollouts.step(rule, counts, Pace(0, BEGIN), BEGIN - timedelta(hours=1), most=500)
+    backwards = rollouts.next_step(rule, counts, Pace(0, BEGIN), BEGIN - timedelta(hours=1), most=500)
     assert backwards.release == 0
 
 
@@ -184,7 +184,7 @@ ENDS = st.lists(
 )
 RULES = st.lists(
     st.builds(
-        Abort,
+        AbortRule,
         on=st.sampled_from(["failures", "silences", "either"]),
         percent=st.integers(1, 100).map(float),
         min_agents=st.integers(1, 30),
@@ -203,11 +203,11 @@ RULES = st.lists(
     every=st.integers(1, 7),
 )
 def test_no_rollout_breaks_its_own_rules(
-    agents: list[Agent], rules: list[Abort], rate: float | None, growth: float, canary: int, every: int
+    agents: list[Agent], rules: list[AbortRule], rate: float | None, growth: float, canary: int, every: int
 ) -> None:
     """Whatever the agents do: the rate, the canaries and the rules hold at each step, and it comes to an end."""
     rule = Rollout(rate_per_minute=rate, growth_factor=growth, growth_after=5, canary=canary)
-    done = Simulation(Policy(rollout=rule, abort=tuple(rules)), agents).run(20_000, every)
+    done = Simulation(RolloutPolicy(rollout=rule, abort=tuple(rules)), agents).run(20_000, every)
     if done.aborted_at is None:
         assert done.told == len(agents)
         assert not done.counts().open
@@ -232,13 +232,13 @@ def test_no_rollout_breaks_its_own_rules(
 
 def test_a_rollout_without_a_canary_left_is_called_off() -> None:
     """Nobody can tell any more whether the rest may follow."""
-    step = rollouts.step(policy(canary=2), Counts(waiting=5, canceled=2), Pace(1, BEGIN), BEGIN, most=500)
+    step = rollouts.next_step(policy(canary=2), JobCounts(waiting=5, canceled=2), Pace(1, BEGIN), BEGIN, most=500)
     assert (step.release, step.abort) == (0, "no canary is left: all of them were canceled")
 
 
 def test_every_tenant_has_its_turn() -> None:
     """One with a thousand jobs comes to its second when the others have had their first."""
-    turns = Turns()
+    turns = TenantTurns()
     many, one = [(uuid4(), TenantId("a")) for _ in range(1000)], (uuid4(), TenantId("b"))
     assert one[0] in turns.order([*many, one])[:2]
     seen = set()
@@ -258,5 +258,5 @@ def test_every_tenant_has_its_turn() -> None:
 
 def test_a_canary_that_succeeded_and_is_gone_calls_nothing_off() -> None:
     """Its agent was deleted; the rest has been told already."""
-    counts = Counts(waiting=5, succeeded=3)
-    assert rollouts.step(policy(canary=1), counts, Pace(1, BEGIN), BEGIN, most=500).abort is None
+    counts = JobCounts(waiting=5, succeeded=3)
+    assert rollouts.next_step(policy(canary=1), counts, Pace(1, BEGIN), BEGIN, most=500).abort is None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from iotistica.domain.control import targets
-from iotistica.domain.control.targets import Target, checked, inherited
+from iotistica.domain.control.targets import Target, effective_target, validate_target
 from iotistica.domain.documents import SEALED
 from iotistica.errors import Invalid
 
@@ -13,8 +13,9 @@ PLC = {"name": "plc", "protocol": "modbus", "enabled": False, "connection": {"ho
 
 
 def told(fleet: dict[str, Any], own: dict[str, Any]) -> Target:
-    return inherited(
-        checked(fleet.get("apps", {}), fleet.get("config", {})), checked(own.get("apps", {}), own["config"])
+    return effective_target(
+        validate_target(fleet.get("apps", {}), fleet.get("config", {})),
+        validate_target(own.get("apps", {}), own["config"]),
     )
 
 
@@ -53,11 +54,11 @@ def test_endpoints_are_joined_only_where_they_stand(path: str) -> None:
 
 def test_what_is_sealed_is_never_joined() -> None:
     """An object over a secret replaces it."""
-    assert targets.joined({"a": {SEALED: "x"}}, {"a": {"b": 1}}) == {"a": {"b": 1}}
-    assert targets.joined({"a": {"b": 1}}, {"a": {SEALED: "x"}}) == {"a": {SEALED: "x"}}
+    assert targets.merge_objects({"a": {SEALED: "x"}}, {"a": {"b": 1}}) == {"a": {"b": 1}}
+    assert targets.merge_objects({"a": {"b": 1}}, {"a": {SEALED: "x"}}) == {"a": {SEALED: "x"}}
 
 
 def test_a_target_of_too_many_values_is_refused() -> None:
     """Before anybody looks at each of them."""
     with pytest.raises(Invalid, match="values"):
-        checked({}, {"settings": {"a": [[] for _ in range(60_000)]}})
+        validate_target({}, {"settings": {"a": [[] for _ in range(60_000)]}})

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.domain.delivery import key_compaction
-from iotistica.domain.delivery.envelopes import parse
+from iotistica.domain.delivery.envelopes import parse_readings
 from iotistica.domain.delivery.key_compaction import (
-    NAMES,
+    NAMES_LIMIT,
     Dictionary,
     Expander,
     NeedsDictionary,
     merged,
-    read,
+    parse_update,
     version_of,
 )
 from iotistica.errors import InvalidMessage
@@ -108,7 +108,7 @@ def test_what_is_written_out_is_what_was_compacted(sent: list[dict[str, Any]], d
     agent.devices = {full["deviceName"]: 1}
     envelope = {"timestamp": "t", "protocol": "modbus", "messages": [{"timestamp": "m", "readings": [full, *sent]}]}
     payload = agent.payload(envelope | {"msgId": "id"})
-    got = Expander(3, read(agent.dictionary()).dictionary).expand(payload, "other")
+    got = Expander(3, parse_update(agent.dictionary()).dictionary).expand(payload, "other")
     assert {key: got[key] for key in ("timestamp", "protocol", "msgId")} == {
         "timestamp": "t",
         "protocol": "modbus",
@@ -135,7 +135,7 @@ def test_what_may_be_two_things_is_left_out() -> None:
     agent.pairs({"messages": [{"readings": [whole]}]})
     odd = {"endpoint_uuid": "e", "metric": "m", "value": 1, "unit": "V"}
     payload = agent.payload({"messages": [{"readings": [odd]}]})
-    (message,) = Expander(3, read(agent.dictionary()).dictionary).expand(payload, "modbus")["messages"]
+    (message,) = Expander(3, parse_update(agent.dictionary()).dictionary).expand(payload, "modbus")["messages"]
     assert message["readings"] == [{"metric": "m", "value": 1, "quality": "unknown"}]
 
 
@@ -145,7 +145,7 @@ def test_an_unknown_index_or_name_waits_for_more() -> None:
     reading = {"metric": "m", "value": 1, "unit": "V", "quality": "GOOD"}
     envelope = {"messages": [{"readings": [reading]}]}
     agent.pairs(envelope)
-    known = read(agent.dictionary()).dictionary
+    known = parse_update(agent.dictionary()).dictionary
     more = agent.payload({"messages": [{"readings": [reading | {"new": 1}]}]})
     with pytest.raises(NeedsDictionary):
         Expander(3, known).expand(more, "modbus")
@@ -154,7 +154,7 @@ def test_an_unknown_index_or_name_waits_for_more() -> None:
     with pytest.raises(NeedsDictionary):
         Expander(3, known).expand(named, "modbus")
     delta = {"version": 3, "newFields": [], "newFieldsWithDomains": [], "metrics": {"modbus": {"m": 1}}}
-    both = merged(known, read(delta).dictionary)
+    both = merged(known, parse_update(delta).dictionary)
     assert Expander(3, both).expand(named, "modbus")["messages"][0]["readings"][0]["metric"] == "m"
 
 
@@ -162,12 +162,12 @@ def test_a_root_array_and_the_legacy_form() -> None:
     """A bare list of readings, and parallel lists of indices and values."""
     fields = [{"index": 0, "name": "[].metric", "domain": "key"}, {"index": 1, "name": "[].value", "domain": "key"}]
     flat = [{"index": 5, "name": "metric", "domain": "key"}, {"index": 6, "name": "value", "domain": "key"}]
-    known = read({"version": 1, "newFieldsWithDomains": fields + flat}).dictionary
+    known = parse_update({"version": 1, "newFieldsWithDomains": fields + flat}).dictionary
     payload = b'{"v":1,"p":[["a","$root",[[[0,"m"],[1,2.5]],[[0,"n"],[1,3]]]]]}'
     expanders = {1: Expander(1, known)}
 
     def values(payload: bytes) -> list[tuple[str, float | None]]:
-        found = parse(payload, protocol="x", received=10**15, retention_us=10**15, expanders=expanders)
+        found = parse_readings(payload, protocol="x", received=10**15, retention_us=10**15, expanders=expanders)
         return [(reading.metric_name, reading.value) for reading in found.readings]
 
     assert values(payload) == [("m", 2.5), ("n", 3.0)]
@@ -185,14 +185,14 @@ def test_a_root_array_and_the_legacy_form() -> None:
         {"version": 1, "fieldsByDomain": {"nonsense": []}},
         {"version": 1, "fieldsByDomain": {"key": [{"index": "0", "name": "x"}]}},
         {"version": 1, "metrics": {"modbus": {"x" * 600: 1}}},
-        {"version": 1, "metrics": {"modbus": {str(n): n for n in range(NAMES + 1)}}},
+        {"version": 1, "metrics": {"modbus": {str(n): n for n in range(NAMES_LIMIT + 1)}}},
         {"version": 1, "enums": []},
     ],
 )
 def test_a_bad_dictionary_is_refused_with_the_reason(document: object) -> None:
     """It becomes a dead letter, and what is known stays."""
     with pytest.raises(InvalidMessage, match="bad_dictionary"):
-        read(document)
+        parse_update(document)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,9 @@ def test_bad_pairs_are_refused(pairs: bytes) -> None:
     """Lists that are no pairs cost their message alone."""
     expanders = {1: Expander(1, Dictionary(fields={"metric": {0: "timestamp"}}))}
     with pytest.raises((InvalidMessage, NeedsDictionary)):
-        parse(b'{"v":1,"p":%s}' % pairs, protocol="x", received=10**15, retention_us=10**15, expanders=expanders)
+        parse_readings(
+            b'{"v":1,"p":%s}' % pairs, protocol="x", received=10**15, retention_us=10**15, expanders=expanders
+        )
 
 
 @given(
@@ -247,4 +249,4 @@ def test_no_payload_costs_more_than_it_may() -> None:
     for items in ([one], different, many):
         with pytest.raises(InvalidMessage, match="bad_compaction"):
             expander.expand({"v": 1, "p": [["a", "messages", items]]}, "x")
-    assert len(expander._shapes) <= key_compaction.REMEMBERED
+    assert len(expander._shapes) <= key_compaction.SHAPES_LIMIT

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.delivery.message_gaps import Mark, Run, gaps, joined, mark_of
+from iotistica.domain.delivery.message_gaps import MessageNumber, Run, gaps, join_runs, number_of
 
 AGENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
@@ -15,8 +15,8 @@ AGENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 @pytest.mark.parametrize(
     ("msg_id", "mark"),
     [
-        (f"{AGENT}-1795420118659-7-ccp8", Mark(1795420118659, 7)),
-        (f"{AGENT}-1795420118659-7", Mark(1795420118659, 7)),
+        (f"{AGENT}-1795420118659-7-ccp8", MessageNumber(1795420118659, 7)),
+        (f"{AGENT}-1795420118659-7", MessageNumber(1795420118659, 7)),
         (f"{AGENT}-1795420118659-0-ccp8", None),  # the public agent's counter begins at 0 with each millisecond
         (f"{AGENT}-1795420118659-x7k9p1", None),
         ("hello", None),
@@ -25,24 +25,24 @@ AGENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
         (f"{AGENT}-{'9' * 40}-1-a", None),
     ],
 )
-def test_the_number_is_read_from_the_id(msg_id: object, mark: Mark | None) -> None:
+def test_the_number_is_read_from_the_id(msg_id: object, mark: MessageNumber | None) -> None:
     """What is no such id says nothing."""
-    assert mark_of(msg_id) == mark
+    assert number_of(msg_id) == mark
 
 
 @st.composite
-def boots(draw: st.DrawFn, most: int) -> list[Mark]:
+def boots(draw: st.DrawFn, most: int) -> list[MessageNumber]:
     """What an agent sent over some restarts: after each it counts from 1 again."""
     sent, ms = [], 1000
     for _ in range(draw(st.integers(1, most))):
         for number in range(1, draw(st.integers(2, 12))):
             ms += draw(st.integers(1, 50))
-            sent.append(Mark(ms, number))
+            sent.append(MessageNumber(ms, number))
         ms += 1000
     return sent
 
 
-def missing(sent: Sequence[Mark], arrived: set[Mark]) -> list[tuple[int, int]]:
+def missing(sent: Sequence[MessageNumber], arrived: set[MessageNumber]) -> list[tuple[int, int]]:
     """The gaps as a person counts them, between messages of one boot that arrived."""
     out = []
     there = [mark for mark in sent if mark in arrived]
@@ -52,37 +52,39 @@ def missing(sent: Sequence[Mark], arrived: set[Mark]) -> list[tuple[int, int]]:
     return out
 
 
-def in_portions(order: Sequence[Mark], data: st.DataObject) -> list[Run]:
+def in_portions(order: Sequence[MessageNumber], data: st.DataObject) -> list[Run]:
     runs: list[Run] = []
     while order:
         size = data.draw(st.integers(1, len(order)))
-        runs = joined(runs, order[:size])
+        runs = join_runs(runs, order[:size])
         order = order[size:]
     return runs
 
 
 @given(boots(1), st.data())
-def test_gaps_are_those_that_never_arrived_whatever_the_order(sent: list[Mark], data: st.DataObject) -> None:
+def test_gaps_are_those_that_never_arrived_whatever_the_order(
+    sent: list[MessageNumber], data: st.DataObject
+) -> None:
     """Late, twice or in any order, joined in any portions: the report is that of the messages that are there."""
     arrived = [mark for mark in sent if data.draw(st.booleans())]
     runs = in_portions(data.draw(st.permutations([*arrived, *arrived[:3]])), data)
     assert [(gap.first, gap.last) for gap in gaps(runs)] == missing(sent, set(arrived))
-    assert runs == joined((), arrived)
+    assert runs == join_runs((), arrived)
 
 
 @given(boots(3), st.data())
-def test_a_restart_begins_a_new_count(sent: list[Mark], data: st.DataObject) -> None:
+def test_a_restart_begins_a_new_count(sent: list[MessageNumber], data: st.DataObject) -> None:
     """A number that falls back is no gap; what is missing before and after it is."""
     starts = [at for at, mark in enumerate(sent) if mark.number == 1]
     arrived = [mark for at, mark in enumerate(sent) if at in starts or data.draw(st.booleans())]
     runs = in_portions(arrived, data)
     assert [(gap.first, gap.last) for gap in gaps(runs)] == missing(sent, set(arrived))
-    assert joined(runs, data.draw(st.permutations(arrived))) == runs
+    assert join_runs(runs, data.draw(st.permutations(arrived))) == runs
 
 
 @given(st.lists(st.integers(0, 2), max_size=40))
 def test_the_public_agents_counter_is_never_taken_for_a_sequence(per_ms: list[int]) -> None:
     """It counts only within a millisecond, so nothing of it can be missing."""
     ids = [f"{AGENT}-{1000 + ms}-{n}-abc" for ms, count in enumerate(per_ms) for n in range(count)]
-    marks = [mark for mark in map(mark_of, ids) if mark]
-    assert gaps(joined((), marks)) == []
+    marks = [mark for mark in map(number_of, ids) if mark]
+    assert gaps(join_runs((), marks)) == []

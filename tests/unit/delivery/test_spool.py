@@ -21,7 +21,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import CannotStart, Full, Unavailable
 from iotistica.storage.delivery import spool_frames
 from iotistica.storage.delivery.spool import Spool
-from iotistica.storage.delivery.spool_segment import Counts, Message
+from iotistica.storage.delivery.spool_segment import Message, MessageCounts
 
 ONE, TWO = TenantId("a" * 12), TenantId("b" * 12)
 
@@ -31,7 +31,7 @@ def record(number: int, size: int = 10) -> list[Message]:
 
 
 def put(spool: Spool, number: int, size: int = 10, tenant: TenantId = ONE) -> None:
-    spool.append(number, {tenant: Counts(1, number % 2)}, record(number, size))
+    spool.append(number, {tenant: MessageCounts(1, number % 2)}, record(number, size))
 
 
 def drain(spool: Spool) -> list[int]:
@@ -223,7 +223,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from iotistica.errors import Unavailable
-from iotistica.storage.delivery.spool_segment import Counts
+from iotistica.storage.delivery.spool_segment import MessageCounts
 from iotistica.storage.delivery.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spool = Spool(Path(sys.argv[1]), cap=1 << 30)
@@ -231,12 +231,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 kept = 0
 try:
     while True:
-        spool.append(kept, {"a" * 12: Counts(1, 0)}, [(b"t", b"x" * 3000)])
+        spool.append(kept, {"a" * 12: MessageCounts(1, 0)}, [(b"t", b"x" * 3000)])
         kept += 1
 except Unavailable as exc:
     print(kept, exc)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-spool.append(kept, {"a" * 12: Counts(1, 0)}, [(b"t", b"x" * 3000)])
+spool.append(kept, {"a" * 12: MessageCounts(1, 0)}, [(b"t", b"x" * 3000)])
 """
 
 
@@ -260,12 +260,12 @@ def test_a_disk_that_takes_no_more_is_said_and_recovered_from(tmp_path: Path) ->
 def test_no_payload_poses_as_a_record(tmp_path: Path) -> None:
     """A device chooses its bytes: whole frames of another spool inside them, in front of a cut, are only bytes."""
     forger = Spool(tmp_path / "forger", cap=1 << 20)
-    forger.append(1, {TWO: Counts(1, 1)}, [(b"i/of/another/tenant", b"forged")])
+    forger.append(1, {TWO: MessageCounts(1, 1)}, [(b"i/of/another/tenant", b"forged")])
     (forged,) = (tmp_path / "forger").glob("*.segment")
     payload = forged.read_bytes() * 200 + spool_frames.MAGIC * 5000
     forger.close()
     spool = Spool(tmp_path / "s", cap=1 << 20)
-    spool.append(1, {ONE: Counts(1, 0)}, [(b"t", payload)])
+    spool.append(1, {ONE: MessageCounts(1, 0)}, [(b"t", payload)])
     put(spool, 2)
     spool.close()
     (path,) = (tmp_path / "s").glob("*.segment")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.alarms import Alarms
-from iotistica.disk_space import ALARM, Room
-from iotistica.domain.telemetry.disk_budget import beyond, forecast, level, reserve
+from iotistica.disk_space import ALARM, DiskSpace
+from iotistica.domain.telemetry.disk_budget import disk_level, drop_before, forecast, reserve
 
 TODAY = date(2026, 11, 23)
 
@@ -17,7 +17,12 @@ TODAY = date(2026, 11, 23)
 def test_rollups_stop_before_readings_do() -> None:
     """Each while there is still room for the database to clean up."""
     kept = reserve(100 << 30)
-    assert [level(free, kept) for free in (3 * kept, 2 * kept - 1, kept, kept - 1)] == ["ok", "low", "low", "short"]
+    assert [disk_level(free, kept) for free in (3 * kept, 2 * kept - 1, kept, kept - 1)] == [
+        "ok",
+        "low",
+        "low",
+        "short",
+    ]
     assert reserve(1 << 30) == 256 << 20
     assert reserve(10 << 40) == 2 << 30
 
@@ -38,7 +43,7 @@ def test_a_forecast_is_of_the_last_week() -> None:
 def test_no_more_days_go_than_must(sizes: list[int], rollups: int, most: int) -> None:
     """The oldest first, and never today."""
     days = [(TODAY - timedelta(days=n), size) for n, size in enumerate(sizes)]
-    before = beyond(days, rollups, most, TODAY)
+    before = drop_before(days, rollups, most, TODAY)
     left = [size for day, size in days if before is None or day >= before]
     if before is not None:
         assert before <= TODAY
@@ -50,11 +55,11 @@ def test_no_more_days_go_than_must(sizes: list[int], rollups: int, most: int) ->
 
 def test_a_full_disk_is_an_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what has stopped, and ends when there is room again."""
-    monkeypatch.setattr("iotistica.disk_space.FRESH", -1)
+    monkeypatch.setattr("iotistica.disk_space.CACHE_SECONDS", -1)
     alarms = Alarms()
-    assert Room(tmp_path, alarms, kept=1).level() == "ok"
-    assert Room(tmp_path, alarms, kept=1 << 60).level() == "short"
+    assert DiskSpace(tmp_path, alarms, kept=1).level() == "ok"
+    assert DiskSpace(tmp_path, alarms, kept=1 << 60).level() == "short"
     assert "readings wait" in alarms.raised[ALARM]
-    assert Room(tmp_path, alarms, kept=1).level() == "ok"
+    assert DiskSpace(tmp_path, alarms, kept=1).level() == "ok"
     assert not alarms.raised
-    assert Room(None, alarms, kept=1 << 60).level() == "ok"
+    assert DiskSpace(None, alarms, kept=1 << 60).level() == "ok"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iotistica.domain import timestamps
 from iotistica.domain.delivery import envelopes
-from iotistica.domain.delivery.envelopes import Found
+from iotistica.domain.delivery.envelopes import ParsedPayload
 from iotistica.domain.delivery.key_compaction import NeedsDictionary
 from iotistica.domain.telemetry import readings
 from iotistica.domain.telemetry.quality import quality_of
@@ -24,9 +24,9 @@ RECEIVED = timestamps.parse_us("2026-06-01T00:00:00Z")
 YEAR = 365 * 86_400_000_000
 
 
-def parse(document: Any, protocol: str = "modbus") -> Found:
+def parse(document: Any, protocol: str = "modbus") -> ParsedPayload:
     payload = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return envelopes.parse(payload, protocol=protocol, received=RECEIVED, retention_us=YEAR)
+    return envelopes.parse_readings(payload, protocol=protocol, received=RECEIVED, retention_us=YEAR)
 
 
 def one(**fields: Any) -> Reading:
@@ -75,7 +75,7 @@ anything = st.recursive(
 @given(st.lists(points, max_size=6), st.integers(0, 6))
 def test_a_bad_neighbour_changes_nothing(batch: list[dict[str, Any]], at: int) -> None:
     """Typed decoding of a clean batch and the way around a bad one give the same readings."""
-    clean = parse({"messages": [{"readings": batch}], "x": 1}) if batch else Found([], {})
+    clean = parse({"messages": [{"readings": batch}], "x": 1}) if batch else ParsedPayload([], {})
     dirty = parse({"messages": [{"readings": [*batch[:at], 17, *batch[at:]]}]})
     assert dirty.readings == clean.readings
     assert dirty.rejected.pop("not_an_object") == 1
@@ -222,7 +222,7 @@ def test_system_metrics() -> None:
         "name": "x",
         "timestamp": "2026-05-31T00:00:00Z",
     }
-    found = envelopes.system_metrics(json.dumps(report).encode(), received=RECEIVED, retention_us=YEAR)
+    found = envelopes.parse_system_metrics(json.dumps(report).encode(), received=RECEIVED, retention_us=YEAR)
     assert {r.metric_name: r.value for r in found.readings} == {"cpu_usage": 12.5, "memory.used": 3, "memory.ok": 1}
     assert {r.protocol for r in found.readings} == {"system"}
 
@@ -238,7 +238,7 @@ def test_a_message_without_readings_is_not_passed_over() -> None:
     assert len(parse({"messages": [bare, {"readings": [bare]}]}).readings) == 2
     assert parse({"messages": [{"x": 1}]}).rejected == {"not_an_object": 1}
     for empty in ({"readings": []}, {"messages": []}, [], {"messages": [{"readings": []}]}):
-        assert parse(empty) == Found([], {})
+        assert parse(empty) == ParsedPayload([], {})
 
 
 def test_a_few_bytes_cannot_ask_for_endless_work() -> None:
@@ -265,5 +265,5 @@ def test_a_report_of_system_metrics_is_bounded() -> None:
         b"\xdf" + (5000).to_bytes(4, "big") + b"".join(b"\xce" + i.to_bytes(4, "big") + b"\1" for i in range(5000))
     )
     payload = deflated(b"\x81\xdb" + (1 << 20).to_bytes(4, "big") + b"a" * (1 << 20) + inner)
-    found = envelopes.system_metrics(payload, received=RECEIVED, retention_us=YEAR)
+    found = envelopes.parse_system_metrics(payload, received=RECEIVED, retention_us=YEAR)
     assert (found.readings, found.rejected) == ([], {"name_too_long": 200, "too_many_metrics": 4800})

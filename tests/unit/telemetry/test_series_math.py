@@ -14,7 +14,7 @@ from iotistica.domain.telemetry.aggregates import finish, named
 from iotistica.domain.telemetry.counter_rates import RateOptions, rates
 from iotistica.domain.telemetry.downsampling import downsample
 from iotistica.domain.telemetry.gap_filling import fill
-from iotistica.domain.time_ranges import moment
+from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_a_time_without_a_zone_is_of_the_one_asked_for() -> None:
     zurich = ZoneInfo("Europe/Zurich")
 
     def of(text: str, zone: ZoneInfo | None = zurich) -> datetime:
-        return moment(text, now=NOON, default=NOON, path="start", zone=zone)
+        return parse_time(text, now=NOON, default=NOON, path="start", zone=zone)
 
     assert of("2026-10-25") == datetime(2026, 10, 24, 22, tzinfo=UTC)
     assert of("2026-10-25T12:00") == datetime(2026, 10, 25, 11, tzinfo=UTC)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.telemetry.rollup_sources import WIDTHS, Kept, ceiling, cover, floor, widen
+from iotistica.domain.telemetry.rollup_sources import WIDTHS, Coverage, ceiling, floor, split_by_source, widen
 from iotistica.domain.telemetry.time_grids import BUCKETS, Calendar, Fixed, grid
-from iotistica.domain.time_ranges import interval, zone
+from iotistica.domain.time_ranges import parse_interval, parse_zone
 from iotistica.errors import Invalid
 
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})
@@ -57,7 +57,7 @@ def test_days_weeks_and_months_are_those_of_the_zone(part: int) -> None:
             moments = [change + timedelta(minutes=10 * n) for n in range(-150, 300)]
             moments = [when for when in moments if start <= when < end]
             for text in ("1d", "1w", "1mo"):
-                buckets = grid(interval(text), start, end, where)
+                buckets = grid(parse_interval(text), start, end, where)
                 by_date: dict[date, set[datetime]] = {}
                 for when in moments:
                     day = first_date(text, when.astimezone(where).date())
@@ -73,7 +73,9 @@ def test_days_of_a_change_have_23_and_25_hours() -> None:
     zurich = ZoneInfo("Europe/Zurich")
     for month, hours in ((3, 23), (10, 25)):
         start = datetime(2026, month, 1, tzinfo=zurich)
-        starts = grid(interval("1d"), start.astimezone(UTC), (start + timedelta(days=35)).astimezone(UTC), zurich)
+        starts = grid(
+            parse_interval("1d"), start.astimezone(UTC), (start + timedelta(days=35)).astimezone(UTC), zurich
+        )
         lengths = {b - a for a, b in zip(starts.starts(), starts.starts()[1:], strict=False)}
         assert lengths == {timedelta(hours=24), timedelta(hours=hours)}
         assert all(when.astimezone(zurich).hour == 0 for when in starts.starts())
@@ -84,8 +86,8 @@ def test_an_hour_that_comes_twice_is_two_buckets() -> None:
     """A quarter of a day is by the clock, and so has five or seven hours."""
     zurich = ZoneInfo("Europe/Zurich")
     start, end = datetime(2026, 10, 24, 22, tzinfo=UTC), datetime(2026, 10, 25, 23, tzinfo=UTC)
-    assert len(grid(interval("1h"), start, end, zurich).starts()) == 25
-    quarters = grid(interval("6h"), start, end, zurich).starts()
+    assert len(grid(parse_interval("1h"), start, end, zurich).starts()) == 25
+    quarters = grid(parse_interval("6h"), start, end, zurich).starts()
     assert [b - a for a, b in zip(quarters, [*quarters[1:], end], strict=True)] == [
         timedelta(hours=hours) for hours in (7, 6, 6, 6)
     ]
@@ -110,7 +112,10 @@ def test_a_source_whose_values_a_bucket_would_cut_is_not_used(
     """A zone of half an hour cannot be answered from hours."""
     start = datetime(2026, 5, 5, 3, 7, 11, tzinfo=UTC)
     found = grid(
-        interval(text), start, start + timedelta(days=1 if text in ("1h", "90m", "2h", "45s") else 60), zone(name)
+        parse_interval(text),
+        start,
+        start + timedelta(days=1 if text in ("1h", "90m", "2h", "45s") else 60),
+        parse_zone(name),
     )
     assert found.sources() == sources
 
@@ -131,9 +136,9 @@ def test_a_cover_is_whole_and_of_whole_values(
     until = since + timedelta(microseconds=length)
     base = datetime(2020, 1, 1, tzinfo=UTC)
     stale = tuple(sorted({base + timedelta(hours=hour) for hour in late}))
-    kept = Kept(rolled_until=rolled.replace(tzinfo=UTC), stale=stale)
+    kept = Coverage(rolled_until=rolled.replace(tzinfo=UTC), late_hours=stale)
     order = [source for source in WIDTHS if source in sources[:used]] + ["raw"]
-    parts = cover(since, until, kept, order)  # type: ignore[arg-type]
+    parts = split_by_source(since, until, kept, order)  # type: ignore[arg-type]
     assert parts[0].start == since
     assert parts[-1].end == until
     assert all(a.end == b.start for a, b in itertools.pairwise(parts))
@@ -149,14 +154,16 @@ def test_a_cover_is_whole_and_of_whole_values(
 def test_the_cheapest_sources_cover_a_year() -> None:
     """Days in the middle, then what is left at the ends by finer and finer values."""
     start = datetime(2025, 1, 1, 10, 30, 15, tzinfo=UTC)
-    parts = cover(start, start + timedelta(days=365), Kept(rolled_until=datetime(2027, 1, 1, tzinfo=UTC)))
+    parts = split_by_source(
+        start, start + timedelta(days=365), Coverage(rolled_until=datetime(2027, 1, 1, tzinfo=UTC))
+    )
     assert [part.source for part in parts] == ["raw", "1m", "1h", "daily", "1h", "1m", "raw"]
 
 
 def test_where_readings_are_gone_the_range_is_widened() -> None:
     """To what is kept there, so that the answer is exact for what it says it is of."""
     day = datetime(2026, 1, 1, tzinfo=UTC)
-    kept = Kept(rolled_until=day, raw_since=day - timedelta(days=10), minutes_since=day - timedelta(days=20))
+    kept = Coverage(rolled_until=day, raw_since=day - timedelta(days=10), minutes_since=day - timedelta(days=20))
     start = day - timedelta(days=15, seconds=30)
     assert widen(start, day, kept) == (start - timedelta(seconds=30), day)
     start = day - timedelta(days=30, minutes=-5)
@@ -170,11 +177,11 @@ def test_where_readings_are_gone_the_range_is_widened() -> None:
 def test_a_bad_interval_is_refused(text: str) -> None:
     """A number and a unit, of a second to a year."""
     with pytest.raises(Invalid):
-        interval(text)
+        parse_interval(text)
 
 
 def test_a_grid_is_bounded() -> None:
     """Before it is made."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(Invalid, match=str(BUCKETS)):
-        grid(interval("1s"), start, start + timedelta(seconds=10**9), ZoneInfo("Europe/Zurich"))
+        grid(parse_interval("1s"), start, start + timedelta(seconds=10**9), ZoneInfo("Europe/Zurich"))

@@ -1,0 +1,144 @@
+"""When each agent polled and what it got: counted in memory, written every few seconds."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Unavailable
+from iotistica.storage.postgres import Database, Tx, fetch_row
+from iotistica.supervise import sleep
+
+WRITE_SECONDS: Final = 10.0  # between writes
+WRITE_LIMIT: Final = 500  # agents whose polls are written at a time
+AGENTS_LIMIT: Final = 200_000  # agents counted at most
+
+
+class _Count(msgspec.Struct):
+    tenant: TenantId
+    polled_at: float
+    fetched_at: float | None = None
+    fetched: int | None = None
+    polls: int = 0
+    not_modified: int = 0
+
+
+WRITE: Final = """
+INSERT INTO agent_polls AS p (agent_uuid, tenant_id, polled_at, fetched_at, fetched, polls, not_modified)
+SELECT n.* FROM unnest(%(agents)s::uuid[], %(tenants)s::text[], %(polled)s::timestamptz[],
+    %(fetched_at)s::timestamptz[], %(fetched)s::bigint[], %(polls)s::bigint[], %(not_modified)s::bigint[])
+    AS n (agent_uuid, tenant_id, polled_at, fetched_at, fetched, polls, not_modified)
+JOIN agents a USING (tenant_id, agent_uuid)
+ON CONFLICT (agent_uuid) DO UPDATE
+SET polled_at = greatest(p.polled_at, excluded.polled_at),
+    fetched_at = greatest(p.fetched_at, excluded.fetched_at),
+    fetched = CASE WHEN excluded.polled_at >= p.polled_at THEN coalesce(excluded.fetched, p.fetched)
+                   ELSE p.fetched END,
+    polls = p.polls + excluded.polls, not_modified = p.not_modified + excluded.not_modified
+"""
+
+
+FETCHED: Final = """
+INSERT INTO agent_timeline (tenant_id, agent_uuid, at, kind, details)
+SELECT a.tenant_id, a.agent_uuid, coalesce(n.at, n.polled), 'target.fetched',
+       jsonb_build_object('version', n.fetched)
+FROM unnest(%(agents)s::uuid[], %(tenants)s::text[], %(fetched_at)s::timestamptz[], %(fetched)s::bigint[],
+            %(polled)s::timestamptz[]) AS n (agent_uuid, tenant_id, at, fetched, polled)
+JOIN agents a USING (tenant_id, agent_uuid) LEFT JOIN agent_polls p USING (agent_uuid)
+WHERE n.fetched IS NOT NULL AND n.fetched IS DISTINCT FROM p.fetched AND (p.polled_at <= n.polled) IS NOT FALSE
+"""
+
+
+class PollStats(msgspec.Struct, frozen=True, kw_only=True):
+    """When an agent asked for its target, and what it got; `fetched` is the number of that."""
+
+    polled_at: datetime
+    fetched_at: datetime | None
+    fetched: int | None
+    polls: int
+    not_modified: int
+
+
+STATS: Final = """
+SELECT polled_at, fetched_at, fetched, polls, not_modified FROM agent_polls
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
+"""
+
+
+async def stats(tx: Tx, tenant: TenantId, agent: UUID) -> PollStats | None:
+    """When an agent asked, as of the last write of the counts; None if it never did."""
+    return await fetch_row(tx, PollStats, STATS, {"tenant": tenant, "agent": agent})
+
+
+class PollCounts:
+    """Who asked when and what for, counted in memory and written now and then."""
+
+    def __init__(self, database: Database) -> None:
+        """`database` sees every tenant."""
+        self._database = database
+        self._counts: dict[UUID, _Count] = {}
+
+    def add(self, tenant: TenantId, agent: UUID, has: int, *, modified: bool) -> None:
+        """Count a poll; `has` is the number of what the agent has now, because it got it or had it already."""
+        if len(self._counts) >= AGENTS_LIMIT:
+            return
+        now = time.time()
+        count = self._counts.setdefault(agent, _Count(tenant, now))
+        count.polled_at = now
+        count.polls += 1
+        count.fetched = has
+        if modified:
+            count.fetched_at = now
+        else:
+            count.not_modified += 1
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Write every `WRITE_SECONDS` until `stop`."""
+        while not stop.is_set():
+            await sleep(WRITE_SECONDS, stop)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what was counted; if the database is away it is kept and written later."""
+        taken, self._counts = self._counts, {}
+        agents = sorted(taken, key=lambda agent: agent.bytes)
+        for at in range(0, len(agents), WRITE_LIMIT):
+            try:
+                await self._write({agent: taken[agent] for agent in agents[at : at + WRITE_LIMIT]})
+            except Unavailable:
+                self._keep({agent: taken[agent] for agent in agents[at:]})
+                return
+            await asyncio.sleep(0)  # polls go on meanwhile
+
+    async def _write(self, counted: dict[UUID, _Count]) -> None:
+        counts = list(counted.values())
+        columns: dict[str, list[Any]] = {
+            "agents": list(counted),
+            "tenants": [count.tenant for count in counts],
+            "polled": [_time(count.polled_at) for count in counts],
+            "fetched_at": [_time(count.fetched_at) for count in counts],
+            "fetched": [count.fetched for count in counts],
+            "polls": [count.polls for count in counts],
+            "not_modified": [count.not_modified for count in counts],
+        }
+        async with self._database.transaction() as tx:
+            await tx.execute(FETCHED, columns)
+            await tx.execute(WRITE, columns)
+
+    def _keep(self, unwritten: dict[UUID, _Count]) -> None:
+        """Count what could not be written to what has come since."""
+        for agent, old in unwritten.items():
+            new = self._counts.setdefault(agent, old)
+            if new is not old:
+                new.polls += old.polls
+                new.not_modified += old.not_modified
+                new.fetched = old.fetched if new.fetched is None else new.fetched
+                new.fetched_at = new.fetched_at or old.fetched_at
+
+
+def _time(stamp: float | None) -> datetime | None:
+    return datetime.fromtimestamp(stamp, UTC) if stamp else None
