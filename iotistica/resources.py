@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from iotistica.disk_space import DiskSpace
-from iotistica.domain.agents.broker_passwords import SERVICE_USER, derive, service_password
+from iotistica.domain.agents.broker_passwords import SERVICE_USER, service_password
+from iotistica.domain.key_derivation import derive
 from iotistica.embedded.servers import Servers
 from iotistica.process_health import ProcessHealth
 from iotistica.settings import Settings

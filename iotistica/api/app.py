@@ -14,24 +14,9 @@ from litestar.response import File
 from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
-from iotistica.api.access import api_keys, invitations, login, passwords, users
-from iotistica.api.agents import (
-    agents,
-    broker_auth,
-    fleets,
-    identities,
-    key_exchange,
-    logs,
-    mqtt_users,
-    provisioning,
-    provisioning_keys,
-    reported_state,
-    tags,
-)
-from iotistica.api.agents.poll import poll
-from iotistica.api.control import agent_jobs, apps, endpoints, job_templates, jobs, targets
-from iotistica.api.delivery import ingestion, live, web_socket
-from iotistica.api.history import audit
+from iotistica.api import access, agents, control, delivery, history, telemetry
+from iotistica.api.agents import broker_auth
+from iotistica.api.delivery import web_socket
 from iotistica.api.http import errors, health
 from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.api.http.authentication import Authenticator
@@ -39,9 +24,8 @@ from iotistica.api.http.broker_sync import BrokerSync
 from iotistica.api.http.dependencies import AccessTokensDep, ServerContext
 from iotistica.api.http.guard import Guard
 from iotistica.api.http.request_inflation import RequestInflation
-from iotistica.api.telemetry import catalog, erasures, readings
 from iotistica.domain.access.permissions import PUBLIC
-from iotistica.domain.agents.broker_passwords import derive
+from iotistica.domain.key_derivation import derive
 from iotistica.errors import NotFound
 from iotistica.process_health import ProcessHealth
 from iotistica.storage.access.rate_limits import RateLimiter
@@ -117,43 +101,8 @@ def create(
     rate_limiter = RateLimiter(redis)
     authenticator = Authenticator(platform_database, access_tokens, context.key, agent_cache)
     guard = Guard(authenticator, rate_limiter, context.settings)
-    api = Router(
-        "/api/v1",
-        route_handlers=[
-            *(login.router, passwords.router, invitations.router, users.router, api_keys.router),
-            *(
-                provisioning.router,
-                key_exchange.router,
-                reported_state.report,
-                logs.agent_facing,
-                logs.router,
-                poll,
-                provisioning_keys.router,
-                provisioning_keys.alias,
-                identities.router,
-            ),
-            *(
-                agents.router,
-                targets.agents_router,
-                targets.fleets_router,
-                apps.agents_router,
-                apps.fleets_router,
-                endpoints.router,
-                tags.router,
-                fleets.router,
-                job_templates.router,
-                jobs.router,
-                agent_jobs.router,
-                live.live,
-                readings.router,
-                catalog.router,
-                erasures.router,
-                ingestion.router,
-                mqtt_users.router,
-                audit.router,
-            ),
-        ],
-    )
+    areas = [access.ROUTES, agents.ROUTES, control.ROUTES, delivery.ROUTES, history.ROUTES, telemetry.ROUTES]
+    api = Router("/api/v1", route_handlers=[route for area in areas for route in area])
     given = {
         "database": database,
         "inbox": inbox,

@@ -9,8 +9,9 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.domain.agents.broker_passwords import SALT_BYTES, derive, password_line, service_password
+from iotistica.domain.agents.broker_passwords import SALT_BYTES, password_line, service_password
 from iotistica.domain.ids import encode_tenant
+from iotistica.domain.key_derivation import derive
 from iotistica.embedded.data_folder import DataFolder
 from iotistica.embedded.mosquitto import ACL, OWN_USERS, BrokerFiles
 from iotistica.instruments import RENDER_SECONDS

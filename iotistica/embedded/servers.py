@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from iotistica.domain.agents.broker_passwords import SERVICE_USER, derive, service_password
+from iotistica.domain.agents.broker_passwords import SERVICE_USER, service_password
+from iotistica.domain.key_derivation import derive
 from iotistica.embedded import data_folder as homes
 from iotistica.embedded import mosquitto, postgres, valkey
 from iotistica.embedded.account_files import first_lines

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from iotistica.domain.agents.broker_passwords import derive
+from iotistica.domain.key_derivation import derive
 from iotistica.errors import Conflict
 from iotistica.settings import Settings
 from iotistica.simulate import fleet

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import get, post
+from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
@@ -208,3 +208,6 @@ def _after(cursor: str | None) -> tuple[str, UUID] | None:
 def selector_of(text: str | None, tags: Mapping[str, Any] | None) -> tag_selectors.Selector:
     """What is chosen by a selector, or by tags; raises `Invalid`."""
     return (tag_selectors.parse(text) if text else ()) + (tag_selectors.from_tags(tags) if tags else ())
+
+
+router = Router("/agents", route_handlers=[list_agents, query_agents, get_agent], tags=["agents"])

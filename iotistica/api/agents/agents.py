@@ -7,14 +7,8 @@ from litestar import Router, delete, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.agents.agent_search import AgentView, get_agent, list_agents, query_agents, view
-from iotistica.api.agents.device_health import get_health
+from iotistica.api.agents.agent_search import AgentView, view
 from iotistica.api.agents.identities import IdentityState
-from iotistica.api.agents.reported_state import get_current_state, get_devices, get_interfaces
-from iotistica.api.control.agent_updates import command_update, list_updates
-from iotistica.api.control.explanation import explain
-from iotistica.api.delivery.message_gaps import get_gaps
-from iotistica.api.history.timeline import get_timeline
 from iotistica.api.http.dependencies import ApiRequest, BrokerSyncDep, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Name
@@ -125,12 +119,4 @@ async def _check_fleet(tx: Tx, tenant: TenantId, fleet: UUID | None) -> None:
         raise Invalid("there is no such fleet", "fleetUuid")
 
 
-router = Router(
-    "/agents",
-    route_handlers=[
-        *(list_agents, query_agents, get_agent, add_agent, change_agent, set_active, delete_agent),
-        *(get_gaps, get_timeline, get_current_state, get_interfaces, get_devices, get_health, explain),
-        *(command_update, list_updates),
-    ],
-    tags=["agents"],
-)
+router = Router("/agents", route_handlers=[add_agent, change_agent, set_active, delete_agent], tags=["agents"])

@@ -13,15 +13,10 @@ from msgspec import Meta
 from iotistica.api.http.dependencies import PlatformDatabaseDep, ServerContext, ServerContextDep, TimelineCountsDep
 from iotistica.domain.access.permissions import BROKER
 from iotistica.domain.agents import topic_filters
-from iotistica.domain.agents.broker_passwords import (
-    SERVICE_USER,
-    derive,
-    password_fits,
-    password_line,
-    service_password,
-)
+from iotistica.domain.agents.broker_passwords import SERVICE_USER, password_fits, password_line, service_password
 from iotistica.domain.agents.topic_filters import Access
 from iotistica.domain.ids import agent_of_user, encode_tenant
+from iotistica.domain.key_derivation import derive
 from iotistica.storage.agents import broker_accounts
 from iotistica.storage.agents.broker_accounts import Account
 from iotistica.storage.history.timeline_counts import TimelineCounts

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
@@ -108,3 +108,6 @@ def _summary(devices: list[EndpointHealth]) -> DeviceHealthSummary:
         online=sum(one.status == "online" for one in devices),
         by_protocol={protocol: protocols.count(protocol) for protocol in dict.fromkeys(protocols)},
     )
+
+
+router = Router("/agents", route_handlers=[get_health], tags=["agents"])

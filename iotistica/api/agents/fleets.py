@@ -9,7 +9,6 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
-from iotistica.api.control.fleet_progress import explain_fleet
 from iotistica.api.http.bulk import AGENTS_LIMIT, BulkResults, results
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
@@ -177,7 +176,7 @@ router = Router(
     "/fleets",
     route_handlers=[
         *(list_fleets, add_fleet, get_fleet, put_fleet, patch_fleet, delete_fleet),
-        *(add_members, remove_members, remove_member, explain_fleet),
+        *(add_members, remove_members, remove_member),
     ],
     tags=["fleets"],
 )

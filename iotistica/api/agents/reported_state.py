@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import get, patch
+from litestar import Router, get, patch
 from litestar.params import FromPath
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, InboxDep, ServerContext, ServerContextDep
@@ -128,3 +128,6 @@ async def _reported(
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+router = Router("/agents", route_handlers=[get_current_state, get_interfaces, get_devices], tags=["agents"])

@@ -1,1 +1,31 @@
 """Routes for targets, updates and jobs."""
+
+from typing import Final
+
+from litestar.types import ControllerRouterHandler
+
+from iotistica.api.control import (
+    agent_jobs,
+    agent_updates,
+    apps,
+    endpoints,
+    explanation,
+    fleet_progress,
+    job_templates,
+    jobs,
+    targets,
+)
+
+ROUTES: Final[list[ControllerRouterHandler]] = [
+    targets.agents_router,
+    targets.fleets_router,
+    apps.agents_router,
+    apps.fleets_router,
+    endpoints.router,
+    explanation.router,
+    fleet_progress.router,
+    agent_updates.router,
+    job_templates.router,
+    jobs.router,
+    agent_jobs.router,
+]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from litestar import get, post
+from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
@@ -125,3 +125,6 @@ def _whole_ms(when: datetime) -> datetime:
 
 def _view(update: table.AgentUpdate) -> UpdateView:
     return UpdateView(**msgspec.structs.asdict(update))
+
+
+router = Router("/agents", route_handlers=[command_update, list_updates], tags=["agents"])

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
@@ -166,3 +166,6 @@ def _layer(uuid: UUID, head: TargetHead) -> TargetLayer:
 def _unmet(change: dict[str, Any], source: str) -> UnmetSetting:
     sides = {name: change[side] for name, side in (("wanted", "after"), ("reported", "before")) if side in change}
     return UnmetSetting(path=change["path"], source=source, **sides)
+
+
+router = Router("/agents", route_handlers=[explain], tags=["agents"])

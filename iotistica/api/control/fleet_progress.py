@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath, FromQuery
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
@@ -77,3 +77,6 @@ async def explain_fleet(
         agents=views,
         next=str(views[-1].agent_uuid) if len(found) > limit else None,
     )
+
+
+router = Router("/fleets", route_handlers=[explain_fleet], tags=["fleets"])

@@ -1,1 +1,14 @@
 """Routes for the state of ingestion, dead letters, message gaps and live updates."""
+
+from typing import Final
+
+from litestar.types import ControllerRouterHandler
+
+from iotistica.api.delivery import dead_letters, ingestion, live, message_gaps
+
+ROUTES: Final[list[ControllerRouterHandler]] = [
+    ingestion.router,
+    dead_letters.router,
+    message_gaps.router,
+    live.live,
+]

@@ -168,4 +168,6 @@ def _is_text(payload: bytes) -> bool:
         return False
 
 
-router = Router("/dead-letters", route_handlers=[list_letters, read_letter, replay, discard])
+router = Router(
+    "/ingestion/dead-letters", route_handlers=[list_letters, read_letter, replay, discard], tags=["ingestion"]
+)

@@ -9,7 +9,6 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromQuery
 
-from iotistica.api.delivery import dead_letters
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.errors import NotFound
@@ -124,4 +123,4 @@ async def get_health(request: ApiRequest, redis: RedisDep, context: ServerContex
     )
 
 
-router = Router("/ingestion", route_handlers=[get_ledger, get_health, dead_letters.router], tags=["ingestion"])
+router = Router("/ingestion", route_handlers=[get_ledger, get_health], tags=["ingestion"])

@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
@@ -69,3 +69,6 @@ async def get_gaps(
         missing=sum(view.count for view in views),
         gaps=views,
     )
+
+
+router = Router("/agents", route_handlers=[get_gaps], tags=["agents"])

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.http import cursors
@@ -60,3 +60,6 @@ async def get_timeline(
 
 def _view(row: timeline.TimelineRow) -> TimelineEventView:
     return TimelineEventView(at=row.at, kind=row.kind, details=row.details, times=row.times, last_at=row.last_at)
+
+
+router = Router("/agents", route_handlers=[get_timeline], tags=["agents"])

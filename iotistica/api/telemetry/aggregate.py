@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
@@ -67,3 +67,6 @@ async def aggregate(
     ]
     head = answer_head(agent, metric, how.grid.start, how.grid.end, how.segments)
     return Aggregates(**head, count=len(views), aggregates=views, interval=width, tz=tz or "UTC")
+
+
+router = Router("/readings", route_handlers=[aggregate], tags=["readings"])

@@ -46,7 +46,7 @@ def _view(one: Erasure) -> ErasureView:
     )
 
 
-@delete("/{agent:uuid}", opt={"permission": "readings.erase"}, status_code=202)
+@delete("/readings/{agent:uuid}", opt={"permission": "readings.erase"}, status_code=202)
 async def erase(
     request: ApiRequest,
     database: DatabaseDep,
@@ -78,7 +78,7 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True):
     erasures: list[ErasureView]
 
 
-@get("/", opt={"permission": "readings.erase"})
+@get("/erasures", opt={"permission": "readings.erase"})
 async def list_erasures(request: ApiRequest, database: DatabaseDep, limit: Limit = 100) -> Erasures:
     """What was asked to be deleted, and how far it is."""
     tenant = tenant_of(request)
@@ -86,4 +86,4 @@ async def list_erasures(request: ApiRequest, database: DatabaseDep, limit: Limit
         return Erasures(erasures=[_view(one) for one in await table.page(tx, tenant, limit=limit)])
 
 
-router = Router("/erasures", route_handlers=[list_erasures], tags=["readings"])
+router = Router("/", route_handlers=[erase, list_erasures], tags=["readings"])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
@@ -138,3 +138,6 @@ async def _instant(
         if rows:
             yield rows
         at += size
+
+
+router = Router("/readings", route_handlers=[export], tags=["readings"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import post
+from litestar import Router, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
@@ -189,3 +189,6 @@ def _line(
         source=main_source(how.segments),
         dps=[LinePoint(time, value) for time, value in line],
     )
+
+
+router = Router("/readings", route_handlers=[query], tags=["readings"])

@@ -10,13 +10,7 @@ from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
-from iotistica.api.telemetry.aggregate import aggregate
-from iotistica.api.telemetry.erasures import erase
-from iotistica.api.telemetry.export import export
-from iotistica.api.telemetry.multi_series import query
 from iotistica.api.telemetry.ranges import Exactly, Names, SourcePart, Time, names, of_agent, source_parts
-from iotistica.api.telemetry.timeseries import timeseries
-from iotistica.api.telemetry.write import write
 from iotistica.domain.telemetry.rollup_sources import LONG_AGO, split_by_source, widen
 from iotistica.errors import NotFound
 from iotistica.storage.telemetry import coverage, summaries
@@ -109,8 +103,4 @@ async def summary(
     )
 
 
-router = Router(
-    "/readings",
-    route_handlers=[timeseries, aggregate, query, latest, summary, export, write, erase],
-    tags=["readings"],
-)
+router = Router("/readings", route_handlers=[latest, summary], tags=["readings"])

@@ -7,7 +7,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
-from litestar import get
+from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
@@ -156,3 +156,6 @@ def _fewer_buckets(views: list[BucketView], most: int, method: Method) -> list[B
 
 def _positions(points: list[tuple[datetime, float]], most: int, method: Method) -> list[int]:
     return downsample([time.timestamp() for time, _ in points], [value for _, value in points], most, method)
+
+
+router = Router("/readings", route_handlers=[timeseries], tags=["readings"])

@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import post
+from litestar import Router, post
 from litestar.params import FromQuery, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, InboxDep, ServerContextDep
@@ -74,3 +74,6 @@ async def _whose(request: ApiRequest, database: DatabaseDep, agent: UUID | None)
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
     return AgentId(agent)
+
+
+router = Router("/readings", route_handlers=[write], tags=["readings"])

@@ -7,8 +7,8 @@ from base64 import urlsafe_b64decode
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from iotistica.domain.agents.broker_passwords import derive
 from iotistica.domain.ids import base64url
+from iotistica.domain.key_derivation import derive
 
 ENTROPY: Final = 32  # bytes of randomness in a secret
 SHORTEST: Final = 32  # characters of a secret that somebody else made

@@ -11,9 +11,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from iotistica.domain import documents
-from iotistica.domain.agents.broker_passwords import derive
 from iotistica.domain.documents import SEALED
 from iotistica.domain.ids import TenantId
+from iotistica.domain.key_derivation import derive
 from iotistica.errors import Invalid
 
 MASK: Final = "********"

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.domain.ids import TenantId, base64url
+from iotistica.domain.key_derivation import derive
 
 # One PBKDF2 iteration: every password is 256 bits of HMAC, so there is nothing to guess, and Mosquitto
 # verifies each connected client again at a reload.
@@ -20,11 +21,6 @@ SALT_BYTES: Final = 12
 SERVICE_USER: Final = "i"
 WATCH_USER: Final = "iotistica-watch"
 """Reads the broker's own figures: a session of the intake is not read while it pauses."""
-
-
-def derive(key: bytes, *purpose: str) -> bytes:
-    """A 256-bit key for one purpose."""
-    return hmac.digest(key, "\0".join(purpose).encode(), hashlib.sha256)
 
 
 def mqtt_password(key: bytes, tenant: TenantId, agent: UUID, generation: int) -> str:

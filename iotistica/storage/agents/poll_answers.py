@@ -5,10 +5,10 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from iotistica.domain.access.document_secrets import SecretBox
-from iotistica.domain.agents.broker_passwords import derive
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.targets import Target
 from iotistica.domain.ids import TenantId
+from iotistica.domain.key_derivation import derive
 from iotistica.errors import Unavailable
 from iotistica.storage.agents.agent_cache import AgentCache
 from iotistica.storage.control import targets

@@ -15,7 +15,7 @@ from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.api.http.dependencies import ServerContext
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, is_allowed
 from iotistica.domain.agents.broker_connection import BrokerAddress
-from iotistica.domain.agents.broker_passwords import derive
+from iotistica.domain.key_derivation import derive
 from iotistica.embedded import data_folder
 from iotistica.settings import Settings
 from tests.devices import Device, key_for
