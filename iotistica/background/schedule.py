@@ -47,6 +47,7 @@ async def run(
     async with lease.hold(redis, "background", stop) as fence:
         if fence is None:
             return
+        database = await lease.fenced(database, "background")
         erased: erasures.Reached = {}
         watches = clock_skew.ClockSkewWatch()
         async with (

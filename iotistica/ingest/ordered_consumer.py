@@ -63,7 +63,7 @@ class OrderedConsumer:
         self._redis = redis
         self._database = database
         self._directory = directory
-        self._fence = 0
+        self._fenced = database  # until the lease is held; then each transaction checks the fencing number
         self._mine: set[TenantId] = set()
         self._turn = 0
         self._watched = WatchedAgents(redis)
@@ -75,8 +75,7 @@ class OrderedConsumer:
         async with lease.hold(self._redis, self._name, stop) as fence:
             if fence is None:
                 return
-            async with self._database.transaction() as tx:
-                self._fence = await lease.claim_fence(tx, self._name)
+            self._fenced = await lease.fenced(self._database, self._name)
             self._mine.clear()
             idle = IDLE_SECONDS[0]
             while not stop.is_set():
@@ -123,9 +122,8 @@ class OrderedConsumer:
         while done < len(entry.messages):
             portion = EntryPart(entry, done, letters, StateReports(entry.tenant, self._box), most=most)
             try:
-                async with self._database.transaction() as tx:
-                    await lease.check_fence(tx, self._name, self._fence)
-                    await portion.apply(tx, self._database, owners)
+                async with self._fenced.transaction() as tx:
+                    await portion.apply(tx, self._fenced, owners)
                     await self._pass_on(entry, portion.reports.metrics())
             except Conflict:
                 done = await self._resume_after(entry, letters, learned)
@@ -170,7 +168,7 @@ class OrderedConsumer:
         self, entry: Entry, letters: dict[int, NewDeadLetter], learned: dict[tuple[UUID, int], KnownDictionary]
     ) -> int:
         """How much of an entry was applied before; what was put aside and learnt then is read back."""
-        async with self._database.transaction() as tx:
+        async with self._fenced.transaction() as tx:
             before = (await ledger.committed_entries(tx, [entry.key]))[entry.key]
             for number, (topic, payload) in enumerate(entry.messages[: before.messages]):
                 version = _version(topic, payload)

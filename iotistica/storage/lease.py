@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import psycopg
 from loguru import logger
 from redis.exceptions import RedisError, WatchError
 
 from iotistica.errors import Superseded, Unavailable
-from iotistica.storage.postgres import Tx
+from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis, guarded
 from iotistica.supervise import sleep
 
@@ -126,15 +127,31 @@ async def _release(redis: Redis, key: str, token: str) -> None:
         redis.unreleased[key] = token  # it runs out by itself, unless we come back before
 
 
+LOCK_WAIT: Final = "SET LOCAL lock_timeout = '5s'"
 CLAIM_FENCE: Final = """
 INSERT INTO fences (name, number) VALUES (%(name)s, 1)
 ON CONFLICT (name) DO UPDATE SET number = fences.number + 1 RETURNING number
 """
 
 
-async def claim_fence(tx: Tx, name: str) -> int:
-    """The number of a new holder, once the transactions of the one before have ended."""
-    row = await (await tx.execute(CLAIM_FENCE, {"name": name})).fetchone()
+async def fenced(database: Database, name: str) -> Database:
+    """Return the database for the new holder of a lease, and exclude the holder before it.
+
+    Every transaction of the returned database raises `Superseded` once another process has called this. Raises
+    `Unavailable` while a transaction of the previous holder is still open.
+    """
+    number = await _claim(database, name)
+    return database.with_check(lambda tx: check_fence(tx, name, number))
+
+
+async def _claim(database: Database, name: str) -> int:
+    async with database.transaction() as tx:
+        await tx.execute(LOCK_WAIT)
+        try:
+            async with tx.transaction():
+                row = await (await tx.execute(CLAIM_FENCE, {"name": name})).fetchone()
+        except psycopg.errors.LockNotAvailable as exc:
+            raise Unavailable(f"the previous holder of the lease {name} still has a transaction open") from exc
     assert row is not None  # noqa: S101 it was written
     return int(row[0])
 
@@ -143,7 +160,7 @@ CHECK_FENCE: Final = "SELECT number FROM fences WHERE name = %(name)s FOR SHARE"
 
 
 async def check_fence(tx: Tx, name: str, number: int) -> None:
-    """Raise `Superseded` if there is another holder; none comes before the commit."""
+    """Raise `Superseded` if another process claimed the lease; none can claim it before this transaction ends."""
     row = await (await tx.execute(CHECK_FENCE, {"name": name})).fetchone()
     if row is None or row[0] != number:
         raise Superseded(f"another process took the lease {name}")

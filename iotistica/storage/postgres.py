@@ -1,6 +1,7 @@
 """PostgreSQL: a pool, transactions whose errors are ours, rows as structs, migrations."""
 
 import asyncio
+import copy
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -72,7 +73,8 @@ class Database:
         self._size = size
         self._share = max(size - RESERVED_CONNECTIONS, 1)
         self._shares: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
-        self._busy = 0
+        self._in_use: set[Tx] = set()
+        self._check: Callable[[Tx], Awaitable[None]] | None = None
         options = (
             f"-c statement_timeout={int(statement_seconds * 1000)}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
@@ -110,6 +112,12 @@ class Database:
         size = stats.get("pool_max", 1)
         return 1 - stats.get("pool_available", 0) / size if stats.get("pool_size", 0) >= size else 0.0
 
+    def with_check(self, check: Callable[[Tx], Awaitable[None]]) -> "Database":
+        """The same pool, where every transaction begins with `check` and does nothing if that raises."""
+        view = copy.copy(self)
+        view._check = check
+        return view
+
     @asynccontextmanager
     async def transaction(
         self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT_SECONDS, unbounded: bool = False
@@ -129,6 +137,8 @@ class Database:
                 ):
                     if tenant is not None:
                         await tx.execute(SET_TENANT, {"tenant": tenant})
+                    if self._check is not None:
+                        await self._check(tx)
                     yield tx
         except psycopg.errors.UniqueViolation as exc:
             raise Conflict from exc
@@ -171,33 +181,32 @@ class Database:
         try:
             connection = await self._pool.getconn(timeout=patience)
         except PoolTimeout:
-            if self._busy >= self._size:  # which says nothing of the server
+            if len(self._in_use) >= self._size:  # which says nothing of the server
                 raise Unavailable("all connections to PostgreSQL are in use") from None
             raise
-        self._busy += 1
+        self._in_use.add(connection)
         try:
             with _abort_after(longest, connection):
                 yield connection
         finally:
-            self._busy -= 1
+            self._in_use.discard(connection)
             await self._pool.putconn(connection)
 
     async def listen(self, channel: LiteralString, changed: asyncio.Event) -> None:
         """Set the event at each notification of a channel; ends only by an error or by being cancelled."""
-        self._busy += 1
         try:
             async with self._pool.connection() as connection:
+                self._in_use.add(connection)
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                 try:
                     changed.set()  # something may have happened before we listened
                     async for _ in connection.notifies():
                         changed.set()
                 finally:
+                    self._in_use.discard(connection)
                     await connection.close()  # a listening connection does not go back to the pool
         except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
-        finally:
-            self._busy -= 1
         raise Unavailable("PostgreSQL: the listening connection ended")
 
 

@@ -94,6 +94,7 @@ GLOBAL = {
     "rollups.LATE_HOURS": "by agents whose readings were stored for their tenant",
     "rollups.LATE_HOURS_RAW": "by agents whose readings were stored for their tenant",
     "rollups.LATE_MINUTES": "by agents whose readings were stored for their tenant",
+    "lease.LOCK_WAIT": "a setting",
     "rollups.LOCK": "a setting",
     "rollups.MINUTES": "rolls up every tenant's readings of a time",
     "rollups.OLDEST_LATE_HOUR": "the oldest of every tenant",

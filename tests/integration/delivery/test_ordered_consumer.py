@@ -376,8 +376,7 @@ async def test_who_lost_its_lease_without_knowing_writes_nothing(
     task = asyncio.create_task(control.run(asyncio.Event()))
     await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "a"}})
     await eventually(lambda: _is(waiting(redis, tenant), 0))
-    async with database.transaction() as tx:
-        await lease.claim_fence(tx, "control")
+    await lease.fenced(database, "control")
     await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "b"}})
     with pytest.raises(Superseded):
         await asyncio.wait_for(task, 15)
