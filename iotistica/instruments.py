@@ -63,6 +63,9 @@ RENDER_SECONDS: Final = _meter.create_histogram(
     "from reading the broker's accounts to telling it to reload",
     explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
 )
+TASK_SUCCESS: Final = _meter.create_gauge(
+    "iotistica_task_last_success_timestamp", "s", "Unix time of the last success of a background task, by task"
+)
 RESTARTS: Final = _meter.create_counter("iotistica_group_restarts", "1", "restarts of a task group, by group")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct, field
@@ -22,6 +23,16 @@ class StorageForecast(Struct, frozen=True, kw_only=True, rename="camel"):
     full: str | None
 
 
+class TaskHealth(Struct, kw_only=True):
+    """How a periodic background task is doing."""
+
+    since: float
+    """Monotonic time of the last success, or of the start before the first one; seconds."""
+    last_success: datetime | None = None
+    failures: int = 0
+    """Failures since the last success."""
+
+
 class ProcessHealth(Struct, frozen=True, kw_only=True):
     """Filled while the process is put together."""
 
@@ -32,5 +43,7 @@ class ProcessHealth(Struct, frozen=True, kw_only=True):
     """Consumers that store readings: how many there are, at least and at most."""
     storage: list[StorageForecast] = []
     """The last look, of the process that does the timed work."""
+    tasks: dict[str, TaskHealth] = {}
+    """Periodic background tasks by name, of the process that runs them."""
     asking: dict[str, asyncio.Task[Any]] = {}
     """Questions to the parts that are on their way."""

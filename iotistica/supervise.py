@@ -56,8 +56,11 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
     return anew.is_set()
 
 
-async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
-    """Run a group until `stop`, again after each crash; raises `CannotStart`."""
+async def keep(name: str, group: Group, stop: asyncio.Event, *, longest_wait: float = LONGEST_WAIT_SECONDS) -> None:
+    """Run a group until `stop`, again after each crash; raises `CannotStart`.
+
+    Waits longer after each crash, up to `longest_wait` seconds.
+    """
     wait, clock, told = FIRST_WAIT_SECONDS, asyncio.get_running_loop().time, ""
     while not stop.is_set():
         began = clock()
@@ -81,14 +84,14 @@ async def keep(name: str, group: Group, stop: asyncio.Event) -> None:
         if clock() - began > STEADY_SECONDS:
             wait, told = FIRST_WAIT_SECONDS, ""
         await sleep(wait, stop)
-        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+        wait = min(wait * 2, longest_wait)
 
 
 @asynccontextmanager
-async def run_beside(name: str, group: Group) -> AsyncIterator[None]:
+async def run_beside(name: str, group: Group, *, longest_wait: float = LONGEST_WAIT_SECONDS) -> AsyncIterator[None]:
     """Run a group, again after each crash, for as long as the block lasts."""
     stop = asyncio.Event()
-    task = asyncio.create_task(keep(name, group, stop), name=name)
+    task = asyncio.create_task(keep(name, group, stop, longest_wait=longest_wait), name=name)
     try:
         yield
     finally:

@@ -1,30 +1,39 @@
-"""Removes what nobody will ask for any more: old happenings, sessions, links and wrong passwords."""
+"""Deletes rows that nobody needs any more: old events, log lines, jobs, sessions and links."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from iotistica.background.periodic_task import for_each
 from iotistica.domain.access import passwords
 from iotistica.storage.access import login_failures, one_time_links, sessions
 from iotistica.storage.agents import logs
 from iotistica.storage.control import agent_updates, jobs, targets
 from iotistica.storage.history import timeline
-from iotistica.storage.postgres import Database
+from iotistica.storage.postgres import Database, Tx
 
-KEPT: Final = timedelta(days=7)  # after their end; the audit has them for ever
+KEPT: Final = timedelta(days=7)  # after their end; the audit log keeps a record for ever
+
+Deletion = Callable[[Tx, datetime], Awaitable[object]]
 
 
-async def remove(database: Database, now: datetime) -> None:
-    """Do it once, for every tenant."""
-    async with database.transaction() as tx:
-        await sessions.delete_ended(tx, before=now - KEPT)
-        await one_time_links.delete_expired(tx, before=now - KEPT)
-        await login_failures.delete_old(tx, before=now - timedelta(seconds=passwords.FORGOTTEN))
-    async with database.transaction() as tx:
-        await timeline.delete_old(tx, before=now - timedelta(days=timeline.KEEP_DAYS))
-    async with database.transaction() as tx:
-        await logs.delete_expired(tx, now)
-    async with database.transaction() as tx:
-        await jobs.delete_old(tx, before=now - timedelta(days=jobs.KEEP_DAYS))
-    async with database.transaction() as tx:
-        await agent_updates.delete_old(tx)
-        await targets.delete_old_versions(tx)
+async def delete_old(database: Database, now: datetime) -> None:
+    """Delete what is old of every tenant, each kind in a transaction of its own."""
+
+    async def delete(deletion: Deletion) -> None:
+        async with database.transaction() as tx:
+            await deletion(tx, now)
+
+    await for_each(DELETIONS, delete)
+
+
+DELETIONS: Final[tuple[Deletion, ...]] = (
+    lambda tx, now: sessions.delete_ended(tx, before=now - KEPT),
+    lambda tx, now: one_time_links.delete_expired(tx, before=now - KEPT),
+    lambda tx, now: login_failures.delete_old(tx, before=now - timedelta(seconds=passwords.FORGOTTEN)),
+    lambda tx, now: timeline.delete_old(tx, before=now - timedelta(days=timeline.KEEP_DAYS)),
+    logs.delete_expired,
+    lambda tx, now: jobs.delete_old(tx, before=now - timedelta(days=jobs.KEEP_DAYS)),
+    lambda tx, now: agent_updates.delete_old(tx),
+    lambda tx, now: targets.delete_old_versions(tx),
+)

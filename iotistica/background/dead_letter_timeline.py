@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from iotistica.background.periodic_task import for_each
 from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery import dead_letters
 from iotistica.storage.history import timeline
@@ -16,14 +17,15 @@ REFUSED: Final = "message.refused"
 """The kind of a happening: a message became a dead letter."""
 
 
-async def tell(redis: Redis, database: Database, tenants: Sequence[TenantId]) -> None:
-    """Do it once, for every tenant: letters that came since the last time, counted by hour, reason and agent."""
-    for tenant in tenants:
+async def record(redis: Redis, database: Database, tenants: Sequence[TenantId]) -> None:
+    """Record the dead letters that came since the last time on the timelines, by hour, reason and agent."""
+
+    async def record_of(tenant: TenantId) -> None:
         async with database.transaction() as tx:
             after = await timeline.dead_letter_cursor(tx, tenant)
             page = await dead_letters.page(redis, tenant, after=after, limit=MOST)
             if not page.letters:
-                continue
+                return
             happened = [
                 TimelineEvent(
                     agent=UUID(letter.agent),
@@ -42,3 +44,5 @@ async def tell(redis: Redis, database: Database, tenants: Sequence[TenantId]) ->
             ]
             await timeline.add(tx, tenant, happened)
             await timeline.save_dead_letter_cursor(tx, tenant, page.letters[-1].id)
+
+    await for_each(tenants, record_of)

@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.alarms import Alarms
+from iotistica.background.periodic_task import for_each
 from iotistica.domain.ids import TenantId
 from iotistica.instruments import IMBALANCE
 from iotistica.storage.delivery import (
@@ -26,10 +27,8 @@ PORTIONS: Final = 100  # of agents whose numbers are joined in one look
 NEARLY_FULL: Final = 0.8  # share of the cap of dead letters that is an alarm
 
 
-async def look(
-    redis: Redis, database: Database, tenants: Sequence[TenantId], alarms: Alarms, now: datetime
-) -> None:
-    """Do it once, for every tenant."""
+async def merge_message_runs(database: Database, now: datetime) -> None:
+    """Join the message numbers that arrived into runs, for the report of gaps."""
     for _ in range(PORTIONS):
         async with database.transaction() as tx:
             if (
@@ -37,14 +36,19 @@ async def look(
                 < message_gaps.AGENTS_LIMIT
             ):
                 break
-    for tenant in tenants:
-        await _parked(redis, database, tenant, now)
-        await streams.delete_gone_consumers(redis, tenant)
-    await _dead_letters(redis, tenants, alarms, now)
-    await _ledgers(redis, database, tenants, alarms)
 
 
-async def _parked(redis: Redis, database: Database, tenant: TenantId, now: datetime) -> None:
+async def delete_gone_consumers(redis: Redis, tenants: Sequence[TenantId]) -> None:
+    """Delete the consumers of processes that are gone from the groups of every tenant's streams."""
+    await for_each(tenants, lambda tenant: streams.delete_gone_consumers(redis, tenant))
+
+
+async def release_parked(redis: Redis, database: Database, tenants: Sequence[TenantId], now: datetime) -> None:
+    """Release parked messages whose dictionary has come, and expire those that waited too long; of every tenant."""
+    await for_each(tenants, lambda tenant: _release_parked(redis, database, tenant, now))
+
+
+async def _release_parked(redis: Redis, database: Database, tenant: TenantId, now: datetime) -> None:
     """Release what a dictionary has come for while it was being parked; give up what waited too long."""
     waiting = await parked_messages.awaited_dictionaries(redis, tenant)
     if not waiting:
@@ -63,7 +67,8 @@ async def _parked(redis: Redis, database: Database, tenant: TenantId, now: datet
     await parked_messages.expire(redis, tenant, now=now.timestamp())
 
 
-async def _dead_letters(redis: Redis, tenants: Sequence[TenantId], alarms: Alarms, now: datetime) -> None:
+async def check_dead_letters(redis: Redis, tenants: Sequence[TenantId], alarms: Alarms, now: datetime) -> None:
+    """Raise an alarm while the dead letters of a tenant are near their limit."""
     states = await stream_stats.stream_stats(redis, tenants, now=now.timestamp())
     full = [
         tenant
@@ -81,7 +86,8 @@ async def _dead_letters(redis: Redis, tenants: Sequence[TenantId], alarms: Alarm
     )
 
 
-async def _ledgers(redis: Redis, database: Database, tenants: Sequence[TenantId], alarms: Alarms) -> None:
+async def check_ledgers(redis: Redis, database: Database, tenants: Sequence[TenantId], alarms: Alarms) -> None:
+    """Raise an alarm while a ledger does not balance. Not to be called while the ledgers are being folded."""
     payloads = readings = 0
     wrong: list[str] = []
     for tenant in tenants:

@@ -1,4 +1,4 @@
-"""Deletes readings that are to be erased, and those that a tenant is no longer shown; a day at a time."""
+"""Deletes readings that were asked to be erased, and those older than their tenant's retention; a day at a time."""
 
 import time
 from collections.abc import Collection
@@ -7,60 +7,79 @@ from typing import Final
 
 from loguru import logger
 
+from iotistica.background.periodic_task import for_each
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.rollup_sources import floor
+from iotistica.errors import Superseded, Unavailable
 from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import erasures
-from iotistica.storage.telemetry.erasures import DAY
+from iotistica.storage.telemetry.erasures import DAY, Erasure
 
-TURN: Final = 5.0  # seconds of a round, for each of the two
-
-Reached = dict[TenantId, datetime]
-"""The next day of each tenant whose old days are gone over; a new process begins at the first."""
+TURN: Final = 5.0  # seconds of work in one run of a task
 
 
-async def erase(
-    database: Database, tenants: Collection[Tenant], now: datetime, reached: Reached, *, retention_days: int
-) -> None:
-    """Go on with it for a while."""
-    await _asked_for(database)
-    until, oldest = time.monotonic() + TURN, floor(now, DAY) - timedelta(days=retention_days)
-    for tenant in tenants:
-        if tenant.retention_days is not None:
-            await _no_longer_shown(
-                database, tenant, now, max(oldest, reached.get(tenant.tenant_id, oldest)), until, reached
-            )
-
-
-async def _asked_for(database: Database) -> None:
-    until = time.monotonic() + TURN
+async def erase(database: Database) -> None:
+    """Continue the erasures that were requested, the oldest first; one that fails does not hold up the others."""
+    until, failures = time.monotonic() + TURN, dict[Erasure, Exception]()
     while time.monotonic() < until:
-        async with database.transaction(unbounded=True) as tx:
-            one = await erasures.next_open(tx)
-            if one is None:
-                return
-            done = await erasures.erase_next_day(tx, one)
+        erasure: Erasure | None = None
+        try:
+            async with database.transaction(unbounded=True) as tx:
+                erasure = await erasures.next_open(tx, but=[failed.erasure_id for failed in failures])
+                if erasure is None:
+                    break
+                done = await erasures.erase_next_day(tx, erasure)
+        except (Unavailable, Superseded):
+            raise
+        except Exception as exc:
+            if erasure is None:
+                raise
+            failures[erasure] = exc
+            continue
         if done:
-            logger.bind(tenant=one.tenant_id, agent=str(one.agent_uuid), readings=one.readings).info("erased")
+            which = {"tenant": erasure.tenant_id, "agent": str(erasure.agent_uuid)}
+            logger.bind(**which, readings=erasure.readings).info("erased")
+    if failures:
+        raise ExceptionGroup("erasures failed", [*failures.values()])
 
 
-async def _no_longer_shown(
-    database: Database, tenant: Tenant, now: datetime, day: datetime, until: float, reached: Reached
-) -> None:
-    """Once a day go over all the days, since what came late may be of any; at least one in a turn."""
-    before = floor(now - timedelta(days=tenant.retention_days or 0), DAY)
-    if tenant.erased_until is not None and tenant.erased_until >= before:
-        reached.pop(tenant.tenant_id, None)
-        return
-    while day < before:
-        async with database.transaction(unbounded=True) as tx:
-            await erasures.erase_day(tx, tenant.tenant_id, day)
-        day += DAY
-        reached[tenant.tenant_id] = day
-        if time.monotonic() >= until:
-            break
-    if day >= before:
-        async with database.transaction(unbounded=True) as tx:
-            await erasures.erase_old_rollups(tx, tenant.tenant_id, before)
-        reached.pop(tenant.tenant_id, None)
+class TenantRetention:
+    """Deletes the readings of tenants that keep them for fewer days than the installation does."""
+
+    def __init__(self, retention_days: int) -> None:
+        """`retention_days` are those of the installation, after which partitions are dropped."""
+        self._retention_days = retention_days
+        self.next_day: dict[TenantId, datetime] = {}
+        """Of each tenant whose old days are being deleted; a new process begins at the first day."""
+
+    async def run(self, database: Database, tenants: Collection[Tenant], now: datetime) -> None:
+        """Continue for `TURN` seconds, and for at least a day of each tenant."""
+        until, oldest = time.monotonic() + TURN, floor(now, DAY) - timedelta(days=self._retention_days)
+
+        async def erase_of(tenant: Tenant) -> None:
+            if tenant.retention_days is not None:
+                await self._erase(database, tenant, tenant.retention_days, now, oldest, until)
+
+        await for_each(tenants, erase_of)
+
+    async def _erase(
+        self, database: Database, tenant: Tenant, days: int, now: datetime, oldest: datetime, until: float
+    ) -> None:
+        """Go through all old days once a day, since late readings may be of any of them."""
+        before, day = floor(now - timedelta(days=days), DAY), self.next_day.get(tenant.tenant_id, oldest)
+        if tenant.erased_until is not None and tenant.erased_until >= before:
+            self.next_day.pop(tenant.tenant_id, None)
+            return
+        day = max(oldest, day)
+        while day < before:
+            async with database.transaction(unbounded=True) as tx:
+                await erasures.erase_day(tx, tenant.tenant_id, day)
+            day += DAY
+            self.next_day[tenant.tenant_id] = day
+            if time.monotonic() >= until:
+                break
+        if day >= before:
+            async with database.transaction(unbounded=True) as tx:
+                await erasures.erase_old_rollups(tx, tenant.tenant_id, before)
+            self.next_day.pop(tenant.tenant_id, None)

@@ -1,17 +1,13 @@
 """Looks which agents are there, and tells what changed."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from loguru import logger
-
 from iotistica.domain.agents import presence as rules
 from iotistica.domain.agents.presence import StatusChanges
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Unavailable
 from iotistica.storage import lease
 from iotistica.storage.agents import presence
 from iotistica.storage.agents.directory import Directory
@@ -23,24 +19,14 @@ from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
-from iotistica.supervise import Group, sleep
 
 EVERY: Final = 5.0  # seconds between looks
 LAG: Final = 30.0  # seconds that a message waits at most for its tenant to be looked at
 
 
-def follow(redis: Redis, database: Database, directory: Directory, silence: timedelta) -> Group:
-    """Look every `EVERY` seconds; one that never comes is `silence` too late to be online."""
-
-    async def run(stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await look(redis, database, await lagging(redis, directory), silence)
-            except Unavailable as exc:
-                logger.bind(reason=str(exc)).debug("presence is not looked at")
-            await sleep(EVERY, stop)
-
-    return run
+async def update(redis: Redis, database: Database, directory: Directory, silence: timedelta) -> None:
+    """Update the presence of every agent once; an agent that is silent for `silence` is offline."""
+    await look(redis, database, await lagging(redis, directory), silence)
 
 
 async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from loguru import logger
 
+from iotistica.background.periodic_task import for_each
 from iotistica.domain.agents import log_lines
 from iotistica.domain.telemetry import disk_budget
 from iotistica.storage.postgres import Database
@@ -28,16 +29,24 @@ class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def keep(database: Database, ages: RetentionLimits, now: datetime) -> None:
-    """Do it once."""
+    """Create the partitions of the next days, and drop those that are older than their table keeps."""
     today = now.date()
     ahead = {today + timedelta(days=days) for days in range(-1, partitions.DAYS_AHEAD)}
-    for table in (*TABLES, LOGS):
+    days = dict(zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True))
+
+    async def create(table: Table) -> None:
         async with database.transaction() as tx:
             missing = {partitions.first_day(table, day) for day in ahead} - await partitions.existing(tx, table)
         await partitions.create(database, missing, table)
-    for table, age in zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True):
-        await _drop(database, table, today - timedelta(days=age))
-    await partitions.drop_before(database, today - log_lines.RETENTION, LOGS)
+
+    async def drop(table: Table) -> None:
+        if table == LOGS:
+            await partitions.drop_before(database, today - log_lines.RETENTION, LOGS)
+        else:
+            await _drop(database, table, today - timedelta(days=days[table]))
+
+    await for_each((*TABLES, LOGS), create)
+    await for_each((*TABLES, LOGS), drop)
 
 
 async def keep_within(database: Database, most: int, now: datetime, *, forced: bool = False) -> DiskUsage:

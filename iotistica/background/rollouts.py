@@ -5,18 +5,20 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import zip_longest
 from typing import Final
 from uuid import UUID
 
 from loguru import logger
 
+from iotistica.background.periodic_task import PeriodicTask, for_each
 from iotistica.background.presence import lagging
 from iotistica.domain.control import job_messages, rollouts
 from iotistica.domain.control.jobs import Phase
 from iotistica.domain.control.rollouts import JobCounts, RolloutStep
 from iotistica.domain.ids import TenantId, agent_topic
-from iotistica.errors import Full, Unavailable
+from iotistica.errors import Full
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.control import rollouts as table
 from iotistica.storage.control.rollouts import ActiveJob, JobNotice
@@ -26,10 +28,9 @@ from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.supervise import Group, sleep
 
 EVERY: Final = 1.0  # seconds between steps
-SELDOM: Final = 5  # steps between looks for the silent, and for those that are back
+SELDOM: Final = 5.0  # seconds between checks for agents that took too long, and for agents that are back
 MOST: Final = 20_000  # jobs in hand
 BUDGET: Final = 1.0  # seconds of steps in one turn, which every tenant's first job has a part of
 NOTICES: Final = 100  # in one transaction, each with its document twice
@@ -37,21 +38,28 @@ PORTIONS: Final = 5  # of notices a second
 WAITING: Final = 2000  # messages of a tenant that wait for the broker: no more are added by us
 
 
-def follow(redis: Redis, database: Database, directory: Directory) -> Group:
-    """Do it every second, for every tenant."""
+def tasks(redis: Redis, database: Database, directory: Directory) -> list[PeriodicTask]:
+    """The periodic tasks of jobs, of every tenant."""
+    turns, turn = TenantTurns(), asyncio.Lock()  # they change the same rows: one after the other, so none deadlocks
 
-    async def run(stop: asyncio.Event) -> None:
-        turn, turns = 0, TenantTurns()
-        while not stop.is_set():
-            try:
-                late = await lagging(redis, directory) if turn % SELDOM == 0 else None
-                await move(redis, database, turns, lagging=late)
-                turn += 1
-            except Unavailable as exc:
-                logger.bind(reason=str(exc)).debug("jobs are not moved on")
-            await sleep(EVERY, stop)
+    async def step() -> None:
+        async with turn:
+            await step_all(database, turns)
 
-    return run
+    async def time_out() -> None:
+        async with turn:
+            await _time_out(database, await lagging(redis, directory))
+
+    async def notify(*, back: bool) -> None:
+        async with turn:
+            await _notify(redis, database, back=back)
+
+    return [
+        PeriodicTask("rollouts", EVERY, step),
+        PeriodicTask("job-timeouts", SELDOM, time_out),
+        PeriodicTask("job-notices", EVERY, partial(notify, back=False)),
+        PeriodicTask("job-notices-after-return", SELDOM, partial(notify, back=True)),
+    ]
 
 
 class TenantTurns:
@@ -80,22 +88,18 @@ class TenantTurns:
         self._stepped[job] = self._count
 
 
-async def move(
-    redis: Redis, database: Database, turns: TenantTurns, *, lagging: Sequence[TenantId] | None = ()
-) -> None:
-    """Do it once; raises `Unavailable`. Who is silent is looked for unless `lagging` is None: never among those."""
-    if lagging is not None:
-        await _give_up(database, lagging)
+async def step_all(database: Database, turns: TenantTurns) -> None:
+    """Take a step of as many jobs as `BUDGET` allows; raises `Unavailable`."""
     async with database.transaction() as tx:
         jobs = await table.active_jobs(tx, most=MOST)
     until = time.monotonic() + BUDGET
-    for job in turns.order(jobs):
-        await _step(database, job)
-        turns.took(job)
-        if time.monotonic() > until:
-            break
-    for back in (False, True) if lagging is not None else (False,):
-        await _notify(redis, database, back=back)
+
+    async def step(job: UUID) -> None:
+        if time.monotonic() < until:
+            turns.took(job)  # also if it fails: the next turn begins with the others
+            await _step(database, job)
+
+    await for_each(turns.order(jobs), step)
 
 
 async def _step(database: Database, id_: UUID) -> None:
@@ -135,7 +139,7 @@ def _phase(job: ActiveJob, counts: JobCounts, step: RolloutStep) -> Phase:
     return "FAILED" if counts.failed or counts.timed_out or not counts.succeeded else "SUCCEEDED"
 
 
-async def _give_up(database: Database, lagging: Sequence[TenantId]) -> None:
+async def _time_out(database: Database, lagging: Sequence[TenantId]) -> None:
     async with database.transaction() as tx:
         for one in await table.time_out(tx, but=lagging):
             what = {"job": one.job_id, "name": one.job_name, "again": one.status == "QUEUED"}

@@ -1,6 +1,5 @@
 """Keeps the rollups of plain PostgreSQL two minutes behind the clock, and computes late hours anew."""
 
-import asyncio
 import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +13,6 @@ from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions, rollups
 from iotistica.storage.telemetry.rollups import DAY, MINUTE, RollupProgress
-from iotistica.supervise import Group, sleep
 
 EVERY: Final = 5.0  # seconds
 BEHIND: Final = timedelta(minutes=2)  # what is younger is answered from single readings
@@ -26,31 +24,32 @@ TURN: Final = 20.0  # seconds of what is new, and of late hours, before the othe
 LATE: Final = timedelta(minutes=10)  # beyond which the rollups are an alarm
 
 
-def follow(database: Database, alarms: Alarms, disk_space: DiskSpace) -> Group:
-    """A group that does it until it is stopped."""
+class RollupTask:
+    """Rolls up what is new at each call, in steps whose length follows how long the last one took."""
 
-    async def run(stop: asyncio.Event) -> None:
-        step, looked = MINUTE, 0.0
-        while not stop.is_set():
-            if disk_space.level() == "ok":
-                late = time.monotonic() - looked > LATE_EVERY
-                looked = time.monotonic() if late else looked
-                step = await catch_up(database, datetime.now(UTC), step, stop, late=late)
-            await _tell(database, alarms)
-            await sleep(EVERY, stop)
+    def __init__(self, database: Database, alarms: Alarms, disk_space: DiskSpace) -> None:
+        self._database = database
+        self._alarms = alarms
+        self._disk_space = disk_space
+        self._step = MINUTE
+        self._recomputed = 0.0
 
-    return run
+    async def __call__(self) -> None:
+        """Catch up for a while, unless the disk is nearly full, and raise an alarm if that is not enough."""
+        if self._disk_space.level() == "ok":
+            late = time.monotonic() - self._recomputed > LATE_EVERY
+            self._recomputed = time.monotonic() if late else self._recomputed
+            self._step = await catch_up(self._database, datetime.now(UTC), self._step, late=late)
+        await _raise_alarm(self._database, self._alarms)
 
 
-async def catch_up(
-    database: Database, now: datetime, step: timedelta, stop: asyncio.Event, *, late: bool = True
-) -> timedelta:
+async def catch_up(database: Database, now: datetime, step: timedelta, *, late: bool = True) -> timedelta:
     """Roll up what is closed, and what came late, for a while; returns the step that the next should begin with."""
     if (await _progress(database)).engine != "plain":
         return step
     await rollups.close_until(database, floor(now - BEHIND, MINUTE))
     until = time.monotonic() + TURN
-    while not stop.is_set() and time.monotonic() < until:
+    while time.monotonic() < until:
         at = await _progress(database)
         if at.rolled_until < at.closed_until:
             await _partitions(database, at, step)
@@ -59,16 +58,16 @@ async def catch_up(
         took = time.monotonic() - began
         step = max(step / 2, MINUTE) if took > SLOW else min(step * 2, DAY)
         if late:
-            await _redo(database, stop)
+            await _recompute_late(database)
         if not left:
             break
     return step
 
 
-async def _redo(database: Database, stop: asyncio.Event) -> None:
+async def _recompute_late(database: Database) -> None:
     """Day by day backwards, so that an agent that sends old days for long keeps nobody's today waiting."""
     began, before = time.monotonic(), datetime.max.replace(tzinfo=UTC)
-    while not stop.is_set() and time.monotonic() - began < TURN:
+    while time.monotonic() - began < TURN:
         async with database.transaction() as tx:
             newest = await rollups.newest_late_hour(tx, before)
             at = await rollups.progress(tx)
@@ -99,7 +98,7 @@ def _days(start: datetime, end: datetime) -> Iterable[date]:
     return (start.date(), end.date())
 
 
-async def _tell(database: Database, alarms: Alarms) -> None:
+async def _raise_alarm(database: Database, alarms: Alarms) -> None:
     at = await _progress(database)
     behind = datetime.now(UTC) - at.rolled_until if at.engine == "plain" else timedelta()
     alarms.set(

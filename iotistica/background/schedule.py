@@ -1,7 +1,10 @@
-"""The timed work of an installation, in one process at a time: rounds of upkeep, and the rollups beside them."""
+"""The background work of an installation: which tasks there are and how often each one runs."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from iotistica.background import (
@@ -12,24 +15,25 @@ from iotistica.background import (
     delivery_checks,
     disk_budget,
     erasures,
+    ledger_folding,
     presence,
     retention,
     rollouts,
     rollups,
 )
+from iotistica.background.periodic_task import PeriodicTask, raise_alarm, repeat
 from iotistica.background.retention import RetentionLimits
 from iotistica.disk_space import DiskSpace
+from iotistica.domain.ids import TenantId
 from iotistica.process_health import ProcessHealth
 from iotistica.storage import lease
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.delivery import ledger, stream_stats
-from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import run_beside, sleep
 
-EVERY: Final = 20.0  # seconds between rounds
-UNFOLDED: Final = timedelta(minutes=1)  # ledger rows younger than this stay single
+EVERY: Final = 20.0  # seconds between two runs of a housekeeping task
+SLOTS: Final = 3  # housekeeping tasks at a time; each takes a connection to the database
 
 
 async def run(
@@ -43,40 +47,93 @@ async def run(
     disk_space: DiskSpace,
     silence: timedelta,
 ) -> None:
-    """Do a round at once and then every `EVERY` seconds, for as long as the lease is ours."""
-    async with lease.hold(redis, "background", stop) as fence:
-        if fence is None:
+    """Run every task for as long as this process holds the lease; their transactions check its fencing number."""
+    async with lease.hold(redis, "background", stop) as held, AsyncExitStack() as running:
+        if held is None:
             return
         database = await lease.fenced(database, "background")
-        erased: erasures.Reached = {}
-        watches = clock_skew.ClockSkewWatch()
-        async with (
-            run_beside("rollups", rollups.follow(database, process_health.alarms, disk_space)),
-            run_beside("presence", presence.follow(redis, database, directory, silence)),
-            run_beside("jobs", rollouts.follow(redis, database, directory)),
-        ):
-            while not stop.is_set():
-                now = datetime.now(UTC)
-                await retention.keep(database, ages, now)
-                await disk_budget.look(database, ages, process_health, disk_space, now)
-                shown = (await directory.tenants()).values()
-                await erasures.erase(database, shown, now, erased, retention_days=ages.raw)
-                await watches.look(database, now)
-                await _ledgers(redis, database, directory, now)
-                await dead_letter_timeline.tell(redis, database, sorted(await directory.tenants()))
-                await cleanup.remove(database, now)
-                await agent_updates.end(database)
-                await delivery_checks.look(
-                    redis, database, sorted(await directory.tenants()), process_health.alarms, now
-                )
-                await sleep(EVERY, stop)
+        urgent = [
+            PeriodicTask("presence", presence.EVERY, partial(presence.update, redis, database, directory, silence)),
+            PeriodicTask("rollups", rollups.EVERY, rollups.RollupTask(database, process_health.alarms, disk_space)),
+            *rollouts.tasks(redis, database, directory),
+        ]
+        housekeeping = _housekeeping(redis, database, directory, ages, process_health, disk_space)
+        running.callback(process_health.tasks.clear)
+        slots = asyncio.Semaphore(SLOTS)
+        for task in [*urgent, *housekeeping]:
+            group = repeat(task, process_health, slots if task in housekeeping else None)
+            await running.enter_async_context(run_beside(task.name, group, longest_wait=task.every))
+        while not stop.is_set():
+            raise_alarm(process_health)
+            await sleep(EVERY, stop)
 
 
-async def _ledgers(redis: Redis, database: Database, directory: Directory, now: datetime) -> None:
-    before = now - UNFOLDED
-    async with database.transaction() as tx:
-        await ledger.fold_readings(tx, before=before)
-    for tenant in await directory.tenants():
-        still_open = [id_ for kind in KINDS for id_ in await stream_stats.pending_entry_ids(redis, tenant, kind)]
-        async with database.transaction() as tx:
-            await ledger.fold_payloads(tx, tenant, before=before, still_open=still_open)
+def _housekeeping(
+    redis: Redis,
+    database: Database,
+    directory: Directory,
+    ages: RetentionLimits,
+    process_health: ProcessHealth,
+    disk_space: DiskSpace,
+) -> list[PeriodicTask]:
+    alarms, folding = process_health.alarms, asyncio.Lock()
+    tenant_retention, watch = erasures.TenantRetention(ages.raw), clock_skew.ClockSkewWatch()
+
+    async def tenants() -> Sequence[TenantId]:
+        return sorted(await directory.tenants())
+
+    async def keep_retention() -> None:
+        await retention.keep(database, ages, datetime.now(UTC))
+
+    async def keep_disk_budget() -> None:
+        await disk_budget.look(database, ages, process_health, disk_space, datetime.now(UTC))
+
+    async def keep_tenant_retention() -> None:
+        await tenant_retention.run(database, (await directory.tenants()).values(), datetime.now(UTC))
+
+    async def watch_clocks() -> None:
+        await watch.look(database, datetime.now(UTC))
+
+    async def fold_ledgers() -> None:
+        async with folding:
+            await ledger_folding.fold(redis, database, await tenants(), datetime.now(UTC))
+
+    async def check_ledgers() -> None:
+        async with folding:  # what is being moved into the totals would be counted twice, or not at all
+            await delivery_checks.check_ledgers(redis, database, await tenants(), alarms)
+
+    async def merge_message_runs() -> None:
+        await delivery_checks.merge_message_runs(database, datetime.now(UTC))
+
+    async def release_parked() -> None:
+        await delivery_checks.release_parked(redis, database, await tenants(), datetime.now(UTC))
+
+    async def delete_gone_consumers() -> None:
+        await delivery_checks.delete_gone_consumers(redis, await tenants())
+
+    async def check_dead_letters() -> None:
+        await delivery_checks.check_dead_letters(redis, await tenants(), alarms, datetime.now(UTC))
+
+    async def record_dead_letters() -> None:
+        await dead_letter_timeline.record(redis, database, await tenants())
+
+    async def clean_up() -> None:
+        await cleanup.delete_old(database, datetime.now(UTC))
+
+    work: dict[str, Callable[[], Awaitable[object]]] = {
+        "retention": keep_retention,
+        "disk-budget": keep_disk_budget,
+        "erasures": partial(erasures.erase, database),
+        "tenant-retention": keep_tenant_retention,
+        "clock-skew": watch_clocks,
+        "ledger-folding": fold_ledgers,
+        "ledger-balance": check_ledgers,
+        "message-gaps": merge_message_runs,
+        "parked-messages": release_parked,
+        "gone-consumers": delete_gone_consumers,
+        "dead-letters": check_dead_letters,
+        "dead-letter-timeline": record_dead_letters,
+        "cleanup": clean_up,
+        "agent-updates": partial(agent_updates.end, database),
+    }
+    return [PeriodicTask(name, EVERY, run) for name, run in work.items()]

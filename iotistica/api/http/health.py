@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -55,6 +56,13 @@ class Lag(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     dead_letters: int
 
 
+class TaskView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A periodic background task: when it last succeeded, and how often it has failed since."""
+
+    last_success: datetime | None
+    failures: int = 0
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str
     version: str
@@ -66,6 +74,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spools: dict[str, SpoolView] = {}
     workers: WorkersView | None = None
     storage: StorageForecast | None = None
+    tasks: dict[str, TaskView] = {}
     alarms: dict[str, str] = {}
 
 
@@ -124,6 +133,10 @@ async def _look(database: Database, redis: Redis | None, roles: list[str], proce
         spools={name: _spool(inbox.spool) for name, inbox in process_health.inboxes.items()},
         workers=WorkersView(running=workers[0][0], least=workers[0][1], most=workers[0][2]) if workers else None,
         storage=process_health.storage[0] if process_health.storage else None,
+        tasks={
+            name: TaskView(last_success=task.last_success, failures=task.failures)
+            for name, task in process_health.tasks.items()
+        },
         alarms=_alarms(process_health),
     )
 

@@ -70,12 +70,15 @@ async def page(tx: Tx, tenant: TenantId, *, limit: int) -> list[Erasure]:
     return await fetch_rows(tx, Erasure, PAGE, {"tenant": tenant, "limit": limit})
 
 
-NEXT_OPEN: Final = f"SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL ORDER BY asked_at, erasure_id LIMIT 1"
+NEXT_OPEN: Final = f"""
+SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL AND erasure_id <> ALL(%(but)s::uuid[])
+ORDER BY asked_at, erasure_id LIMIT 1
+"""
 
 
-async def next_open(tx: Tx) -> Erasure | None:
+async def next_open(tx: Tx, *, but: Sequence[UUID] = ()) -> Erasure | None:
     """The oldest that is not done, of all tenants."""
-    return await fetch_row(tx, Erasure, NEXT_OPEN)
+    return await fetch_row(tx, Erasure, NEXT_OPEN, {"but": list(but)})
 
 
 SERIES_NAMES: Final = """

@@ -78,14 +78,13 @@ async def test_a_loss_is_an_alarm(redis: Redis, database: Database, tenant: Tena
     alarms = Alarms()
     await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 2)
-    now = datetime.now(UTC)
-    await delivery_checks.look(redis, database, [tenant], alarms, now)
+    await delivery_checks.check_ledgers(redis, database, [tenant], alarms)
     assert not alarms.raised
     await redis.hincrby(redis_.ledger_key(tenant), "waiting", -2)
-    await delivery_checks.look(redis, database, [tenant], alarms, now)
+    await delivery_checks.check_ledgers(redis, database, [tenant], alarms)
     assert f"{tenant} (2 messages, 0 readings)" in alarms.raised["ledger_imbalance"]
     await redis.hincrby(redis_.ledger_key(tenant), "waiting", 2)
     async with database.transaction() as tx:
         await ledger.record_rejections(tx, {(tenant, agent, "too_old"): 3})
-    await delivery_checks.look(redis, database, [tenant], alarms, now)
+    await delivery_checks.check_ledgers(redis, database, [tenant], alarms)
     assert f"{tenant} (0 messages, 3 readings)" in alarms.raised["ledger_imbalance"]

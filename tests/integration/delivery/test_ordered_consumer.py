@@ -13,7 +13,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from iotistica.alarms import Alarms
 from iotistica.background import delivery_checks
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.agents import reported_state
@@ -184,7 +183,7 @@ async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
     async with database.transaction() as tx:
         update = module.key_compaction.parse_update({"version": 9, "newFieldsWithDomains": FIELDS})
         await dictionaries.put(tx, tenant, agent, 9, dictionaries.extended(dictionaries.NO_DICTIONARY, update))
-    await delivery_checks.look(redis, database, [tenant], Alarms(), datetime.now(UTC))
+    await delivery_checks.release_parked(redis, database, [tenant], datetime.now(UTC))
     assert await parked_messages.awaited_dictionaries(redis, tenant) == set()
     await worker._store(await streams.read(redis, [tenant], "one", count=10))
     async with database.transaction() as tx:

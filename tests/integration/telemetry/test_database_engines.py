@@ -1,6 +1,5 @@
 """Plain PostgreSQL and TimescaleDB: the same readings, the same answers."""
 
-import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -70,7 +69,7 @@ class Engine:
     async def settle(self) -> None:
         """What happens by itself within a minute."""
         if self.name == "plain":
-            await background.catch_up(self.database, datetime.now(UTC), rollups.DAY, asyncio.Event())
+            await background.catch_up(self.database, datetime.now(UTC), rollups.DAY)
             return
         with self.owner() as connection:
             for name in continuous_aggregates.NAMES:
@@ -357,7 +356,7 @@ async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> No
         await tenants.set_retention(tx, mine[0], 6, by=PLATFORM)
         found = await tenants.find(tx, mine[0])
     assert found is not None
-    await eraser.erase(engine.database, [found], NOW, {}, retention_days=DAYS + 2)
+    await eraser.TenantRetention(DAYS + 2).run(engine.database, [found], NOW)
     since = rollups.floor(NOW - timedelta(days=6), rollups.DAY)
     async with engine.database.transaction() as tx:
         await check_tables(tx, other[1], known(rows))

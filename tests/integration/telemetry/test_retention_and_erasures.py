@@ -19,7 +19,7 @@ from iotistica.storage import schema
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
-from iotistica.storage.postgres import Database
+from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.telemetry import coverage, erasures, readings, rollups
 from tests.conftest import Stack
 from tests.rollup_oracle import check_tables, reading, store
@@ -69,7 +69,7 @@ async def fill(database: Database, whose: Owner, day: datetime, minutes: range) 
 async def settle(database: Database) -> None:
     step = rollups.DAY
     for _ in range(3):
-        step = await background.catch_up(database, datetime.now(UTC), step, asyncio.Event())
+        step = await background.catch_up(database, datetime.now(UTC), step)
 
 
 async def counts(database: Database, agent: AgentId, table: str) -> dict[datetime, int]:
@@ -135,7 +135,7 @@ async def test_an_erasure_among_rollups_leaves_the_rest_of_its_day(own: Database
     async with own.transaction() as tx:
         half = old + timedelta(hours=6, minutes=30)
         await erasures.request_erasure(tx, *whose, device=None, metric="a", before=half, by=PLATFORM)
-    await eraser.erase(own, [], NOW, {}, retention_days=730)
+    await eraser.erase(own)
     await settle(own)
     hours = {old + timedelta(hours=n): 60 for n in range(7, 24)}
     hours |= {} if minutes_gone else {old + timedelta(hours=6): 30}
@@ -168,6 +168,30 @@ async def test_an_erasure_takes_what_came_while_it_was_under_way(own: Database) 
     assert left == (0,)
 
 
+async def test_an_erasure_that_fails_does_not_hold_up_the_next(
+    own: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest one keeps failing: the one behind it is done all the same, and the failure is raised."""
+    first, second = await owner(own), await owner(own)
+    for whose in (first, second):
+        await fill(own, whose, TODAY - timedelta(days=4), range(3))
+        async with own.transaction() as tx:
+            await erasures.request_erasure(tx, *whose, device=None, metric=None, before=TODAY, by=PLATFORM)
+    erase_next_day = erasures.erase_next_day
+
+    async def failing(tx: Tx, erasure: erasures.Erasure) -> bool:
+        if erasure.tenant_id == first[0]:
+            raise ValueError("broken")
+        return await erase_next_day(tx, erasure)
+
+    monkeypatch.setattr(erasures, "erase_next_day", failing)
+    with pytest.raises(ExceptionGroup):
+        await eraser.erase(own)
+    async with own.transaction() as tx:
+        assert [one.done_at for one in await erasures.page(tx, first[0], limit=5)] == [None]
+        assert all(one.done_at for one in await erasures.page(tx, second[0], limit=5))
+
+
 async def test_what_is_no_longer_shown_is_deleted_in_turns(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each goes on where the one before it ended, however short they are."""
     whose = await owner(own)
@@ -178,15 +202,15 @@ async def test_what_is_no_longer_shown_is_deleted_in_turns(own: Database, monkey
         found = await tenants.find(tx, whose[0])
     assert found is not None
     monkeypatch.setattr(eraser, "TURN", 0.0)  # a day each
-    reached: eraser.Reached = {}
+    retention_ = eraser.TenantRetention(9)
     for back in range(8, 3, -1):
-        await eraser.erase(own, [found], NOW, reached, retention_days=9)
-        assert reached == {whose[0]: TODAY - timedelta(days=back)}
-    await eraser.erase(own, [found], NOW, reached, retention_days=9)
+        await retention_.run(own, [found], NOW)
+        assert retention_.next_day == {whose[0]: TODAY - timedelta(days=back)}
+    await retention_.run(own, [found], NOW)
     async with own.transaction() as tx:
         after = await tenants.find(tx, whose[0])
         left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
-    assert (after and after.erased_until, left, reached) == (TODAY - timedelta(days=3), (20,), {})
+    assert (after and after.erased_until, left, retention_.next_day) == (TODAY - timedelta(days=3), (20,), {})
 
 
 async def test_closing_does_not_hold_up_who_stores(own: Database) -> None:

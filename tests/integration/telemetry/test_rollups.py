@@ -65,7 +65,7 @@ class RollupMachine(RuleBasedStateMachine):
         await self.settle()
 
     async def settle(self) -> None:
-        await background.catch_up(self.database, self.now + background.BEHIND, rollups.DAY, asyncio.Event())
+        await background.catch_up(self.database, self.now + background.BEHIND, rollups.DAY)
 
     @rule(
         what=st.lists(
