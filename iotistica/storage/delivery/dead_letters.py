@@ -9,9 +9,10 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from iotistica.domain.delivery import topics
+from iotistica.domain.delivery.topics import Stream
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full, Invalid, InvalidMessage
-from iotistica.storage.delivery.streams import KIND_BY_NAME, READINGS, Entry, encode
+from iotistica.storage.delivery.streams import KIND_BY_NAME, Entry, encode
 from iotistica.storage.redis import PLATFORM_DLQ, Redis, dead_letter_stream, guarded, ledger_key
 
 HEAD_BYTES: Final = 1024  # bytes kept of a payload that is not kept whole
@@ -257,16 +258,26 @@ async def replay(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter], 
     """Give letters back to their stream, as taken in anew; how many. Those of which only the head is kept stay.
 
     What was stored of them before is a duplicate then, and what fails again comes back as another letter, with
-    one more attempt. Raises `Full` when the stream holds `high_water_mark` entries.
+    one more attempt. Raises `Full` when a stream that they go to holds `high_water_mark` entries.
     """
     arguments: list[Any] = []
+    names = list(KIND_BY_NAME)
+    targets: set[Stream] = set()
     for letter in letters:
         topic = letter.topic.encode("utf-8", "surrogateescape")
         if not letter.is_complete or letter.agent is None:
             continue
-        stream = FIRST_STREAM_KEY + list(KIND_BY_NAME).index(topics.route(topic).stream)
+        name = topics.route(topic).stream
+        targets.add(name)
         message = encode([(topic, letter.payload)])
-        arguments += [letter.id, stream, message, letter.received_us, letter.attempts, len(letter.payload)]
+        arguments += [
+            letter.id,
+            FIRST_STREAM_KEY + names.index(name),
+            message,
+            letter.received_us,
+            letter.attempts,
+            len(letter.payload),
+        ]
     if not arguments:
         return 0
     keys = (
@@ -275,8 +286,9 @@ async def replay(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter], 
         *(kind.stream(tenant) for kind in KIND_BY_NAME.values()),
     )
     with guarded(redis):
-        if await redis.xlen(READINGS.stream(tenant)) >= high_water_mark:
-            raise Full("the stream is full: wait until what is in it is stored")
+        for name in sorted(targets):
+            if await redis.xlen(KIND_BY_NAME[name].stream(tenant)) >= high_water_mark:
+                raise Full(f"The {name} stream is full. Wait until its messages are stored, then replay again.")
         return int(await redis.eval(REPLAY, len(keys), *keys, *arguments))
 
 

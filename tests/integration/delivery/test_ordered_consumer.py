@@ -18,7 +18,7 @@ from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.agents import reported_state
 from iotistica.domain.delivery.key_compaction import NAMES_LIMIT
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
-from iotistica.errors import Superseded, Unavailable
+from iotistica.errors import Full, Superseded, Unavailable
 from iotistica.ingest import ordered_consumer as module
 from iotistica.ingest.ordered_consumer import OrderedConsumer
 from iotistica.storage import lease, redis
@@ -308,6 +308,8 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
         letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
         assert len(letters) == 1
         assert (await dictionaries.cached(redis, tenant, newcomer, 1)).revision == 0
+        with pytest.raises(Full, match="control"):  # the stream that it goes to, whatever the others hold
+            await dead_letters.replay(redis, tenant, letters, high_water_mark=0)
         assert await dead_letters.replay(redis, tenant, letters, high_water_mark=100) == 1
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
