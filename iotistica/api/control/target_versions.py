@@ -15,7 +15,7 @@ from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.targets import Target
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Invalid, Outdated
+from iotistica.errors import Outdated
 from iotistica.storage.control import targets
 from iotistica.storage.control.targets import TargetHead, TargetOwner
 from iotistica.storage.postgres import Database, Tx
@@ -82,21 +82,24 @@ async def change(
 async def check_seen(
     tx: Tx, tenant: TenantId, subject: TargetOwner, head: TargetHead, if_match: str | None
 ) -> None:
-    """Raise `Outdated` if a writer has seen another version than the newest, and `Invalid` for what is no ETag."""
+    """Raise `Outdated` unless `If-Match` names the newest version (RFC 9110, section 13.1.1).
+
+    The error holds the newest version, its author, and what changed since the version that the writer has seen.
+    """
     if if_match is None or rules.etag_matches(if_match, f'"{head.latest}"'):
         return
     numbers = [number for part in if_match.split(",") if (number := _number(part)) is not None]
-    if not numbers:
-        raise Invalid('the ETag of a version, such as "3"', "If-Match")
     current: dict[str, Any] = {"version": head.latest}
     if head.latest:
         newest = await targets.get(tx, tenant, subject, head.latest)
         current |= {"author": newest.author, "at": newest.at}
-        before = await targets.find(tx, tenant, subject, max(numbers))
+        before = await targets.find(tx, tenant, subject, max(numbers)) if numbers else None
         if before is not None:
             current["changes"] = msgspec.to_builtins(masked(before.target, newest.target))
     raise Outdated(
-        f"version {head.latest} has been written meanwhile: read it, and write again with its ETag", current
+        f"If-Match does not name the newest version, which is {head.latest}."
+        " Read that version and write again with its ETag.",
+        current,
     )
 
 
