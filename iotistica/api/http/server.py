@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from iotistica.api.http.head_requests import HeadRequests
 from iotistica.listening_socket import BACKLOG
 
 GRACE: Final = 5  # seconds for requests in flight
@@ -112,7 +113,7 @@ async def serve(app: ASGIApp, stop: asyncio.Event, *, listener: socket.socket, p
     `proxies`, by commas, are those whose word for a caller's address is taken.
     """
     config = uvicorn.Config(
-        app,
+        HeadRequests(app),
         http=_Protocol,
         ws="websockets-sansio",
         ws_max_size=MESSAGE,
