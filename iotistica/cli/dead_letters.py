@@ -12,6 +12,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
 from iotistica.storage import redis as redis_
+from iotistica.storage.delivery import dead_letter_replay
 from iotistica.storage.delivery import dead_letters as dead_letters_
 from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.history import audit
@@ -98,7 +99,7 @@ def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: 
         assert owner is not None  # noqa: S101 a tenant is named
         return await _each(
             *(redis, database, owner, "dead_letters.replay", ids, reason),
-            lambda letters: dead_letters_.replay(redis, owner, letters, high_water_mark=settings.stream_mark),
+            lambda letters: dead_letter_replay.replay(redis, owner, letters, high_water_mark=settings.stream_mark),
         )
 
     done, chosen = _work(settings, tenant, work)
@@ -121,7 +122,7 @@ def discard(settings: Settings, ids: tuple[str, ...], reason: str | None, every:
         assert owner is not None  # noqa: S101 a tenant is named
         return await _each(
             *(redis, database, owner, "dead_letters.discard", ids, reason),
-            lambda letters: dead_letters_.discard(redis, owner, letters),
+            lambda letters: dead_letter_replay.discard(redis, owner, letters),
         )
 
     click.echo(f"{_work(settings, tenant, work)[0]} thrown away")

@@ -14,7 +14,7 @@ from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, S
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.errors import Invalid, NotFound
-from iotistica.storage.delivery import dead_letters
+from iotistica.storage.delivery import dead_letter_replay, dead_letters
 from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.history import audit
 from iotistica.storage.redis import Redis
@@ -110,7 +110,7 @@ async def replay(
     """Give letters back to the stream they failed in; what fails again becomes a dead letter again."""
     tenant = tenant_of(request)
     letters, more = await _chosen(redis, request, data)
-    done = await dead_letters.replay(redis, tenant, letters, high_water_mark=context.settings.stream_mark)
+    done = await dead_letter_replay.replay(redis, tenant, letters, high_water_mark=context.settings.stream_mark)
     await _record(request, database, "dead_letters.replay", data, done)
     return DeadLettersChanged(done=done, chosen=len(letters), more=more)
 
@@ -121,7 +121,7 @@ async def discard(
 ) -> DeadLettersChanged:
     """Throw letters away, for ever; the audit keeps how many."""
     letters, more = await _chosen(redis, request, data)
-    done = await dead_letters.discard(redis, tenant_of(request), letters)
+    done = await dead_letter_replay.discard(redis, tenant_of(request), letters)
     await _record(request, database, "dead_letters.discard", data, done)
     return DeadLettersChanged(done=done, chosen=len(letters), more=more)
 

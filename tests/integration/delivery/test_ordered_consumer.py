@@ -26,6 +26,7 @@ from iotistica.storage.agents import agents
 from iotistica.storage.agents import reported_states as state_rows
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import (
+    dead_letter_replay,
     dead_letters,
     dictionaries,
     ledger,
@@ -309,8 +310,8 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
         assert len(letters) == 1
         assert (await dictionaries.cached(redis, tenant, newcomer, 1)).revision == 0
         with pytest.raises(Full, match="control"):  # the stream that it goes to, whatever the others hold
-            await dead_letters.replay(redis, tenant, letters, high_water_mark=0)
-        assert await dead_letters.replay(redis, tenant, letters, high_water_mark=100) == 1
+            await dead_letter_replay.replay(redis, tenant, letters, high_water_mark=0)
+        assert await dead_letter_replay.replay(redis, tenant, letters, high_water_mark=100) == 1
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
         known = await dictionaries.get(tx, tenant, newcomer, 1)

@@ -15,7 +15,7 @@ from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, Unavailable
 from iotistica.ingest import worker as module
 from iotistica.storage.agents import agents
-from iotistica.storage.delivery import dead_letters, ledger, ledger_balance, streams
+from iotistica.storage.delivery import dead_letter_replay, dead_letters, ledger, ledger_balance, streams
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -180,12 +180,12 @@ async def test_a_letter_is_given_back_once_and_fails_with_its_count(
         await work(worker, redis, tenant)
         (letter,) = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
         assert letter.attempts == 1
-        assert await dead_letters.replay(redis, tenant, [letter], high_water_mark=1000) == 1
-        assert await dead_letters.replay(redis, tenant, [letter], high_water_mark=1000) == 0
+        assert await dead_letter_replay.replay(redis, tenant, [letter], high_water_mark=1000) == 1
+        assert await dead_letter_replay.replay(redis, tenant, [letter], high_water_mark=1000) == 0
         await work(worker, redis, tenant)
     (letter,) = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
     assert letter.attempts == 2
-    assert await dead_letters.replay(redis, tenant, [letter], high_water_mark=1000) == 1
+    assert await dead_letter_replay.replay(redis, tenant, [letter], high_water_mark=1000) == 1
     await work(worker, redis, tenant)
     async with database.transaction() as tx:
         balance = await ledger.readings_balance(tx, tenant, agent)
@@ -202,8 +202,8 @@ async def test_what_is_discarded_is_gone(
     await work(make("one"), redis, tenant)
     letters = (await dead_letters.page(redis, tenant, after=None, limit=10, reason="refused")).letters
     assert (await dead_letters.page(redis, tenant, after=None, limit=10, reason="other")).letters == []
-    assert await dead_letters.discard(redis, tenant, letters) == 1
-    assert await dead_letters.discard(redis, tenant, letters) == 0
+    assert await dead_letter_replay.discard(redis, tenant, letters) == 1
+    assert await dead_letter_replay.discard(redis, tenant, letters) == 0
     assert await dead_letters.get(redis, tenant, letters[0].id) is None
     assert int(await redis.hget(f"tenant:{{{tenant}}}:ledger", "dead_bytes") or 0) == 0
     assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
