@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from itertools import zip_longest
 from typing import Final
 from uuid import UUID
@@ -15,13 +14,14 @@ from loguru import logger
 from iotistica.background.periodic_task import PeriodicTask, for_each
 from iotistica.background.presence import lagging
 from iotistica.domain.control import job_messages, rollouts
-from iotistica.domain.control.jobs import Phase
-from iotistica.domain.control.rollouts import JobCounts, RolloutStep
+from iotistica.domain.control import job_transitions as transitions
+from iotistica.domain.control.rollouts import RolloutStep
 from iotistica.domain.ids import TenantId, agent_topic
 from iotistica.errors import Full
 from iotistica.storage.agents.directory import Directory
+from iotistica.storage.control import job_timeouts
 from iotistica.storage.control import rollouts as table
-from iotistica.storage.control.rollouts import ActiveJob, JobNotice
+from iotistica.storage.control.rollouts import JobNotice
 from iotistica.storage.delivery import outbound
 from iotistica.storage.delivery.outbound import OutboundMessage
 from iotistica.storage.history import timeline
@@ -42,23 +42,28 @@ def tasks(redis: Redis, database: Database, directory: Directory) -> list[Period
     """The periodic tasks of jobs, of every tenant."""
     turns, turn = TenantTurns(), asyncio.Lock()  # they change the same rows: one after the other, so none deadlocks
 
-    async def step() -> None:
+    async def move_on() -> None:
         async with turn:
-            await step_all(database, turns)
+            await for_each((step, notify_due), lambda work: work())
+
+    async def step() -> None:
+        await step_all(database, turns)
+
+    async def notify_due() -> None:
+        await _notify(redis, database, back=False)
 
     async def time_out() -> None:
         async with turn:
             await _time_out(database, await lagging(redis, directory))
 
-    async def notify(*, back: bool) -> None:
+    async def notify_after_return() -> None:
         async with turn:
-            await _notify(redis, database, back=back)
+            await _notify(redis, database, back=True)
 
     return [
-        PeriodicTask("rollouts", EVERY, step),
+        PeriodicTask("rollouts", EVERY, move_on),
         PeriodicTask("job-timeouts", SELDOM, time_out),
-        PeriodicTask("job-notices", EVERY, partial(notify, back=False)),
-        PeriodicTask("job-notices-after-return", SELDOM, partial(notify, back=True)),
+        PeriodicTask("job-notices-after-return", SELDOM, notify_after_return),
     ]
 
 
@@ -109,17 +114,17 @@ async def _step(database: Database, id_: UUID) -> None:
             return
         counts, pace = await table.count(tx, job), table.pace_of(job)
         step = RolloutStep(release=0, pace=pace)
-        if job.status in ("QUEUED", "IN_PROGRESS"):
+        if job.status in transitions.ROLLING:
             step = rollouts.next_step(job.policy, counts, pace, job.now, most=table.AGENTS_LIMIT)
         released = await table.release(tx, job, counts, step.release)
         if step.abort is not None:
             await table.cancel_queued(tx, job, step.abort)
-        elif job.status in ("ABORTED", "CANCELED") and counts.waiting + counts.queued:
+        elif job.status in transitions.STOPPED and counts.waiting + counts.queued:
             # An answer that was tried again as the job was called off, and did not see it.
             await table.cancel_queued(tx, job, job.reason or job.status.lower())
-        if step.release or step.abort or job.status in ("ABORTED", "CANCELED"):
+        if step.release or step.abort or job.status in transitions.STOPPED:
             counts = await table.count(tx, job)
-        status = _phase(job, counts, step)
+        status = transitions.phase_after_step(job.status, counts, aborted=step.abort is not None)
         if (status, counts, step.pace.credit) != (job.status, job.counts, job.credit) or not counts.open:
             await table.save_progress(tx, job, counts, status, step)
         details = {"job": id_, "name": job.job_name}
@@ -129,19 +134,9 @@ async def _step(database: Database, id_: UUID) -> None:
         logger.bind(tenant=job.tenant_id, job=str(id_), reason=step.abort).warning("a job was called off")
 
 
-def _phase(job: ActiveJob, counts: JobCounts, step: RolloutStep) -> Phase:
-    if step.abort is not None:
-        return "ABORTED"
-    if job.status in ("ABORTED", "CANCELED") or (job.status == "PAUSED" and counts.open):
-        return job.status
-    if counts.open:
-        return "IN_PROGRESS"
-    return "FAILED" if counts.failed or counts.timed_out or not counts.succeeded else "SUCCEEDED"
-
-
 async def _time_out(database: Database, lagging: Sequence[TenantId]) -> None:
     async with database.transaction() as tx:
-        for one in await table.time_out(tx, but=lagging):
+        for one in await job_timeouts.time_out(tx, but=lagging):
             what = {"job": one.job_id, "name": one.job_name, "again": one.status == "QUEUED"}
             kind = "job.unbegun" if one.was == "QUEUED" else "job.timed_out"
             happened = TimelineEvent(agent=one.agent_uuid, at=datetime.now(UTC), kind=kind, details=what)

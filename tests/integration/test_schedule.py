@@ -14,7 +14,7 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.supervise import run_beside
 
-QUICK = ("presence", "rollouts", "job-timeouts", "job-notices")  # tasks that run every few seconds
+QUICK = ("presence", "rollouts", "job-timeouts")  # tasks that run every few seconds
 
 
 async def test_a_process_that_lost_the_lease_without_knowing_writes_nothing(

@@ -81,7 +81,7 @@ GLOBAL = {
     "targets.DELETE_OLD_VERSIONS": "by age",
     "agent_updates.DELETE_OLD": "by age",
     "rollouts.NOTICES_AFTER_RETURN": "agents of every tenant that are back",
-    "rollouts.TIME_OUT": "the silent agents of every tenant",
+    "job_timeouts.OVERDUE": "the silent agents of every tenant",
     "rollouts.ACTIVE_JOBS": "the jobs of every tenant",
     "rollouts.LOCK": "by the id of a job just listed",
     "rollouts.DUE_NOTICES": "agents of every tenant that a job has come to",

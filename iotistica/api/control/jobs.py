@@ -14,6 +14,7 @@ from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
 from iotistica.domain.agents import tag_selectors
+from iotistica.domain.control.job_transitions import JobAction
 from iotistica.domain.control.jobs import Phase, Status, merge_patch, validate_document
 from iotistica.domain.control.rollouts import AbortRule, Rollout, RolloutPolicy
 from iotistica.domain.ids import TenantId
@@ -22,7 +23,7 @@ from iotistica.storage.agents import agent_search, fleets
 from iotistica.storage.agents.agent_search import AgentFilter
 from iotistica.storage.control import agent_jobs, job_templates, jobs
 from iotistica.storage.control.agent_jobs import AgentJob
-from iotistica.storage.control.jobs import Job, JobAction, JobSpec
+from iotistica.storage.control.jobs import Job, JobSpec
 from iotistica.storage.postgres import Database, Tx
 
 READ = {"permission": "jobs.read"}

@@ -11,12 +11,8 @@ Status = Literal["QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "R
 """Of one agent."""
 Phase = Literal["QUEUED", "IN_PROGRESS", "PAUSED", "SUCCEEDED", "FAILED", "ABORTED", "CANCELED"]
 """Of a job as a whole: queued until its time, aborted by its own rules, canceled by somebody."""
-OPEN: Final[tuple[Status, ...]] = ("QUEUED", "IN_PROGRESS")
 ANSWERABLE: Final[tuple[Status, ...]] = ("IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED")
 """What agents may say."""
-ACCEPTED_LATE: Final[tuple[Status, ...]] = ("SUCCEEDED", "FAILED")
-"""What is believed of one that was given up."""
-RETRIED: Final[tuple[Status, ...]] = ("FAILED", "TIMED_OUT")
 
 DOCUMENT_BYTES: Final = 32 << 10  # bytes of JSON
 OUTPUT_HEAD: Final = 16 << 10  # characters kept of the beginning of an output, and three times as many of its end
@@ -94,18 +90,6 @@ def shorten(text: str, most: int) -> str:
     head = most // 4
     tail = most - head - 60
     return f"{text[:head]}\n… {len(text) - head - tail} characters left out …\n{text[-tail:]}"
-
-
-def moved(old: Status, new: Status) -> bool:
-    """Whether an answer says something new: progress, an end, or the late end of one that was given up."""
-    if old == "TIMED_OUT":
-        return new in ACCEPTED_LATE
-    return old in OPEN
-
-
-def is_retried(status: Status, number: int, retries: int) -> bool:
-    """Whether the execution of that number, which ended so, is followed by another."""
-    return status in RETRIED and number <= retries
 
 
 def validate_document(document: object, path: str = "job_document") -> dict[str, Any]:

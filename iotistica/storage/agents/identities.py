@@ -181,7 +181,7 @@ async def _lock_out(
     await agent_keys.delete_all(tx, tenant, found.agent_uuid)
     await broker_accounts.reset_agent_password(tx, tenant, found.agent_uuid, key=server_key)
     word = "enrolled again" if state == "new" else state
-    await agent_jobs.cancel_all(tx, tenant, found.agent_uuid, reason=f"the agent was {word}")
+    await agent_jobs.cancel(tx, tenant, agents=[found.agent_uuid], force=True, reason=f"the agent was {word}")
 
 
 async def revoke(

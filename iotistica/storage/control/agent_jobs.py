@@ -1,13 +1,15 @@
 """How far each agent is with its jobs: claimed, answered, looked at."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.control import jobs as rules
-from iotistica.domain.control.jobs import JobAnswer, Status
+from iotistica.domain.control import job_transitions as transitions
+from iotistica.domain.control.job_transitions import Execution
+from iotistica.domain.control.jobs import JobAnswer, Phase, Status
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import timeline
@@ -29,7 +31,7 @@ class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True):
 
 CLAIM: Final = """
 UPDATE agent_job_status s
-SET status = 'IN_PROGRESS', started_at = now(), last_updated_at = now(), claim_token = %(token)s
+SET status = %(claimed)s, started_at = now(), last_updated_at = now(), claim_token = %(token)s
 FROM job_executions e
 WHERE e.job_id = s.job_id AND s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.job_id = (
     SELECT q.job_id FROM agent_job_status q JOIN job_executions x USING (job_id)
@@ -38,6 +40,8 @@ WHERE e.job_id = s.job_id AND s.tenant_id = %(tenant)s AND s.agent_uuid = %(agen
     ORDER BY q.released_at, q.job_id LIMIT 1 FOR UPDATE OF q SKIP LOCKED)
 RETURNING s.job_id, e.job_name, e.job_document, e.timeout_minutes, s.execution_number, s.queued_at, s.started_at
 """
+# A row may be locked by a notice that is being sent, and not by another claim.
+CLAIM_LOCKED: Final = CLAIM.replace(" SKIP LOCKED", "")
 
 
 CLAIMED: Final = """
@@ -56,7 +60,10 @@ async def claim(tx: Tx, tenant: TenantId, agent: UUID, *, token: str | None = No
     parameters = {"tenant": tenant, "agent": agent, "token": token}
     if token is not None and (before := await fetch_row(tx, ClaimedJob, CLAIMED, parameters)) is not None:
         return before
+    parameters |= {"claimed": transitions.CLAIMED}
     found = await fetch_row(tx, ClaimedJob, CLAIM, parameters)
+    if found is None:
+        found = await fetch_row(tx, ClaimedJob, CLAIM_LOCKED, parameters)
     if found is not None:
         details = {"job": found.job_id, "name": found.job_name, "execution": found.execution_number}
         happened = TimelineEvent(agent=agent, at=found.started_at, kind="job.started", details=details)
@@ -68,7 +75,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     execution_number: int
     job_name: str
-    phase: str
+    phase: Phase
     retries: int
     retry_delay_seconds: int
     is_between: bool
@@ -124,22 +131,22 @@ async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: 
         raise Conflict(f"execution {said.execution_number} is over; now it is number {old.execution_number}")
     if said.execution_number is None and old.is_between and said.status != "SUCCEEDED":
         return old.status  # it says again how the last execution went
-    if not rules.moved(old.status, said.status):
+    execution = Execution(old.status, old.execution_number, old.retries, old.phase)
+    status = transitions.next_status(execution, said.status)
+    if status is None:
         if old.status == said.status:
             await tx.execute(COMPLETE, key | _facts(said))
             return old.status
         raise Conflict(f"this job has ended for this agent: {old.status}")
-    can_again = old.phase in ("IN_PROGRESS", "PAUSED") and old.status in rules.OPEN
-    again = can_again and rules.is_retried(said.status, old.execution_number, old.retries)
-    status: Status = "QUEUED" if again else said.status
-    facts = _facts(said) | {"status": status, "at": at, "again": again}
-    await tx.execute(MOVE, key | facts | {"ended": status not in rules.OPEN, "delay": old.retry_delay_seconds})
-    if old.status not in rules.OPEN:
+    facts = _facts(said) | {"status": status, "at": at, "again": status == "QUEUED"}
+    ended = status not in transitions.OPEN
+    await tx.execute(MOVE, key | facts | {"ended": ended, "delay": old.retry_delay_seconds})
+    if old.status not in transitions.OPEN:
         await tx.execute(REOPEN_JOB, key)
     if said.status != old.status:
         details = {"job": job, "name": old.job_name, "execution": old.execution_number, "reason": said.reason}
         kind = "job.started" if said.status == "IN_PROGRESS" else f"job.{said.status.lower()}"
-        details |= {"late": True} if old.status not in rules.OPEN else {}
+        details |= {"late": True} if old.status not in transitions.OPEN else {}
         await timeline.add(tx, tenant, [TimelineEvent(agent=agent, at=at, kind=kind, details=details)])
     return status
 
@@ -149,15 +156,33 @@ def _facts(said: JobAnswer) -> dict[str, Any]:
     return msgspec.structs.asdict(said) | {"details": details}
 
 
-END: Final = """
-UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
-WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND status IN ('QUEUED', 'IN_PROGRESS')
+CANCEL: Final = """
+UPDATE agent_job_status
+SET status = %(canceled)s, reason = %(reason)s, completed_at = now(), last_updated_at = now()
+WHERE tenant_id = %(tenant)s AND status = ANY(%(cancelable)s)
+  AND (%(job)s::uuid IS NULL OR job_id = %(job)s)
+  AND (%(agents)s::uuid[] IS NULL OR agent_uuid = ANY(%(agents)s))
 """
 
 
-async def cancel_all(tx: Tx, tenant: TenantId, agent: UUID, *, reason: str) -> None:
-    """End the jobs of an agent that can answer none any more."""
-    await tx.execute(END, {"tenant": tenant, "agent": agent, "reason": reason})
+async def cancel(
+    tx: Tx,
+    tenant: TenantId,
+    *,
+    job: UUID | None = None,
+    agents: Sequence[UUID] | None = None,
+    force: bool,
+    reason: str,
+) -> int:
+    """Cancel a job for all of its agents or some, or every job of some agents; returns for how many it was open.
+
+    Only `force` ends what an agent has begun.
+    """
+    of = {"job": job, "agents": None if agents is None else list(agents)}
+    how = {"canceled": transitions.CANCELED, "cancelable": list(transitions.cancelable(force=force))}
+    # Planned for what is asked: of a job, of an agent, or of an agent in a job.
+    cursor = await tx.execute(CANCEL, {"tenant": tenant, "reason": reason} | of | how, prepare=False)
+    return cursor.rowcount
 
 
 class AgentJob(msgspec.Struct, frozen=True, kw_only=True):

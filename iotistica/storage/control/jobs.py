@@ -2,15 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, LiteralString
+from typing import Any, Final, LiteralString
 from uuid import UUID, uuid4
 
 import msgspec
 
+from iotistica.domain.control import job_transitions as transitions
+from iotistica.domain.control.job_transitions import JobAction
 from iotistica.domain.control.jobs import Phase
 from iotistica.domain.control.rollouts import JobCounts, RolloutPolicy
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, NotFound, TooMany
+from iotistica.storage.control import agent_jobs
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
@@ -150,27 +153,15 @@ async def get(tx: Tx, tenant: TenantId, job: UUID, *, locked: bool = False) -> J
     return found
 
 
-JobAction = Literal["pause", "resume", "cancel"]
-_FROM: Final[dict[JobAction, tuple[Phase, ...]]] = {
-    "pause": ("IN_PROGRESS",),
-    "resume": ("PAUSED",),
-    "cancel": ("QUEUED", "IN_PROGRESS", "PAUSED"),
-}
-_TO: Final[dict[JobAction, Phase]] = {"pause": "PAUSED", "resume": "IN_PROGRESS", "cancel": "CANCELED"}
 SET: Final = """
 UPDATE job_executions SET status = %(status)s, reason = %(reason)s, paced_at = now(),
-       completed_at = CASE WHEN %(status)s = 'CANCELED' THEN now() END
+       completed_at = CASE WHEN %(stopped)s THEN now() END
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
 # A pause is not the agents' silence: they are told anew, and have their time from then.
 NOTIFY_AGAIN: Final = """
 UPDATE agent_job_status SET notified_at = NULL
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED' AND released_at IS NOT NULL
-"""
-CANCEL: Final = """
-UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
-WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND (%(agent)s::uuid IS NULL OR agent_uuid = %(agent)s)
-  AND (status = 'QUEUED' OR (%(force)s AND status = 'IN_PROGRESS'))
 """
 
 
@@ -189,47 +180,34 @@ async def change_status(
     What agents have begun goes on, unless a cancel is by `force`.
     """
     old = await get(tx, tenant, job, locked=True)
-    if what == "cancel" and force and old.status in ("ABORTED", "CANCELED"):
-        asked = {
-            "tenant": tenant,
-            "job": job,
-            "force": True,
-            "agent": None,
-            "reason": reason or "nobody waits for it",
-        }
-        await tx.execute(CANCEL, asked)
+    if what == "cancel" and force and old.status in transitions.STOPPED:
+        await agent_jobs.cancel(tx, tenant, job=job, force=True, reason=reason or "nobody waits for it")
         await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"force": True})
         return old
-    if old.status not in _FROM[what]:
+    action = transitions.ACTIONS[what]
+    if old.status not in action.allowed:
         hint = "; force=true ends it for those that have begun" if what == "cancel" and old.counts.open else ""
-        raise Conflict(f"this job is {old.status}; {what} works on {' or '.join(_FROM[what])}{hint}")
-    parameters = {
-        "tenant": tenant,
-        "job": job,
-        "status": _TO[what],
-        "reason": reason,
-        "force": force,
-        "agent": None,
-    }
-    await tx.execute(SET, parameters)
+        raise Conflict(f"this job is {old.status}; {what} works on {' or '.join(action.allowed)}{hint}")
+    key = {"tenant": tenant, "job": job}
+    stopped = action.phase in transitions.STOPPED
+    await tx.execute(SET, key | {"status": action.phase, "reason": reason, "stopped": stopped})
     if what == "resume":
-        await tx.execute(NOTIFY_AGAIN, parameters)
+        await tx.execute(NOTIFY_AGAIN, key)
     if what == "cancel":
-        await tx.execute(
-            CANCEL, parameters | {"reason": reason or "the job was canceled"} | {"force": force, "agent": None}
-        )
-    after = {"status": _TO[what], "reason": reason, "force": force}
+        await agent_jobs.cancel(tx, tenant, job=job, force=force, reason=reason or "the job was canceled")
+    after = {"status": action.phase, "reason": reason, "force": force}
     await audit.record(tx, tenant, by, f"job.{what}", ("job", job), before={"status": old.status}, after=after)
     return await get(tx, tenant, job)
 
 
 async def cancel_one(tx: Tx, tenant: TenantId, job: UUID, agent: UUID, *, force: bool, by: Actor) -> bool:
     """Cancel a job for one agent; whether it was open for it."""
-    parameters = {"tenant": tenant, "job": job, "agent": agent, "force": force}
-    done = await tx.execute(CANCEL, parameters | {"reason": "canceled for this agent"})
-    if done.rowcount:
+    done = await agent_jobs.cancel(
+        tx, tenant, job=job, agents=[agent], force=force, reason="canceled for this agent"
+    )
+    if done:
         await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"agent": agent, "force": force})
-    return bool(done.rowcount)
+    return bool(done)
 
 
 DELETE: Final = "DELETE FROM job_executions WHERE tenant_id = %(tenant)s AND job_id = %(job)s"
@@ -238,7 +216,7 @@ DELETE: Final = "DELETE FROM job_executions WHERE tenant_id = %(tenant)s AND job
 async def delete(tx: Tx, tenant: TenantId, job: UUID, *, by: Actor) -> None:
     """Forget a job that has ended; raises `NotFound` and `Conflict`."""
     old = await get(tx, tenant, job, locked=True)
-    if old.status in _FROM["cancel"] or old.counts.in_progress:
+    if old.status in transitions.ACTIONS["cancel"].allowed or old.counts.in_progress:
         raise Conflict(
             f"this job is {old.status} and {old.counts.in_progress} agents work on it: cancel it with force first"
         )

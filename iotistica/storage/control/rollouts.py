@@ -7,9 +7,11 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.control.jobs import Phase, Status
+from iotistica.domain.control import job_transitions as transitions
+from iotistica.domain.control.jobs import Phase
 from iotistica.domain.control.rollouts import JobCounts, Pace, RolloutPolicy, RolloutStep
 from iotistica.domain.ids import AgentId, TenantId
+from iotistica.storage.control import agent_jobs
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 AGENTS_LIMIT: Final = 500  # agents told, or given up, in one transaction
@@ -89,13 +91,9 @@ WHERE s.tenant_id = %(tenant)s AND s.job_id = %(job)s AND s.agent_uuid = ANY(ARR
     ORDER BY s.position LIMIT %(most)s)) RETURNING s.agent_uuid
 """
 # One that was set aside, or retired, since the job was made.
-CANCEL_INACTIVE: Final = """
-UPDATE agent_job_status s
-SET status = 'CANCELED', reason = 'the agent was set aside', completed_at = now(), last_updated_at = now()
-FROM agents a
-WHERE a.agent_uuid = s.agent_uuid AND s.tenant_id = %(tenant)s AND s.job_id = %(job)s
-  AND s.agent_uuid = ANY(%(agents)s) AND s.status = 'QUEUED'
-  AND NOT (a.active AND a.state = 'active') RETURNING s.agent_uuid
+INACTIVE: Final = """
+SELECT agent_uuid FROM agents
+WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) AND NOT (active AND state = 'active')
 """
 
 
@@ -110,8 +108,12 @@ async def release(tx: Tx, job: ActiveJob, counts: JobCounts, most: int) -> list[
             statement = RELEASE.replace("ONLINE", _NEXT[online])
             cursor = await tx.execute(statement, asked | {"most": most - len(found)})
             found += [row[0] for row in await cursor.fetchall()]
-    cursor = await tx.execute(CANCEL_INACTIVE, asked | {"agents": found})
+    cursor = await tx.execute(INACTIVE, {"tenant": job.tenant_id, "agents": found})
     unfit = {row[0] for row in await cursor.fetchall()}
+    if unfit:
+        await agent_jobs.cancel(
+            tx, job.tenant_id, job=job.job_id, agents=[*unfit], force=False, reason="the agent was set aside"
+        )
     return [agent for agent in found if agent not in unfit]
 
 
@@ -122,16 +124,13 @@ SET status = %(status)s, reason = coalesce(%(reason)s, reason), credit = %(credi
     completed_at = CASE WHEN %(ended)s THEN coalesce(completed_at, now()) END, is_settled = %(settled)s
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
-CANCEL_QUEUED: Final = """
-UPDATE agent_job_status SET status = 'CANCELED', reason = %(reason)s, completed_at = now(), last_updated_at = now()
-WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED'
-"""
 
 
 async def cancel_queued(tx: Tx, job: ActiveJob, reason: str) -> None:
-    """Nobody who has not begun a job begins it any more."""
-    parameters = {"tenant": job.tenant_id, "job": job.job_id, "reason": f"the job was called off: {reason}"}
-    await tx.execute(CANCEL_QUEUED, parameters)
+    """Cancel a job for the agents that have not begun it."""
+    await agent_jobs.cancel(
+        tx, job.tenant_id, job=job.job_id, force=False, reason=f"the job was called off: {reason}"
+    )
 
 
 async def save_progress(tx: Tx, job: ActiveJob, counts: JobCounts, status: Phase, step: RolloutStep) -> None:
@@ -143,61 +142,12 @@ async def save_progress(tx: Tx, job: ActiveJob, counts: JobCounts, status: Phase
         "paced_at": step.pace.at,
         "counts": msgspec.json.encode(counts).decode(),
     }
-    await tx.execute(SAVE_PROGRESS, facts | {"ended": not counts.open or status in ("ABORTED", "CANCELED")})
+    await tx.execute(SAVE_PROGRESS, facts | {"ended": transitions.is_complete(status, counts)})
 
 
 def pace_of(job: ActiveJob) -> Pace:
     """The pace as it was written, or that of a beginning."""
     return Pace(job.credit, job.paced_at or job.now)
-
-
-class TimedOutJob(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent that did not begin a job, or did not end it, in its time."""
-
-    job_id: UUID
-    tenant_id: TenantId
-    agent_uuid: AgentId
-    job_name: str
-    status: Status
-    """`QUEUED` if it is tried again."""
-    was: Status
-
-
-# The time that the platform took no messages is not the agents' silence.
-TIME_OUT: Final = """
-UPDATE agent_job_status s
-SET status = CASE WHEN l.again THEN 'QUEUED' ELSE 'TIMED_OUT' END,
-    reason = CASE l.was WHEN 'QUEUED' THEN 'did not begin within ' || l.start_timeout_minutes || ' minutes'
-                        ELSE 'did not end within ' || l.timeout_minutes || ' minutes' END,
-    execution_number = s.execution_number + l.again::int, last_updated_at = now(),
-    started_at = CASE WHEN NOT l.again THEN s.started_at END, completed_at = CASE WHEN NOT l.again THEN now() END,
-    released_at = CASE WHEN NOT l.again THEN s.released_at
-                       ELSE now() + make_interval(secs => l.retry_delay_seconds) END,
-    notified_at = CASE WHEN NOT l.again THEN s.notified_at END
-FROM (
-    SELECT q.job_id, q.agent_uuid, q.status AS was, e.job_name, e.start_timeout_minutes, e.timeout_minutes,
-           e.retry_delay_seconds,
-           q.execution_number <= e.retries AND e.status IN ('IN_PROGRESS', 'PAUSED') AS again
-    FROM agent_job_status q JOIN job_executions e USING (job_id),
-         (SELECT since FROM presence_watch WHERE looked_at > now() - interval '30 seconds') w
-    WHERE q.tenant_id <> ALL(%(but)s) AND ((q.status = 'IN_PROGRESS'
-           AND greatest(q.started_at, w.since) < now() - make_interval(mins => e.timeout_minutes))
-       OR (q.status = 'QUEUED' AND e.status = 'IN_PROGRESS'
-           AND greatest(q.notified_at, w.since) < now() - make_interval(mins => e.start_timeout_minutes)
-           AND q.notified_at IS NOT NULL))
-    LIMIT %(most)s FOR UPDATE OF q SKIP LOCKED
-) l
-WHERE s.job_id = l.job_id AND s.agent_uuid = l.agent_uuid
-RETURNING s.job_id, s.tenant_id, s.agent_uuid, l.job_name, s.status, l.was
-"""
-
-
-async def time_out(tx: Tx, *, but: Sequence[TenantId]) -> list[TimedOutJob]:
-    """Give up agents that took too long; those with tries left begin anew.
-
-    None of the tenants whose messages wait (`but`): they may have answered.
-    """
-    return await fetch_rows(tx, TimedOutJob, TIME_OUT, {"most": AGENTS_LIMIT, "but": list(but)})
 
 
 class JobNotice(msgspec.Struct, frozen=True, kw_only=True):

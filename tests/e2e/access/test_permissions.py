@@ -148,9 +148,7 @@ def a_job(owner: httpx.Client, agent: Device) -> str:
     """The id of a job that waits for an agent: without one there is nothing to take."""
     wanted = {"job_name": "a job", "job_document": {}, "target_agents": [agent.uuid]}
     job = str(owner.post("/jobs/execute", json=wanted).json()["job"]["job_id"])
-    until(
-        lambda: owner.get(f"/jobs/executions/{job}").json()["job"]["poll_counts"]["queued"], what="it is released"
-    )
+    until(lambda: owner.get(f"/jobs/executions/{job}").json()["job"]["counts"]["queued"], what="it is released")
     return job
 
 
