@@ -1,1 +1,1 @@
-"""Rules for messages: topics, envelopes, key compaction, message numbers, worker scaling."""
+"""Rules for messages: topics, envelopes, key compaction, message numbers, fault attribution, worker scaling."""

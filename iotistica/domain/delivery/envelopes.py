@@ -1,4 +1,4 @@
-"""Envelopes: every shape in which agents send readings; one bad reading is rejected alone."""
+"""Parses payloads of every shape in which agents send readings; each bad reading is rejected on its own."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,9 +21,9 @@ from iotistica.domain.telemetry.readings import (
 )
 from iotistica.errors import InvalidMessage
 
-READINGS_LIMIT: Final = 20_000  # of one payload
-LISTS: Final = ("messages", "readings", "tags", "data")  # may be empty
-METRICS_LIMIT: Final = 200  # numbers of one system report
+READINGS_LIMIT: Final = 20_000  # readings in one payload
+LISTS: Final = ("messages", "readings", "tags", "data")  # a payload is valid even if such a list is empty
+METRICS_LIMIT: Final = 200  # numbers in one system report
 NO_DICTIONARIES: Final[Mapping[int, Expander]] = MappingProxyType({})
 
 
@@ -33,7 +33,7 @@ class Message(Struct, gc=False):
 
 
 class Envelope(Struct, gc=False):
-    """The two shapes real agents send; everything else goes through `_shapes`."""
+    """The two shapes that real agents send; `_items` handles all other shapes."""
 
     timestamp: Any = None
     protocol: Any = None
@@ -43,13 +43,13 @@ class Envelope(Struct, gc=False):
 
 
 class ParsedPayload(Struct):
-    """What one payload held. found == len(readings) + sum(rejected.values())."""
+    """The content of one payload, which held len(readings) + sum(rejected.values()) readings."""
 
     readings: list[Reading]
     rejected: dict[str, int]
     heartbeats: int = 0
     msg_id: object = None
-    """What the agent calls this message, if it does."""
+    """The id that the agent gave this message, or None."""
 
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -63,14 +63,14 @@ def parse_readings(
     retention_us: int,
     expanders: Mapping[int, Expander] = NO_DICTIONARIES,
 ) -> ParsedPayload:
-    """All readings of one payload of an `endpoints/…` topic.
+    """Return all readings in one payload of an `endpoints/…` topic.
 
-    `protocol` is the topic's, `received` in us since the epoch; `expanders` are the agent's, by version. Raises
-    `InvalidMessage` if nothing of the payload can be understood, `NeedsDictionary` if it is compacted and
-    cannot be written out yet.
+    `protocol` comes from the topic, `received` is in us since the epoch, and `expanders` are those of the agent by
+    dictionary version. Raises `InvalidMessage` if no part of the payload can be understood, and `NeedsDictionary`
+    if it is compacted and its dictionary has not arrived completely.
     """
     context = PayloadContext(protocol=protocol, received=received, oldest=received - retention_us)
-    found = ParsedPayload([], {})
+    parsed = ParsedPayload([], {})
     document, is_msgpack = codec.unwrap(payload)
     try:
         envelope = codec.decode(document, is_msgpack, Envelope)
@@ -80,12 +80,12 @@ def parse_readings(
     if (messages or envelope.readings) and all(message.readings is not None for message in messages):
         lists = [(message.readings or [], message.timestamp) for message in messages]
         lists.append((envelope.readings or [], None))
-        _check_size(sum(len(points) for points, _ in lists))
+        _check_size(sum(len(raw_readings) for raw_readings, _ in lists))
         context = _with_protocol(context, envelope.protocol)
-        for points, stamp in lists:
-            _add(found, points, envelope.timestamp if stamp is None else stamp, context)
-        found.msg_id = envelope.msg_id
-        return found
+        for raw_readings, stamp in lists:
+            _add(parsed, raw_readings, envelope.timestamp if stamp is None else stamp, context)
+        parsed.msg_id = envelope.msg_id
+        return parsed
     root = codec.decode(document, is_msgpack, object)
     version = key_compaction.version_of(root)
     if version is not None:
@@ -93,73 +93,76 @@ def parse_readings(
             raise NeedsDictionary(version)
         root = expanders[version].expand(root, protocol)  # type: ignore[arg-type]
     if isinstance(root, dict):
-        found.msg_id = root.get("msgId")
-    known = root == [] or (isinstance(root, dict) and any(root.get(key) == [] for key in LISTS))
-    for count, shape in enumerate(_shapes(root)):
-        known = True
+        parsed.msg_id = root.get("msgId")
+    is_known_shape = root == [] or (isinstance(root, dict) and any(root.get(key) == [] for key in LISTS))
+    for count, item in enumerate(_items(root)):
+        is_known_shape = True
         _check_size(count + 1)
-        if shape.heartbeat:
-            found.heartbeats += 1
+        if item.heartbeat:
+            parsed.heartbeats += 1
             continue
         try:
-            point = msgspec.convert(shape.reading, RawReading)
+            raw_reading = msgspec.convert(item.reading, RawReading)
         except msgspec.ValidationError:
-            found.reject("not_an_object")
+            parsed.reject("not_an_object")
             continue
-        _add(found, (point,), shape.timestamp, _with_protocol(context, shape.protocol))
-    if not known:
+        _add(parsed, (raw_reading,), item.timestamp, _with_protocol(context, item.protocol))
+    if not is_known_shape:
         raise InvalidMessage("unknown_shape")
-    return found
+    return parsed
 
 
-class _Shape(Struct):
+class _Item(Struct):
+    """A reading or a heartbeat found in a payload, not validated yet."""
+
     reading: Any = None
     timestamp: Any = None
     protocol: Any = None
     heartbeat: bool = False
 
 
-def _shapes(root: object, depth: int = 0) -> Iterator[_Shape]:
-    """Every reading of any accepted shape, one by one, so that a bad neighbour costs nothing."""
+def _items(root: object, depth: int = 0) -> Iterator[_Item]:
+    """Yield the readings in a payload of any accepted shape one by one, so that a bad one cannot affect others."""
     if isinstance(root, list):
-        for item in root:
-            yield _Shape(item)
+        for reading in root:
+            yield _Item(reading)
         return
     if not isinstance(root, dict):
         return
     stamp, protocol = root.get("timestamp"), root.get("protocol")
     if isinstance(root.get("messages"), list) or isinstance(root.get("readings"), list):
-        for message in _items(root, "messages"):
+        for message in _list(root, "messages"):
             if not isinstance(message, dict) or not isinstance(message.get("readings"), list):
-                yield _Shape(message if isinstance(message, dict) and "value" in message else None, stamp, protocol)
+                yield _Item(message if isinstance(message, dict) and "value" in message else None, stamp, protocol)
                 continue
             for reading in message["readings"]:
-                yield _Shape(reading, message.get("timestamp", stamp), protocol)
-        for reading in _items(root, "readings"):
-            yield _Shape(reading, stamp, protocol)
+                yield _Item(reading, message.get("timestamp", stamp), protocol)
+        for reading in _list(root, "readings"):
+            yield _Item(reading, stamp, protocol)
     elif isinstance(root.get("tags"), list):
         for tag in root["tags"]:
-            named = {"deviceName": root.get("node"), **tag} if isinstance(tag, dict) else tag
-            yield _Shape(named, stamp, protocol)
+            reading = {"deviceName": root.get("node"), **tag} if isinstance(tag, dict) else tag
+            yield _Item(reading, stamp, protocol)
     elif isinstance(root.get("data"), (dict, list)) and depth == 0:
-        for shape in _shapes(root["data"], depth + 1):
-            shape.timestamp = stamp if shape.timestamp is None else shape.timestamp
-            shape.protocol = protocol if shape.protocol is None else shape.protocol
-            yield shape
+        for item in _items(root["data"], depth + 1):
+            item.timestamp = stamp if item.timestamp is None else item.timestamp
+            item.protocol = protocol if item.protocol is None else item.protocol
+            yield item
     elif "endpoint" in root and "state" in root and "stats" in root:
-        yield _Shape(heartbeat=True)
+        yield _Item(heartbeat=True)
     elif "value" in root or "error" in root:
-        yield _Shape(root)
+        yield _Item(root)
 
 
-def _items(root: dict[Any, Any], key: str) -> list[Any]:
+def _list(root: dict[Any, Any], key: str) -> list[Any]:
+    """Return the list under a key, or an empty list if there is none."""
     items = root.get(key)
     return items if isinstance(items, list) else []
 
 
 def _check_size(readings: int) -> None:
     if readings > READINGS_LIMIT:
-        raise InvalidMessage("too_many_readings", f"more than {READINGS_LIMIT}")
+        raise InvalidMessage("too_many_readings", f"more than {READINGS_LIMIT} readings")
 
 
 def _with_protocol(context: PayloadContext, protocol: object) -> PayloadContext:
@@ -167,34 +170,39 @@ def _with_protocol(context: PayloadContext, protocol: object) -> PayloadContext:
     return msgspec.structs.replace(context, protocol=label) if label else context
 
 
-def _add(found: ParsedPayload, points: Iterable[RawReading], stamp: Any, context: PayloadContext) -> None:
-    readings = found.readings
-    for point in points:
+def _add(parsed: ParsedPayload, raw_readings: Iterable[RawReading], stamp: Any, context: PayloadContext) -> None:
+    readings = parsed.readings
+    for raw_reading in raw_readings:
         try:
-            readings.append(normalise(point, stamp, context))
+            readings.append(normalise(raw_reading, stamp, context))
         except InvalidMessage as exc:
-            found.reject(exc.code)
+            parsed.reject(exc.code)
 
 
 def parse_system_metrics(payload: bytes, *, received: int, retention_us: int) -> ParsedPayload:
-    """The readings of a `metrics` topic: every number in the report, nested names joined by dots."""
+    """Return every number in a payload of the `metrics` topic as a reading; nested names are joined with dots.
+
+    `received` is in us since the epoch. Raises `InvalidMessage` if the payload is damaged or not an object.
+    """
     document, is_msgpack = codec.unwrap(payload)
     report = codec.decode(document, is_msgpack, object)
     if not isinstance(report, dict):
         raise InvalidMessage("unknown_shape")
     context = PayloadContext(protocol="system", received=received, oldest=received - retention_us)
-    found = ParsedPayload([], {})
+    parsed = ParsedPayload([], {})
     numbers = _numbers(report, "", 0)
-    points = [RawReading(metric=name, value=value) for name, value in itertools.islice(numbers, METRICS_LIMIT)]
-    _add(found, points, report.get("timestamp"), context)
-    if beyond := sum(1 for _ in numbers):
-        found.rejected["too_many_metrics"] = beyond
-    return found
+    raw_readings = [
+        RawReading(metric=name, value=value) for name, value in itertools.islice(numbers, METRICS_LIMIT)
+    ]
+    _add(parsed, raw_readings, report.get("timestamp"), context)
+    if excess := sum(1 for _ in numbers):
+        parsed.rejected["too_many_metrics"] = excess
+    return parsed
 
 
 def _numbers(report: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, value in report.items():
-        # A name that is too long is cut so that it stays too long: it is rejected, and costs little.
+        # Cut a long name to one character over the limit: it is still rejected, but costs little memory.
         name = f"{prefix}{key if isinstance(key, str) else str(key)[:NAME_CAP]}"[: NAME_CAP + 1]
         if isinstance(value, dict) and depth < 4:
             yield from _numbers(value, f"{name}.", depth + 1)

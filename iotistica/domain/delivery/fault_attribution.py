@@ -1,29 +1,34 @@
-"""Whose fault it is when messages cannot be stored: theirs, or ours."""
+"""Decides whether messages that cannot be stored are the fault of their senders or of the platform."""
 
 from collections import Counter, deque
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any, Final
 
-FAILURES_LIMIT: Final = 50  # messages in a row that could not be stored, beyond which no more are put aside
-BATCHES_REMEMBERED: Final = 50  # of which it is remembered whose messages were stored
+FAILURES_LIMIT: Final = 50  # failed messages in a row that it takes to blame the platform
+BATCHES_REMEMBERED: Final = 50  # latest batches whose successful senders are remembered
 
 
 class FaultHistory:
-    """Remembers how the last batches went; a sender is a tenant."""
+    """The outcome of the latest batches, by sender; a sender is a tenant."""
 
     def __init__(self) -> None:
-        self._refused: Counter[Hashable] = Counter()  # by the database, since most of a batch was stored
-        self._faults: Counter[Hashable] = Counter()  # of ours while decoding, since then
-        self._fine: deque[frozenset[Hashable]] = deque(maxlen=BATCHES_REMEMBERED)
+        # Failures by sender since the last batch of which at least half was stored.
+        self._refused: Counter[Hashable] = Counter()  # messages that the database refused
+        self._faults: Counter[Hashable] = Counter()  # messages that the platform failed to decode
+        self._stored_senders: deque[frozenset[Hashable]] = deque(maxlen=BATCHES_REMEMBERED)
 
     def record(
         self, stored: int, senders: Collection[Hashable], refused: Mapping[Any, int], faults: Mapping[Any, int]
     ) -> None:
-        """Count a batch: messages that were stored and of whom, and those that could not be."""
+        """Record the outcome of a batch.
+
+        `stored` messages of `senders` were stored. `refused` and `faults` count failed messages by sender: those
+        that the database refused, and those that the platform could not decode.
+        """
         failed = sum(refused.values()) + sum(faults.values())
         if not stored and not failed:
             return
-        self._fine.append(frozenset(senders) if stored else frozenset())
+        self._stored_senders.append(frozenset(senders) if stored else frozenset())
         if stored >= failed:
             self._refused.clear()
             self._faults.clear()
@@ -32,15 +37,17 @@ class FaultHistory:
             self._faults.update(faults)
 
     def is_platform_fault(self, stored: int, refused: Mapping[Any, int], faults: Mapping[Any, int]) -> bool:
-        """Whether, with this batch, everybody fails: then something of ours is broken.
+        """Whether, counting this batch, the messages of all senders fail, so that the platform itself is broken.
 
-        Never as long as anybody else's messages are stored; and what a payload alone may bring about, a fault while
-        decoding, must have struck more than one sender.
+        False as long as messages of any other sender are stored. A single payload can cause a fault while decoding,
+        so such faults count only if they affect more than one sender.
         """
         if sum(refused.values()) + sum(faults.values()) <= stored:
             return False
-        by_database, by_us = self._refused + Counter(refused), self._faults + Counter(faults)
-        failed = by_database.keys() | by_us.keys()
-        if frozenset().union(*self._fine) - failed:
+        by_database, by_decoder = self._refused + Counter(refused), self._faults + Counter(faults)
+        failed = by_database.keys() | by_decoder.keys()
+        if frozenset().union(*self._stored_senders) - failed:
             return False
-        return by_database.total() >= FAILURES_LIMIT or (by_us.total() >= FAILURES_LIMIT and len(by_us) > 1)
+        return by_database.total() >= FAILURES_LIMIT or (
+            by_decoder.total() >= FAILURES_LIMIT and len(by_decoder) > 1
+        )

@@ -1,4 +1,4 @@
-"""The topics agents publish to, and whose each is."""
+"""The topics that agents publish to: which are consumed, and the tenant, agent and stream of each."""
 
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -16,10 +16,10 @@ STREAMS: Final[dict[bytes, Stream]] = {
     b"jobs": "control",
     b"logs": "logs",
 }
-"""Where messages of a topic wait, those of the others with the readings. Control is applied in its order."""
-LONGEST: Final = 512  # bytes of a topic
+"""The stream of each topic; all other topics go to `readings`. Control messages are applied in order."""
+LONGEST: Final = 512  # bytes in a topic
 
-# A filter is subscribed to once its consumer exists.
+# Add a filter only when a consumer handles its messages.
 FILTERS: Final = tuple(
     f"i/+/a/+/{subtopic}"
     for subtopic in (
@@ -36,6 +36,8 @@ FILTERS: Final = tuple(
 
 
 class Route(NamedTuple):
+    """The tenant, agent and stream of a topic; `subtopic` is the part after `i/<tenant>/a/<agent>/`."""
+
     tenant: TenantId
     agent: AgentId
     subtopic: bytes
@@ -47,7 +49,7 @@ class Route(NamedTuple):
 
 
 def route(topic: bytes) -> Route:
-    """Where a message belongs, by its topic alone; raises `InvalidMessage`."""
+    """Return the route of a message by its topic; raises `InvalidMessage`."""
     if len(topic) > LONGEST:
         raise InvalidMessage("bad_topic", f"longer than {LONGEST} bytes")
     return _route(topic)
@@ -64,10 +66,10 @@ def _route(topic: bytes) -> Route:
         raise InvalidMessage("bad_topic", str(exc)) from exc
     first = parts[4].split(b"/", 1)[0]
     if first not in CONSUMED:
-        raise InvalidMessage("bad_topic", "nothing consumes this topic")
+        raise InvalidMessage("bad_topic", "no consumer handles this topic")
     return Route(tenant, agent, parts[4], STREAMS.get(first, "readings"))
 
 
 def protocol_of(subtopic: bytes) -> str:
-    """The protocol an `endpoints/…` topic names: its first segment after `endpoints`."""
+    """Return the protocol in an `endpoints/…` topic (the segment after `endpoints`), or "unknown"."""
     return subtopic.split(b"/", 2)[1].decode("utf-8", "replace") if b"/" in subtopic else "unknown"

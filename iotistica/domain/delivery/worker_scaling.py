@@ -1,4 +1,4 @@
-"""How many consumers there should be, by what they see: one more, one fewer, or as it is."""
+"""Decides by the load whether to run one consumer more, one fewer, or as many as before."""
 
 from typing import Final, Literal
 
@@ -6,27 +6,29 @@ from msgspec import Struct
 
 ProfileName = Literal["balanced", "batch", "streaming"]
 
-SATURATED_SHARE: Final = 0.8  # share of the database's connections beyond which more consumers would only wait
-DEEP_SHARE: Final = 0.6  # share of a stream's mark
-MEMORY_SHARE: Final = 0.75  # share of Redis's memory
-CALM_SHARE: Final = 0.2  # share of the two under which fewer will do
-CHECK_SECONDS: Final = 5.0  # seconds between looks
-COOLDOWN_SECONDS: Final = 10.0  # seconds after a change before the next
+SATURATED_SHARE: Final = 0.8  # share of the database connections in use above which more consumers would only wait
+DEEP_SHARE: Final = 0.6  # share of a stream's high-water mark above which a consumer is added
+MEMORY_SHARE: Final = 0.75  # share of Redis's memory above which a consumer is added
+CALM_SHARE: Final = 0.2  # a depth below this share, and memory this far below MEMORY_SHARE, need fewer consumers
+CHECK_SECONDS: Final = 5.0  # seconds between checks
+COOLDOWN_SECONDS: Final = 10.0  # seconds between two changes
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """What a deployment wants: fewer, larger transactions, or the shortest way to the table."""
+    """Trades throughput (fewer, larger transactions) against the delay until readings are stored."""
 
     least: int
+    """Minimum number of consumers."""
     most: int
+    """Maximum number of consumers."""
     messages: int
-    """Asked for at a time."""
+    """Number of messages that a consumer aims to read at a time."""
     longest_idle: float
-    """Seconds between looks at empty streams."""
+    """Longest pause between two reads of empty streams, in seconds."""
     late: float
-    """Seconds that a message may wait before there is one consumer more."""
+    """Seconds that a message can wait before a consumer is added."""
     calm_looks: int
-    """Looks in a row without need before there is one fewer."""
+    """Number of calm checks in a row before a consumer is removed."""
 
 
 PROFILES: Final[dict[ProfileName, Profile]] = {
@@ -37,7 +39,11 @@ PROFILES: Final[dict[ProfileName, Profile]] = {
 
 
 class LoadSignals(Struct, frozen=True, kw_only=True):
-    """What is seen at a look: age of the oldest unread message in s, and shares from 0 to 1."""
+    """The load at one check.
+
+    `lag` is the age of the oldest unread message in seconds. The others are shares from 0 to 1: `saturation` of the
+    database connections in use, `depth` of the deepest stream in its high-water mark, `memory` of Redis's memory.
+    """
 
     lag: float
     saturation: float
@@ -46,7 +52,7 @@ class LoadSignals(Struct, frozen=True, kw_only=True):
 
 
 class ScaleState(Struct, frozen=True, kw_only=True):
-    """How many there are, since when, in s of any clock, and how many looks in a row found no need for all."""
+    """Number of consumers, time of the last change (seconds of any clock), and number of calm checks in a row."""
 
     workers: int
     changed_at: float = -COOLDOWN_SECONDS
@@ -54,7 +60,7 @@ class ScaleState(Struct, frozen=True, kw_only=True):
 
 
 def next_scale(scale: ScaleState, signals: LoadSignals, profile: Profile, *, now: float) -> ScaleState:
-    """The scale after a look."""
+    """Return the scale after a check; `now` is in seconds of the clock of `changed_at`."""
     is_pressed = signals.lag > profile.late or signals.depth > DEEP_SHARE or signals.memory > MEMORY_SHARE
     is_calm = (
         signals.lag < profile.late / 4 and signals.depth < CALM_SHARE and signals.memory < MEMORY_SHARE - CALM_SHARE

@@ -1,1 +1,1 @@
-"""Rules for readings: normalising, time grids, rollups, aggregates, disk budget."""
+"""Rules for readings: normalisation, time grids, rollup sources, aggregates, disk budget."""

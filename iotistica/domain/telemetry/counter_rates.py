@@ -1,4 +1,4 @@
-"""Change per second between the points of a line."""
+"""Computes the change per second between the points of a series."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ Point = tuple[datetime, float | None]
 
 
 class RateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A counter only rises: where it falls it has begun anew at 0, or gone round at `counter_max`.
+    """How to handle counters: a counter that falls was reset to 0, or has wrapped around at `counter_max`.
 
-    That is one more than the largest it can show. A rate above `reset_value` that going round would make means
-    that it has begun anew all the same.
+    `counter_max` is one more than the largest value of the counter. If wrapping around would mean a rate above
+    `reset_value` a second, the counter is taken to have been reset.
     """
 
     counter: bool = False
@@ -22,22 +22,22 @@ class RateOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def rates(points: Sequence[Point], options: RateOptions) -> list[Point]:
-    """The change per second from each point with a value to the next; counters never have a negative one."""
-    known = [(time, value) for time, value in points if value is not None]
+    """Return the change per second from each point with a value to the next; for counters it is never negative."""
+    valid = [(time, value) for time, value in points if value is not None]
     out: list[Point] = []
-    for (t0, v0), (t1, v1) in itertools.pairwise(known):
+    for (t0, v0), (t1, v1) in itertools.pairwise(valid):
         seconds = (t1 - t0).total_seconds()
         change: float | None = v1 - v0
         if options.counter and v1 < v0:
-            change = _risen(v0, v1, seconds, options)
+            change = _increase(v0, v1, seconds, options)
         out.append((t1, None if change is None else change / seconds))
     return [point for point in out if point[1] is not None]
 
 
-def _risen(before: float, after: float, seconds: float, options: RateOptions) -> float | None:
-    """What a counter has counted where it fell; None where that cannot be told."""
+def _increase(before: float, after: float, seconds: float, options: RateOptions) -> float | None:
+    """Return the increase of a counter whose value fell, or None if it is unknown."""
     if options.counter_max is not None:
-        round_ = options.counter_max - before + after
-        if round_ >= 0 and (options.reset_value is None or round_ / seconds <= options.reset_value):
-            return round_
+        wrapped = options.counter_max - before + after
+        if wrapped >= 0 and (options.reset_value is None or wrapped / seconds <= options.reset_value):
+            return wrapped
     return after if after >= 0 else None

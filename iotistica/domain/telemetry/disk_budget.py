@@ -1,21 +1,21 @@
-"""The disk: how long it will do, and what stops first when it does not."""
+"""Rules for disk space: when to stop storing, when the disk will be full, and which days to drop first."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Final, Literal, NamedTuple
 
-FORECAST_DAYS: Final = 7  # days that a forecast looks back on
-SHARE: Final = 0.03  # of the disk that is left free: the database needs some to clean up
-LEAST: Final = 256 << 20  # bytes of that
-MOST: Final = 2 << 30
-ALARM_DAYS: Final = 14  # days before it is full that are an alarm
+FORECAST_DAYS: Final = 7  # days before today that a forecast is based on
+SHARE: Final = 0.03  # share of the disk to keep free: the database needs free space to clean up
+LEAST: Final = 256 << 20  # minimum bytes to keep free
+MOST: Final = 2 << 30  # maximum bytes to keep free
+ALARM_DAYS: Final = 14  # raise an alarm if the disk will be full in fewer days
 
 DiskLevel = Literal["ok", "low", "short"]
-"""low: rollups stop, and readings are still stored. short: readings wait where they are durable already."""
+"""low: rollups stop, readings are still stored. short: readings wait in Redis, the spool or the broker."""
 
 
 class Forecast(NamedTuple):
-    """Bytes a day, and the days until what is `full` first; None where nothing can be said."""
+    """The growth in bytes a day, and the days left until the limit in `full` is reached; None if unknown."""
 
     bytes_a_day: int
     days_left: float | None
@@ -23,12 +23,12 @@ class Forecast(NamedTuple):
 
 
 def reserve(total: int) -> int:
-    """Bytes of a disk of so many that readings are not stored into."""
+    """Return the bytes to keep free on a disk of `total` bytes."""
     return min(max(LEAST, int(total * SHARE)), MOST)
 
 
 def disk_level(free: int, kept: int) -> DiskLevel:
-    """What still goes on with so many bytes free, of which some are to be kept."""
+    """Return the level of a disk with `free` bytes free, of which `kept` must stay free."""
     if free < kept:
         return "short"
     return "low" if free < 2 * kept else "ok"
@@ -37,7 +37,11 @@ def disk_level(free: int, kept: int) -> DiskLevel:
 def forecast(
     days: Sequence[tuple[date, int]], rollups: int, free: int | None, today: date, most: int = 0
 ) -> Forecast:
-    """By the last week of whole days, rollups in proportion; `free` bytes are left, `most` may be taken, 0: all."""
+    """Forecast from the last week of whole days when the disk or the budget will be full.
+
+    `days` holds the bytes of readings of each day, `rollups` the bytes of all rollups, which grow in proportion.
+    `free` is the free bytes of the disk (None if unknown), `most` the budget in bytes (0: none).
+    """
     recent = [size for day, size in days if today - timedelta(days=FORECAST_DAYS) <= day < today]
     readings = sum(size for _, size in days)
     if not recent or not readings:
@@ -52,12 +56,12 @@ def forecast(
 
 
 def drop_before(days: Sequence[tuple[date, int]], rollups: int, most: int, today: date) -> date | None:
-    """The day before which readings must go so that no more than `most` bytes are taken; today's always stay."""
-    over = sum(size for _, size in days) + rollups - most
-    first = None
+    """Return the day before which to drop readings so that at most `most` bytes are used; today's always stay."""
+    excess = sum(size for _, size in days) + rollups - most
+    first_kept = None
     for day, size in sorted(days):
-        if over <= 0 or day >= today:
+        if excess <= 0 or day >= today:
             break
-        over -= size
-        first = day + timedelta(days=1)
-    return first
+        excess -= size
+        first_kept = day + timedelta(days=1)
+    return first_kept

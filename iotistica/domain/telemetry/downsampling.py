@@ -1,21 +1,21 @@
-"""Fewer points that look like all of them: largest triangles, or the least and the greatest of each part."""
+"""Downsampling that keeps the shape of a line: largest triangles (LTTB), or the extremes of each part."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 Method = Literal["lttb", "minmax"]
-LEAST = 3  # points that either can keep
+LEAST = 3  # minimum number of points to downsample to
 
 
 def downsample(times: Sequence[float], values: Sequence[float], most: int, method: Method) -> list[int]:
-    """The positions, in order, of at most `most` of these points; the first and the last are among them."""
+    """Return the ascending positions of at most `most` points to keep, the first and the last among them."""
     if len(times) <= most:
         return list(range(len(times)))
     return _lttb(times, values, most) if method == "lttb" else _minmax(values, most)
 
 
 def _lttb(times: Sequence[float], values: Sequence[float], most: int) -> list[int]:
-    """Largest triangle three buckets (S. Steinarsson, 2013): each part keeps the point that spans the most."""
+    """Largest triangle three buckets (S. Steinarsson, 2013): each part keeps the point of the largest triangle."""
     size = len(times)
     chosen = [0]
     width = (size - 2) / (most - 2)
@@ -29,16 +29,16 @@ def _lttb(times: Sequence[float], values: Sequence[float], most: int) -> list[in
         dt, dv = t0 - mean_time, mean_value - v0
         best, area = low, -1.0
         for at in range(low, high):
-            spanned = abs(dt * (values[at] - v0) - (t0 - times[at]) * dv)
-            if spanned > area:
-                best, area = at, spanned
+            triangle = abs(dt * (values[at] - v0) - (t0 - times[at]) * dv)
+            if triangle > area:
+                best, area = at, triangle
         chosen.append(best)
     chosen.append(size - 1)
     return chosen
 
 
 def _minmax(values: Sequence[float], most: int) -> list[int]:
-    """The ends, and of each part the least and the greatest value."""
+    """Keep both ends, and the lowest and the highest value of each part."""
     size = len(values)
     parts = max((most - 2) // 2, 1) if most > LEAST else 1
     chosen = {0, size - 1}

@@ -11,9 +11,10 @@ Fill = Literal["none", "null", "previous", "linear"]
 def fill(
     starts: Sequence[datetime], values: Mapping[datetime, float | None], how: Fill
 ) -> list[tuple[datetime, float | None]]:
-    """A value for each start: as it is, that of the last bucket that has one, or on the line to the next.
+    """Return a value for each start, filled from the previous value or by linear interpolation.
 
-    Before the first value and, on lines, after the last there is none. `starts` are in order.
+    Empty buckets before the first value stay empty; with "linear", also those after the last value. `starts` must
+    be in ascending order.
     """
     filled = [(start, values.get(start)) for start in starts]
     if how == "previous":
@@ -33,8 +34,8 @@ def _previous(filled: list[tuple[datetime, float | None]]) -> list[tuple[datetim
 
 def _linear(filled: list[tuple[datetime, float | None]]) -> list[tuple[datetime, float | None]]:
     out = list(filled)
-    known = [at for at, (_, value) in enumerate(filled) if value is not None]
-    for left, right in itertools.pairwise(known):
+    with_value = [at for at, (_, value) in enumerate(filled) if value is not None]
+    for left, right in itertools.pairwise(with_value):
         (t0, v0), (t1, v1) = filled[left], filled[right]
         for at in range(left + 1, right):
             share = (filled[at][0] - t0) / (t1 - t0)

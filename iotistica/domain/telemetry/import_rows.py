@@ -1,4 +1,4 @@
-"""Rows of exported or foreign history, as readings."""
+"""Converts rows of exported files, and of files from other systems, to readings."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -23,34 +23,37 @@ NAMES: Final = {
     "anomaly_threshold": ("anomaly_threshold",),
     "extra": ("extra",),
 }
-"""Our names and what they may be called in a file."""
+"""The platform's column names, and the names that each can have in a file; earlier names win."""
 NEEDED: Final = ("time", "value")
 TRUTHS: Final = {"true": True, "false": False}
 
 
 def columns(header: list[str]) -> dict[str, str]:
-    """By our names, the columns of a file; raises `InvalidMessage` if one that is needed is missing."""
-    found = {ours: name for ours, theirs in NAMES.items() for name in reversed(theirs) if name in header}
-    missing = [name for name in NEEDED if name not in found]
-    if "metric" not in found and "metric_name" not in found:
+    """Return the columns of a file by the platform's names; raises `InvalidMessage` if a needed one is missing."""
+    by_name = {name: alias for name, aliases in NAMES.items() for alias in reversed(aliases) if alias in header}
+    missing = [name for name in NEEDED if name not in by_name]
+    if "metric" not in by_name and "metric_name" not in by_name:
         missing.append("metric")
     if missing:
-        raise InvalidMessage("no_column", f"{missing[0]!r}; there are {', '.join(header[:20])}")
-    return found
+        raise InvalidMessage("no_column", f"{missing[0]!r}; its columns are {', '.join(header[:20])}")
+    return by_name
 
 
 def reading_of(row: Mapping[str, Any], context: PayloadContext) -> Reading:
-    """One row by our names; empty text is nothing. Raises `InvalidMessage` with the reason for its rejection."""
+    """Convert a row, whose cells have the platform's column names, to a reading; empty text counts as no value.
+
+    Raises `InvalidMessage` with the reason for the rejection.
+    """
     cells = {name: value for name, value in row.items() if value not in (None, "")}
     extra = _extra(cells.pop("extra", None))
     if "time" not in cells:
-        raise InvalidMessage("bad_time", "none")
-    if isinstance(text := cells.get("value"), str):  # a file of text has no other way to say it
+        raise InvalidMessage("bad_time", "the row has no time")
+    if isinstance(text := cells.get("value"), str):  # a text file has no other way to write a boolean
         cells["value"] = TRUTHS.get(text.strip().lower(), text)
-    whole = cells.pop("metric_name", None)
-    if "metric" not in cells:  # its name already holds the device's
+    metric_name = cells.pop("metric_name", None)
+    if "metric" not in cells:  # the metric name already contains the device name
         cells.pop("device_name", None)
-        cells["metric"] = whole
+        cells["metric"] = metric_name
     for score in ("anomaly_score", "anomaly_threshold"):
         if isinstance(cells.get(score), str):
             cells[score] = _number(cells[score])
@@ -73,4 +76,4 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InvalidMessage("bad_value", "anomaly score") from None
+        raise InvalidMessage("bad_value", "an anomaly score is not a number") from None

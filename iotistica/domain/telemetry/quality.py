@@ -12,12 +12,12 @@ _WORDS: Final = {
     "stale": "stale",
     "unknown": "unknown",
 }
-_STATUS: Final = ("good", "uncertain", "bad", "bad")  # by the top two bits of an OPC UA status code
+_STATUS: Final = ("good", "uncertain", "bad", "bad")  # indexed by the top two bits of an OPC UA status code
 _EXACT: Final = {**_WORDS, **{word.upper(): quality for word, quality in _WORDS.items()}, "Good": "good"}
 
 
 def quality_of(value: Any) -> str | None:
-    """Map text, booleans and OPC UA status codes (OPC 10000-4, 7.39.1); None if the agent said nothing."""
+    """Return the quality for text, a boolean or an OPC UA status code (OPC 10000-4, 7.39.1); None for no value."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -31,9 +31,9 @@ def quality_of(value: Any) -> str | None:
 
 def _by_text(text: str) -> str:
     word = text[:64].strip().lower()
-    for start in ("good", "bad", "uncertain"):  # OPC UA names: GoodClamped, BadSensorFailure
-        if word.startswith(start):
-            return start
+    for prefix in ("good", "bad", "uncertain"):  # OPC UA names such as GoodClamped and BadSensorFailure
+        if word.startswith(prefix):
+            return prefix
     if word[:24].isdecimal():
         return _STATUS[(int(word[:24]) & 0xFFFFFFFF) >> 30]
     return _WORDS.get(word, "unknown")

@@ -1,4 +1,4 @@
-"""What a query of readings asks for, and the plan by which it is answered."""
+"""Plans which stored sources answer a query of aggregated readings."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,22 +14,22 @@ from iotistica.domain.time_ranges import Interval
 from iotistica.errors import Invalid
 
 NAMES: Final[dict[Source, str]] = {
-    "raw": "single readings",
-    "1m": "values by the minute",
-    "1h": "values by the hour",
-    "daily": "values by the day",
+    "raw": "raw readings",
+    "1m": "minute rollups",
+    "1h": "hour rollups",
+    "daily": "day rollups",
 }
 
 
 class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Buckets, and the parts of their range with the source of each."""
+    """The buckets of a query, and the parts of its time range with the source that answers each."""
 
     grid: Grid
     segments: list[SourceRange]
 
 
 def main_source(segments: Sequence[SourceRange]) -> Source:
-    """The source that answers for the most of a range."""
+    """Return the source that answers the largest part of a time range."""
     spans = {
         source: sum((s.end - s.start).total_seconds() for s in segments if s.source == source) for source in WIDTHS
     }
@@ -46,16 +46,19 @@ def plan_query(
     zone: ZoneInfo | None = None,
     only: Source | None = None,
 ) -> QueryPlan:
-    """How to answer exactly at the least cost, with `only` from that source; raises `Invalid` where it cannot be.
+    """Return the cheapest plan that answers a query exactly; raises `Invalid` if there is none.
 
-    Where the single readings are gone, a range is widened to the values that are kept.
+    `only` is the coarsest source to use; finer sources answer the parts that it does not cover. Where raw readings
+    were dropped, the range is widened to whole values of the finest rollups that are kept.
     """
     if any(aggregate.raw_only is not None for aggregate in aggregates):
         if only not in (None, "raw"):
-            raise Invalid(f"a percentile needs single readings, which {NAMES[only or 'raw']} no longer tell", "agg")
+            raise Invalid(
+                f"must not be a percentile of {NAMES[only or 'raw']}: percentiles need raw readings", "agg"
+            )
         if start < coverage.raw_since:
             raise Invalid(
-                f"a percentile needs single readings, which are kept since {coverage.raw_since.isoformat()}",
+                f"must be {coverage.raw_since.isoformat()} or later for a percentile, which needs raw readings",
                 "start",
             )
         only = "raw"
@@ -65,8 +68,8 @@ def plan_query(
     if only is not None:
         if only not in usable:
             raise Invalid(
-                f"{NAMES[only]} do not answer this exactly: they begin by UTC, and are no shorter;"
-                f" there are {', '.join(usable)}",
+                f"must be one of {', '.join(usable)} for these buckets: {NAMES[only]} start by UTC and can span"
+                " several buckets",
                 "source",
             )
         usable = usable[usable.index(only) :]
@@ -75,8 +78,9 @@ def plan_query(
         if segment.start < coverage.since(segment.source):
             coarser = coverage.finest(segment.start)
             raise Invalid(
-                f"{NAMES[segment.source]} are kept since {coverage.since(segment.source).isoformat()}, before it"
-                f" {NAMES[coarser]}: take an interval of those, in a zone that does not cut them, or a later start",
+                f"needs {NAMES[segment.source]}, which are kept since {coverage.since(segment.source).isoformat()};"
+                f" for earlier times there are {NAMES[coarser]}: choose a multiple of their length, in a time zone"
+                " whose offset does not split them, or a later start",
                 "interval",
             )
     return QueryPlan(grid=buckets, segments=segments)

@@ -1,4 +1,4 @@
-"""One reading: what the wire says of it, and what it becomes by the rules."""
+"""A reading as agents send it, as the platform stores it, and the rules between the two."""
 
 import math
 from typing import Any, Final
@@ -16,12 +16,12 @@ NAME_CAP: Final = 512  # bytes of UTF-8
 LABEL_CAP: Final = 64  # bytes of UTF-8, for units and protocols
 EXTRA_CAP: Final = 8 << 10  # bytes of JSON
 TEXT_CAP: Final = 4 << 10  # characters of a text value
-SKEW: Final = 5_000_000  # us a clock may be ahead before its readings are `uncertain`
-FUTURE: Final = 24 * 3600 * 1_000_000  # us ahead beyond which a reading is rejected
+SKEW: Final = 5_000_000  # us that a time can be in the future before its reading becomes `uncertain`
+FUTURE: Final = 24 * 3600 * 1_000_000  # us in the future above which a reading is rejected
 
 
 class Reading(Struct, gc=False):
-    """One measured value; `time` in us since the epoch. Not frozen: made 100,000 times a second."""
+    """One measured value; `time` is in us since the epoch. Not frozen, for speed: 100,000 are created a second."""
 
     time: int
     metric_name: str
@@ -39,7 +39,7 @@ class Reading(Struct, gc=False):
 
 
 class RawReading(Struct, gc=False):
-    """A reading as agents send it; what is not named here is skipped while decoding."""
+    """A reading as agents send it; all other fields are skipped while decoding."""
 
     timestamp: Any = None
     time: Any = None
@@ -77,7 +77,10 @@ DETECTION: Final = (
 
 
 class PayloadContext(Struct, frozen=True, kw_only=True):
-    """What a payload says about all its readings, and the bounds of believable times, in us."""
+    """What all readings of a payload share: the default protocol, and times in us since the epoch.
+
+    `received` is the time of arrival; readings before `oldest` are rejected.
+    """
 
     protocol: str
     received: int
@@ -85,7 +88,10 @@ class PayloadContext(Struct, frozen=True, kw_only=True):
 
 
 def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading:
-    """One reading by the rules of the wire; raises `InvalidMessage` with the reason for its rejection."""
+    """Convert a reading to its stored form; raises `InvalidMessage` with the reason for its rejection.
+
+    If the reading has no time, `stamp` (of its message or envelope) is used, or else the time of arrival.
+    """
     if point.timestamp is not None:
         stamp = point.timestamp
     elif point.time is not None:
@@ -117,7 +123,7 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
         if quality is None:
             quality = "bad" if point.error is not None else "unknown"
     else:
-        number, extra = _odd_value(value)
+        number, extra = _convert_value(value)
         if extra is not None and "raw" in extra:
             quality = "bad"
     if time > context.received + SKEW and quality != "bad":
@@ -129,7 +135,7 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
         or point.anomaly_score is not None
         or any(getattr(point, key) is not None for key in DETECTION)
     ):
-        extra = _with_details(extra or {}, point)
+        extra = _add_details(extra or {}, point)
     if extra is not None:
         extra = bounded(extra)
 
@@ -150,8 +156,8 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
     )
 
 
-def _odd_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
-    """What is neither a finite float nor a boolean nor null."""
+def _convert_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
+    """Return the number and the `extra` fields for a value that is not a finite float, a boolean or null."""
     if isinstance(value, (int, float)):
         try:
             number = float(value)
@@ -172,7 +178,7 @@ def _odd_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
     raise InvalidMessage("bad_value", type(value).__name__)
 
 
-def _with_details(extra: dict[str, Any], point: RawReading) -> dict[str, Any]:
+def _add_details(extra: dict[str, Any], point: RawReading) -> dict[str, Any]:
     if point.quality_code is not None:
         extra["qualityCode"] = point.quality_code
     if point.error is not None:
@@ -184,7 +190,7 @@ def _with_details(extra: dict[str, Any], point: RawReading) -> dict[str, Any]:
 
 
 def bounded(extra: dict[str, Any]) -> dict[str, Any]:
-    """`extra` as JSON can hold it, within its cap: text without NUL, no infinities, largest parts dropped."""
+    """Return `extra` as JSON (no NUL, no infinities) of at most `EXTRA_CAP` bytes; its largest parts go first."""
     kept = {key: clean(value, deepest=8) for key, value in extra.items()}
     while kept and len(msgspec.json.encode(kept)) > EXTRA_CAP:
         largest = max(kept, key=lambda key: len(msgspec.json.encode(kept[key])))
@@ -194,12 +200,12 @@ def bounded(extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(value: Any) -> str:
-    """A metric or device name; empty if there is none."""
+    """Return a metric or device name, or an empty string for no name; raises `InvalidMessage`."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise InvalidMessage("bad_name")
-    if isinstance(value, str) and len(value) > NAME_CAP:  # before anything walks over it
+    if isinstance(value, str) and len(value) > NAME_CAP:  # check before the text is processed
         raise InvalidMessage("name_too_long")
     text = strip_nul(value if isinstance(value, str) else str(value)[: NAME_CAP + 1]).strip()
     if "\ufffd" in text:
@@ -208,7 +214,7 @@ def _name(value: Any) -> str:
 
 
 def clean_label(value: Any) -> str | None:
-    """A unit or protocol of at most 64 bytes, or None."""
+    """Return a unit or protocol, cut to 64 bytes, or None for no usable text."""
     if value is None or value == "":
         return None
     if not isinstance(value, str):
@@ -230,7 +236,7 @@ def _score(value: Any) -> float | None:
 
 
 def _uuid(value: Any) -> str | None:
-    """A UUID in canonical form; what does not parse is dropped."""
+    """Return a UUID in canonical form, or None if the value is not a valid UUID."""
     if not isinstance(value, str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which of the stored sources answer a query exactly, and at the least cost."""
+"""Selects the stored sources (raw readings and rollups) that answer a query exactly at the least cost."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,9 +19,10 @@ LONG_AGO: Final = datetime(1900, 1, 1, tzinfo=UTC)
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """Rollups are complete before `rolled_until`; what is older than a source's `since` is not kept there.
+    """The time ranges that the sources cover.
 
-    Of the `late_hours` hours, in order, readings came late: their rollups are not to be believed yet.
+    Rollups are complete before `rolled_until`; a source has no values older than its `since`. The rollups of the
+    hours in `late_hours`, in ascending order, are not up to date yet: they lack late readings.
     """
 
     rolled_until: datetime
@@ -31,7 +32,7 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     late_hours: tuple[datetime, ...] = ()
 
     def since(self, source: Source) -> datetime:
-        """From when on a source has everything."""
+        """Return the time from which on a source has all its values."""
         return {
             "raw": self.raw_since,
             "1m": self.minutes_since,
@@ -40,12 +41,12 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         }[source]
 
     def finest(self, at: datetime) -> Source:
-        """The finest source that reaches back to then."""
+        """Return the finest source that reaches back to a time."""
         return next((source for source in reversed(COARSEST_FIRST) if at >= self.since(source)), "daily")
 
 
 class SourceRange(NamedTuple):
-    """A part of a time range, half-open, and the source that answers for it."""
+    """A half-open part of a time range, and the source that answers it."""
 
     source: Source
     start: datetime
@@ -55,9 +56,10 @@ class SourceRange(NamedTuple):
 def split_by_source(
     start: datetime, end: datetime, coverage: Coverage, sources: Sequence[Source] = COARSEST_FIRST
 ) -> list[SourceRange]:
-    """[start, end) in order, each part by the coarsest of these sources whose values lie wholly inside it.
+    """Split [start, end) into parts, in order, each with the coarsest source whose values lie wholly inside it.
 
-    What no rollup has yet, and the ends that cut a value of theirs, fall to the finer ones.
+    `sources` are ordered from coarse to fine. Times that a rollup does not cover yet, and ends that would cut one
+    of its values, go to the finer sources.
     """
     if start >= end or not sources:
         return []
@@ -68,16 +70,16 @@ def split_by_source(
     since = max(ceiling(start, width), ceiling(coverage.since(source), width))
     until = floor(end if source == "raw" else min(end, coverage.rolled_until), width)
     segments, at = [], start
-    for low, high in _sound(since, until, width, coverage.late_hours):
+    for low, high in _up_to_date(since, until, width, coverage.late_hours):
         segments += [*split_by_source(at, low, coverage, finer), SourceRange(source, low, high)]
         at = high
     return [*segments, *split_by_source(at, end, coverage, finer)]
 
 
-def _sound(
+def _up_to_date(
     since: datetime, until: datetime, width: timedelta, late_hours: Sequence[datetime]
 ) -> Iterator[tuple[datetime, datetime]]:
-    """The parts of a range of whole values of that width that hold no stale hour."""
+    """Yield the parts of a range, in whole values of `width`, that contain no late hour."""
     for hour in late_hours:
         low, high = floor(hour, width), ceiling(hour + WIDTHS["1h"], width)
         if since < min(low, until):
@@ -88,15 +90,15 @@ def _sound(
 
 
 def widen(start: datetime, end: datetime, coverage: Coverage) -> tuple[datetime, datetime]:
-    """The range, its ends moved outwards to what is kept where the single readings are gone."""
+    """Return the range with its ends moved outwards to whole values of the finest source that is kept there."""
     return floor(start, WIDTHS[coverage.finest(start)]), ceiling(end, WIDTHS[coverage.finest(end)])
 
 
 def floor(when: datetime, width: timedelta) -> datetime:
-    """The last multiple of `width` since the epoch that is not after `when`."""
+    """Return the last multiple of `width` since the epoch that is not after `when`."""
     return when - (when - _EPOCH) % width
 
 
 def ceiling(when: datetime, width: timedelta) -> datetime:
-    """The first multiple of `width` since the epoch that is not before `when`."""
+    """Return the first multiple of `width` since the epoch that is not before `when`."""
     return when + (_EPOCH - when) % width

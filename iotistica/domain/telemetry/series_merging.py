@@ -1,4 +1,4 @@
-"""Joins lines on one grid into one."""
+"""Merges several series on the same time grid into one."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ _JOIN: Final[dict[Merge, Callable[[Sequence[float]], float]]] = {
 
 
 def merge(lines: Sequence[Mapping[datetime, float | None]], how: Merge) -> dict[datetime, float | None]:
-    """Of each time that a line has a value for, what the values make; `last` is that of the last such line."""
-    found: defaultdict[datetime, list[float]] = defaultdict(list)
+    """Merge lines into one value for each time; with `last`, that of the last line that has a value then."""
+    values_by_time: defaultdict[datetime, list[float]] = defaultdict(list)
     for line in lines:
         for time, value in line.items():
             if value is not None:
-                found[time].append(value)
-    return {time: _JOIN[how](values) for time, values in found.items()}
+                values_by_time[time].append(value)
+    return {time: _JOIN[how](values) for time, values in values_by_time.items()}

@@ -1,7 +1,7 @@
-"""Grids: a time range in buckets, of a fixed length or by the calendar of a zone.
+"""Divides a time range into buckets, of a fixed length or by the calendar of a time zone.
 
-A bucket of days, weeks or months holds what lies on its dates by the clock of the zone, so a day has 23 or 25 hours
-twice a year. One below a day holds what lies in it by that clock; the hour that a clock goes through twice is two.
+A bucket of days, weeks or months holds the readings of its local dates, so a day can have 23 or 25 hours when the
+clock changes. Shorter buckets follow the local clock too; an hour that the clock repeats is two buckets of an hour.
 """
 
 import itertools
@@ -16,14 +16,14 @@ from iotistica.domain.telemetry.rollup_sources import COARSEST_FIRST, WIDTHS, So
 from iotistica.domain.time_ranges import DAY, Interval
 from iotistica.errors import Invalid
 
-BUCKETS: Final = 10_000  # in one answer at most
+BUCKETS: Final = 10_000  # maximum number of buckets in one answer
 ORIGIN: Final = datetime(2001, 1, 1, tzinfo=UTC)  # a Monday
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
 
 
 class Fixed(NamedTuple):
-    """Buckets of one length, counted from `origin`."""
+    """Buckets of equal length, counted from `origin`."""
 
     start: datetime
     end: datetime
@@ -31,18 +31,21 @@ class Fixed(NamedTuple):
     origin: datetime
 
     def starts(self) -> list[datetime]:
-        """The start of each bucket; the first may lie before the range."""
+        """Return the start of each bucket; the first can lie before the range."""
         first = self.start - (self.start - self.origin) % self.width
         return [first + n * self.width for n in range(-((first - self.end) // self.width))]
 
     def sources(self) -> tuple[Source, ...]:
-        """Those none of whose values lies in two buckets, the coarsest first."""
+        """Return the sources whose values never span two buckets, the coarsest first."""
         offset = self.origin - _EPOCH
         return tuple(s for s in COARSEST_FIRST if not self.width % WIDTHS[s] and not offset % WIDTHS[s])
 
 
 class Calendar(NamedTuple):
-    """Pieces from `edges` on, each of the bucket that begins at its label; a bucket may have several."""
+    """Buckets of unequal length: the piece from each of `edges` on belongs to the bucket that starts at its label.
+
+    A bucket can have several pieces.
+    """
 
     start: datetime
     end: datetime
@@ -50,11 +53,11 @@ class Calendar(NamedTuple):
     labels: list[datetime]
 
     def starts(self) -> list[datetime]:
-        """The start of each bucket; the first may lie before the range."""
+        """Return the start of each bucket; the first can lie before the range."""
         return sorted(set(self.labels))
 
     def sources(self) -> tuple[Source, ...]:
-        """Those none of whose values lies in two buckets, the coarsest first."""
+        """Return the sources whose values never span two buckets, the coarsest first."""
         offsets = [edge - _EPOCH for edge in self.edges[1:]]
         return tuple(s for s in COARSEST_FIRST if not any(offset % WIDTHS[s] for offset in offsets))
 
@@ -63,23 +66,23 @@ Grid = Fixed | Calendar
 
 
 def grid(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo | None = None) -> Grid:
-    """[start, end) in buckets of the interval, by the clock of the zone (UTC unless given); raises `Invalid`."""
+    """Divide [start, end) into buckets of an interval by the clock of a zone (default UTC); raises `Invalid`."""
     if (end - start).total_seconds() / interval.seconds > BUCKETS:
-        least = math.ceil((end - start).total_seconds() / BUCKETS)
+        shortest = math.ceil((end - start).total_seconds() / BUCKETS)
         raise Invalid(
-            f"more than {BUCKETS} buckets: take an interval of {least}s or longer, or a shorter range", "interval"
+            f"would give more than {BUCKETS} buckets: choose {shortest}s or longer, or a shorter range", "interval"
         )
     if interval.unit != "mo" and zone is None:
         return Fixed(start, end, timedelta(seconds=interval.seconds), ORIGIN)
     if interval.unit == "s" and zone is not None:
-        return _by_clock(interval, start, end, zone)
-    return _by_date(interval, start, end, zone)
+        return _by_local_time(interval, start, end, zone)
+    return _by_local_date(interval, start, end, zone)
 
 
-def _by_clock(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo) -> Grid:
+def _by_local_time(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo) -> Grid:
     if DAY % interval.seconds:
         raise Invalid(
-            "in a zone, an interval of hours divides a day, such as 6h; longer ones are of days, such as 2d",
+            "must divide a day if a time zone is set, such as 6h, or be a number of days, such as 2d",
             "interval",
         )
     width = timedelta(seconds=interval.seconds)
@@ -89,12 +92,12 @@ def _by_clock(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo
     return _by_width(width, start, end, zone, twice=width <= _HOUR)
 
 
-def _by_date(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo | None) -> Calendar:
+def _by_local_date(interval: Interval, start: datetime, end: datetime, zone: ZoneInfo | None) -> Calendar:
     if interval.unit == "mo":
-        first = partial(_month_floor, months=interval.size)
-        # A month has up to 31 days: a tenth more than so many times thirty lies in the next one.
+        floor = partial(_month_floor, months=interval.size)
+        # `Interval.seconds` counts 30 days a month; a tenth more always reaches into the next bucket, not past it.
         longer = timedelta(seconds=interval.seconds) * 1.1
-        return _by_pieces(start, end, zone, first, lambda wall: first(wall + longer))
+        return _by_pieces(start, end, zone, floor, lambda wall: floor(wall + longer))
     return _by_width(timedelta(seconds=interval.seconds), start, end, zone)
 
 
@@ -126,36 +129,36 @@ def _by_pieces(
     *,
     twice: bool = False,
 ) -> Calendar:
-    """Walk by the clock, in each stretch of one offset; local times are written as if they were of UTC.
+    """Walk along the local clock through each stretch of one UTC offset; local times are held as if they were UTC.
 
-    What the clock shows again after it was put back is the same bucket as before, or with `twice` another.
+    When the clock is put back, repeated local times go into the same bucket again, or with `twice` into another.
     """
     edges: list[datetime] = []
     labels: list[datetime] = []
-    known: dict[tuple[datetime, int], datetime] = {}
+    starts: dict[tuple[datetime, int], datetime] = {}  # of buckets, by local start and, with `twice`, stretch
     offsets = _offsets(start, end, zone)
     for number, (since, offset) in enumerate(offsets):
         until = offsets[number + 1][0] if number + 1 < len(offsets) else end
         cut, wall = since, floor(since + offset)
         while cut < until:
             key = wall, number if twice else 0
-            if key not in known:  # only the first bucket may have begun before its cut
-                known[key] = cut if known else min(_instant(wall, zone), cut)
-            if not labels or labels[-1] != known[key]:
+            if key not in starts:  # only the first bucket can have begun before its cut
+                starts[key] = cut if starts else min(_instant(wall, zone), cut)
+            if not labels or labels[-1] != starts[key]:
                 edges.append(cut)
-                labels.append(known[key])
+                labels.append(starts[key])
             wall = following(wall)
             cut = wall - offset
     return Calendar(start, end, edges, labels)
 
 
 def _instant(wall: datetime, zone: ZoneInfo | None) -> datetime:
-    """When the clock shows that time, first."""
+    """Return the instant at which the clock first shows a local time."""
     return wall.replace(tzinfo=zone or UTC).astimezone(UTC)
 
 
 def _offsets(start: datetime, end: datetime, zone: ZoneInfo | None) -> list[tuple[datetime, timedelta]]:
-    """The stretches of a range in which the zone's clock does not jump: when each begins, and its offset."""
+    """Return the start and the UTC offset of each stretch of a range in which the zone's offset does not change."""
     if zone is None:
         return [(start, timedelta())]
     changes = [change for year in range(start.year, end.year + 1) for change in _changes(zone, year)]
@@ -164,25 +167,25 @@ def _offsets(start: datetime, end: datetime, zone: ZoneInfo | None) -> list[tupl
 
 @lru_cache(maxsize=4096)
 def _changes(zone: ZoneInfo, year: int) -> tuple[datetime, ...]:
-    """The moments of a year (of UTC) at which the zone's clock jumps, to the second."""
+    """Return the instants of a UTC year at which the zone's offset changes, to the second."""
     first = datetime(year, 1, 1, tzinfo=UTC)
     days = [first + timedelta(days=n) for n in range(-1, 367)]
-    found = []
+    changes = []
     for low, high in itertools.pairwise(days):
         before = _offset(zone, low)
         if before == _offset(zone, high):
             continue
-        seconds, most = 0, DAY
-        while most - seconds > 1:
-            middle = (seconds + most) // 2
+        unchanged, changed = 0, DAY  # seconds after `low`
+        while changed - unchanged > 1:
+            middle = (unchanged + changed) // 2
             if _offset(zone, low + timedelta(seconds=middle)) == before:
-                seconds = middle
+                unchanged = middle
             else:
-                most = middle
-        change = low + timedelta(seconds=most)
+                changed = middle
+        change = low + timedelta(seconds=changed)
         if change.year == year:
-            found.append(change)
-    return tuple(found)
+            changes.append(change)
+    return tuple(changes)
 
 
 def _offset(zone: ZoneInfo, when: datetime) -> timedelta:

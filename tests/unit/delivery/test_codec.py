@@ -1,4 +1,4 @@
-"""Payloads, told apart by their first bytes."""
+"""Decoding of payloads, whose encoding is detected from their first bytes."""
 
 import json
 import zlib
@@ -25,7 +25,7 @@ def decoded(payload: bytes) -> Any:
 
 @given(documents)
 def test_all_four_encodings_say_the_same(document: Any) -> None:
-    """An agent mixes them freely, so each message is looked at."""
+    """An agent can use any encoding for any message, so each message is detected on its own."""
     text, packed = json.dumps(document).encode(), msgspec.msgpack.encode(document)
     finite = json.loads(text)
     for payload in (text, packed, zlib.compress(text), zlib.compress(packed, 1)):
@@ -34,7 +34,7 @@ def test_all_four_encodings_say_the_same(document: Any) -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_do_worse_than_be_refused(payload: bytes) -> None:
-    """Anything can arrive; what cannot be decoded is refused with a reason."""
+    """Bytes that cannot be decoded raise `InvalidMessage` with a reason, and no other error."""
     for attempt in (payload, zlib.compress(payload), b"\x78\x9c" + payload):
         try:
             decoded(attempt)
@@ -44,7 +44,7 @@ def test_no_bytes_do_worse_than_be_refused(payload: bytes) -> None:
 
 @given(documents, st.data())
 def test_a_cut_payload_is_refused(document: Any, data: st.DataObject) -> None:
-    """Half of a deflate stream is never taken for the whole."""
+    """A truncated deflate stream is never decoded as if it were complete."""
     payload = zlib.compress(json.dumps(document).encode())
     cut = data.draw(st.integers(2, len(payload) - 1))
     with pytest.raises(InvalidMessage, match=r"truncated_deflate|bad_deflate"):
@@ -65,20 +65,20 @@ def test_a_cut_payload_is_refused(document: Any, data: st.DataObject) -> None:
     ],
 )
 def test_reasons(payload: bytes, reason: str) -> None:
-    """Each kind of damage has its own stable word."""
+    """Each kind of damage has its own stable reason code."""
     with pytest.raises(InvalidMessage) as caught:
         decoded(payload)
     assert caught.value.code == reason
 
 
 def test_a_bomb_is_stopped_at_the_cap() -> None:
-    """200 MB in 200 kB is refused without being inflated."""
+    """A 200 kB payload that would inflate to 200 MB is refused before it is inflated completely."""
     with pytest.raises(InvalidMessage, match="too_large"):
         codec.unwrap(zlib.compress(b" " * (200 << 20)))
 
 
 def test_python_s_way_of_writing_numbers_is_understood() -> None:
-    """NaN and infinities are no JSON, but some agents send them."""
+    """NaN and infinities are not valid JSON, but some agents send them."""
     assert decoded(b'{"a": ' + b"9" * 5000 + b"}") == {"a": float("inf")}
     assert str(decoded(b'{"a": [NaN, Infinity, -Infinity, 1e999], "b": "\xff"}')) == str(
         {"a": [float("nan"), float("inf"), float("-inf"), float("inf")], "b": "\ufffd"}

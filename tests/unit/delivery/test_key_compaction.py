@@ -1,4 +1,4 @@
-"""Compacted payloads are written out as they were, or a field is left out; never guessed."""
+"""Compacted payloads expand to the original fields; an ambiguous field is left out, never guessed."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ QUALITY = {"GOOD": 1, "BAD": 2, "UNCERTAIN": 3, "NOT_CONNECTED": 4}
 
 
 class Compactor:
-    """An agent's side: indices are given per domain as fields are first seen; objects are flattened."""
+    """The agent's side: it assigns indices per domain when it first sees a field, and flattens objects."""
 
     def __init__(self) -> None:
         self.domains: dict[str, dict[str, int]] = {d: {} for d in ("key", "metric", "unit", "quality", "device")}
@@ -42,8 +42,8 @@ class Compactor:
         domain = DOMAIN.get(name, "quality" if "status" in name else "key")
         if "[]" not in path:
             domain = "metric"
-        known = self.domains[domain]
-        return known.setdefault(path, len(known))
+        indices = self.domains[domain]
+        return indices.setdefault(path, len(indices))
 
     def pairs(self, value: dict[str, Any], prefix: str = "") -> list[Any]:
         out: list[Any] = []
@@ -90,18 +90,18 @@ optional: dict[str, st.SearchStrategy[Any]] = {
     "pointIdentity": st.fixed_dictionaries({"normalizedName": text, "rawName": text}),
     "dataQuality": st.fixed_dictionaries({"status": text, "checks": st.fixed_dictionaries({"status": text})}),
 }
-# In the order in which agents write them, which is what tells equal indices apart.
+# In the order in which agents write them; only the order distinguishes fields with equal indices.
 readings = (
     st.sets(st.sampled_from(list(optional)))
     .flatmap(lambda keys: st.fixed_dictionaries({key: optional[key] for key in keys}))
-    .map(lambda found: {key: found[key] for key in optional if key in found})
+    .map(lambda fields: {key: fields[key] for key in optional if key in fields})
 )
 CORE = [key for key in optional if key not in ("pointIdentity", "dataQuality")]
 
 
 @given(st.lists(readings, min_size=1, max_size=6), st.data())
 def test_what_is_written_out_is_what_was_compacted(sent: list[dict[str, Any]], data: st.DataObject) -> None:
-    """With any fields missing: each field that comes back is the one that was sent; whole readings come whole."""
+    """Whatever fields are missing, each expanded field has the value sent; complete readings come back complete."""
     agent = Compactor()
     full = {key: data.draw(strategy) for key, strategy in optional.items()}
     agent.metrics = {full["metric"]: 1}
@@ -125,7 +125,7 @@ def test_what_is_written_out_is_what_was_compacted(sent: list[dict[str, Any]], d
 
 
 def test_what_may_be_two_things_is_left_out() -> None:
-    """One index that may be the endpoint's or the device's id is neither; a unit that may be a quality is none."""
+    """An index that can be the endpoint's or the device's id, or a unit or a quality, is left out."""
     agent = Compactor()
     whole = {"endpoint_uuid": "e", "device_uuid": "d", "metric": "m", "value": 1, "unit": "V", "quality": "GOOD"}
     agent.index("messages[].readings[].deviceName")
@@ -140,7 +140,7 @@ def test_what_may_be_two_things_is_left_out() -> None:
 
 
 def test_an_unknown_index_or_name_waits_for_more() -> None:
-    """Of the fields or of the values: more of the dictionary must come first."""
+    """An index of a field or of a value that is missing from the dictionary raises `NeedsDictionary`."""
     agent = Compactor()
     reading = {"metric": "m", "value": 1, "unit": "V", "quality": "GOOD"}
     envelope = {"messages": [{"readings": [reading]}]}
@@ -159,7 +159,7 @@ def test_an_unknown_index_or_name_waits_for_more() -> None:
 
 
 def test_a_root_array_and_the_legacy_form() -> None:
-    """A bare list of readings, and parallel lists of indices and values."""
+    """The expander accepts a bare list of readings, and parallel lists of indices and values."""
     fields = [{"index": 0, "name": "[].metric", "domain": "key"}, {"index": 1, "name": "[].value", "domain": "key"}]
     flat = [{"index": 5, "name": "metric", "domain": "key"}, {"index": 6, "name": "value", "domain": "key"}]
     known = parse_update({"version": 1, "newFieldsWithDomains": fields + flat}).dictionary
@@ -167,8 +167,8 @@ def test_a_root_array_and_the_legacy_form() -> None:
     expanders = {1: Expander(1, known)}
 
     def values(payload: bytes) -> list[tuple[str, float | None]]:
-        found = parse_readings(payload, protocol="x", received=10**15, retention_us=10**15, expanders=expanders)
-        return [(reading.metric_name, reading.value) for reading in found.readings]
+        parsed = parse_readings(payload, protocol="x", received=10**15, retention_us=10**15, expanders=expanders)
+        return [(reading.metric_name, reading.value) for reading in parsed.readings]
 
     assert values(payload) == [("m", 2.5), ("n", 3.0)]
     assert values(b'{"v":1,"i":[5,6],"d":["p",4]}') == [("p", 4.0)]
@@ -190,7 +190,7 @@ def test_a_root_array_and_the_legacy_form() -> None:
     ],
 )
 def test_a_bad_dictionary_is_refused_with_the_reason(document: object) -> None:
-    """It becomes a dead letter, and what is known stays."""
+    """A malformed dictionary, or one above a limit, raises `bad_dictionary`."""
     with pytest.raises(InvalidMessage, match="bad_dictionary"):
         parse_update(document)
 
@@ -206,7 +206,7 @@ def test_a_bad_dictionary_is_refused_with_the_reason(document: object) -> None:
     ],
 )
 def test_bad_pairs_are_refused(pairs: bytes) -> None:
-    """Lists that are no pairs cost their message alone."""
+    """Lists that are not pairs raise an error that affects only their own message."""
     expanders = {1: Expander(1, Dictionary(fields={"metric": {0: "timestamp"}}))}
     with pytest.raises((InvalidMessage, NeedsDictionary)):
         parse_readings(
@@ -220,7 +220,7 @@ def test_bad_pairs_are_refused(pairs: bytes) -> None:
     )
 )
 def test_nothing_makes_the_expander_fail_otherwise(pairs: Any) -> None:
-    """Whatever stands where pairs should, the answer is one of the two errors or an envelope."""
+    """Any value in place of the pairs results in an envelope or in one of the two expected errors."""
     known = Dictionary(fields={"metric": {0: "timestamp"}, "key": {0: "messages[].timestamp"}})
     root = {"v": 1, "p": pairs}
     if key_compaction.version_of(root) is None:
@@ -232,7 +232,7 @@ def test_nothing_makes_the_expander_fail_otherwise(pairs: Any) -> None:
 
 
 def test_what_is_compacted_is_told_by_its_shape() -> None:
-    """A version alone, or readings that happen to have a `v`, are not."""
+    """A payload needs a version and pairs: a version alone, or another document with a `v`, is not compacted."""
     assert version_of({"v": 2, "p": []}) == 2
     assert version_of({"v": 2, "i": [], "d": []}) == 2
     for root in ({"v": 2}, {"v": "2", "p": []}, {"p": []}, [], {"v": 2, "p": 1}):
@@ -240,13 +240,13 @@ def test_what_is_compacted_is_told_by_its_shape() -> None:
 
 
 def test_no_payload_costs_more_than_it_may() -> None:
-    """A hundred thousand pairs, shapes that are all different, a million objects: refused, and soon."""
+    """100,000 pairs, 24,000 different shapes or a million objects are refused early."""
     fields = {"key": {n: f"messages[].x{n}" for n in range(300)} | {400: "messages[].metric"}}
     expander = Expander(1, Dictionary(fields=fields))
-    one = [[n % 300, n] for n in range(100_000)]
+    one_object = [[n % 300, n] for n in range(100_000)]
     different = [[[n % 300, 1], [n // 300 % 300, "x"]] for n in range(24_000)]
-    many = [[[1, 1]]] * 1_000_000
-    for items in ([one], different, many):
+    many_objects = [[[1, 1]]] * 1_000_000
+    for items in ([one_object], different, many_objects):
         with pytest.raises(InvalidMessage, match="bad_compaction"):
             expander.expand({"v": 1, "p": [["a", "messages", items]]}, "x")
     assert len(expander._shapes) <= key_compaction.SHAPES_LIMIT

@@ -1,4 +1,4 @@
-"""Which messages never arrived, told by the numbers in their ids."""
+"""Detection of messages that never arrived, by the numbers in their ids."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -26,13 +26,13 @@ AGENT = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
     ],
 )
 def test_the_number_is_read_from_the_id(msg_id: object, mark: MessageNumber | None) -> None:
-    """What is no such id says nothing."""
+    """Other ids have no number."""
     assert number_of(msg_id) == mark
 
 
 @st.composite
 def boots(draw: st.DrawFn, most: int) -> list[MessageNumber]:
-    """What an agent sent over some restarts: after each it counts from 1 again."""
+    """Messages that an agent sent over several restarts; after each restart it counts from 1 again."""
     sent, ms = [], 1000
     for _ in range(draw(st.integers(1, most))):
         for number in range(1, draw(st.integers(2, 12))):
@@ -43,10 +43,10 @@ def boots(draw: st.DrawFn, most: int) -> list[MessageNumber]:
 
 
 def missing(sent: Sequence[MessageNumber], arrived: set[MessageNumber]) -> list[tuple[int, int]]:
-    """The gaps as a person counts them, between messages of one boot that arrived."""
+    """Return the expected gaps: between messages of one boot that arrived."""
     out = []
-    there = [mark for mark in sent if mark in arrived]
-    for before, after in pairwise(there):
+    in_order = [mark for mark in sent if mark in arrived]
+    for before, after in pairwise(in_order):
         if after.number > before.number + 1:
             out.append((before.number + 1, after.number - 1))
     return out
@@ -65,7 +65,7 @@ def in_portions(order: Sequence[MessageNumber], data: st.DataObject) -> list[Run
 def test_gaps_are_those_that_never_arrived_whatever_the_order(
     sent: list[MessageNumber], data: st.DataObject
 ) -> None:
-    """Late, twice or in any order, joined in any portions: the report is that of the messages that are there."""
+    """Late, repeated or reordered messages, joined in any portions, give the gaps of the messages that arrived."""
     arrived = [mark for mark in sent if data.draw(st.booleans())]
     runs = in_portions(data.draw(st.permutations([*arrived, *arrived[:3]])), data)
     assert [(gap.first, gap.last) for gap in gaps(runs)] == missing(sent, set(arrived))
@@ -74,7 +74,7 @@ def test_gaps_are_those_that_never_arrived_whatever_the_order(
 
 @given(boots(3), st.data())
 def test_a_restart_begins_a_new_count(sent: list[MessageNumber], data: st.DataObject) -> None:
-    """A number that falls back is no gap; what is missing before and after it is."""
+    """A number that falls is not a gap; messages missing before and after it are gaps."""
     starts = [at for at, mark in enumerate(sent) if mark.number == 1]
     arrived = [mark for at, mark in enumerate(sent) if at in starts or data.draw(st.booleans())]
     runs = in_portions(arrived, data)
@@ -84,7 +84,7 @@ def test_a_restart_begins_a_new_count(sent: list[MessageNumber], data: st.DataOb
 
 @given(st.lists(st.integers(0, 2), max_size=40))
 def test_the_public_agents_counter_is_never_taken_for_a_sequence(per_ms: list[int]) -> None:
-    """It counts only within a millisecond, so nothing of it can be missing."""
+    """The public agent counts only within a millisecond, so its numbers never show a gap."""
     ids = [f"{AGENT}-{1000 + ms}-{n}-abc" for ms, count in enumerate(per_ms) for n in range(count)]
     marks = [mark for mark in map(number_of, ids) if mark]
     assert gaps(join_runs((), marks)) == []

@@ -1,4 +1,4 @@
-"""How many consumers there are, and whose fault it is when messages cannot be stored."""
+"""The number of consumers, and whether failed messages are the fault of senders or of the platform."""
 
 from uuid import uuid4
 
@@ -30,7 +30,7 @@ def looks(
 
 
 def test_lag_brings_one_more_after_each_cooldown_up_to_the_most() -> None:
-    """Never two at once, and never beyond the profile."""
+    """Consumers are added one at a time, and never more than the profile allows."""
     scale = ScaleState(workers=PROFILE.least)
     scale = next_scale(scale, LATE, PROFILE, now=0.0)
     assert scale.workers == PROFILE.least + 1
@@ -39,7 +39,7 @@ def test_lag_brings_one_more_after_each_cooldown_up_to_the_most() -> None:
 
 
 def test_a_deep_stream_and_full_memory_count_as_lag_does() -> None:
-    """Any of the three is a reason for one more."""
+    """A deep stream, or full memory, adds a consumer just as lag does."""
     for signals in (
         LoadSignals(lag=0.0, saturation=0.0, depth=0.9, memory=0.0),
         LoadSignals(lag=0.0, saturation=0.0, depth=0.0, memory=0.9),
@@ -48,13 +48,13 @@ def test_a_deep_stream_and_full_memory_count_as_lag_does() -> None:
 
 
 def test_a_saturated_database_gets_no_more() -> None:
-    """One more would only wait for a connection."""
+    """Another consumer would only wait for a connection."""
     busy = LoadSignals(lag=60.0, saturation=0.9, depth=0.9, memory=0.9)
     assert looks(ScaleState(workers=2), busy, 20).workers == 2
 
 
 def test_calm_takes_one_away_after_so_many_looks_down_to_the_least() -> None:
-    """One look that is not calm starts the count again."""
+    """A check that is not calm restarts the count of calm checks."""
     scale = looks(ScaleState(workers=4), CALM, PROFILE.calm_looks - 1)
     assert scale.workers == 4
     in_between = LoadSignals(lag=PROFILE.late / 2, saturation=0.0, depth=0.0, memory=0.0)
@@ -72,10 +72,10 @@ shares = st.floats(0, 1)
     ),
     st.sampled_from(list(PROFILES.values())),
 )
-def test_it_stays_within_its_bounds(seen: list[LoadSignals], profile: Profile) -> None:
-    """Whatever is seen, one step at a time between the least and the most."""
+def test_it_stays_within_its_bounds(loads: list[LoadSignals], profile: Profile) -> None:
+    """For any load, the number changes by at most one at a time and stays within the profile."""
     scale = ScaleState(workers=profile.least)
-    for number, signals in enumerate(seen):
+    for number, signals in enumerate(loads):
         after = next_scale(scale, signals, profile, now=number * CHECK_SECONDS)
         assert abs(after.workers - scale.workers) <= 1
         assert profile.least <= after.workers <= profile.most
@@ -83,7 +83,7 @@ def test_it_stays_within_its_bounds(seen: list[LoadSignals], profile: Profile) -
 
 
 def test_bad_senders_never_stop_the_others() -> None:
-    """However much they send that cannot be stored, as long as somebody else's messages are stored."""
+    """Any number of failures of some senders is tolerated while another sender's messages are stored."""
     good, bad, worse, history = uuid4(), uuid4(), uuid4(), FaultHistory()
     history.record(10, [good], {}, {})
     for _ in range(40):
@@ -92,7 +92,7 @@ def test_bad_senders_never_stop_the_others() -> None:
 
 
 def test_when_everybody_is_refused_it_stops() -> None:
-    """So many in a row, of all who send: then it is not the messages."""
+    """When enough messages in a row of all senders are refused, the platform is at fault."""
     one, two, history = uuid4(), uuid4(), FaultHistory()
     history.record(100, [one, two], {}, {})
     assert not history.is_platform_fault(0, {one: FAILURES_LIMIT - 2, two: 1}, {})
@@ -101,14 +101,14 @@ def test_when_everybody_is_refused_it_stops() -> None:
 
 
 def test_a_fault_while_decoding_stops_only_when_it_strikes_several() -> None:
-    """One sender may have found a payload that brings it about; all of them have not."""
+    """A single sender can send a payload that causes the fault; several senders point to the platform."""
     one, two = uuid4(), uuid4()
     assert not FaultHistory().is_platform_fault(0, {}, {one: FAILURES_LIMIT * 10})
     assert FaultHistory().is_platform_fault(0, {}, {one: FAILURES_LIMIT, two: 1})
 
 
 def test_a_batch_that_is_mostly_stored_starts_the_count_again() -> None:
-    """Single bad messages among good ones are put aside for as long as they come; an empty batch says nothing."""
+    """Bad messages among mostly good ones never blame the platform; an empty batch changes nothing."""
     one, two, history = uuid4(), uuid4(), FaultHistory()
     for _ in range(FAILURES_LIMIT):
         assert not history.is_platform_fault(5, {one: 3}, {two: 2})

@@ -1,4 +1,4 @@
-"""The spool on a real disk: whatever happens, what was appended comes back, once and in order."""
+"""The spool on a real disk: after any failure, appended records are read back once and in order."""
 
 import errno
 import os
@@ -36,16 +36,16 @@ def put(spool: Spool, number: int, size: int = 10, tenant: TenantId = ONE) -> No
 
 def drain(spool: Spool) -> list[int]:
     out = []
-    while found := spool.first():
-        assert found.messages == record(found.head.received, len(found.messages[0][1]))
-        out.append(found.head.received)
+    while first := spool.first():
+        assert first.messages == record(first.head.received, len(first.messages[0][1]))
+        out.append(first.head.received)
         spool.remove_first()
     return out
 
 
 @contextmanager
 def broken(fault: str) -> Iterator[None]:
-    """A disk that takes half of a write and then no more, or that cannot sync."""
+    """Simulate a disk that becomes full halfway through a write, or one that cannot sync."""
     write, sync = os.write, os.fdatasync
 
     def half(descriptor: int, data: Any) -> int:
@@ -69,7 +69,7 @@ def broken(fault: str) -> Iterator[None]:
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Appends, reads, crashes at any byte, full and failing disks against a plain list."""
+    """Compare the spool with a list through appends, reads, crashes at any byte, and full and failing disks."""
 
     @initialize()
     def start(self) -> None:
@@ -95,14 +95,14 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def replay(self, count: int) -> None:
         for _ in range(min(count, len(self.kept))):
-            found = self.spool.first()
-            assert found is not None
-            assert found.head.received == self.kept.pop(0)
+            first = self.spool.first()
+            assert first is not None
+            assert first.head.received == self.kept.pop(0)
             self.spool.remove_first()
 
     @rule(torn=st.binary(max_size=60), forget=st.booleans())
     def crash(self, torn: bytes, forget: bool) -> None:
-        """The process is killed while it writes a frame; the note of what was read may be lost with it."""
+        """The process is killed while it writes a frame; with `forget`, the file with the read position is damaged too."""
         self.spool.close()
         segments = sorted((self.folder / "s").glob("*.segment"))
         if segments:
@@ -112,16 +112,16 @@ class SpoolMachine(RuleBasedStateMachine):
         if forget and position.exists():
             position.write_bytes(torn)
         self.spool = Spool(self.folder / "s", cap=1 << 20, segment=400)
-        if forget:  # records of the first segment may come again: skip those that were read before
-            while (found := self.spool.first()) and (not self.kept or found.head.received < self.kept[0]):
+        if forget:  # records of the first segment can come again: skip those that were read before
+            while (first := self.spool.first()) and (not self.kept or first.head.received < self.kept[0]):
                 self.spool.remove_first()
 
     @invariant()
     def nothing_is_missing(self) -> None:
         assert self.spool.messages == len(self.kept)
         assert self.spool.ordered.total() == sum(number % 2 for number in self.kept)
-        found = self.spool.first()
-        assert (found.head.received if found else None) == (self.kept[0] if self.kept else None)
+        first = self.spool.first()
+        assert (first.head.received if first else None) == (self.kept[0] if self.kept else None)
 
     def teardown(self) -> None:
         if hasattr(self, "spool"):
@@ -139,7 +139,7 @@ TestSpoolMachine.settings = settings(max_examples=150, stateful_step_count=30, d
 @settings(max_examples=60)
 @given(cut=st.integers(0, 400))
 def test_it_survives_a_kill_at_any_byte(cut: int) -> None:
-    """A file that ends anywhere gives back every frame that is whole, and takes new ones behind them."""
+    """From a file cut at any byte, every whole frame is read back, and new frames can be appended."""
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder), cap=1 << 20)
         ends = []
@@ -158,7 +158,7 @@ def test_it_survives_a_kill_at_any_byte(cut: int) -> None:
 @settings(max_examples=80)
 @given(at=st.floats(0, 1, exclude_max=True), live=st.booleans())
 def test_a_damaged_record_costs_itself_alone(at: float, live: bool) -> None:
-    """Whichever byte was flipped, of a length too: the records around it come back, and the file is kept."""
+    """After any byte is flipped, even in a length, all other records are read back and the file is kept."""
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder), cap=1 << 20)
         ends = []
@@ -184,7 +184,7 @@ def test_a_damaged_record_costs_itself_alone(at: float, live: bool) -> None:
 
 
 def test_it_is_bounded_and_never_drops(tmp_path: Path) -> None:
-    """At its cap it says so and keeps what it has; once something was read it takes more."""
+    """A spool at its cap raises `Full` and keeps its records; after some were read it accepts more."""
     spool = Spool(tmp_path, cap=1000, segment=300)
     number = 0
     with pytest.raises(Full, match="at its cap"):
@@ -202,7 +202,7 @@ def test_it_is_bounded_and_never_drops(tmp_path: Path) -> None:
 
 
 def test_two_processes_have_two_folders(tmp_path: Path) -> None:
-    """Who acknowledges is the only one who writes a spool."""
+    """Each process writes to its own spool folder, and can reuse a folder that another process has closed."""
     one, two = Spool(tmp_path / "s", cap=100), Spool(tmp_path / "s", cap=100)
     assert one.folder.path != two.folder.path
     one.close()
@@ -213,7 +213,7 @@ def test_two_processes_have_two_folders(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A read-only disk is said at the start, with the setting that helps."""
+    """A folder that cannot be written to fails at startup, and the error names the setting to change."""
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match="IOTISTICA_SPOOL_DIR"):
         Spool(tmp_path / "file" / "s", cap=100)
@@ -241,7 +241,7 @@ spool.append(kept, {"a" * 12: MessageCounts(1, 0)}, [(b"t", b"x" * 3000)])
 
 
 def test_a_disk_that_takes_no_more_is_said_and_recovered_from(tmp_path: Path) -> None:
-    """The kernel refuses a write in its middle: an error with its reason, and once there is room it goes on."""
+    """A write that the kernel cuts short raises an error with the reason; with free space, appending works again."""
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
@@ -249,16 +249,16 @@ def test_a_disk_that_takes_no_more_is_said_and_recovered_from(tmp_path: Path) ->
     kept = int(done.stdout.split()[0])
     assert "File too large" in done.stdout
     spool = Spool(tmp_path, cap=1 << 30)
-    found = []
-    while one := spool.first():
-        found.append(one.head.received)
+    received = []
+    while first := spool.first():
+        received.append(first.head.received)
         spool.remove_first()
-    assert found == list(range(kept + 1))
+    assert received == list(range(kept + 1))
     spool.close()
 
 
 def test_no_payload_poses_as_a_record(tmp_path: Path) -> None:
-    """A device chooses its bytes: whole frames of another spool inside them, in front of a cut, are only bytes."""
+    """An agent can send any bytes: frames of another spool inside a payload are never read as records."""
     forger = Spool(tmp_path / "forger", cap=1 << 20)
     forger.append(1, {TWO: MessageCounts(1, 1)}, [(b"i/of/another/tenant", b"forged")])
     (forged,) = (tmp_path / "forger").glob("*.segment")
@@ -270,7 +270,7 @@ def test_no_payload_poses_as_a_record(tmp_path: Path) -> None:
     spool.close()
     (path,) = (tmp_path / "s").glob("*.segment")
     data = bytearray(path.read_bytes())
-    data[2] ^= 0xFF  # its head is damaged, so the next one is looked for
+    data[2] ^= 0xFF  # damage the first frame, so that the spool searches for the next one
     path.write_bytes(data)
     again = Spool(tmp_path / "s", cap=1 << 20)
     assert (again.waiting[TWO], drain(again), again.damaged) == (0, [2], 1)
@@ -278,7 +278,7 @@ def test_no_payload_poses_as_a_record(tmp_path: Path) -> None:
 
 
 def test_an_identity_that_was_cut_is_made_anew(tmp_path: Path) -> None:
-    """Two spools never share one, and it lasts."""
+    """An id file that is empty, invalid or truncated is replaced by a new identity."""
     spool = Spool(tmp_path / "s", cap=100)
     first = spool.folder.identity
     spool.close()

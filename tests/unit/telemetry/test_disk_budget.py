@@ -1,4 +1,4 @@
-"""The disk: how long it will do, and what goes first."""
+"""The disk budget: levels, forecasts, and the days to drop first."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ TODAY = date(2026, 11, 23)
 
 
 def test_rollups_stop_before_readings_do() -> None:
-    """Each while there is still room for the database to clean up."""
+    """Both stop while the database still has free space to clean up."""
     kept = reserve(100 << 30)
     assert [disk_level(free, kept) for free in (3 * kept, 2 * kept - 1, kept, kept - 1)] == [
         "ok",
@@ -28,7 +28,7 @@ def test_rollups_stop_before_readings_do() -> None:
 
 
 def test_a_forecast_is_of_the_last_week() -> None:
-    """Rollups grow with the readings; the day that is not over yet says nothing; a budget may be full before."""
+    """Rollups grow with the readings, today is not counted, and the budget can be full before the disk."""
     days = [(TODAY - timedelta(days=n), 100 if n < 8 else 1) for n in range(30)]
     readings = sum(size for _, size in days)
     assert forecast(days, readings, 2000, TODAY) == (200, 10.0, "disk")
@@ -41,7 +41,7 @@ def test_a_forecast_is_of_the_last_week() -> None:
 
 @given(st.lists(st.integers(0, 1000), max_size=20), st.integers(0, 1000), st.integers(1, 20_000))
 def test_no_more_days_go_than_must(sizes: list[int], rollups: int, most: int) -> None:
-    """The oldest first, and never today."""
+    """The oldest days are dropped first, no more than needed, and never today."""
     days = [(TODAY - timedelta(days=n), size) for n, size in enumerate(sizes)]
     before = drop_before(days, rollups, most, TODAY)
     left = [size for day, size in days if before is None or day >= before]
@@ -54,7 +54,7 @@ def test_no_more_days_go_than_must(sizes: list[int], rollups: int, most: int) ->
 
 
 def test_a_full_disk_is_an_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what has stopped, and ends when there is room again."""
+    """The alarm states what has stopped, and ends when there is free space again."""
     monkeypatch.setattr("iotistica.disk_space.CACHE_SECONDS", -1)
     alarms = Alarms()
     assert DiskSpace(tmp_path, alarms, kept=1).level() == "ok"

@@ -1,4 +1,4 @@
-"""What a payload's readings become."""
+"""Parsing of payloads into readings."""
 
 import json
 import math
@@ -30,8 +30,8 @@ def parse(document: Any, protocol: str = "modbus") -> ParsedPayload:
 
 
 def one(**fields: Any) -> Reading:
-    (found,) = parse({"metric": "m", "value": 1, **fields}).readings
-    return found
+    (reading,) = parse({"metric": "m", "value": 1, **fields}).readings
+    return reading
 
 
 points = st.fixed_dictionaries(
@@ -74,7 +74,7 @@ anything = st.recursive(
 
 @given(st.lists(points, max_size=6), st.integers(0, 6))
 def test_a_bad_neighbour_changes_nothing(batch: list[dict[str, Any]], at: int) -> None:
-    """Typed decoding of a clean batch and the way around a bad one give the same readings."""
+    """The fast path for valid payloads and the slow path around a bad reading give the same readings."""
     clean = parse({"messages": [{"readings": batch}], "x": 1}) if batch else ParsedPayload([], {})
     dirty = parse({"messages": [{"readings": [*batch[:at], 17, *batch[at:]]}]})
     assert dirty.readings == clean.readings
@@ -84,13 +84,13 @@ def test_a_bad_neighbour_changes_nothing(batch: list[dict[str, Any]], at: int) -
 
 @given(anything)
 def test_every_reading_is_found_once_and_can_be_stored(document: Any) -> None:
-    """Whatever the shape, nothing but a stated refusal comes of it, and what is kept PostgreSQL can hold."""
+    """Any document either raises `InvalidMessage` or results in readings that PostgreSQL can store."""
     try:
-        found = parse(document)
+        parsed = parse(document)
     except InvalidMessage as exc:
         assert exc.code
         return
-    for reading in found.readings:
+    for reading in parsed.readings:
         assert reading.value is None or math.isfinite(reading.value)
         assert "\0" not in reading.metric_name + (reading.unit or "") + json.dumps(reading.extra)
         assert "\\u0000" not in json.dumps(reading.extra)
@@ -98,11 +98,11 @@ def test_every_reading_is_found_once_and_can_be_stored(document: Any) -> None:
         assert len((reading.unit or "").encode()) <= 64
         assert RECEIVED - YEAR <= reading.time <= RECEIVED + readings.FUTURE
         assert reading.quality in ("good", "bad", "uncertain", "stale", "unknown")
-    assert _pack_rows({uuid4(): found.readings}).startswith(b"PGCOPY")
+    assert _pack_rows({uuid4(): parsed.readings}).startswith(b"PGCOPY")
 
 
 def test_the_seven_shapes() -> None:
-    """Each accepted envelope gives its readings, with the time nearest to them."""
+    """Each accepted envelope gives its readings, each with the innermost timestamp."""
     point, stamp = {"metric": "m", "value": 2}, "2026-05-31T12:00:00Z"
     late = "2026-05-31T13:00:00Z"
     shapes = [
@@ -121,7 +121,7 @@ def test_the_seven_shapes() -> None:
 
 
 def test_names() -> None:
-    """Two devices of one agent do not share a series."""
+    """The metric name contains the device name, so two devices of one agent do not share a series."""
     assert one(deviceName="plc.1", metric="a.b").metric_name == "plc_1.a.b"
     assert one(metric=None, nodeName="node", name="name").metric_name == "node"
     assert one(metric="x\0y").metric_name == "xy"
@@ -145,13 +145,13 @@ def test_names() -> None:
     ],
 )
 def test_values(sent: Any, value: float | None, extra: dict[str, Any] | None) -> None:
-    """Numbers as numbers, text beside a null, and never NaN."""
+    """Numbers are stored as numbers, text is stored in `extra` with a null value, and NaN is never stored."""
     got = one(value=sent)
     assert (got.value, got.extra) == (value, extra)
 
 
 def test_times() -> None:
-    """Numbers are told apart by their size; a clock that is ahead is marked, one far off refused."""
+    """The unit of a number is detected from its size; a time in the future is marked, or rejected if far off."""
     when = "2026-05-31T12:00:00.123456Z"
     us = timestamps.parse_us(when)
     for stamp in (
@@ -190,41 +190,45 @@ def test_times() -> None:
     ],
 )
 def test_qualities(sent: Any, quality: str | None) -> None:
-    """Text, booleans, and OPC UA status codes by their top two bits."""
+    """Text, booleans and OPC UA status codes (by their top two bits) are mapped to a quality."""
     assert quality_of(sent) == quality
 
 
 def test_details_are_kept_within_their_cap() -> None:
-    """What the agent's detectors say stays with the reading; the largest part goes first."""
+    """Details of anomaly detection are kept with the reading; the largest part is dropped first."""
     got = one(qualityCode="READ_ERROR", trend="up", anomaly_score=0.9, baseline_samples=[1] * 9000)
     assert got.extra == {"qualityCode": "READ_ERROR", "trend": "up", "truncated": True}
     assert got.anomaly_score == 0.9
 
 
 def test_heartbeats_are_no_readings() -> None:
-    """They are neither stored nor rejected."""
-    found = parse({"endpoint": "plc", "state": "online", "stats": {}})
-    assert (found.readings, found.rejected, found.heartbeats) == ([], {}, 1)
+    """Heartbeats are counted, but neither stored nor rejected."""
+    parsed = parse({"endpoint": "plc", "state": "online", "stats": {}})
+    assert (parsed.readings, parsed.rejected, parsed.heartbeats) == ([], {}, 1)
 
 
 def test_compacted_payloads_ask_for_their_dictionary() -> None:
-    """Without it they are told apart from damage, by the version they need."""
+    """Without the dictionary, the error names the version that the payload needs."""
     with pytest.raises(NeedsDictionary) as raised:
         parse({"v": 7, "p": [[0, 1]]})
     assert raised.value.version == 7
 
 
 def test_system_metrics() -> None:
-    """Every number of the report becomes a reading of protocol system."""
+    """Every number in the report becomes a reading of the protocol `system`."""
     report = {
         "cpu_usage": 12.5,
         "memory": {"used": 3, "ok": True},
         "name": "x",
         "timestamp": "2026-05-31T00:00:00Z",
     }
-    found = envelopes.parse_system_metrics(json.dumps(report).encode(), received=RECEIVED, retention_us=YEAR)
-    assert {r.metric_name: r.value for r in found.readings} == {"cpu_usage": 12.5, "memory.used": 3, "memory.ok": 1}
-    assert {r.protocol for r in found.readings} == {"system"}
+    parsed = envelopes.parse_system_metrics(json.dumps(report).encode(), received=RECEIVED, retention_us=YEAR)
+    assert {r.metric_name: r.value for r in parsed.readings} == {
+        "cpu_usage": 12.5,
+        "memory.used": 3,
+        "memory.ok": 1,
+    }
+    assert {r.protocol for r in parsed.readings} == {"system"}
 
 
 def deflated(document: bytes) -> bytes:
@@ -232,7 +236,7 @@ def deflated(document: bytes) -> bytes:
 
 
 def test_a_message_without_readings_is_not_passed_over() -> None:
-    """Beside others or alone, it is taken as a reading itself, or rejected; an empty list is no damage."""
+    """A message without `readings` is parsed as a reading or rejected; an empty list is valid."""
     bare = {"metric": "t", "value": 1}
     assert len(parse({"messages": [bare]}).readings) == 1
     assert len(parse({"messages": [bare, {"readings": [bare]}]}).readings) == 2
@@ -242,7 +246,7 @@ def test_a_message_without_readings_is_not_passed_over() -> None:
 
 
 def test_a_few_bytes_cannot_ask_for_endless_work() -> None:
-    """What inflates to many readings, or to names and times of megabytes, is refused before it is walked over."""
+    """Payloads that inflate to very many readings, or to names and times of megabytes, are refused early."""
     long = b"\xdb" + (8 << 20).to_bytes(4, "big") + b"a" * (8 << 20)
     tags = b"\x82\xa4node" + long + b"\xa4tags\xdd" + (19_000).to_bytes(4, "big") + b"\x81\xa4name\x01" * 19_000
     assert parse(deflated(tags)).rejected == {"name_too_long": 19_000}
@@ -260,10 +264,10 @@ def test_a_few_bytes_cannot_ask_for_endless_work() -> None:
 
 
 def test_a_report_of_system_metrics_is_bounded() -> None:
-    """A long key above thousands of numbers is not multiplied with them."""
+    """A very long key above thousands of numbers does not use its length in memory for each of them."""
     inner = (
         b"\xdf" + (5000).to_bytes(4, "big") + b"".join(b"\xce" + i.to_bytes(4, "big") + b"\1" for i in range(5000))
     )
     payload = deflated(b"\x81\xdb" + (1 << 20).to_bytes(4, "big") + b"a" * (1 << 20) + inner)
-    found = envelopes.parse_system_metrics(payload, received=RECEIVED, retention_us=YEAR)
-    assert (found.readings, found.rejected) == ([], {"name_too_long": 200, "too_many_metrics": 4800})
+    parsed = envelopes.parse_system_metrics(payload, received=RECEIVED, retention_us=YEAR)
+    assert (parsed.readings, parsed.rejected) == ([], {"name_too_long": 200, "too_many_metrics": 4800})

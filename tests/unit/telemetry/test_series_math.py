@@ -1,4 +1,4 @@
-"""Filling, drawing with fewer points, and what aggregates make of sums."""
+"""Gap filling, downsampling, aggregates from partial sums, counter rates and time parsing."""
 
 import math
 import statistics
@@ -32,7 +32,7 @@ SOME = {HOURS[1]: 1.0, HOURS[4]: 4.0}
     ],
 )
 def test_gaps_are_filled_as_asked(how: str, values: list[float | None]) -> None:
-    """Nothing is made up before the first value, nor after the last on a line."""
+    """Buckets before the first value stay empty; with linear filling, also those after the last value."""
     assert [value for _, value in fill(HOURS, SOME, how)] == pytest.approx(values)  # type: ignore[arg-type]
 
 
@@ -41,7 +41,7 @@ finite = st.floats(-1e9, 1e9)
 
 @given(st.lists(finite, max_size=300), st.integers(3, 60), st.sampled_from(["lttb", "minmax"]))
 def test_fewer_points_are_points_of_the_line(values: list[float], most: int, method: str) -> None:
-    """In order, the ends among them, and never more than asked for; the extremes too where that is the method."""
+    """The kept points are in order, include both ends, stay within the limit, and with minmax include the extremes."""
     kept = downsample([float(n) for n in range(len(values))], values, most, method)  # type: ignore[arg-type]
     assert kept == sorted(set(kept))
     assert len(kept) <= max(most, 0)
@@ -56,7 +56,7 @@ def test_fewer_points_are_points_of_the_line(values: list[float], most: int, met
 
 
 def test_a_spike_survives_the_drawing() -> None:
-    """A single value among thousands is what somebody looks for."""
+    """A single high value among thousands is kept by both methods."""
     values = [0.0] * 5000
     values[1234] = 100.0
     for method in ("lttb", "minmax"):
@@ -65,22 +65,22 @@ def test_a_spike_survives_the_drawing() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 6)), min_size=1, max_size=50))
 def test_a_spread_from_sums_is_that_of_the_values(values: list[float]) -> None:
-    """Or unknown, where the sums have lost its digits."""
+    """The result from sums agrees with that from the values, or is None where rounding has lost its digits."""
     totals = {"n": len(values), "sum": math.fsum(values), "sum_sq": math.fsum(v * v for v in values)}
     totals |= {"min": min(values), "max": max(values), "count": len(values)}
     (got,) = finish(named("stddev"), {name: [value] for name, value in totals.items()})
     if len(values) < 2:
         assert got is None
         return
-    wanted = statistics.stdev(values)
+    expected = statistics.stdev(values)
     if got is None:
-        assert wanted <= 2e-6 * math.sqrt(totals["sum_sq"])
+        assert expected <= 2e-6 * math.sqrt(totals["sum_sq"])
     else:
-        assert got == pytest.approx(wanted, rel=1e-3, abs=1e-160)
+        assert got == pytest.approx(expected, rel=1e-3, abs=1e-160)
 
 
 def test_what_a_double_cannot_hold_is_no_value() -> None:
-    """Infinite sums stand for it in the rollups; nobody is shown them."""
+    """Rollups store sums that overflow as infinite; aggregates return None for them."""
     totals = {"n": [2], "sum": [math.inf], "sum_sq": [math.inf], "min": [-1e300], "max": [1e300], "count": [2]}
     values = [finish(named(name), totals) for name in ("sum", "avg", "stddev", "count")]
     assert values == [[None], [None], [None], [2.0]]
@@ -88,38 +88,38 @@ def test_what_a_double_cannot_hold_is_no_value() -> None:
 
 @pytest.mark.parametrize("name", ["", "mean", "p", "p0", "p100", "p1e1", "p-1", "avg;", "AVG"])
 def test_an_unknown_aggregate_is_refused(name: str) -> None:
-    """With the names of those there are."""
+    """The error message lists the valid names."""
     with pytest.raises(Invalid, match="stddev"):
         named(name)
 
 
 def test_a_counter_that_falls_has_begun_anew_or_gone_round() -> None:
-    """Which of the two says `counter_max`; neither is ever a negative rate, or one of trillions by default."""
+    """`counter_max` decides between a reset and a wrap-around; neither results in a negative or a gigantic rate."""
     values = [65_500.0, 65_530.0, 14.0, 24.0]
     line = [(NOON + timedelta(seconds=10 * n), value) for n, value in enumerate(values)]
 
-    def of(**options: Any) -> list[float | None]:
+    def rates_with(**options: Any) -> list[float | None]:
         return [value for _, value in rates(line, RateOptions(**options))]
 
-    assert of() == [3.0, -6551.6, 1.0]
-    assert of(counter=True) == [3.0, 1.4, 1.0]
-    assert of(counter=True, counter_max=65_536) == [3.0, 2.0, 1.0]
-    assert of(counter=True, counter_max=2.0**53, reset_value=100) == [3.0, 1.4, 1.0]
-    assert of(counter=True, counter_max=100) == [3.0, 1.4, 1.0]
+    assert rates_with() == [3.0, -6551.6, 1.0]
+    assert rates_with(counter=True) == [3.0, 1.4, 1.0]
+    assert rates_with(counter=True, counter_max=65_536) == [3.0, 2.0, 1.0]
+    assert rates_with(counter=True, counter_max=2.0**53, reset_value=100) == [3.0, 1.4, 1.0]
+    assert rates_with(counter=True, counter_max=100) == [3.0, 1.4, 1.0]
 
 
 def test_a_time_without_a_zone_is_of_the_one_asked_for() -> None:
-    """One that names its own keeps it; none leaves the years that databases know."""
+    """A time without an offset is in the requested zone; times outside the supported years are refused."""
     zurich = ZoneInfo("Europe/Zurich")
 
-    def of(text: str, zone: ZoneInfo | None = zurich) -> datetime:
+    def parsed(text: str, zone: ZoneInfo | None = zurich) -> datetime:
         return parse_time(text, now=NOON, default=NOON, path="start", zone=zone)
 
-    assert of("2026-10-25") == datetime(2026, 10, 24, 22, tzinfo=UTC)
-    assert of("2026-10-25T12:00") == datetime(2026, 10, 25, 11, tzinfo=UTC)
-    assert of("2026-10-25T12:00Z") == datetime(2026, 10, 25, 12, tzinfo=UTC)
-    assert of("2026-10-25", None) == datetime(2026, 10, 25, tzinfo=UTC)
-    assert of("now") == NOON
+    assert parsed("2026-10-25") == datetime(2026, 10, 24, 22, tzinfo=UTC)
+    assert parsed("2026-10-25T12:00") == datetime(2026, 10, 25, 11, tzinfo=UTC)
+    assert parsed("2026-10-25T12:00Z") == datetime(2026, 10, 25, 12, tzinfo=UTC)
+    assert parsed("2026-10-25", None) == datetime(2026, 10, 25, tzinfo=UTC)
+    assert parsed("now") == NOON
     for text in ("739942d", "999999w", "1mo", "1899-12-31", "yesterday"):
         with pytest.raises(Invalid):
-            of(text)
+            parsed(text)

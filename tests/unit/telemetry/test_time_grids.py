@@ -1,4 +1,4 @@
-"""Buckets hold what lies in them by the clock of the zone, across every change of it."""
+"""Buckets follow the local clock of a time zone across all its changes; sources are selected exactly."""
 
 import itertools
 import random
@@ -19,19 +19,20 @@ START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def changes(name: str) -> list[datetime]:
-    """The days on which a zone's clock jumps, since 1970."""
-    where = ZoneInfo(name)
-    found = []
+    """Return the days on which a zone's offset changes, since 1970."""
+    zone = ZoneInfo(name)
+    change_days = []
     for low in (START + timedelta(days=n) for n in range(0, 365 * 68, 20)):
-        before = low.astimezone(where).utcoffset()
-        if before != (low + timedelta(days=20)).astimezone(where).utcoffset():
+        before = low.astimezone(zone).utcoffset()
+        if before != (low + timedelta(days=20)).astimezone(zone).utcoffset():
             days = (low + timedelta(days=n) for n in range(20))
-            found.append(next(d for d in days if (d + timedelta(days=1)).astimezone(where).utcoffset() != before))
-    return found
+            later = (day for day in days if (day + timedelta(days=1)).astimezone(zone).utcoffset() != before)
+            change_days.append(next(later))
+    return change_days
 
 
 def slot(buckets: Fixed | Calendar, when: datetime) -> datetime:
-    """The bucket of a moment, as the database finds it."""
+    """Return the bucket of an instant, as the database computes it."""
     if isinstance(buckets, Fixed):
         return when - (when - buckets.origin) % buckets.width
     at = max(n for n, edge in enumerate(buckets.edges) if edge <= when)
@@ -39,7 +40,7 @@ def slot(buckets: Fixed | Calendar, when: datetime) -> datetime:
 
 
 def first_date(text: str, day: date) -> date:
-    """What a bucket is called by people."""
+    """Return the first local date of the bucket that contains a day."""
     if text == "1w":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if text == "1mo" else day
@@ -47,20 +48,20 @@ def first_date(text: str, day: date) -> date:
 
 @pytest.mark.parametrize("part", range(8))
 def test_days_weeks_and_months_are_those_of_the_zone(part: int) -> None:
-    """In every zone, around every kind of change: two moments share a bucket if and only if they share a date."""
+    """In every zone, around its changes: two instants share a bucket if and only if they share a date."""
     chance = random.Random(part)
     for name in ZONES[part::8]:
-        where, found = ZoneInfo(name), changes(name)
-        for change in chance.sample(found, min(len(found), 3)):
+        zone, change_days = ZoneInfo(name), changes(name)
+        for change in chance.sample(change_days, min(len(change_days), 3)):
             start = change - timedelta(days=chance.randint(1, 40), seconds=chance.randrange(86_400))
             end = change + timedelta(days=chance.randint(2, 40), seconds=chance.randrange(86_400))
             moments = [change + timedelta(minutes=10 * n) for n in range(-150, 300)]
             moments = [when for when in moments if start <= when < end]
             for text in ("1d", "1w", "1mo"):
-                buckets = grid(parse_interval(text), start, end, where)
+                buckets = grid(parse_interval(text), start, end, zone)
                 by_date: dict[date, set[datetime]] = {}
                 for when in moments:
-                    day = first_date(text, when.astimezone(where).date())
+                    day = first_date(text, when.astimezone(zone).date())
                     by_date.setdefault(day, set()).add(slot(buckets, when))
                 assert all(len(slots) == 1 for slots in by_date.values()), (name, text, change)
                 assert len({next(iter(slots)) for slots in by_date.values()}) == len(by_date), (name, text, change)
@@ -69,21 +70,21 @@ def test_days_weeks_and_months_are_those_of_the_zone(part: int) -> None:
 
 
 def test_days_of_a_change_have_23_and_25_hours() -> None:
-    """And begin at midnight by the clock."""
+    """On days of a clock change, buckets of a day have 23 or 25 hours and begin at local midnight."""
     zurich = ZoneInfo("Europe/Zurich")
     for month, hours in ((3, 23), (10, 25)):
         start = datetime(2026, month, 1, tzinfo=zurich)
-        starts = grid(
+        buckets = grid(
             parse_interval("1d"), start.astimezone(UTC), (start + timedelta(days=35)).astimezone(UTC), zurich
         )
-        lengths = {b - a for a, b in zip(starts.starts(), starts.starts()[1:], strict=False)}
+        lengths = {b - a for a, b in zip(buckets.starts(), buckets.starts()[1:], strict=False)}
         assert lengths == {timedelta(hours=24), timedelta(hours=hours)}
-        assert all(when.astimezone(zurich).hour == 0 for when in starts.starts())
-        assert starts.sources() == ("1h", "1m", "raw")
+        assert all(when.astimezone(zurich).hour == 0 for when in buckets.starts())
+        assert buckets.sources() == ("1h", "1m", "raw")
 
 
 def test_an_hour_that_comes_twice_is_two_buckets() -> None:
-    """A quarter of a day is by the clock, and so has five or seven hours."""
+    """The repeated hour is two buckets of 1h; a 6h bucket follows the clock and so can have five or seven hours."""
     zurich = ZoneInfo("Europe/Zurich")
     start, end = datetime(2026, 10, 24, 22, tzinfo=UTC), datetime(2026, 10, 25, 23, tzinfo=UTC)
     assert len(grid(parse_interval("1h"), start, end, zurich).starts()) == 25
@@ -109,15 +110,15 @@ def test_an_hour_that_comes_twice_is_two_buckets() -> None:
 def test_a_source_whose_values_a_bucket_would_cut_is_not_used(
     text: str, name: str | None, sources: tuple[str, ...]
 ) -> None:
-    """A zone of half an hour cannot be answered from hours."""
+    """For example, a zone with a half-hour offset cannot be answered from hour rollups."""
     start = datetime(2026, 5, 5, 3, 7, 11, tzinfo=UTC)
-    found = grid(
+    buckets = grid(
         parse_interval(text),
         start,
         start + timedelta(days=1 if text in ("1h", "90m", "2h", "45s") else 60),
         parse_zone(name),
     )
-    assert found.sources() == sources
+    assert buckets.sources() == sources
 
 
 @given(
@@ -131,7 +132,7 @@ def test_a_source_whose_values_a_bucket_would_cut_is_not_used(
 def test_a_cover_is_whole_and_of_whole_values(
     start: datetime, length: int, rolled: datetime, late: list[int], sources: list[str], used: int
 ) -> None:
-    """Parts follow each other without a gap; no rollup is used for what it cuts, does not have, or has wrong."""
+    """Parts follow each other without a gap; rollups are used only for whole values that exist and are up to date."""
     since = start.replace(tzinfo=UTC)
     until = since + timedelta(microseconds=length)
     base = datetime(2020, 1, 1, tzinfo=UTC)
@@ -152,7 +153,7 @@ def test_a_cover_is_whole_and_of_whole_values(
 
 
 def test_the_cheapest_sources_cover_a_year() -> None:
-    """Days in the middle, then what is left at the ends by finer and finer values."""
+    """Day rollups answer the middle of the range, and finer and finer sources its ends."""
     start = datetime(2025, 1, 1, 10, 30, 15, tzinfo=UTC)
     parts = split_by_source(
         start, start + timedelta(days=365), Coverage(rolled_until=datetime(2027, 1, 1, tzinfo=UTC))
@@ -161,7 +162,7 @@ def test_the_cheapest_sources_cover_a_year() -> None:
 
 
 def test_where_readings_are_gone_the_range_is_widened() -> None:
-    """To what is kept there, so that the answer is exact for what it says it is of."""
+    """The range is widened to whole rollups, so that the answer is exact for the range that it states."""
     day = datetime(2026, 1, 1, tzinfo=UTC)
     kept = Coverage(rolled_until=day, raw_since=day - timedelta(days=10), minutes_since=day - timedelta(days=20))
     start = day - timedelta(days=15, seconds=30)
@@ -175,13 +176,13 @@ def test_where_readings_are_gone_the_range_is_widened() -> None:
     "text", ["", "0s", "5", "1y", "-1m", "1.5h", "1 h", "400d", "13mo", "99999999s", "1m; DROP"]
 )
 def test_a_bad_interval_is_refused(text: str) -> None:
-    """A number and a unit, of a second to a year."""
+    """An interval is a whole number and a unit, from a second to a year."""
     with pytest.raises(Invalid):
         parse_interval(text)
 
 
 def test_a_grid_is_bounded() -> None:
-    """Before it is made."""
+    """A grid with too many buckets is refused before it is built."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(Invalid, match=str(BUCKETS)):
         grid(parse_interval("1s"), start, start + timedelta(seconds=10**9), ZoneInfo("Europe/Zurich"))
