@@ -1,1 +1,1 @@
-"""The only SQL and the only Redis."""
+"""All statements of SQL and all calls of Redis; no other package contains any."""

@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool, transactions whose errors are ours, rows as structs, migrations."""
+"""PostgreSQL: the connection pool, transactions that translate the driver's errors, and rows as structs."""
 
 import asyncio
 import copy
@@ -24,35 +24,35 @@ Tx = psycopg.AsyncConnection[TupleRow]
 Row = TypeVar("Row")
 
 Role = Literal["iotistica_api", "iotistica_worker"]
-"""Neither owns a table. `api` sees the tenant its transaction names and nothing else, `worker` every tenant."""
+"""Neither role owns a table. `api` sees only the tenant set in its transaction, `worker` sees every tenant."""
 
-RESERVED_CONNECTIONS: Final = 2  # connections of a pool that one tenant alone cannot take
+RESERVED_CONNECTIONS: Final = 2  # connections of a pool that a single tenant cannot use
 POOL_WAIT_SECONDS: Final = 5.0  # seconds to wait for a free connection
-PROBE_WAIT_SECONDS: Final = 2.0  # seconds, of one that finds out whether the server is back
-CHECK_SECONDS: Final = 3.0  # for a connection to show that it is alive
-CONNECT_SECONDS: Final = 5
-RECONNECT_SECONDS: Final = 1.5  # of tries further and further apart; then whoever asks makes the next at once
-GRACE_SECONDS: Final = 10.0  # seconds that a transaction may take beyond its longest statement
-IDLE_IN_TRANSACTION_MS: Final = 10_000  # ms; a hung transaction of ours would stall everybody behind it
+PROBE_WAIT_SECONDS: Final = 2.0  # seconds to wait for a connection while the breaker is not closed
+CHECK_SECONDS: Final = 3.0  # seconds for the liveness check of a connection
+CONNECT_SECONDS: Final = 5  # seconds to open a connection
+RECONNECT_SECONDS: Final = 1.5  # seconds of retries with back-off; after that, the next caller tries at once
+GRACE_SECONDS: Final = 10.0  # seconds that a transaction can last longer than its longest statement
+IDLE_IN_TRANSACTION_MS: Final = 10_000  # ms; a hung transaction would block all others that wait for its locks
 
 SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
 
-_SERVER_IS_WELL: Final = (
+_SERVER_IS_HEALTHY: Final = (
     psycopg.errors.QueryCanceled,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
     psycopg.errors.ProgramLimitExceeded,
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
-"""Errors of the same kind as a lost connection that say nothing of the server."""
+"""Subclasses of `OperationalError` that do not mean that the server is unavailable."""
 _CONNECTION_LOST: Final = (
     *(psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout),
-    psycopg.errors.IdleInTransactionSessionTimeout,  # we stood still; the server has ended the session
+    psycopg.errors.IdleInTransactionSessionTimeout,  # this process stalled, and the server ended the session
 )
 
 
 class Database:
-    """A bounded pool of connections with one purpose."""
+    """A bounded pool of connections for one purpose."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Database:
         configure: Callable[[Tx], Awaitable[None]] | None = None,
         breaker: CircuitBreaker | None = None,
     ) -> None:
-        """`configure` runs once on each new connection, in a transaction of its own; `role` None is the owner.
+        """`configure` runs once on each new connection, in a separate transaction; `role` None is the owner.
 
-        Pools of one server share its `breaker`.
+        Pools of the same server share its `breaker`.
         """
         self.breaker = breaker or CircuitBreaker("postgres")
         self._size = size
@@ -107,7 +107,7 @@ class Database:
         await self._pool.close(timeout=2.0)
 
     def saturation(self) -> float:
-        """Share of the connections in use, 0 to 1."""
+        """Return the share of the connections that are in use, from 0 to 1."""
         stats = self._pool.get_stats()
         size = stats.get("pool_max", 1)
         return 1 - stats.get("pool_available", 0) / size if stats.get("pool_size", 0) >= size else 0.0
@@ -122,16 +122,17 @@ class Database:
     async def transaction(
         self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT_SECONDS, unbounded: bool = False
     ) -> AsyncIterator[Tx]:
-        """A transaction that commits at the end of the block; drivers' errors stop at this line.
+        """Open a transaction that commits at the end of the block; translates the driver's errors.
 
-        The role `api` sees the rows of `tenant` alone, and none without. The tenant is the transaction's, never the
-        connection's, which others use after us. Waits `patience` seconds for a connection, and unless `unbounded`
-        for the whole little longer than one statement may take: a server that stands still must not hold us.
+        The role `api` sees only the rows of `tenant`, and none without a tenant. The tenant is set for the
+        transaction and not for the connection, which other callers use later. Waits `patience` seconds for a
+        connection. Unless `unbounded`, the block can last `GRACE_SECONDS` longer than one statement, so that a
+        stalled server does not block the caller.
         """
         try:
             with self.breaker.guard(_is_lost):
                 async with (
-                    self._turn(tenant, patience),
+                    self._tenant_share(tenant, patience),
                     self._connection(patience, None if unbounded else self._longest) as tx,
                     tx.transaction(),
                 ):
@@ -144,19 +145,19 @@ class Database:
             raise Conflict from exc
         except (psycopg.DataError, psycopg.IntegrityError) as exc:
             if "NUL" in str(exc):
-                raise Invalid("text holds no NUL characters") from exc
-            # The message alone: its details may show a password's hash.
-            raise Invalid(f"the database refuses this: {exc.diag.message_primary or 'bad data'}") from exc
+                raise Invalid("Text must not contain NUL characters.") from exc
+            # Only the primary message, because the details can contain a password hash.
+            raise Invalid(f"The database rejects this value: {exc.diag.message_primary or 'bad data'}") from exc
         except psycopg.errors.ProgramLimitExceeded as exc:
-            raise Invalid("more than the database can keep in one place") from exc
+            raise Invalid("A value is larger than the database can store.") from exc
         except psycopg.errors.QueryCanceled as exc:
-            raise TooSlow("the query took too long: ask for a shorter range") from exc
+            raise TooSlow("The query took too long. Request a shorter range.") from exc
         except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {str(exc).strip() or type(exc).__name__}") from exc
 
     @asynccontextmanager
-    async def _turn(self, tenant: TenantId | None, patience: float) -> AsyncIterator[None]:
-        """Leaves some connections to the others, however long what one tenant asks for takes."""
+    async def _tenant_share(self, tenant: TenantId | None, patience: float) -> AsyncIterator[None]:
+        """Limit the connections of one tenant, so that its slow queries leave connections to the other tenants."""
         if tenant is None:
             yield
             return
@@ -167,7 +168,7 @@ class Database:
             async with asyncio.timeout(patience):
                 await share.acquire()
         except TimeoutError:
-            raise Unavailable("all connections to PostgreSQL that one tenant may have are in use") from None
+            raise Unavailable("All connections to PostgreSQL that one tenant can use are busy.") from None
         try:
             yield
         finally:
@@ -175,14 +176,14 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self, patience: float, longest: float | None) -> AsyncIterator[Tx]:
-        """A connection of the pool for so many seconds; while the server is away nobody waits long for one."""
+        """Lend a connection of the pool for `longest` seconds; the wait is short unless the breaker is closed."""
         if not self.breaker.is_closed:
             patience = min(patience, PROBE_WAIT_SECONDS)
         try:
             connection = await self._pool.getconn(timeout=patience)
         except PoolTimeout:
-            if len(self._in_use) >= self._size:  # which says nothing of the server
-                raise Unavailable("all connections to PostgreSQL are in use") from None
+            if len(self._in_use) >= self._size:  # the server can be healthy
+                raise Unavailable("All connections to PostgreSQL are busy.") from None
             raise
         self._in_use.add(connection)
         try:
@@ -193,18 +194,18 @@ class Database:
             await self._pool.putconn(connection)
 
     async def listen(self, channel: LiteralString, changed: asyncio.Event) -> None:
-        """Set the event at each notification of a channel; ends only by an error or by being cancelled."""
+        """Set the event at each notification of a channel; ends only with an error or when cancelled."""
         try:
             async with self._pool.connection() as connection:
                 self._in_use.add(connection)
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                 try:
-                    changed.set()  # something may have happened before we listened
+                    changed.set()  # a notification can have been sent before LISTEN
                     async for _ in connection.notifies():
                         changed.set()
                 finally:
                     self._in_use.discard(connection)
-                    await connection.close()  # a listening connection does not go back to the pool
+                    await connection.close()  # the pool replaces it, as it must not reuse a listening connection
         except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
         raise Unavailable("PostgreSQL: the listening connection ended")
@@ -212,9 +213,9 @@ class Database:
 
 @contextmanager
 def _abort_after(seconds: float | None, connection: Tx) -> Iterator[None]:
-    """End the connection under a block that takes longer, which then fails as if the server had ended it.
+    """Shut down the connection of a block that takes longer, which then fails as if the server had ended it.
 
-    To cancel would not do: the driver then asks the server to cancel, and waits for its answer.
+    Cancelling the task would not work: the driver then requests a cancel from the server and waits for the answer.
     """
     if seconds is None:
         yield
@@ -234,18 +235,18 @@ def _abort(connection: Tx) -> None:
 
 
 async def _check(connection: Tx) -> None:
-    """Whether a connection of the pool is alive; a server that stands still is not."""
+    """Check that a connection of the pool is alive; a stalled server fails the check."""
     with _abort_after(CHECK_SECONDS, connection):
         await AsyncConnectionPool.check_connection(connection)
 
 
 def is_database_error(exc: Exception) -> bool:
-    """Whether it says that a statement, a right or the schema is wrong, and nothing of what was to be stored."""
+    """Whether the error is one of the driver: a wrong statement, privilege or schema, and not bad data."""
     return isinstance(exc, psycopg.Error)
 
 
 def _is_lost(exc: Exception) -> bool:
-    return isinstance(exc, _CONNECTION_LOST) and not isinstance(exc, _SERVER_IS_WELL)
+    return isinstance(exc, _CONNECTION_LOST) and not isinstance(exc, _SERVER_IS_HEALTHY)
 
 
 async def fetch_rows(
@@ -256,10 +257,10 @@ async def fetch_rows(
     *,
     prepare: bool | None = None,
 ) -> list[Row]:
-    """Run a statement and validate each row as a struct (`class_row` would not).
+    """Run a statement and return its rows as validated structs (`class_row` would not validate).
 
-    One over readings is not to be prepared (`prepare=False`): a plan that is made for any time opens and locks
-    every partition.
+    Statements over readings must not be prepared (`prepare=False`): a plan made for any time opens and locks every
+    partition.
     """
     async with tx.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statement, parameters, prepare=prepare)
@@ -269,15 +270,15 @@ async def fetch_rows(
 async def fetch_row(
     tx: Tx, row: type[Row], statement: LiteralString, parameters: Mapping[str, Any] | None = None
 ) -> Row | None:
-    """The first row, or None."""
+    """Run a statement and return its first row, or None."""
     rows = await fetch_rows(tx, row, statement, parameters)
     return rows[0] if rows else None
 
 
 def allow_role_logins(url: str, passwords: Mapping[Role, str]) -> None:
-    """Let the roles log in by themselves, where the owner may say so; raises `CannotStart`.
+    """Allow the roles to log in with a password; raises `CannotStart`, for example without the privilege.
 
-    A connection that logged in as one of them has no way back to the owner, as one with `SET ROLE` has.
+    A connection that logged in as a role cannot become the owner again, as a connection with `SET ROLE` can.
     """
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
@@ -285,11 +286,11 @@ def allow_role_logins(url: str, passwords: Mapping[Role, str]) -> None:
                 statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
                 connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
     except psycopg.Error as exc:
-        raise CannotStart(f"cannot let the roles of the application in: {str(exc).strip()}") from exc
+        raise CannotStart(f"Cannot allow the roles of the application to log in: {str(exc).strip()}") from exc
 
 
 def url_for_role(url: str, role: Role, password: str) -> str:
-    """The URL of the same database for another user."""
+    """Return the URL of the same database for a role with a password."""
     parts = urlsplit(url)
     address = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{role}:{quote(password, safe='')}@{address}").geturl()

@@ -1,4 +1,4 @@
-"""Redis: a client whose errors are ours, and the names of all keys."""
+"""Redis: the client, the translation of its errors, and the names of all keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,23 +17,23 @@ from iotistica.storage.circuit_breaker import CircuitBreaker
 
 
 class Redis(driver.Redis):
-    """The driver's client, and the breaker that all its calls in this process share."""
+    """The driver's client with the circuit breaker that all its calls in this process share."""
 
     breaker: CircuitBreaker
     unreleased: dict[str, str]
-    """Leases that could not be given back, and our tokens for them."""
+    """Leases that could not be released, with this process's tokens for them."""
 
 
-CONNECTIONS: Final = 32
-TIMEOUT_SECONDS: Final = 3.0  # seconds for one answer
+CONNECTIONS: Final = 32  # size of the connection pool
+TIMEOUT_SECONDS: Final = 3.0  # seconds to wait for a connection or an answer
 
 PLATFORM_DLQ: Final = "platform:dlq"
 OUTBOUND_TENANTS: Final = "platform:outbound"
-"""The tenants whose messages wait for the broker."""
+"""The tenants that have messages waiting for the broker."""
 
 
 def client(url: str) -> Redis:
-    """A client with a bounded pool; retries are ours, so it makes none."""
+    """Return a client with a bounded pool that does not retry, because the platform retries itself."""
     pool = driver.BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
@@ -44,14 +44,14 @@ def client(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )
-    made = cast(Redis, Redis.from_pool(pool))
-    made.breaker, made.unreleased = CircuitBreaker("redis"), {}
-    return made
+    redis = cast(Redis, Redis.from_pool(pool))
+    redis.breaker, redis.unreleased = CircuitBreaker("redis"), {}
+    return redis
 
 
 @contextmanager
 def guarded(redis: Redis) -> Iterator[None]:
-    """The driver's errors stop at this line; raises `Unavailable` without a try while the breaker is open."""
+    """Translate the driver's errors; raises `Unavailable` without calling Redis while the breaker is open."""
     with redis.breaker.guard(), _translated_errors():
         yield
 
@@ -61,12 +61,12 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except exceptions.OutOfMemoryError as exc:
-        raise Full("Redis is at its memory limit") from exc
+        raise Full("Redis has reached its memory limit.") from exc
     except exceptions.ExecAbortError as exc:
         raise Full(f"Redis refused a write: {exc}") from exc
     except exceptions.ConnectionError as exc:
-        if "No connection available" in str(exc):  # of our pool, which says nothing of the server
-            raise Full("too many calls of Redis at a time") from exc
+        if "No connection available" in str(exc):  # the client's pool is exhausted; the server can be healthy
+            raise Full("Too many concurrent calls of Redis.") from exc
         raise Unavailable(f"Redis: {exc}") from exc
     except (exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as exc:
         raise Unavailable(f"Redis: {exc}") from exc
@@ -83,10 +83,10 @@ async def ping(redis: Redis) -> None:
 
 
 async def check_configuration(redis: Redis) -> None:
-    """Refuse a server that would lose data; raises `CannotStart`.
+    """Raise `CannotStart` if Redis would lose data; log a warning for each unsafe setting.
 
-    Before 8.4 a default user with fewer rights than `+@all` makes the replay of the append-only file drop
-    what was written inside MULTI, stream acknowledgements included (redis/redis#14541).
+    Before 8.4, if the default user has fewer rights than `+@all`, the replay of the append-only file drops writes
+    made inside MULTI, including stream acknowledgements (redis/redis#14541).
     """
     with guarded(redis):
         try:
@@ -101,8 +101,8 @@ async def check_configuration(redis: Redis) -> None:
     text = commands.decode() if isinstance(commands, bytes) else str(commands)
     if text and "+@all" not in text.split():
         raise CannotStart(
-            "the Redis user `default` lacks +@all: a restart of Redis would lose data."
-            " Set it to `off ~* &* +@all` (no log-in, all rights)"
+            "The Redis user `default` does not have +@all, so a restart of Redis would lose data."
+            " Set it to `off ~* &* +@all` (no log-in, all rights)."
         )
 
 
@@ -112,12 +112,12 @@ REQUIRED_SETTINGS: Final = {"appendonly": "yes", "appendfsync": "always", "maxme
 async def _warn_of_settings(redis: Redis) -> None:
     try:
         with guarded(redis):
-            found = await redis.config_get(*REQUIRED_SETTINGS)
+            settings = await redis.config_get(*REQUIRED_SETTINGS)
     except exceptions.ResponseError:
-        return  # not ours to ask
+        return  # this client is not allowed to read the settings
     for name, value in REQUIRED_SETTINGS.items():
-        if found.get(name, value) != value:
-            logger.bind(setting=name, wanted=value).warning("Redis may lose what it acknowledged")
+        if settings.get(name, value) != value:
+            logger.bind(setting=name, wanted=value).warning("Redis can lose data that it has acknowledged")
 
 
 def readings_stream(tenant: TenantId) -> str:
@@ -161,7 +161,7 @@ def live_channel(tenant: TenantId, agent: UUID, kind: str) -> str:
 
 
 def live_pattern(tenant: TenantId) -> str:
-    """The channels of all agents of a tenant."""
+    """Return the pattern of the channels of all agents of a tenant."""
     return f"tenant:{{{tenant}}}:device:*"
 
 

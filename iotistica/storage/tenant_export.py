@@ -1,4 +1,4 @@
-"""Everything that is stored of a tenant: written out as CSV files, or removed."""
+"""Export of all data of a tenant as CSV files, and the removal of a tenant."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx
 from iotistica.storage.redis import Redis, guarded
 
-# What is secret stays: hashes, digests and password lines would be of use to nobody but a thief.
+# Secrets are not exported: hashes, digests and password lines are of use only to a thief.
 EXPORTS: Final = {
     "tenant": "SELECT * FROM tenants WHERE tenant_id = {tenant}",
     "users": "SELECT user_id, email, username, full_name, role, active, created_at FROM users"
@@ -71,9 +71,9 @@ SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int], None]) -> None:
-    """Write a CSV file a table, all of one moment; `told` hears each table's name and bytes.
+    """Write one CSV file per table, all from one snapshot; `told` is called with each table's name and bytes.
 
-    Call at the beginning of a transaction.
+    Must be called at the beginning of a transaction.
     """
     await tx.execute(SNAPSHOT)
     await tx.execute(UNBOUNDED)
@@ -87,7 +87,7 @@ async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[
         told(name, written)
 
 
-# In an order in which nothing points at what is gone.
+# Ordered so that no row refers to a deleted one.
 DELETES: Final = (
     "SELECT erase_rollups(a.agent_uuid, array_agg(s.metric_name), '2500-01-01Z') FROM agents a"
     " JOIN series s USING (agent_uuid) WHERE a.tenant_id = %(tenant)s GROUP BY a.agent_uuid",
@@ -128,7 +128,7 @@ ALLOW_DELETE: Final = "SET LOCAL iotistica.deletes_tenant = 'yes'"
 
 
 async def delete_tenant(tx: Tx, tenant: TenantId) -> None:
-    """Remove a tenant with everything that is its own, the audit included; for the tables' owner."""
+    """Delete a tenant with all its data, the audit log included; requires the owner of the tables."""
     await tx.execute(UNBOUNDED)
     await tx.execute(ALLOW_DELETE)
     for statement in DELETES:
@@ -136,7 +136,7 @@ async def delete_tenant(tx: Tx, tenant: TenantId) -> None:
 
 
 async def delete_redis_keys(redis: Redis, tenant: TenantId) -> None:
-    """Remove what Redis holds of a tenant."""
+    """Delete all Redis keys of a tenant."""
     with guarded(redis):
         async for key in redis.scan_iter(match=f"tenant:{{{tenant}}}:*", count=1000):
             await redis.delete(key)

@@ -291,7 +291,7 @@ def test_a_taken_port_ends_the_process_with_what_to_do(folder: Path, setting: st
         (["--roles", "api,cook"], {}, "unknown role 'cook'"),
         ([], {"IOTISTICA_HTTP_PORT": "99999"}, "bad setting"),
         ([], {"IOTISTICA_SECRET_KEY": "short"}, "must hold 64 hex characters"),
-        ([], {"IOTISTICA_DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "cannot reach PostgreSQL"),
+        ([], {"IOTISTICA_DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "Cannot reach PostgreSQL"),
         ([], {"IOTISTICA_CONFIG": "/does/not/exist.toml"}, "cannot read the configuration"),
         ([], {"IOTISTICA_DATA_DIR": "/proc/nowhere"}, "cannot make the data folder"),
     ],

@@ -1,1 +1,1 @@
-"""Tenants, users and their sessions, API keys, quotas and rate limits."""
+"""Statements for tenants, users, sessions, API keys and quotas, and the rate limits."""

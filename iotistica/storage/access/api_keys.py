@@ -1,4 +1,4 @@
-"""API keys of integrations: hashed, scoped, expiring."""
+"""API keys of integrations, stored as digests, with scopes and an expiry."""
 
 from datetime import datetime
 from typing import Final
@@ -28,7 +28,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS: Final = "key_id, tenant_id, name, hint, role, scopes, created_by, created_at, expires_at, last_used_at"
 
-TENANT_LIMIT: Final = 500  # of a tenant that are not revoked
+TENANT_LIMIT: Final = 500  # keys of a tenant that are not revoked
 
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('api keys ' || %(tenant)s, 0))"
 ADD: Final = f"""
@@ -50,14 +50,16 @@ async def add(
     expires: datetime | None,
     by: Actor,
 ) -> ApiKey:
-    """Make a key; raises `Conflict` if a live one has that name, and `Invalid` when there are `TENANT_LIMIT`."""
+    """Add a key; raises `Conflict` if the name is in use, and `Invalid` if there are `TENANT_LIMIT` keys."""
     parameters = {"tenant": tenant, "name": name, "digest": digest, "hint": hint, "role": role, "scopes": scopes}
     await tx.execute(LOCK, {"tenant": tenant})
     if len(await all_of(tx, tenant)) >= TENANT_LIMIT:
-        raise Invalid(f"a tenant has at most {TENANT_LIMIT} API keys: revoke one that nobody needs", "name")
+        raise Invalid(
+            f"cannot be added: a tenant has at most {TENANT_LIMIT} API keys; revoke an unused one", "name"
+        )
     row = await fetch_row(tx, ApiKey, ADD, parameters | {"expires": expires, "by": by.name})
     if row is None:
-        raise Conflict(f"there is an API key {name!r} already")
+        raise Conflict(f"An API key named {name!r} exists already.")
     after = {"name": name, "role": role, "scopes": scopes, "expires": expires}
     await audit.record(tx, tenant, by, "api_key.added", ("api_key", row.key_id), after=after)
     return row
@@ -70,7 +72,7 @@ ORDER BY created_at, key_id LIMIT 1000
 
 
 async def all_of(tx: Tx, tenant: TenantId) -> list[ApiKey]:
-    """A tenant's keys that are not revoked, expired ones included."""
+    """Return a tenant's keys that are not revoked, including expired ones."""
     return await fetch_rows(tx, ApiKey, PAGE, {"tenant": tenant})
 
 
@@ -81,7 +83,7 @@ WHERE tenant_id = %(tenant)s AND key_id = %(key)s AND revoked_at IS NULL RETURNI
 
 
 async def revoke(tx: Tx, tenant: TenantId, key: UUID, *, by: Actor) -> bool:
-    """End a key; False if there is none."""
+    """Revoke a key; return False if the tenant has no such key or it is revoked already."""
     row = await (await tx.execute(REVOKE, {"tenant": tenant, "key": key})).fetchone()
     if row is None:
         return False
@@ -89,7 +91,7 @@ async def revoke(tx: Tx, tenant: TenantId, key: UUID, *, by: Actor) -> bool:
     return True
 
 
-# Written once a minute at most, so that a busy integration costs no write a request.
+# Updates `last_used_at` at most once a minute, so that not every request causes a write.
 FIND: Final = f"""
 WITH found AS (
     SELECT {_COLUMNS} FROM api_keys
@@ -104,5 +106,5 @@ SELECT * FROM found
 
 
 async def find(tx: Tx, digest: bytes) -> ApiKey | None:
-    """The live key with that digest, of all tenants."""
+    """Return the valid key with this digest, of any enabled tenant, or None."""
     return await fetch_row(tx, ApiKey, FIND, {"digest": digest})

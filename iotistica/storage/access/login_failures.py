@@ -1,4 +1,4 @@
-"""Wrong passwords in a row, by the name they were tried for; a name nobody has is counted alike."""
+"""Counts of consecutive wrong passwords by log-in name; names that do not exist are counted the same way."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,7 +12,7 @@ SELECT failures, extract(epoch FROM now() - last_at)::float8 FROM login_failures
 
 
 async def count(tx: Tx, login: bytes) -> tuple[int, float]:
-    """How many there were, and how many seconds ago the last was."""
+    """Return the number of consecutive failures, and the seconds since the last one."""
     row = await (await tx.execute(FIND, {"login": login})).fetchone()
     return (row[0], row[1]) if row and row[1] < FORGOTTEN else (0, FORGOTTEN)
 
@@ -26,7 +26,7 @@ RETURNING failures
 
 
 async def add(tx: Tx, login: bytes) -> int:
-    """Count one more; returns how many there are."""
+    """Count one more failure; return the new number."""
     row = await (await tx.execute(ADD, {"login": login, "forgotten": timedelta(seconds=FORGOTTEN)})).fetchone()
     return int(row[0]) if row else 1
 
@@ -35,7 +35,7 @@ CLEAR: Final = "DELETE FROM login_failures WHERE login = %(login)s"
 
 
 async def clear(tx: Tx, login: bytes) -> None:
-    """Forget them, after the right password."""
+    """Reset the count after a right password."""
     await tx.execute(CLEAR, {"login": login})
 
 
@@ -43,5 +43,5 @@ DELETE_OLD: Final = "DELETE FROM login_failures WHERE last_at < %(before)s"
 
 
 async def delete_old(tx: Tx, *, before: datetime) -> None:
-    """Remove those of before then."""
+    """Delete the counts whose last failure was before `before`."""
     await tx.execute(DELETE_OLD, {"before": before})

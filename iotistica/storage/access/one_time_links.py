@@ -1,4 +1,4 @@
-"""Links that work once: an invitation to become a user, or leave to set another password."""
+"""One-time links: invitations to become a user, and links to set a new password."""
 
 from datetime import datetime
 from typing import Final, Literal
@@ -31,11 +31,11 @@ LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(lower(%(email)s) ||
 
 
 async def lock(tx: Tx, tenant: TenantId, email: str) -> None:
-    """Let nobody else make a link for an address until the commit."""
+    """Block other transactions that create a link for this address until the commit."""
     await tx.execute(LOCK, {"tenant": tenant, "email": email})
 
 
-# One at a time: an older link for the same user, or invitation to the same address, stops working.
+# Only one link at a time: an older link for the same user, or invitation to the same address, is deleted.
 REPLACE: Final = """
 DELETE FROM links WHERE tenant_id = %(tenant)s AND purpose = %(purpose)s
   AND (user_id = %(user)s OR (user_id IS NULL AND lower(email) = lower(%(email)s)))
@@ -59,7 +59,7 @@ async def add(
     by: Actor,
     user: UUID | None = None,
 ) -> OneTimeLink:
-    """Make a link, in place of an older one for the same; `role` is what the user has, or will have."""
+    """Create a link, replacing an older one of the same purpose; `role` is the user's current or future role."""
     parameters: dict[str, object] = {
         "tenant": tenant,
         "purpose": purpose,
@@ -70,13 +70,13 @@ async def add(
     parameters |= {"role": role, "user": user, "by": by.id, "expires": expires}
     await tx.execute(REPLACE, parameters)
     row = await fetch_row(tx, OneTimeLink, ADD, parameters)
-    assert row is not None  # noqa: S101 it was inserted
+    assert row is not None  # noqa: S101 it was just inserted
     after = {"email": email, "role": role, "expires": expires}
     await audit.record(tx, tenant, by, f"link.{purpose}_made", ("link", row.link_id), after=after)
     return row
 
 
-# A link for a password is for the user as it was when the link was made: not for one with another role since.
+# A password link works only while the user has the role that it had when the link was created.
 USE: Final = f"""
 UPDATE links SET used_at = now()
 WHERE digest = %(digest)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
@@ -88,7 +88,7 @@ RETURNING {_COLUMNS}
 
 
 async def use(tx: Tx, purpose: Purpose, digest: bytes) -> OneTimeLink | None:
-    """Take a link, once; None if it is unknown, used, expired or for something else."""
+    """Mark a link as used and return it; None if it is unknown, used, expired or has another purpose."""
     return await fetch_row(tx, OneTimeLink, USE, {"digest": digest, "purpose": purpose})
 
 
@@ -100,7 +100,7 @@ ORDER BY created_at DESC LIMIT 1000
 
 
 async def invitations(tx: Tx, tenant: TenantId) -> list[OneTimeLink]:
-    """Invitations that nobody has followed yet, the newest first."""
+    """Return a tenant's unused and unexpired invitations, the newest first."""
     return await fetch_rows(tx, OneTimeLink, INVITATIONS, {"tenant": tenant})
 
 
@@ -114,7 +114,7 @@ WHERE tenant_id = %(tenant)s AND purpose = 'invitation' AND used_at IS NULL AND 
 async def invitation(
     tx: Tx, tenant: TenantId, *, link: UUID | None = None, email: str | None = None
 ) -> OneTimeLink | None:
-    """The open invitation of that id or to that address, locked until the commit."""
+    """Return the open invitation with this id or for this address, locked until the commit, or None."""
     return await fetch_row(tx, OneTimeLink, INVITATION, {"tenant": tenant, "link": link, "email": email})
 
 
@@ -122,7 +122,7 @@ WITHDRAW: Final = "DELETE FROM links WHERE tenant_id = %(tenant)s AND link_id = 
 
 
 async def withdraw(tx: Tx, tenant: TenantId, link: OneTimeLink, *, by: Actor) -> None:
-    """Take an invitation back."""
+    """Delete an invitation."""
     await tx.execute(WITHDRAW, {"tenant": tenant, "link": link.link_id})
     before = {"email": link.email, "role": link.role}
     await audit.record(tx, tenant, by, "link.invitation_withdrawn", ("link", link.link_id), before=before)
@@ -135,7 +135,7 @@ DELETE FROM links WHERE tenant_id = %(tenant)s AND used_at IS NULL
 
 
 async def withdraw_for_user(tx: Tx, tenant: TenantId, user: UUID, *, made: bool, by: Actor) -> None:
-    """Take back every open link for a user, and those that it `made`: it is not who it was."""
+    """Delete every open link for a user and, if `made`, every open link created by this user."""
     cursor = await tx.execute(WITHDRAW_FOR_USER, {"tenant": tenant, "user": user, "made": made})
     for link, purpose in await cursor.fetchall():
         await audit.record(tx, tenant, by, f"link.{purpose}_withdrawn", ("link", link), after={"user": user})
@@ -145,5 +145,5 @@ DELETE_EXPIRED: Final = "DELETE FROM links WHERE expires_at < %(before)s"
 
 
 async def delete_expired(tx: Tx, *, before: datetime) -> None:
-    """Remove links of every tenant that ended before then."""
+    """Delete links of every tenant that expired before `before`."""
     await tx.execute(DELETE_EXPIRED, {"before": before})

@@ -1,4 +1,4 @@
-"""What a tenant may have at most; nothing set means no bound."""
+"""Quotas of tenants; a quota that is not set does not limit anything."""
 
 from typing import Any, Final
 
@@ -12,14 +12,14 @@ from iotistica.storage.postgres import Tx, fetch_row
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True):
-    """Agents that are not retired, stored series, readings a minute; None is unbounded."""
+    """The limits for agents that are not retired, stored series and readings per minute; None means unlimited."""
 
     agents: int | None = None
     series: int | None = None
     readings_minute: int | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What the audit shows."""
+        """Return the values for the audit log."""
         return msgspec.structs.asdict(self)
 
 
@@ -30,7 +30,7 @@ FROM tenants WHERE tenant_id = %(tenant)s
 
 
 async def get(tx: Tx, tenant: TenantId) -> Quotas:
-    """The quotas of a tenant."""
+    """Return the quotas of a tenant."""
     return await fetch_row(tx, Quotas, GET, {"tenant": tenant}) or Quotas()
 
 
@@ -42,35 +42,37 @@ WHERE tenant_id = %(tenant)s
 
 
 async def put(tx: Tx, tenant: TenantId, new: Quotas, *, by: Actor) -> None:
-    """Set the quotas of a tenant; what is there already stays, whatever they say."""
-    old = await get(tx, tenant)
+    """Set the quotas of a tenant; existing agents and series are kept even if they exceed a quota."""
+    before = await get(tx, tenant)
     await tx.execute(SET, {"tenant": tenant, **new.facts()})
     await audit.record(
-        tx, tenant, by, "tenant.quotas_changed", ("tenant", tenant), before=old.facts(), after=new.facts()
+        tx, tenant, by, "tenant.quotas_changed", ("tenant", tenant), before=before.facts(), after=new.facts()
     )
 
 
-# Held until the commit: of two who take the last place one must wait, and then not find it.
+# Held until the commit, so that two concurrent requests cannot both use the last place of a quota.
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('quotas ' || %(tenant)s, 0))"
 AGENTS: Final = "SELECT count(*) FROM agents WHERE tenant_id = %(tenant)s AND state <> 'retired'"
 
 
 async def check_agents(tx: Tx, tenant: TenantId) -> None:
-    """Raise `Conflict` if the tenant may have no further agent."""
-    most = (await get(tx, tenant)).agents
-    if most is None:
+    """Raise `Conflict` if the tenant has reached its quota of agents."""
+    limit = (await get(tx, tenant)).agents
+    if limit is None:
         return
     await tx.execute(LOCK, {"tenant": tenant})
     row = await (await tx.execute(AGENTS, {"tenant": tenant})).fetchone()
-    if row is not None and row[0] >= most:
-        raise Conflict(f"this tenant may have {most} agents and has {row[0]}; retire one, or ask for more")
+    if row is not None and row[0] >= limit:
+        raise Conflict(
+            f"This tenant can have {limit} agents and has {row[0]}. Retire an agent, or request a higher quota."
+        )
 
 
 SERIES: Final = "SELECT count(*) FROM series WHERE tenant_id = %(tenant)s"
 
 
 async def series_left(tx: Tx, tenant: TenantId, most: int) -> int:
-    """How many further series a tenant may have; nobody else adds one until we commit."""
+    """Return how many more series a tenant can have; other transactions cannot add series until the commit."""
     await tx.execute(LOCK, {"tenant": tenant})
     row = await (await tx.execute(SERIES, {"tenant": tenant})).fetchone()
     return max(most - (int(row[0]) if row else 0), 0)

@@ -1,4 +1,4 @@
-"""Rate limits, counted in Redis for all processes, and in this one while Redis is away."""
+"""Rate limits, counted in Redis for all processes, or in this process while Redis is unavailable."""
 
 import asyncio
 import hashlib
@@ -10,20 +10,20 @@ from iotistica.errors import TooMany, Unavailable
 from iotistica.storage.redis import Redis, guarded, limit_key
 
 WINDOW_SECONDS: Final = 60  # seconds
-WAIT_SECONDS: Final = 0.25  # seconds for Redis to answer; a request does not wait longer for its own bound
-AWAY_SECONDS: Final = 2.0  # seconds without asking a Redis that did not answer
-LOCAL_LIMIT: Final = 50_000  # subjects counted in this process at most
+WAIT_SECONDS: Final = 0.25  # seconds for Redis to answer; a request does not wait longer for its rate limit
+AWAY_SECONDS: Final = 2.0  # seconds without calls after Redis did not answer
+LOCAL_LIMIT: Final = 50_000  # maximum of subjects counted in this process
 
 
 class RateLimit(NamedTuple):
-    """So many a minute."""
+    """A named limit per minute."""
 
     name: str
     per_minute: int
 
 
 class RateLimiter:
-    """Counts what somebody does in this minute."""
+    """Counts the calls of each subject in the current minute."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -32,19 +32,21 @@ class RateLimiter:
         self._minute = 0
 
     async def hit(self, limit: RateLimit, subject: str, *, tenant: str | None = None, count: int = 1) -> None:
-        """Count `count` more of somebody; raises `TooMany` beyond the limit. `count` 0 only looks."""
+        """Add `count` to a subject; raises `TooMany` above the limit. `count` 0 checks whether it is reached."""
         now = time.time()
         minute, left = int(now // WINDOW_SECONDS), WINDOW_SECONDS - now % WINDOW_SECONDS
-        # A digest: an address, or a name somebody tried, is nobody's business in Redis, and may be long.
+        # A digest, because an address or an attempted name is private and can be long.
         digest = hashlib.sha256(subject.encode("utf-8", "replace")).hexdigest()[:24]
         used = await self._add(limit_key(tenant, limit.name, digest, minute), minute, count)
         if used > limit.per_minute or (count == 0 and used >= limit.per_minute):
-            raise TooMany(f"more than {limit.per_minute} a minute; wait {left:.0f} s", seconds=left)
+            raise TooMany(
+                f"The limit of {limit.per_minute} per minute is reached. Wait {left:.0f} s.", seconds=left
+            )
 
     async def take(self, limit: RateLimit, tenant: str, minute: int, count: int) -> int:
-        """How many of `count` are within a tenant's limit for a minute (since the epoch); all are counted.
+        """Add `count` for a tenant in a minute (since the epoch); return how many of them are within the limit.
 
-        A negative count gives back what was taken and came to nothing.
+        A negative count takes back what was counted but not used.
         """
         used = await self._add(limit_key(tenant, limit.name, "all", minute), minute, count)
         return max(min(count, limit.per_minute - (used - count)), 0)

@@ -1,4 +1,4 @@
-"""Sessions of operators: one a log-in, with a refresh token that changes at each use."""
+"""Sessions of operators: one per log-in, with a refresh token that changes at each use."""
 
 from datetime import datetime
 from typing import Final
@@ -26,7 +26,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionMember(msgspec.Struct, frozen=True, kw_only=True):
-    """A live session and what its user may do now."""
+    """A live session with the current e-mail address and role of its user."""
 
     session_id: UUID
     tenant_id: TenantId
@@ -59,7 +59,7 @@ async def open_session(
     by: Actor,
     user_agent: str | None,
 ) -> None:
-    """Begin a session; of a user's sessions the `USER_LIMIT` last used are kept."""
+    """Open a session; only the `USER_LIMIT` most recently used sessions of a user are kept."""
     parameters = {"tenant": tenant, "user": user, "session": session, "digest": digest, "expires": expires}
     await tx.execute(OPEN, parameters | {"address": by.address, "user_agent": user_agent})
     await tx.execute(TRIM, {"tenant": tenant, "user": user, "most": USER_LIMIT})
@@ -76,7 +76,7 @@ RETURNING s.session_id, s.tenant_id, s.user_id, u.email, u.role
 
 
 async def rotate(tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str | None) -> SessionMember | None:
-    """Exchange a refresh token for another, once; None if it is not the session's, or that is over."""
+    """Replace the refresh token of a live session; return None if `old` is not its token or it has ended."""
     parameters = {"session": session, "old": old, "new": new, "address": address}
     return await fetch_row(tx, SessionMember, ROTATE, parameters)
 
@@ -90,7 +90,7 @@ RETURNING session_id, tenant_id, user_id, created_at, used_at, expires_at, addre
 
 
 async def end_reused(tx: Tx, session: UUID, *, by: Actor) -> None:
-    """End a session whose refresh token came a second time: one of two who have it stole it."""
+    """End a session whose refresh token was used twice, because one of the two clients has stolen it."""
     ended = await fetch_row(tx, Session, END_REUSED, {"session": session})
     if ended is not None:
         await audit.record(
@@ -111,7 +111,7 @@ WHERE s.session_id = %(session)s AND s.ended_at IS NULL AND s.expires_at > now()
 
 
 async def live(tx: Tx, session: UUID) -> SessionMember | None:
-    """The session of an access token, if it has not ended, nor its user, nor its tenant."""
+    """Return the live session with this id if its user is active and its tenant is enabled, or None."""
     return await fetch_row(tx, SessionMember, LIVE, {"session": session})
 
 
@@ -123,7 +123,7 @@ ORDER BY used_at DESC, session_id
 
 
 async def of_user(tx: Tx, tenant: TenantId, user: UUID) -> list[Session]:
-    """A user's live sessions, the last used first."""
+    """Return a user's live sessions, the most recently used first."""
     return await fetch_rows(tx, Session, PAGE, {"tenant": tenant, "user": user})
 
 
@@ -138,7 +138,7 @@ RETURNING session_id
 async def end(
     tx: Tx, tenant: TenantId, user: UUID, *, by: Actor, only: UUID | None = None, but: UUID | None = None
 ) -> int:
-    """End one session of a user, or all, or all `but` one; returns how many."""
+    """End `only` one session of a user, or all, or all `but` one; return how many ended."""
     cursor = await tx.execute(END, {"tenant": tenant, "user": user, "only": only, "but": but})
     ended = [row[0] for row in await cursor.fetchall()]
     for session in ended:
@@ -150,5 +150,5 @@ DELETE_ENDED: Final = "DELETE FROM sessions WHERE coalesce(ended_at, expires_at)
 
 
 async def delete_ended(tx: Tx, *, before: datetime) -> None:
-    """Remove sessions of every tenant that have been over since before then."""
+    """Delete sessions of every tenant that ended or expired before `before`."""
     await tx.execute(DELETE_ENDED, {"before": before})

@@ -1,4 +1,4 @@
-"""Tenants."""
+"""Statements for tenants."""
 
 import secrets
 from datetime import datetime
@@ -22,7 +22,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     quota_series: int | None
     quota_readings_minute: int | None
     retention_days: int | None
-    """Of what queries show; None is the deployment's."""
+    """Days of readings that queries return; None means the retention of the deployment."""
     erased_until: datetime | None
 
 
@@ -37,13 +37,11 @@ INSERT INTO tenants (tenant_id, name) VALUES (%(tenant)s, %(name)s) ON CONFLICT 
 
 
 async def add(tx: Tx, name: str, tenant: TenantId | None = None, *, by: Actor) -> Tenant:
-    """Make a tenant, with a new random id unless one is given; raises `Conflict`."""
+    """Add a tenant with the given id or a new random one; raises `Conflict` if the name or id is taken."""
     tenant = tenant or TenantId(secrets.token_hex(TENANT_BYTES))
     row = await fetch_row(tx, Tenant, ADD, {"tenant": tenant, "name": name})
     if row is None:
-        raise Conflict(
-            f"there is a tenant {name!r} already, or one of that id; `iotistica tenants list` shows them"
-        )
+        raise Conflict(f"A tenant with the name {name!r} or this id exists already. See `iotistica tenants list`.")
     await audit.record(tx, tenant, by, "tenant.added", ("tenant", tenant), after={"name": name})
     return row
 
@@ -52,7 +50,7 @@ ALL: Final = f"SELECT {_COLUMNS} FROM tenants ORDER BY created_at, tenant_id LIM
 
 
 async def all_tenants(tx: Tx) -> list[Tenant]:
-    """Every tenant, the oldest first."""
+    """Return every tenant, the oldest first."""
     return await fetch_rows(tx, Tenant, ALL)
 
 
@@ -63,7 +61,7 @@ ORDER BY tenant_id = %(key)s DESC LIMIT 1
 
 
 async def find(tx: Tx, key: str) -> Tenant | None:
-    """The tenant of that id or name."""
+    """Return the tenant with this id or name, or None."""
     return await fetch_row(tx, Tenant, FIND, {"key": key})
 
 
@@ -71,7 +69,7 @@ ENABLE: Final = "UPDATE tenants SET enabled = %(enabled)s WHERE tenant_id = %(te
 
 
 async def enable(tx: Tx, tenant: TenantId, *, enabled: bool, by: Actor) -> None:
-    """Let a tenant in, or lock out all its users, keys and agents; nothing of it is removed."""
+    """Enable a tenant, or lock out all its users, keys and agents; no data is deleted."""
     await tx.execute(ENABLE, {"tenant": tenant, "enabled": enabled})
     action = "tenant.enabled" if enabled else "tenant.disabled"
     await audit.record(tx, tenant, by, action, ("tenant", tenant))
@@ -83,9 +81,12 @@ SET_RETENTION: Final = (
 
 
 async def set_retention(tx: Tx, tenant: TenantId, days: int | None, *, by: Actor) -> None:
-    """Show a tenant readings of so many days, None for all there are; what is older is deleted by and by."""
-    old = await find(tx, tenant)
+    """Limit the readings that a tenant sees to `days` days, or show all (None).
+
+    Older readings are deleted gradually.
+    """
+    current = await find(tx, tenant)
     await tx.execute(SET_RETENTION, {"tenant": tenant, "days": days})
-    before = {"days": old.retention_days if old else None}
+    before = {"days": current.retention_days if current else None}
     subject = "tenant", tenant
     await audit.record(tx, tenant, by, "tenant.retention_changed", subject, before=before, after={"days": days})

@@ -1,4 +1,4 @@
-"""Operators and their passwords."""
+"""Statements for users, and the hashing of their passwords."""
 
 import asyncio
 from datetime import datetime
@@ -31,12 +31,12 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
     def facts(self) -> dict[str, Any]:
-        """What the audit shows."""
+        """Return the values for the audit log."""
         return {"email": self.email, "username": self.username, "role": self.role, "active": self.active}
 
 
 class LoginCredentials(msgspec.Struct, frozen=True, kw_only=True):
-    """What a log-in is checked against."""
+    """A user and the password hash that a log-in is checked against."""
 
     user_id: UUID
     tenant_id: TenantId
@@ -63,22 +63,22 @@ async def add(
     username: str | None = None,
     full_name: str | None = None,
 ) -> User:
-    """Make a user; `digest` is of `hashed`. Raises `Conflict`."""
+    """Add a user; `digest` is the result of `hashed`. Raises `Conflict` if the address or user name is taken."""
     parameters = {"tenant": tenant, "email": email, "username": username, "full_name": full_name}
     row = await fetch_row(tx, User, ADD, parameters | {"hash": digest, "role": role})
     if row is None:
-        raise Conflict(f"{email} is a user already, or the user name is taken")
+        raise Conflict(f"The address {email} or the user name is taken already.")
     await audit.record(tx, tenant, by, "user.added", ("user", row.user_id), after=row.facts())
     return row
 
 
 async def hashed(password: str) -> str:
-    """The argon2id hash of a password, made off the event loop."""
+    """Return the argon2id hash of a password, computed in a thread."""
     return await asyncio.to_thread(HASHER.hash, password)
 
 
 async def password_matches(digest: str, password: str) -> bool:
-    """Check a password off the event loop."""
+    """Return whether a password matches a hash, computed in a thread."""
     try:
         return await asyncio.to_thread(HASHER.verify, digest, password)
     except (VerifyMismatchError, InvalidHashError):
@@ -93,7 +93,7 @@ WHERE (CASE WHEN %(login)s LIKE '%%@%%' THEN lower(email) ELSE lower(username) E
 
 
 async def credentials(tx: Tx, login: str) -> LoginCredentials | None:
-    """Whom an e-mail address or a user name belongs to, of all tenants."""
+    """Return the active user with this e-mail address or user name, of any enabled tenant, or None."""
     return await fetch_row(tx, LoginCredentials, BY_LOGIN, {"login": login})
 
 
@@ -103,7 +103,7 @@ UPDATE users SET password_hash = %(hash)s WHERE tenant_id = %(tenant)s AND user_
 
 
 async def set_password(tx: Tx, tenant: TenantId, user: UUID, digest: str, *, by: Actor) -> None:
-    """Give a user another password; raises `NotFound`."""
+    """Replace the password hash of a user; raises `NotFound`."""
     cursor = await tx.execute(CHANGE_HASH, {"tenant": tenant, "user": user, "hash": digest})
     if cursor.rowcount == 0:
         raise NotFound
@@ -114,7 +114,7 @@ GET: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AND use
 
 
 async def get(tx: Tx, tenant: TenantId, user: UUID) -> User | None:
-    """One user of a tenant."""
+    """Return a user of a tenant, or None."""
     return await fetch_row(tx, User, GET, {"tenant": tenant, "user": user})
 
 
@@ -122,7 +122,7 @@ LOCK: Final = "SELECT 1 FROM users WHERE tenant_id = %(tenant)s AND user_id = %(
 
 
 async def lock(tx: Tx, tenant: TenantId, user: UUID) -> None:
-    """Let nobody else change a user until the commit."""
+    """Lock a user against changes by other transactions until the commit."""
     await tx.execute(LOCK, {"tenant": tenant, "user": user})
 
 
@@ -130,7 +130,7 @@ BY_EMAIL: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AN
 
 
 async def by_email(tx: Tx, tenant: TenantId, email: str) -> User | None:
-    """The user of a tenant with that address."""
+    """Return the user of a tenant with this e-mail address, or None."""
     return await fetch_row(tx, User, BY_EMAIL, {"tenant": tenant, "email": email})
 
 
@@ -141,18 +141,18 @@ ORDER BY user_id LIMIT %(limit)s
 
 
 async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[User]:
-    """A tenant's users in order of their ids."""
+    """Return up to `limit` users of a tenant after the id `after`, ordered by id."""
     return await fetch_rows(tx, User, PAGE, {"tenant": tenant, "after": after, "limit": limit})
 
 
-# Owners are locked first, so that of two who remove each other only one succeeds.
+# Locks all owners, so that if two owners remove each other, only one of them succeeds.
 OTHER_OWNERS: Final = """
 SELECT user_id FROM users WHERE tenant_id = %(tenant)s AND role = 'owner' AND active ORDER BY user_id FOR UPDATE
 """
 
 
 async def is_last_owner(tx: Tx, tenant: TenantId, user: UUID) -> bool:
-    """Whether a tenant would be without an active owner if this one went."""
+    """Return whether this user is the only active owner of a tenant."""
     owners = [row[0] for row in await (await tx.execute(OTHER_OWNERS, {"tenant": tenant})).fetchall()]
     return owners == [user]
 
@@ -165,7 +165,7 @@ WHERE tenant_id = %(tenant)s AND user_id = %(user)s RETURNING {_COLUMNS}
 
 
 async def update(tx: Tx, tenant: TenantId, old: User, new: User, *, by: Actor) -> User:
-    """Write what has changed of a user; raises `NotFound`, and `Conflict` for a name that is taken."""
+    """Store the changed fields of a user; raises `NotFound`, and `Conflict` if a name is taken."""
     parameters = {"tenant": tenant, "user": old.user_id, "email": new.email, "username": new.username}
     parameters |= {"full_name": new.full_name, "role": new.role, "active": new.active}
     row = await fetch_row(tx, User, UPDATE, parameters)
@@ -179,7 +179,7 @@ DELETE: Final = "DELETE FROM users WHERE tenant_id = %(tenant)s AND user_id = %(
 
 
 async def delete(tx: Tx, tenant: TenantId, user: User, *, by: Actor) -> None:
-    """Remove a user with its sessions and links."""
+    """Delete a user with its sessions and links."""
     await tx.execute(DELETE, {"tenant": tenant, "user": user.user_id})
     await audit.record(tx, tenant, by, "user.deleted", ("user", user.user_id), before=user.facts())
 
@@ -188,5 +188,5 @@ ANY: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s LIMIT 1
 
 
 async def any_of(tx: Tx, tenant: TenantId) -> User | None:
-    """Some user of a tenant, or None if it has none."""
+    """Return any user of a tenant, or None if it has none."""
     return await fetch_row(tx, User, ANY, {"tenant": tenant})

@@ -1,1 +1,1 @@
-"""What happened: the audit of changes, and the timeline of each agent."""
+"""Statements for the audit log and for the timeline of each agent."""

@@ -1,4 +1,4 @@
-"""The audit: every change of identity and access, who made it, from where, before and after; append-only."""
+"""The append-only audit log: every change, its author and address, and the values before and after."""
 
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -13,7 +13,7 @@ from iotistica.storage.postgres import Tx, fetch_rows
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who does something, and from which address."""
+    """The author of a change, and the address that the change came from."""
 
     kind: Literal["user", "key", "agent", "link", "command", "platform", "anybody"]
     id: str | None = None
@@ -23,7 +23,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
 PLATFORM: Final = Actor(kind="platform")
 HIDDEN_FACTS: Final = ("changes",)
-"""Facts that the timeline leaves out: they are long, and the history of targets has them."""
+"""Facts omitted from the timeline, because they are long and the history of targets contains them."""
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +58,9 @@ async def record(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
-    """Write down a change, in the transaction that makes it; one of an agent is on its timeline too.
+    """Record a change in the transaction that makes it; changes of an agent are also added to its timeline.
 
-    `subject` is a kind and an id. Secrets and their digests never come in here.
+    `subject` is a kind and an id. Never pass secrets or their digests.
     """
     await tx.execute(
         RECORD,
@@ -78,15 +78,15 @@ async def record(
         },
     )
     if subject[0] == "agent":
-        shown = {key: value for key, value in (after or {}).items() if key not in HIDDEN_FACTS}
-        happened = TimelineEvent(
-            agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=timeline_details(by, shown)
+        facts = {key: value for key, value in (after or {}).items() if key not in HIDDEN_FACTS}
+        event = TimelineEvent(
+            agent=UUID(str(subject[1])), at=datetime.now(UTC), kind=action, details=timeline_details(by, facts)
         )
-        await timeline.add(tx, tenant, [happened])
+        await timeline.add(tx, tenant, [event])
 
 
 def timeline_details(by: Actor, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a timeline tells of a change, and of who made it."""
+    """Return the details of a timeline event: the author of the change and its facts."""
     return {"by": {"kind": by.kind, "name": by.name}, **facts}
 
 
@@ -114,6 +114,9 @@ async def page(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[AuditEvent]:
-    """A tenant's events, the newest first, older than the id `before`; `action` may be the part before a dot."""
+    """Return up to `limit` events of a tenant older than the id `before`, the newest first.
+
+    `action` is a whole action or its part before a dot.
+    """
     parameters = {"tenant": tenant, "before": before, "limit": limit, "action": action, "actor": actor}
     return await fetch_rows(tx, AuditEvent, PAGE, parameters | {"subject": subject, "since": since, "until": until})

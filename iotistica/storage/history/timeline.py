@@ -1,4 +1,4 @@
-"""What happened to each agent, in the order of time."""
+"""The timeline: the events of each agent in order of time."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,19 +10,19 @@ import msgspec
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, fetch_rows
 
-KEEP_DAYS: Final = 90  # kept
-DELETE_LIMIT: Final = 20_000  # rows forgotten in one transaction
+KEEP_DAYS: Final = 90  # days that events are kept
+DELETE_LIMIT: Final = 20_000  # rows deleted in one transaction
 
 
 class TimelineEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to an agent; no secret is ever in its details."""
+    """An event of an agent; its details never contain a secret."""
 
     agent: UUID
     at: datetime
     kind: str
     details: dict[str, Any]
     dedupe_key: str | None = None
-    """What comes again under the same word is one row, that of the first, with the details of the last."""
+    """Events with the same key share one row, with the time of the first and the details of the last."""
     times: int = 1
 
 
@@ -33,10 +33,10 @@ class TimelineRow(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any]
     times: int
     last_at: datetime | None
-    """Of what came more than once."""
+    """The time of the last event, if there was more than one."""
 
 
-# What is said of an agent that is not the tenant's is left out.
+# Events of agents that do not belong to the tenant are skipped.
 ADD: Final = """
 INSERT INTO agent_timeline AS t (tenant_id, agent_uuid, at, kind, details, times, once)
 SELECT a.tenant_id, n.*
@@ -50,20 +50,20 @@ DO UPDATE SET times = t.times + excluded.times, last_at = greatest(t.last_at, ex
 
 
 async def add(tx: Tx, tenant: TenantId, happened: Sequence[TimelineEvent]) -> None:
-    """Write down what happened to agents of a tenant."""
-    rows = _joined(happened)
+    """Add events of agents of a tenant."""
+    rows = _merge_repeated(happened)
     if not rows:
         return
     await tx.execute(
         ADD,
         {
             "tenant": tenant,
-            "agents": [one.agent for one in rows],
-            "at": [one.at for one in rows],
-            "kinds": [one.kind for one in rows],
-            "details": [msgspec.json.encode(one.details).decode() for one in rows],
-            "times": [one.times for one in rows],
-            "once": [one.dedupe_key for one in rows],
+            "agents": [row.agent for row in rows],
+            "at": [row.at for row in rows],
+            "kinds": [row.kind for row in rows],
+            "details": [msgspec.json.encode(row.details).decode() for row in rows],
+            "times": [row.times for row in rows],
+            "once": [row.dedupe_key for row in rows],
         },
     )
 
@@ -76,25 +76,25 @@ WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s
 
 
 async def add_to_fleet(tx: Tx, tenant: TenantId, fleet: UUID, kind: str, details: dict[str, Any]) -> None:
-    """Write down what happened to all agents of a fleet."""
+    """Add an event to the timeline of every agent of a fleet."""
     parameters = {"tenant": tenant, "fleet": fleet, "kind": kind}
     await tx.execute(ADD_TO_FLEET, parameters | {"details": msgspec.json.encode(details).decode()})
 
 
-def _joined(happened: Sequence[TimelineEvent]) -> list[TimelineEvent]:
-    """What comes again within one call as one."""
-    single = [one for one in happened if one.dedupe_key is None]
-    again: dict[tuple[UUID, str, str | None], TimelineEvent] = {}
-    for one in happened:
-        if one.dedupe_key is not None:
-            key = one.agent, one.kind, one.dedupe_key
-            times = again[key].times + one.times if key in again else one.times
-            again[key] = msgspec.structs.replace(one, times=times)
-    return [*single, *again.values()]
+def _merge_repeated(happened: Sequence[TimelineEvent]) -> list[TimelineEvent]:
+    """Return the events with those of the same agent, kind and key merged into one."""
+    single = [event for event in happened if event.dedupe_key is None]
+    merged: dict[tuple[UUID, str, str | None], TimelineEvent] = {}
+    for event in happened:
+        if event.dedupe_key is not None:
+            key = event.agent, event.kind, event.dedupe_key
+            times = merged[key].times + event.times if key in merged else event.times
+            merged[key] = msgspec.structs.replace(event, times=times)
+    return [*single, *merged.values()]
 
 
 def hourly_key(word: str, at: datetime) -> str:
-    """The word for what is counted hour by hour."""
+    """Return the key of events that are counted hour by hour."""
     return f"{word} {at.astimezone(UTC):%Y-%m-%dT%H}"
 
 
@@ -116,7 +116,10 @@ async def page(
     kinds: Sequence[str] | None,
     limit: int,
 ) -> list[TimelineRow]:
-    """What happened to an agent, the newest first, older than `before`; of `kinds` some may be groups, as `job`."""
+    """Return up to `limit` events of an agent older than `before`, the newest first.
+
+    An entry of `kinds` is a whole kind or its part before a dot, such as `job`.
+    """
     at, id_ = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "at": at, "id": id_, "limit": limit}
     return await fetch_rows(tx, TimelineRow, PAGE, parameters | {"kinds": list(kinds) if kinds else None})
@@ -129,7 +132,7 @@ DELETE FROM agent_timeline WHERE id = ANY(ARRAY(
 
 
 async def delete_old(tx: Tx, *, before: datetime) -> int:
-    """Forget some of what is older; how much."""
+    """Delete up to `DELETE_LIMIT` of the oldest events before `before`; return how many."""
     return (await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})).rowcount
 
 
@@ -137,7 +140,7 @@ DEAD_LETTER_CURSOR: Final = "SELECT last_id FROM dead_letters_told WHERE tenant_
 
 
 async def dead_letter_cursor(tx: Tx, tenant: TenantId) -> str | None:
-    """The last dead letter of a tenant that is on the timeline; nobody else tells any before the commit."""
+    """Return the id of the last dead letter on the timelines of a tenant, or None; locks it until the commit."""
     row = await (await tx.execute(DEAD_LETTER_CURSOR, {"tenant": tenant})).fetchone()
     return str(row[0]) if row else None
 
@@ -149,5 +152,5 @@ ON CONFLICT (tenant_id) DO UPDATE SET last_id = excluded.last_id
 
 
 async def save_dead_letter_cursor(tx: Tx, tenant: TenantId, id_: str) -> None:
-    """Note which dead letter was told last."""
+    """Store the id of the last dead letter that was added to the timelines."""
     await tx.execute(SAVE_DEAD_LETTER_CURSOR, {"tenant": tenant, "id": id_})

@@ -1,1 +1,1 @@
-"""Readings, their series and rollups, on plain PostgreSQL or TimescaleDB."""
+"""Statements for readings, series and rollups, on plain PostgreSQL or TimescaleDB."""

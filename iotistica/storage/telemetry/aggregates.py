@@ -1,4 +1,4 @@
-"""Aggregates over rollups and readings together: each part of the range from the source that covers it."""
+"""Aggregates over rollups and readings together; each part of the range is read from the source that covers it."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -21,7 +21,11 @@ TABLES: Final[dict[Source, str]] = {
 
 
 class _Partial(NamedTuple):
-    """Columns, each as it is of a single reading whose usable value is `v` and of a rollup; how many become one."""
+    """A partial aggregate.
+
+    `columns` maps a column to its SQL for a single reading, whose usable value is `v`, and its SQL for a rollup.
+    `total` is the SQL that combines the rows of a bucket.
+    """
 
     columns: dict[str, tuple[str, str]]
     total: str
@@ -31,7 +35,7 @@ _TIME: Final = "CASE WHEN v IS NOT NULL THEN time END"
 _PARTIALS: Final[dict[str, _Partial]] = {
     "count": _Partial({"count": ("1", "count")}, "sum(count)::bigint"),
     "n": _Partial({"n": ("(v IS NOT NULL)::int", "n")}, "sum(n)::bigint"),
-    # As in the rollups: what a double cannot hold is infinite, never an error.
+    # As in the rollups, a sum that a double cannot hold becomes infinite and is never an error.
     "sum": _Partial({"sum": (summand("v"), "sum")}, "sum(sum)"),
     "sum_sq": _Partial({"sum_sq": (square("v"), "sum_sq")}, "sum(sum_sq)"),
     "min": _Partial({"min": ("v", "min")}, "min(min)"),
@@ -44,11 +48,11 @@ _PARTIALS: Final[dict[str, _Partial]] = {
         {"last": ("v", "last"), "last_time": (_TIME, "last_time")},
         "(array_agg(last ORDER BY last_time DESC) FILTER (WHERE last_time IS NOT NULL))[1]",
     ),
-    # Of readings without a usable value a rollup knows the bucket alone.
+    # A rollup of readings without a usable value has no times except that of its bucket.
     "since": _Partial({"since": ("time", "coalesce(first_time, bucket)")}, "min(since)"),
     "until": _Partial({"until": ("time", "coalesce(last_time, bucket)")}, "max(until)"),
 }
-# From single readings it can be told without the loss of digits that sums of squares have.
+# Over single readings, the standard deviation avoids the loss of digits that sums of squares have.
 SPREAD: Final = "stddev_samp(CASE WHEN abs(v) < 1e140 THEN v WHEN v IS NOT NULL THEN 'Infinity' END)"
 _V: Final = USABLE.replace("quality", "r.quality").replace("THEN value", "THEN r.value")
 
@@ -64,7 +68,7 @@ JOIN {table} r ON r.agent_uuid = k.agent_uuid AND r.metric_name = k.metric_name 
 
 
 class Bucket(NamedTuple):
-    """Its series (a number), start, readings, and one value an aggregate; None where there is none."""
+    """A bucket: the index of its series, its start, its number of readings, and one value or None per aggregate."""
 
     series: int
     time: datetime
@@ -82,14 +86,15 @@ async def buckets(
     *,
     limit: int,
 ) -> list[Bucket]:
-    """The aggregates of each bucket that has readings, by series (the number in `series`) and time.
+    """Return the aggregates of each bucket that has readings, ordered by series (its index in `series`) and time.
 
-    `segments` cover the range of the grid by sources that it does not cut.
+    `segments` cover the range of the grid. No bucket of the grid may cut a row of their sources.
     """
     needs = [need for aggregate in aggregates for need in aggregate.needs]
-    of = await totals(tx, tenant, series, grid, segments, needs, limit=limit)
-    values = zip(*(finish(aggregate, of) for aggregate in aggregates), strict=True)
-    return [Bucket(*row) for row in zip(of["number"], of["slot"], of["count"], values, strict=True)]
+    columns = await totals(tx, tenant, series, grid, segments, needs, limit=limit)
+    values = zip(*(finish(aggregate, columns) for aggregate in aggregates), strict=True)
+    rows = zip(columns["number"], columns["slot"], columns["count"], values, strict=True)
+    return [Bucket(*row) for row in rows]
 
 
 async def totals(
@@ -102,7 +107,7 @@ async def totals(
     *,
     limit: int,
 ) -> dict[str, Sequence[Any]]:
-    """Column by column the `number` of the series, the `slot`, the `count` and the `needs` of each bucket."""
+    """Return columns with a value per bucket: `number` (index of the series), `slot`, `count` and the `needs`."""
     partials = list(dict.fromkeys(["count", *(need for need in needs if need in _PARTIALS)]))
     fractions = list(dict.fromkeys(need for need in needs if need not in _PARTIALS))
     columns = {need: _PARTIALS[need].total for need in partials}
@@ -117,7 +122,7 @@ async def totals(
     parts = []
     for at, segment in enumerate(segments):
         parameters |= {f"start{at}": segment.start, f"end{at}": segment.end}
-        parts.append(_part(at, segment, partials, grid, many=len(series) != 1))
+        parts.append(_select_source(at, segment, partials, grid, many=len(series) != 1))
     columns = {"number": "number", "slot": "slot"} | columns
     statement: Any = (
         f"SELECT {', '.join(columns.values())} FROM ({' UNION ALL '.join(parts)}) p"
@@ -131,19 +136,19 @@ async def totals(
     return dict(zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True))
 
 
-def _part(at: int, segment: SourceRange, partials: Iterable[str], grid: Grid, *, many: bool) -> str:
-    """What one source has of its part of the range."""
+def _select_source(at: int, segment: SourceRange, partials: Iterable[str], grid: Grid, *, many: bool) -> str:
+    """Return the SELECT over one source for its part of the range."""
     raw = segment.source == "raw"
     time = "r.time" if raw else "r.bucket"
-    columns = {name: of for partial in partials for name, of in _PARTIALS[partial].columns.items()}
+    columns = {name: pair for partial in partials for name, pair in _PARTIALS[partial].columns.items()}
     source = (MANY if many else ONE).replace("{table}", TABLES[segment.source])
     source += f" AND {time} >= %(start{at})s AND {time} < %(end{at})s"
     keys = f"SELECT {'k.number::int - 1' if many else '0'} AS number, {_bucket(grid, time)} AS slot"
     if raw:
-        what = ", ".join(f"{of_one} AS {name}" for name, (of_one, _) in columns.items())
-        return f"SELECT number, slot, {what}, v FROM ({keys}, r.time, {_V} AS v {source}) q"
-    what = ", ".join(f"{of_rollup} AS {name}" for name, (_, of_rollup) in columns.items())
-    return f"{keys}, {what}, NULL::float8 AS v {source}"
+        selected = ", ".join(f"{of_reading} AS {name}" for name, (of_reading, _) in columns.items())
+        return f"SELECT number, slot, {selected}, v FROM ({keys}, r.time, {_V} AS v {source}) q"
+    selected = ", ".join(f"{of_rollup} AS {name}" for name, (_, of_rollup) in columns.items())
+    return f"{keys}, {selected}, NULL::float8 AS v {source}"
 
 
 def _bucket(grid: Grid, time: str) -> str:

@@ -1,4 +1,4 @@
-"""The catalog: every series of a tenant, and when it was first and last heard of."""
+"""The catalog: all series of a tenant, with the times of their first and last readings."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -11,11 +11,11 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Tx, fetch_rows
 
-RECENT: Final = timedelta(days=3)  # looked for among single readings; before that the daily rollup knows
+RECENT: Final = timedelta(days=3)  # searched among single readings; older times come from the daily rollup
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A series; `first_time` and `last_time` are of its measurements, `first_seen` of the platform's clock."""
+    """A series; `first_time` and `last_time` are measured times, `first_seen` is a time of the platform's clock."""
 
     agent_uuid: UUID
     agent_name: str
@@ -71,14 +71,15 @@ async def page(
     since: datetime,
     limit: int,
 ) -> list[CatalogEntry]:
-    """`limit` series after that one, by agent and name; `filters` are agent, device, protocol and metric.
+    """Return up to `limit` series after `after`, ordered by agent and name.
 
-    What is older than `since` is not shown: a series that has nothing younger has no times.
+    The keys of `filters` are agent, device, protocol and metric. Readings older than `since` are hidden: a series
+    without newer readings has no times.
     """
-    asked = dict.fromkeys(("agent", "device", "protocol", "metric")) | dict(filters)
-    asked |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
-    asked |= {"since": since, "day": floor(since, timedelta(days=1))}
+    parameters = dict.fromkeys(("agent", "device", "protocol", "metric")) | dict(filters)
+    parameters |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
+    parameters |= {"since": since, "day": floor(since, timedelta(days=1))}
     agent, metric = after or (None, None)
     return await fetch_rows(
-        tx, CatalogEntry, PAGE, asked | {"after_agent": agent, "after_metric": metric}, prepare=False
+        tx, CatalogEntry, PAGE, parameters | {"after_agent": agent, "after_metric": metric}, prepare=False
     )

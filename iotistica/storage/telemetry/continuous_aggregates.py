@@ -1,4 +1,4 @@
-"""Continuous aggregates: the rollups as TimescaleDB keeps them, by the same names and columns as the tables."""
+"""Continuous aggregates: the rollups on TimescaleDB, with the same names and columns as the plain tables."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,20 +15,20 @@ OwnerConnection = psycopg.Connection[Any]
 
 
 class PolicyAges(NamedTuple):
-    """Days that readings and their rollups are kept, and after which readings are compressed."""
+    """Days for which readings and rollups are kept, and days after which readings are compressed."""
 
     raw: int
     minutes: int
     hours: int
     compress: int
     refresh: int = 0
-    """How far readings reach back, where that is less."""
+    """Days that readings reach back, if less than `raw`; 0 means `raw`."""
 
 
 NAMES: Final = ("readings_1m", "readings_1h", "readings_daily")
-RETENTION_DAYS_MINIMUM: Final = 5  # days that readings must be kept: a day is rolled up over two
-REFRESH: Final = 15  # seconds between refreshes; three of them, one after another, bring a late reading to its day
-STAGGER: Final = 5  # seconds between the first starts: together they were seen to deadlock
+RETENTION_DAYS_MINIMUM: Final = 5  # days that readings must be kept, because a day is rolled up over two days
+REFRESH: Final = 15  # seconds between refreshes; a late reading reaches its day after three refreshes
+STAGGER: Final = 5  # seconds between the first starts; simultaneous ones were seen to deadlock
 
 _V: Final = f"({USABLE})"
 _FROM_RAW: Final = {
@@ -81,19 +81,19 @@ OF_VIEW: Final = INDEXED + " FROM timescaledb_information.continuous_aggregates 
 
 
 def create_views(connection: OwnerConnection) -> None:
-    """Make those that are missing; each by itself, since it cannot be undone."""
+    """Create the missing views; outside a transaction, since their creation cannot be rolled back."""
     for name, view in VIEWS.items():
-        if not _one(connection, EXISTS, {"name": name}):
+        if not _fetch_value(connection, EXISTS, {"name": name}):
             connection.execute(view.encode())
         connection.execute(f"GRANT SELECT ON {name} TO iotistica_api, iotistica_worker".encode())
 
 
 def import_rollups(connection: OwnerConnection, since: datetime, told: Callable[[str], None]) -> None:
-    """Take over what the rollups know of times before `since`, and compute the rest from the readings."""
+    """Copy the plain rollups of times before `since`, and compute the later ones from the readings."""
     for name in NAMES:
-        if _one(connection, EXISTS, {"name": f"{name}_plain"}):
+        if _fetch_value(connection, EXISTS, {"name": f"{name}_plain"}):
             with connection.transaction():
-                _take_over(connection, name, since)
+                _copy_rollup(connection, name, since)
     today = floor(datetime.now(UTC), DAY)
     while since < today:
         until = min(since + timedelta(days=30), today)
@@ -103,12 +103,12 @@ def import_rollups(connection: OwnerConnection, since: datetime, told: Callable[
         since = until
 
 
-def _take_over(connection: OwnerConnection, name: str, since: datetime) -> None:
+def _copy_rollup(connection: OwnerConnection, name: str, since: datetime) -> None:
     schema, table = connection.execute(OF_VIEW, {"name": name}).fetchone() or ("", "")
     columns = sql.SQL("bucket, agent_uuid, metric_name, " + COLUMNS)
     names = {"store": sql.Identifier(schema, table), "plain": sql.Identifier(f"{name}_plain"), "columns": columns}
     bounds = {"since": since}
-    # Done again, it begins anew.
+    # A repeated run deletes what an interrupted one has copied.
     connection.execute(sql.SQL("DELETE FROM {store} WHERE bucket < %(since)s").format(**names), bounds)
     connection.execute(
         sql.SQL("INSERT INTO {store} ({columns}) SELECT {columns} FROM {plain} WHERE bucket < %(since)s").format(
@@ -119,13 +119,13 @@ def _take_over(connection: OwnerConnection, name: str, since: datetime) -> None:
 
 
 def refresh(connection: OwnerConnection, name: str, start: datetime, end: datetime) -> None:
-    """Compute a range anew, as far as it has changed; never one whose readings are gone: that would empty it."""
+    """Recompute what has changed in a range; where the readings are gone, this would empty the rollup."""
     connection.execute(
         sql.SQL("CALL refresh_continuous_aggregate({}, {}, {})").format(*map(sql.Literal, (name, start, end)))
     )
 
 
-# The policies by relation and kind: what each is configured with, and how it is made.
+# How a policy of each kind is added and removed.
 _ADD: Final = {
     "policy_retention": "SELECT add_retention_policy({name}, drop_after => {drop_after}::interval)",
     "policy_compression": "SELECT add_compression_policy({name}, compress_after => {compress_after}::interval)",
@@ -148,34 +148,38 @@ WHERE j.hypertable_name IS NOT NULL
 
 
 def policy_settings(ages: PolicyAges) -> dict[tuple[str, str], dict[str, str]]:
-    """The settings of every policy.
+    """Return the configuration of every policy by relation and kind.
 
-    A refresh reaches back to just before the readings' end, so that late readings of any age are in it, and never
-    beyond, where it would empty what it found no readings for. For the same reason rollups outlive the readings.
+    A refresh reaches back to one day less than the readings are kept, so that it includes late readings of any age.
+    It never reaches further, where it would empty rollups whose readings are gone. For the same reason rollups
+    outlive the readings.
     """
     refresh_from = f"{(ages.refresh or ages.raw) - 1} days"
-    found: dict[tuple[str, str], dict[str, str]] = {
+    policies: dict[tuple[str, str], dict[str, str]] = {
         ("readings", "policy_retention"): {"drop_after": f"{ages.raw} days"},
         ("readings", "policy_compression"): {"compress_after": f"{ages.compress} days"},
         ("readings_1m", "policy_retention"): {"drop_after": f"{max(ages.minutes, ages.raw)} days"},
         ("readings_1h", "policy_retention"): {"drop_after": f"{max(ages.hours, ages.raw)} days"},
     }
     for name, width in zip(NAMES, ("1 minute", "1 hour", "1 day"), strict=True):
-        found[name, "policy_refresh_continuous_aggregate"] = {"start_offset": refresh_from, "end_offset": width}
-    return found
+        policies[name, "policy_refresh_continuous_aggregate"] = {"start_offset": refresh_from, "end_offset": width}
+    return policies
 
 
 def apply_policies(connection: OwnerConnection, ages: PolicyAges) -> None:
-    """Give the policies these ages, and look whether they are safe together; raises `CannotStart`."""
+    """Set the ages of the policies and check that they are safe together; raises `CannotStart`."""
     if ages.raw < RETENTION_DAYS_MINIMUM:
         raise CannotStart(
-            f"on TimescaleDB readings are kept for {RETENTION_DAYS_MINIMUM} days at least: IOTISTICA_RETENTION_DAYS"
+            f"IOTISTICA_RETENTION_DAYS must be at least {RETENTION_DAYS_MINIMUM} on TimescaleDB; it is {ages.raw}."
         )
-    gone = _one(connection, "SELECT floor(extract(epoch FROM now() - raw_since) / 86400) FROM rollup_progress")
-    ages = ages._replace(refresh=min(ages.raw, int(gone)))  # what went for want of room is not looked for again
-    there = {(name, kind): config for name, kind, config in connection.execute(JOBS).fetchall()}
+    days_back = _fetch_value(
+        connection, "SELECT floor(extract(epoch FROM now() - raw_since) / 86400) FROM rollup_progress"
+    )
+    # Refreshes never reach back to readings that were dropped because the disk was full.
+    ages = ages._replace(refresh=min(ages.raw, int(days_back)))
+    current = {(name, kind): config for name, kind, config in connection.execute(JOBS).fetchall()}
     for number, ((name, kind), config) in enumerate(policy_settings(ages).items()):
-        if _agrees(connection, there.get((name, kind)), config):
+        if _policy_matches(connection, current.get((name, kind)), config):
             continue
         values = {"name": name, "every": f"{REFRESH} seconds", "first": f"{STAGGER * number} seconds", **config}
         literals = {key: sql.Literal(value) for key, value in values.items()}
@@ -185,9 +189,9 @@ def apply_policies(connection: OwnerConnection, ages: PolicyAges) -> None:
     check_policies(connection)
 
 
-def _agrees(connection: OwnerConnection, there: dict[str, Any] | None, config: dict[str, str]) -> bool:
-    return there is not None and all(
-        _one(connection, "SELECT %(a)s::interval = %(b)s::interval", {"a": there.get(key), "b": value})
+def _policy_matches(connection: OwnerConnection, current: dict[str, Any] | None, config: dict[str, str]) -> bool:
+    return current is not None and all(
+        _fetch_value(connection, "SELECT %(a)s::interval = %(b)s::interval", {"a": current.get(key), "b": value})
         for key, value in config.items()
     )
 
@@ -206,15 +210,15 @@ WHERE refresh.proc_name = 'policy_refresh_continuous_aggregate' AND refresh.name
 
 
 def check_policies(connection: OwnerConnection) -> None:
-    """Raise `CannotStart` if a refresh reaches back to where its source is dropped: it would erase the rollup."""
-    name = _one(connection, UNSAFE_REFRESH, {"names": list(NAMES)})
+    """Raise `CannotStart` if a refresh reaches back to where its source is dropped: that would erase the rollup."""
+    name = _fetch_value(connection, UNSAFE_REFRESH, {"names": list(NAMES)})
     if name:
         raise CannotStart(
-            f"the refresh policy of {name} reaches beyond the retention of what it is made of, and would erase it:"
-            " remove the policies of your own"
+            f"The refresh policy of {name} reaches further back than the retention of its source, and would erase"
+            " the rollup. Remove the policies that you have added."
         )
 
 
-def _one(connection: OwnerConnection, statement: str, parameters: dict[str, Any] | None = None) -> Any:
+def _fetch_value(connection: OwnerConnection, statement: str, parameters: dict[str, Any] | None = None) -> Any:
     row = connection.execute(statement.encode(), parameters).fetchone()
     return row[0] if row else None

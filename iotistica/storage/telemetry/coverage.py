@@ -1,4 +1,4 @@
-"""What is kept of a tenant's readings, and where: asked before every query of them."""
+"""Which sources hold a tenant's readings, and for which times; every query of readings reads this first."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,19 +17,18 @@ _COLUMNS: Final = "p.rolled_until, p.raw_since, p.minutes_since, p.hours_since"
 
 
 class TenantCoverage(Coverage, frozen=True, kw_only=True):
-    """How far the sources reach, and how many days of them the tenant is shown; None is all."""
+    """How far each source reaches, and how many days of readings the tenant can see; None means all days."""
 
     retention_days: int | None
 
     def shown_since(self, now: datetime) -> datetime:
-        """The age at which a tenant's readings are no longer shown."""
+        """Return the time before which a tenant's readings are hidden."""
         return now - timedelta(days=self.retention_days) if self.retention_days else LONG_AGO
 
 
 HOUR: Final = timedelta(hours=1)
-GAPS_LIMIT: Final = (
-    8  # in the rollups that one query goes round; with more, late readings show once they are rolled up
-)
+# Gaps in the rollups that one query reads around. With more gaps, late readings show only once they are rolled up.
+GAPS_LIMIT: Final = 8
 
 OF_AGENT: Final = f"""
 SELECT {_COLUMNS}, t.retention_days, ARRAY(
@@ -42,9 +41,9 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
 
 
 async def of_agent(tx: Tx, tenant: TenantId, agent: UUID, start: datetime, end: datetime) -> TenantCoverage | None:
-    """For readings of one agent in a range, None if the tenant has none of that id."""
-    asked = {"tenant": tenant, "agent": agent, "start": start - HOUR, "end": end}
-    row = await fetch_row(tx, TenantCoverage, OF_AGENT, asked)
+    """Return the coverage of one agent's readings in a range, or None if the tenant does not have this agent."""
+    parameters = {"tenant": tenant, "agent": agent, "start": start - HOUR, "end": end}
+    row = await fetch_row(tx, TenantCoverage, OF_AGENT, parameters)
     return None if row is None else msgspec.structs.replace(row, late_hours=_unless_too_many_gaps(row.late_hours))
 
 
@@ -60,17 +59,17 @@ FROM rollup_progress p, tenants t WHERE t.tenant_id = %(tenant)s
 async def of_agents(
     tx: Tx, tenant: TenantId, agents: Sequence[UUID] | None, start: datetime, end: datetime
 ) -> TenantCoverage:
-    """For readings of these agents in a range, or of all."""
-    asked = {"tenant": tenant, "start": start - HOUR, "end": end}
+    """Return the coverage of readings of these agents in a range; `agents` None means all agents of the tenant."""
+    parameters = {"tenant": tenant, "start": start - HOUR, "end": end}
     row = await fetch_row(
-        tx, TenantCoverage, OF_AGENTS, asked | {"agents": agents if agents is None else list(agents)}
+        tx, TenantCoverage, OF_AGENTS, parameters | {"agents": agents if agents is None else list(agents)}
     )
-    assert row is not None  # noqa: S101 who asks is of this tenant
+    assert row is not None  # noqa: S101 the caller belongs to this tenant, so it exists
     return msgspec.structs.replace(row, late_hours=_unless_too_many_gaps(row.late_hours))
 
 
 def _unless_too_many_gaps(hours: Sequence[datetime]) -> tuple[datetime, ...]:
-    """Hours side by side are one gap in the rollups; too many are not gone round."""
+    """Return the late hours, or none of them if they make too many gaps; adjacent hours are one gap."""
     gaps = sum(after - before > HOUR for before, after in itertools.pairwise(hours))
     return tuple(hours) if gaps < GAPS_LIMIT else ()
 
@@ -83,5 +82,5 @@ _SINCE: Final[dict[Table, str]] = {
 
 
 async def set_dropped_before(tx: Tx, table: Table, since: datetime) -> None:
-    """Say that from now on nothing before then is to be asked of this table."""
+    """Record that this table no longer holds anything older than `since`, so that queries skip it."""
     await tx.execute(_SINCE[table], {"since": since})

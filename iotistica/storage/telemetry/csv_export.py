@@ -1,4 +1,4 @@
-"""Readings of an agent written out as CSV, a slice of time at a time."""
+"""Export of an agent's readings as CSV, one slice of time after another."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,11 +30,11 @@ COPY (
 
 
 class SliceTooLargeError(Exception):
-    """The slice has more bytes than were allowed: ask for a shorter one."""
+    """The slice has more bytes than allowed; request a shorter one."""
 
 
 class ExportQuery(NamedTuple):
-    """Whose readings: of all series or of these, those after that time and name."""
+    """The readings to export: those of all series (None) or of `metrics`, after the time and name in `after`."""
 
     tenant: TenantId
     agent: UUID
@@ -51,15 +51,15 @@ ORDER BY 1
 
 
 async def series_names(tx: Tx, extract: ExportQuery, start: datetime, end: datetime) -> list[str]:
-    """The series that have readings in [start, end), in order; for a time too short to hold many."""
-    asked = {"tenant": extract.tenant, "agent": extract.agent, "start": start, "end": end}
+    """Return the ordered names of the series with readings in [start, end), a range too short to hold many."""
+    parameters = {"tenant": extract.tenant, "agent": extract.agent, "start": start, "end": end}
     metrics = extract.metrics if extract.metrics is None else list(extract.metrics)
-    rows = await (await tx.execute(NAMES, asked | {"metrics": metrics}, prepare=False)).fetchall()
+    rows = await (await tx.execute(NAMES, parameters | {"metrics": metrics}, prepare=False)).fetchall()
     return [name for (name,) in rows]
 
 
 async def read_slice(tx: Tx, extract: ExportQuery, start: datetime, end: datetime, *, most: int) -> bytes:
-    """The rows of [start, end) by time and name; raises `SliceTooLargeError` beyond `most` bytes."""
+    """Return the rows of [start, end) ordered by time and name; raises `SliceTooLargeError` above `most` bytes."""
     only: Any = sql.SQL("")
     after: Any = sql.SQL("")
     if extract.metrics is not None:

@@ -1,4 +1,4 @@
-"""How many bytes readings and rollups take, by day, on either engine."""
+"""Disk usage of readings, by day, and of rollups, on either engine."""
 
 from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
@@ -9,14 +9,14 @@ from iotistica.storage.postgres import Tx, fetch_rows
 
 
 class DayUsage(NamedTuple):
-    """A day of readings, its indexes included."""
+    """The bytes of one day of readings, indexes included."""
 
     day: date
     bytes: int
 
 
 class DiskUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Days in order; the rollups of all of them together."""
+    """The usage of each day, in order, and the bytes of all rollups together."""
 
     days: list[DayUsage]
     rollups: int
@@ -62,7 +62,7 @@ WHERE view_name IN ('readings_1m', 'readings_1h', 'readings_daily')
 
 
 async def measure(tx: Tx) -> DiskUsage:
-    """What is on disk now."""
+    """Return the current disk usage."""
     row = await (await tx.execute(ENGINE)).fetchone()
     plain = row is not None and row[0] == "plain"
     days = await fetch_rows(tx, _DayRow, DAYS if plain else CHUNKS)

@@ -1,4 +1,4 @@
-"""Erasures: readings deleted on demand, a day at a time, and the rollups made of them."""
+"""Erasures: readings that an operator has requested to delete, day by day, with their rollups."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,7 +19,10 @@ DAY: Final = timedelta(days=1)
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
-    """Readings of before `before` of an agent, of one device of it or one metric; `readings` are gone so far."""
+    """A request to delete readings of an agent, or of one of its devices or metrics, that are older than `before`.
+
+    `readings` counts the readings deleted so far; `reached` is the day that the erasure has reached.
+    """
 
     erasure_id: UUID
     tenant_id: TenantId
@@ -46,14 +49,14 @@ VALUES (%(tenant)s, %(agent)s, %(device)s, %(metric)s, %(before)s) RETURNING {_C
 async def request_erasure(
     tx: Tx, tenant: TenantId, agent: UUID, *, device: str | None, metric: str | None, before: datetime, by: Actor
 ) -> Erasure:
-    """Have readings deleted; the agent is one of the tenant's. Raises `Invalid` if it has no such series."""
-    asked = {"tenant": tenant, "agent": agent, "device": device, "metric": metric, "before": before}
-    if (device or metric) and await (await tx.execute(SERIES_NAMES, asked)).fetchone() is None:
+    """Store an erasure of readings of one of the tenant's agents; raises `Invalid` if no series matches."""
+    parameters = {"tenant": tenant, "agent": agent, "device": device, "metric": metric, "before": before}
+    if (device or metric) and await (await tx.execute(SERIES_NAMES, parameters)).fetchone() is None:
         raise Invalid(
-            "the agent has no such series: give names as `device_name` and `metric_name` in GET /metrics/catalog",
+            "must match a series of the agent: use `device_name` and `metric_name` as in GET /metrics/catalog",
             "metric" if metric else "device",
         )
-    row = await fetch_row(tx, Erasure, REQUEST, asked)
+    row = await fetch_row(tx, Erasure, REQUEST, parameters)
     assert row is not None  # noqa: S101 it was just inserted
     what = {"device": device, "metric": metric, "before": before.isoformat()}
     await audit.record(tx, tenant, by, "readings.erased", ("agent", agent), after=what)
@@ -66,7 +69,7 @@ SELECT {_COLUMNS} FROM erasures WHERE tenant_id = %(tenant)s ORDER BY asked_at D
 
 
 async def page(tx: Tx, tenant: TenantId, *, limit: int) -> list[Erasure]:
-    """What was asked for, the newest first."""
+    """Return at most `limit` of a tenant's erasures, the newest first."""
     return await fetch_rows(tx, Erasure, PAGE, {"tenant": tenant, "limit": limit})
 
 
@@ -77,7 +80,7 @@ ORDER BY asked_at, erasure_id LIMIT 1
 
 
 async def next_open(tx: Tx, *, but: Sequence[UUID] = ()) -> Erasure | None:
-    """The oldest that is not done, of all tenants."""
+    """Return the oldest unfinished erasure of all tenants but the ones in `but`, or None."""
     return await fetch_row(tx, Erasure, NEXT_OPEN, {"but": list(but)})
 
 
@@ -105,7 +108,7 @@ SET LOCAL statement_timeout = '{rollups.STEP_SECONDS:.0f}s';
 SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0
 """
 ROLLUPS: Final = "SELECT erase_rollups(%(agent)s, %(names)s, %(until)s)"
-# The hours of the last day, of which readings may be left, are computed anew.
+# The hours of the last day are recomputed, because some of its readings can be left.
 MARK_HOURS: Final = """
 INSERT INTO rollup_marks SELECT %(agent)s, h
 FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz, interval '1 hour') h
@@ -113,44 +116,47 @@ FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz, interval '1
 
 
 async def erase_next_day(tx: Tx, one: Erasure) -> bool:
-    """Delete the next day of it, or when none is left its rollups; True when it is done."""
+    """Delete the next day of an erasure, or its rollups when no day is left; return whether it is finished."""
     await tx.execute(LONG_STATEMENTS)
-    own = {"tenant": one.tenant_id, "agent": one.agent_uuid}
+    agent = {"tenant": one.tenant_id, "agent": one.agent_uuid}
     rows = await (
-        await tx.execute(SERIES_NAMES, own | {"device": one.device_name, "metric": one.metric_name})
+        await tx.execute(SERIES_NAMES, agent | {"device": one.device_name, "metric": one.metric_name})
     ).fetchall()
     names = [name for (name,) in rows]
-    asked = own | {"names": names}
+    parameters = agent | {"names": names}
     start: datetime | None = one.reached
     last = one.reached >= one.before
     if one.reached == LONG_AGO or last:
-        # At the end once more from the beginning, at one go: some may have come late while we were on our way.
-        row = await (await tx.execute(FIRST_TIME, asked | {"before": one.before}, prepare=False)).fetchone()
+        # At the end, delete from the beginning once more, all at once: late readings can have arrived meanwhile.
+        row = await (await tx.execute(FIRST_TIME, parameters | {"before": one.before}, prepare=False)).fetchone()
         start = row[0] if row else None
     erased, reached = 0, one.before
     if start is not None:
         day = floor(start, DAY)
         reached = one.before if last else min(day + DAY, one.before)
-        erased = (await tx.execute(ERASE, asked | {"start": day, "end": reached}, prepare=False)).rowcount
+        erased = (await tx.execute(ERASE, parameters | {"start": day, "end": reached}, prepare=False)).rowcount
     done = last or start is None
     if done:
-        await _rollups(tx, one, names)
+        await _erase_rollups(tx, one, names)
     counted = {"tenant": one.tenant_id, "erasure": one.erasure_id, "readings": erased, "reached": reached}
     await tx.execute(SAVE_PROGRESS, counted | {"done": done})
     return done
 
 
-async def _rollups(tx: Tx, one: Erasure, names: Sequence[str]) -> None:
-    """Under the lock of whoever rolls up, or what it has read before would come back."""
+async def _erase_rollups(tx: Tx, erasure: Erasure, names: Sequence[str]) -> None:
+    """Delete the rollups of an erasure, and have those of its last day recomputed.
+
+    Holds the lock of the rollup process, which would otherwise write back what it has already read.
+    """
     at = await rollups.lock_progress(tx)
-    last, gone = floor(one.before, DAY), one.before < at.raw_since
-    # TimescaleDB computes the last day anew by itself, if it has readings; a whole one would come back.
-    until = one.before if at.engine == "plain" or gone else last
-    await tx.execute(ROLLUPS, {"agent": one.agent_uuid, "names": list(names), "until": until})
+    last, gone = floor(erasure.before, DAY), erasure.before < at.raw_since
+    # TimescaleDB recomputes the last day itself while that day has readings, so deleting all of it would be undone.
+    until = erasure.before if at.engine == "plain" or gone else last
+    await tx.execute(ROLLUPS, {"agent": erasure.agent_uuid, "names": list(names), "until": until})
     if at.engine == "plain" and gone:
-        await rollups.recompute_edges(tx, at, one.agent_uuid, one.before)
+        await rollups.recompute_edges(tx, at, erasure.agent_uuid, erasure.before)
     elif at.engine == "plain":
-        await tx.execute(MARK_HOURS, {"agent": one.agent_uuid, "since": last, "until": one.before})
+        await tx.execute(MARK_HOURS, {"agent": erasure.agent_uuid, "since": last, "until": erasure.before})
 
 
 SERIES_BY_AGENT: Final = """
@@ -165,14 +171,14 @@ SET_ERASED_UNTIL: Final = "UPDATE tenants SET erased_until = %(until)s WHERE ten
 
 
 async def erase_day(tx: Tx, tenant: TenantId, day: datetime) -> int:
-    """Delete a day of a tenant; returns how many readings."""
+    """Delete a tenant's readings of one day; return how many."""
     await tx.execute(LONG_STATEMENTS)
-    asked = {"tenant": tenant, "start": day, "end": day + DAY}
-    return (await tx.execute(ERASE_DAY, asked, prepare=False)).rowcount
+    parameters = {"tenant": tenant, "start": day, "end": day + DAY}
+    return (await tx.execute(ERASE_DAY, parameters, prepare=False)).rowcount
 
 
 async def erase_old_rollups(tx: Tx, tenant: TenantId, until: datetime) -> None:
-    """Delete a tenant's rollups of before a day, whose readings are gone, and say that it is done."""
+    """Delete a tenant's rollups older than `until`, whose readings are gone, and record that this is done."""
     await rollups.lock_progress(tx)
     for agent, names in await (await tx.execute(SERIES_BY_AGENT, {"tenant": tenant})).fetchall():
         await tx.execute(ROLLUPS, {"agent": agent, "names": names, "until": until})

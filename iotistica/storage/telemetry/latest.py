@@ -1,4 +1,4 @@
-"""The newest reading of each series, by measured time."""
+"""Query for the newest reading of each series, by measured time."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,11 +13,10 @@ from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Tx, fetch_rows
 from iotistica.storage.telemetry.timeseries import SERIES_EXTRA, StoredReading
 
-WINDOWS: Final = (timedelta(hours=6), timedelta(days=7))  # looked into before the daily rollup is asked
+WINDOWS: Final = (timedelta(hours=6), timedelta(days=7))  # searched before the daily rollup
 DAY: Final = timedelta(days=1)
-DAYS_LIMIT: Final = (
-    30  # on which the last readings of silent series are looked for; the others show the rollup's value
-)
+# Days that are searched for the last readings of silent series. The remaining series show the rollup's value.
+DAYS_LIMIT: Final = 30
 
 NEWEST: Final = (
     "SELECT r.time, s.metric_name, r.value, r.quality, r.unit, r.protocol, r.anomaly_score, r.anomaly_threshold,"
@@ -58,7 +57,7 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND s.metric_name = 
 
 
 class _Silent(msgspec.Struct, frozen=True):
-    """What the rollup of its last day says of a series."""
+    """A series without recent readings, and the rollup of its last day."""
 
     metric_name: str
     unit: str | None
@@ -72,9 +71,9 @@ class _Silent(msgspec.Struct, frozen=True):
 async def series_names(
     tx: Tx, tenant: TenantId, agent: UUID, *, only: Sequence[str] | None, after: str | None, limit: int
 ) -> list[str]:
-    """`limit` names of an agent's series, or of `only` these, in order, after that one."""
-    asked = {"tenant": tenant, "agent": agent, "only": only if only is None else list(only)}
-    rows = await (await tx.execute(NAMES, asked | {"after": after or "", "limit": limit})).fetchall()
+    """Return up to `limit` names of an agent's series after `after`, in order; of `only` these unless None."""
+    parameters = {"tenant": tenant, "agent": agent, "only": only if only is None else list(only)}
+    rows = await (await tx.execute(NAMES, parameters | {"after": after or "", "limit": limit})).fetchall()
     return [name for (name,) in rows]
 
 
@@ -88,51 +87,58 @@ async def latest(
     since: datetime,
     late_hours: Sequence[datetime],
 ) -> list[StoredReading]:
-    """The newest reading of each of these series in [since, now), by name.
+    """Return the newest reading of each of these series in [since, now), ordered by name.
 
-    Of the `late_hours` hours readings came late, which the rollups do not know yet.
-    Looks into the newest partitions, and for series that are silent there into that of their last day, which the
-    daily rollup knows. Where its readings are gone, or those days are too many, the rollup's last good value is
-    shown, without a quality.
+    `late_hours` are hours with late readings, which the rollups do not contain yet. The newest partitions are
+    searched first. For series without readings there, the daily rollup holds their last day, whose partition is
+    searched next. Where the readings of that day are gone, or there are more such days than `DAYS_LIMIT`, the
+    rollup's last usable value is returned, without a quality.
     """
-    own = {"tenant": tenant, "agent": agent}
+    scope = {"tenant": tenant, "agent": agent}
     missing = set(metrics)
-    found: dict[str, StoredReading] = {}
+    readings: dict[str, StoredReading] = {}
     end = now
     for window in WINDOWS:
-        await _look(tx, own, found, missing, max(now - window, since), end)
+        await _search(tx, scope, readings, missing, max(now - window, since), end)
         end = max(now - window, since)
     if missing:
-        asked = own | {"start": floor(since, DAY), "end": end, "metrics": sorted(missing)}
-        silent = [one for one in await fetch_rows(tx, _Silent, SILENT, asked) if one.time >= since]
+        parameters = scope | {"start": floor(since, DAY), "end": end, "metrics": sorted(missing)}
+        silent = [series for series in await fetch_rows(tx, _Silent, SILENT, parameters) if series.time >= since]
         days: defaultdict[datetime, set[str]] = defaultdict(set)
-        for one in silent:
-            days[one.bucket].add(one.metric_name)
-        for hour in late_hours:  # what the rollup does not know yet
+        for series in silent:
+            days[series.bucket].add(series.metric_name)
+        for hour in late_hours:  # readings that the rollup does not contain yet
             days[floor(hour, DAY)] |= missing
         for day in sorted(days, reverse=True)[:DAYS_LIMIT]:
-            await _look(tx, own, found, days[day] - found.keys(), max(day, since), min(day + DAY, end))
-        found |= {one.metric_name: _of_rollup(one) for one in silent if one.metric_name not in found}
-    return [found[name] for name in sorted(found)]
+            await _search(tx, scope, readings, days[day] - readings.keys(), max(day, since), min(day + DAY, end))
+        readings |= {
+            series.metric_name: _from_rollup(series) for series in silent if series.metric_name not in readings
+        }
+    return [readings[name] for name in sorted(readings)]
 
 
-async def _look(
-    tx: Tx, own: dict[str, Any], found: dict[str, StoredReading], missing: set[str], start: datetime, end: datetime
+async def _search(
+    tx: Tx,
+    scope: dict[str, Any],
+    readings: dict[str, StoredReading],
+    missing: set[str],
+    start: datetime,
+    end: datetime,
 ) -> None:
     if missing and start < end:
-        asked = own | {"start": start, "end": end, "metrics": sorted(missing)}
-        for value in await fetch_rows(tx, StoredReading, NEWEST, asked, prepare=False):
-            found[value.metric_name] = value
+        parameters = scope | {"start": start, "end": end, "metrics": sorted(missing)}
+        for value in await fetch_rows(tx, StoredReading, NEWEST, parameters, prepare=False):
+            readings[value.metric_name] = value
             missing.discard(value.metric_name)
 
 
-def _of_rollup(one: _Silent) -> StoredReading:
+def _from_rollup(series: _Silent) -> StoredReading:
     return StoredReading(
-        time=one.time,
-        metric_name=one.metric_name,
-        value=one.value,
+        time=series.time,
+        metric_name=series.metric_name,
+        value=series.value,
         quality=None,
-        unit=one.unit,
-        protocol=one.protocol,
-        extra=one.extra,
+        unit=series.unit,
+        protocol=series.protocol,
+        extra=series.extra,
     )

@@ -1,4 +1,4 @@
-"""Readings: stored by binary COPY through a staging table, and read back."""
+"""Storing of readings by binary COPY through a staging table."""
 
 import struct
 from collections.abc import Callable, Collection, Mapping
@@ -29,7 +29,7 @@ _INSERT: Final = """
     SELECT agent_uuid, metric_name, time, value, quality, unit, protocol, coalesce(extra, '{}'),
            anomaly_score, anomaly_threshold
     FROM staging WHERE """
-# Sorted, so that two workers with the same rows wait for each other in one order and never deadlock.
+# Sorted, so that two workers with the same rows lock them in the same order and never deadlock.
 STORE: Final = (
     "WITH stored AS ("
     + _INSERT
@@ -58,13 +58,13 @@ RETURNING id, agent_uuid, stored, duplicate
 """
 )
 
-# Shared until the commit: while somebody stores readings, the rollups close nothing. The mark is read by a
-# statement of its own, since one that waits for the lock still sees what was there before.
+# Held shared until the commit, so that the rollups move no watermark while readings are being stored. A separate
+# statement reads the watermark, since a statement that waits for the lock still sees the value before the wait.
 LOCK_SHARED: Final = "SELECT pg_advisory_xact_lock_shared(67351)"
 CLOSED_UNTIL: Final = "SELECT closed_until, now() - make_interval(days => compress_days) FROM rollup_progress"
 
-# What is as old as what TimescaleDB has compressed goes by itself, and is looked for afterwards: versions were seen
-# that stop at the first conflict there, and say nothing.
+# Readings as old as TimescaleDB's compressed chunks are stored by a separate statement and then verified: some
+# versions were seen to stop silently at the first conflict in a compressed chunk.
 UNLIMITED: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 STORE_OLD: Final = (
     "WITH stored AS ("
@@ -90,7 +90,7 @@ UPDATE readings_ledger l SET conflict = c.rows FROM (
 
 
 class AgentCounts(msgspec.Struct):
-    """What one agent's payloads of a batch held."""
+    """How many readings one agent's payloads of a batch contained, and how many of them were rejected."""
 
     tenant: TenantId
     found: int = 0
@@ -104,16 +104,16 @@ class StoreResult(msgspec.Struct, frozen=True):
 
 
 async def create_staging_table(tx: Tx) -> None:
-    """Make the staging table of a new connection."""
+    """Create the staging table of a new connection."""
     await tx.execute(STAGING)
 
 
 async def store(
     tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mapping[UUID, AgentCounts]
 ) -> StoreResult:
-    """Store the readings that are not there yet, and their ledger, in the caller's transaction.
+    """Store the readings that do not exist yet, and their ledger rows, in the caller's transaction.
 
-    `rows` by agent hold no key twice. An agent without readings has a count too, of what was rejected.
+    No series and time may occur twice in `rows`. `counts` also has the agents whose readings were all rejected.
     """
     size = sum(map(len, rows.values()))
     if size:
@@ -137,21 +137,21 @@ async def store(
             "rejected": [count.rejected for count in counts.values()],
         },
     )
-    outcome = await cursor.fetchall()
-    stored, duplicate = sum(row[2] for row in outcome), sum(row[3] for row in outcome)
+    ledger_rows = await cursor.fetchall()
+    stored, duplicate = sum(row[2] for row in ledger_rows), sum(row[3] for row in ledger_rows)
     conflict = 0
-    if stored < size:  # some keys were there already: do they say the same?
+    if stored < size:  # some keys existed already: count those with another value
         start, end = _span(rows)
-        asked = {"ids": [row[0] for row in outcome if row[3]], "start": start, "end": end}
-        # Planned by its bounds, or every partition is opened and locked.
-        cursor = await tx.execute(CONFLICTS, asked, prepare=False)
+        parameters = {"ids": [row[0] for row in ledger_rows if row[3]], "start": start, "end": end}
+        # Not prepared: a plan made without the bounds would open and lock every partition.
+        cursor = await tx.execute(CONFLICTS, parameters, prepare=False)
         conflict = sum(row[0] for row in await cursor.fetchall())
     return StoreResult(stored, duplicate, conflict)
 
 
 def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]:
-    """The first and the last time of the readings; now, if there are none."""
-    spans = [(min(r.time for r in found), max(r.time for r in found)) for found in rows.values() if found]
+    """Return the first and the last time of the readings; twice the current time if there are none."""
+    spans = [(min(r.time for r in batch), max(r.time for r in batch)) for batch in rows.values() if batch]
     if not spans:
         return (datetime.now(UTC),) * 2
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
@@ -159,25 +159,28 @@ def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]
 
 
 async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[UUID, int, datetime, datetime]]:
-    """Store what is before the horizon: agent, rows, first and last time of what was new; raises `Unavailable`."""
+    """Store the readings before the horizon; return agent, rows, first and last time of the new ones.
+
+    Raises `Unavailable` if some are missing afterwards.
+    """
     if start >= horizon:
         return []
     await tx.execute(UNLIMITED)
     old = await (await tx.execute(STORE_OLD, {"horizon": horizon})).fetchall()
-    asked = {"start": start, "horizon": horizon}
-    row = await (await tx.execute(MISSING, asked, prepare=False)).fetchone()
+    parameters = {"start": start, "horizon": horizon}
+    row = await (await tx.execute(MISSING, parameters, prepare=False)).fetchone()
     if row is None or row[0]:
-        raise Unavailable(f"{row[0] if row else 'some'} old readings did not arrive in compressed chunks")
+        raise Unavailable(f"{row[0] if row else 'Some'} old readings were not stored in compressed chunks.")
     return old
 
 
 # PostgreSQL's binary COPY: a header, then per row the number of fields and each as length and bytes
-# (documentation of COPY, "Binary Format"). Packed by hand: a fifth of the time of the driver's row by row.
+# (documentation of COPY, "Binary Format"). Packed here: a fifth of the time of the driver's row by row.
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER: Final = struct.pack(">h", -1)
 _NULL: Final = struct.pack(">i", -1)
 _COLUMNS: Final = struct.pack(">h", 10)
-_EPOCH_2000: Final = 946_684_800_000_000  # us; PostgreSQL counts from there
+_EPOCH_2000: Final = 946_684_800_000_000  # microseconds; PostgreSQL counts times from 2000-01-01
 _TIME_VALUE: Final[Callable[..., bytes]] = struct.Struct(">iqid").pack
 _TIME_NULL: Final[Callable[..., bytes]] = struct.Struct(">iqi").pack
 _DOUBLE: Final[Callable[..., bytes]] = struct.Struct(">id").pack
@@ -185,7 +188,7 @@ _NO_DETAILS: Final = _NULL * 3
 
 
 @lru_cache(maxsize=20_000)
-def _name(metric_name: str) -> bytes:
+def _metric_name(metric_name: str) -> bytes:
     return _text(metric_name)
 
 
@@ -215,7 +218,7 @@ def _pack_rows(rows: Mapping[UUID, Collection[Reading]]) -> bytes:
         start = _COLUMNS + struct.pack(">i", 16) + agent.bytes
         for reading in readings:
             add(start)
-            add(_name(reading.metric_name))
+            add(_metric_name(reading.metric_name))
             if reading.value is None:
                 add(_TIME_NULL(8, reading.time - _EPOCH_2000, -1))
             else:

@@ -1,4 +1,4 @@
-"""Rollups by minute, hour and day: followed behind a watermark, and computed anew where readings come late."""
+"""Rollups by minute, hour and day: computed up to a watermark, and recomputed where readings arrive late."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,8 +11,8 @@ import psycopg
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Database, Tx, fetch_row
 
-LOCK: Final = "SET LOCAL lock_timeout = '1s'"  # above a usual transaction's length, or we would never get it
-# Before the other lock: who waits for this one must not hold up those who store.
+LOCK: Final = "SET LOCAL lock_timeout = '1s'"  # longer than a usual transaction, or it would never succeed
+# Acquired before the advisory lock, so that waiting for this row never blocks the storing of readings.
 LOCK_PROGRESS_ROW: Final = "SELECT FROM rollup_progress FOR UPDATE"
 CLOSE: Final = """
 UPDATE rollup_progress SET closed_until = %(until)s
@@ -22,12 +22,15 @@ FROM (SELECT pg_advisory_xact_lock(67351)) exclusive WHERE engine = 'plain' AND 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
-STEP_SECONDS: Final = 600.0  # seconds a step may take; readings wait for none of it
-LATE_HOURS_LIMIT: Final = 5_000  # taken at a time
+STEP_SECONDS: Final = 600.0  # seconds that a step can take; readings are stored meanwhile
+LATE_HOURS_LIMIT: Final = 5_000  # late hours recomputed in one transaction
 
 
 class RollupProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Readings before `closed_until` are marked when they are stored; rollups hold all before `rolled_until`."""
+    """How far the rollups are: readings stored with a time before `closed_until` mark their hour as late.
+
+    Rollups hold all readings before `rolled_until`. Each `…_since` is where its table begins.
+    """
 
     engine: str
     closed_until: datetime
@@ -38,10 +41,10 @@ class RollupProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def close_until(database: Database, until: datetime) -> bool:
-    """Have readings before then marked from now on; False if a transaction that stores some holds us up.
+    """Move the watermark `closed_until` forward; return False if a transaction that stores readings holds the lock.
 
-    Whoever stores readings holds the lock shared and then reads the mark, so once we have it exclusively nobody
-    stores unmarked what is before it.
+    A transaction that stores readings holds the lock shared and then reads the watermark. Once this function has
+    the lock exclusively, no transaction can store an older reading without marking its hour.
     """
     async with database.transaction() as tx:
         await tx.execute(LOCK)
@@ -57,19 +60,19 @@ async def close_until(database: Database, until: datetime) -> bool:
 PROGRESS: Final = (
     "SELECT engine, closed_until, rolled_until, raw_since, minutes_since, hours_since FROM rollup_progress"
 )
-# Held until the commit, so that of two processes that both believe they lead one waits.
+# Held until the commit, so that if two processes both believe that they hold the lease, one of them waits.
 CLAIM: Final = PROGRESS + " FOR UPDATE"
 ROLLED: Final = "UPDATE rollup_progress SET rolled_until = %(until)s"
 
 
 async def progress(tx: Tx) -> RollupProgress:
-    """How far the rollups are."""
+    """Return how far the rollups are."""
     return await _progress(tx, PROGRESS)
 
 
 async def _progress(tx: Tx, statement: Any) -> RollupProgress:
     row = await fetch_row(tx, RollupProgress, statement)
-    assert row is not None  # noqa: S101 the migration makes it
+    assert row is not None  # noqa: S101 the migration inserts it
     return row
 
 
@@ -77,25 +80,25 @@ LABELS: Final = ("good", "uncertain", "bad", "stale", "unknown")
 _COUNTS: Final = ", ".join(f"{label}_count" for label in LABELS)
 COLUMNS: Final = f"count, {_COUNTS}, n, sum, sum_sq, min, max, first, first_time, last, last_time"
 
-# A sum or a square that a double cannot hold would be an error for every series of the statement: what comes near
-# counts as infinite, and what is next to nothing as nothing.
+# A sum or a square that overflows a double would fail the statement for every series. Values close to the limit
+# therefore count as infinite, and tiny values as zero.
 USABLE: Final = "CASE WHEN quality IN ('good', 'uncertain') THEN value END"
 
 
 def summand(v: str) -> str:
-    """What a usable value adds to the sum."""
+    """Return the SQL for what a usable value adds to the sum."""
     return f"CASE WHEN abs({v}) < 1e290 THEN {v} ELSE sign({v}) * 'Infinity'::float8 END"
 
 
 def square(v: str) -> str:
-    """What a usable value adds to the sum of squares."""
+    """Return the SQL for what a usable value adds to the sum of squares."""
     return (
         f"CASE WHEN abs({v}) < 1e-150 THEN 0 WHEN abs({v}) < 1e140 THEN {v} * {v}"
         f" WHEN {v} IS NOT NULL THEN 'Infinity'::float8 END"
     )
 
 
-# One array for both ends: the rows are sorted once.
+# One array for the first and the last value, so that the rows are sorted once.
 _VALUES: Final = "(array_agg(v ORDER BY time) FILTER (WHERE v IS NOT NULL))"
 FROM_RAW: Final = f"""
 count(*), {", ".join(f"count(*) FILTER (WHERE quality = '{label}')" for label in LABELS)},
@@ -114,25 +117,25 @@ _UPSERT: Final = "ON CONFLICT (agent_uuid, metric_name, bucket) DO UPDATE SET " 
 )
 
 
-def _forward(unit: str, target: str, source: str, columns: str, what: str, time: str) -> str:
+def _rollup_sql(unit: str, target: str, source: str, columns: str, select: str, time: str) -> str:
     return f"""
 INSERT INTO {target} (bucket, agent_uuid, metric_name, {COLUMNS})
 SELECT date_trunc('{unit}', {time}, 'UTC'), agent_uuid, metric_name, {columns}
-FROM (SELECT {what} FROM {source} WHERE {time} >= %(start)s AND {time} < %(end)s) r
+FROM (SELECT {select} FROM {source} WHERE {time} >= %(start)s AND {time} < %(end)s) r
 GROUP BY 1, 2, 3
 {_UPSERT}
 """
 
 
 _READING: Final = f"agent_uuid, metric_name, time, quality, {USABLE} AS v"
-MINUTES: Final = _forward("minute", "readings_1m", "readings", FROM_RAW, _READING, "time")
-HOURS: Final = _forward("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket")
-HOURS_RAW: Final = _forward("hour", "readings_1h", "readings", FROM_RAW, _READING, "time")
-DAYS: Final = _forward("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket")
+MINUTES: Final = _rollup_sql("minute", "readings_1m", "readings", FROM_RAW, _READING, "time")
+HOURS: Final = _rollup_sql("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket")
+HOURS_RAW: Final = _rollup_sql("hour", "readings_1h", "readings", FROM_RAW, _READING, "time")
+DAYS: Final = _rollup_sql("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket")
 
 
-def _anew(unit: str, target: str, source: str, columns: str, what: str, time: str, width: str) -> str:
-    """The same for some agents' hours or days; by series, so that an index finds them."""
+def _recompute_sql(unit: str, target: str, source: str, columns: str, select: str, time: str, width: str) -> str:
+    """Return the same statement for given hours or days of some agents; joined by series to use the index."""
     return f"""
 INSERT INTO {target} (bucket, agent_uuid, metric_name, {COLUMNS})
 SELECT date_trunc('{unit}', {time}, 'UTC'), agent_uuid, metric_name, {columns}
@@ -140,7 +143,7 @@ FROM (
     SELECT r.* FROM unnest(%(agents)s::uuid[], %(times)s::timestamptz[]) AS m (agent, since)
     JOIN series s ON s.agent_uuid = m.agent
     CROSS JOIN LATERAL (
-        SELECT {what} FROM {source} x
+        SELECT {select} FROM {source} x
         WHERE x.agent_uuid = s.agent_uuid AND x.metric_name = s.metric_name
           AND {time} >= m.since AND {time} < m.since + interval '1 {width}'
           AND {time} >= %(start)s AND {time} < %(end)s
@@ -151,13 +154,13 @@ GROUP BY 1, 2, 3
 """
 
 
-LATE_MINUTES: Final = _anew("minute", "readings_1m", "readings", FROM_RAW, _READING, "time", "hour")
-LATE_HOURS: Final = _anew("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket", "hour")
-# Where the minutes are gone already.
-LATE_HOURS_RAW: Final = _anew("hour", "readings_1h", "readings", FROM_RAW, _READING, "time", "hour")
-LATE_DAYS: Final = _anew("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket", "day")
+LATE_MINUTES: Final = _recompute_sql("minute", "readings_1m", "readings", FROM_RAW, _READING, "time", "hour")
+LATE_HOURS: Final = _recompute_sql("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket", "hour")
+# For hours whose minute rollups are dropped already.
+LATE_HOURS_RAW: Final = _recompute_sql("hour", "readings_1h", "readings", FROM_RAW, _READING, "time", "hour")
+LATE_DAYS: Final = _recompute_sql("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket", "day")
 
-# Planned by their bounds: without, each partition is opened and locked.
+# A plan made without the bounds would open and lock every partition.
 STEP_SETTINGS: Final = f"""
 SET LOCAL plan_cache_mode = force_custom_plan;
 SET LOCAL work_mem = '64MB';
@@ -166,21 +169,21 @@ SET LOCAL statement_timeout = '{STEP_SECONDS:.0f}s'
 
 
 async def lock_progress(tx: Tx) -> RollupProgress:
-    """How far the rollups are; nobody else moves or changes them until the commit."""
+    """Return how far the rollups are, and lock them against changes by others until the commit."""
     await tx.execute(STEP_SETTINGS)
     return await _progress(tx, CLAIM)
 
 
 async def advance(database: Database, step: timedelta) -> timedelta:
-    """Roll up at most one `step` of what is closed; returns how much is left.
+    """Roll up at most one `step` of closed time; return how much closed time is left.
 
-    The partitions must be there. Done again it changes nothing, so a crash costs the step and no more.
+    The partitions must exist. Repeating a step changes nothing, so a crash costs only that step.
     """
     async with database.transaction(unbounded=True) as tx:
         at = await lock_progress(tx)
         if at.engine != "plain" or at.rolled_until >= at.closed_until:
             return timedelta()
-        if at.rolled_until < at.minutes_since:  # history, of which no minutes are kept
+        if at.rolled_until < at.minutes_since:  # old readings, for which minute rollups are not kept
             until = min(at.closed_until, at.minutes_since, floor(at.rolled_until, HOUR) + max(step, HOUR))
             statements = [(HOURS_RAW, HOUR), (DAYS, DAY)]
         else:
@@ -194,7 +197,7 @@ async def advance(database: Database, step: timedelta) -> timedelta:
         return at.closed_until - until
 
 
-# Of what is gone already there is nothing to compute.
+# Hours whose readings are dropped already cannot be recomputed.
 OLDEST_LATE_HOUR: Final = """
 SELECT min(m.hour) FROM rollup_marks m JOIN rollup_progress p ON m.hour >= p.raw_since
 """
@@ -207,36 +210,36 @@ RETURNING agent_uuid, hour
 
 
 async def oldest_late_hour(tx: Tx) -> datetime | None:
-    """The first hour that must be computed anew."""
+    """Return the oldest hour that must be recomputed, or None."""
     row = await (await tx.execute(OLDEST_LATE_HOUR)).fetchone()
     return row[0] if row else None
 
 
 async def newest_late_hour(tx: Tx, before: datetime) -> datetime | None:
-    """The last hour before then that must be computed anew."""
+    """Return the newest hour before `before` that must be recomputed, or None."""
     row = await (await tx.execute(NEWEST_LATE_HOUR, {"before": before})).fetchone()
     return row[0] if row else None
 
 
 async def recompute_late_hours(database: Database, day: datetime) -> int:
-    """Compute anew what late readings have changed of a day; returns how many marks that were.
+    """Recompute the hours of a day that late readings have changed; return how many marks were processed.
 
-    The partitions must be there.
+    The partitions must exist.
     """
     async with database.transaction(unbounded=True) as tx:
         at = await lock_progress(tx)
-        taken = await (
+        marks = await (
             await tx.execute(TAKE_LATE_HOURS, {"start": day, "end": day + DAY, "marks": LATE_HOURS_LIMIT})
         ).fetchall()
-        # Statements of their own from here: what was stored before its mark was taken is seen by them.
-        marked = sorted({(agent, hour) for agent, hour in taken})
+        # The recomputing statements are separate, so that they see every reading whose mark was deleted.
+        marked = sorted({(agent, hour) for agent, hour in marks})
         await _recompute(tx, at, day, marked)
-        return len(taken)
+        return len(marks)
 
 
 async def _recompute(tx: Tx, at: RollupProgress, day: datetime, marked: Sequence[tuple[UUID, datetime]]) -> None:
     end, rolled = day + DAY, at.rolled_until
-    # Of an hour whose readings were dropped one that comes late would take the place of all.
+    # Once the readings of an hour are dropped, recomputing would replace its rollup by the late reading alone.
     marked = [(agent, hour) for agent, hour in marked if hour >= at.raw_since]
     kept = [(agent, hour) for agent, hour in marked if hour >= at.minutes_since]
     gone = [(agent, hour) for agent, hour in marked if hour < at.minutes_since]
@@ -247,9 +250,9 @@ async def _recompute(tx: Tx, at: RollupProgress, day: datetime, marked: Sequence
 
 
 async def recompute_edges(tx: Tx, at: RollupProgress, agent: UUID, before: datetime) -> None:
-    """Make anew the hour and the day of `before` of what finer rollups hold of them: their readings are gone.
+    """Recompute the hour and the day that contain `before` from finer rollups, because their readings are gone.
 
-    What is no longer held finer was dropped whole.
+    Where the finer rollups are gone too, the whole hour or day was deleted.
     """
     day, hour = floor(before, DAY), floor(before, HOUR)
     if hour < before and hour >= at.minutes_since:

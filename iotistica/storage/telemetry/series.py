@@ -1,4 +1,4 @@
-"""Series: what is the same for every reading of one metric of one device."""
+"""Series: the properties shared by all readings of one metric of one device."""
 
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -43,12 +43,12 @@ SELECT s.* FROM series s JOIN unnest(%(agents)s::uuid[], %(names)s::text[]) AS n
 
 
 async def get(tx: Tx, keys: Collection[tuple[UUID, str]]) -> list[Series]:
-    """Those of these series that are known."""
+    """Return those of the given series that are stored."""
     return await fetch_rows(tx, Series, GET, {"agents": [k[0] for k in keys], "names": [k[1] for k in keys]})
 
 
 async def add(tx: Tx, series: Sequence[Series]) -> None:
-    """Write series that may be new, in the order of their keys, so that two workers never deadlock."""
+    """Insert series, skipping those that exist, in the order of their keys so that two workers never deadlock."""
     rows = sorted(series, key=lambda s: (s.agent_uuid.bytes, s.metric_name.encode()))
     await tx.execute(
         ADD,
@@ -67,7 +67,7 @@ async def add(tx: Tx, series: Sequence[Series]) -> None:
 
 
 async def update(tx: Tx, series: Sequence[Series]) -> int:
-    """Give series their new unit and protocol; returns how many changed."""
+    """Update the unit and protocol of series; return how many changed."""
     rows = sorted(series, key=lambda s: (s.agent_uuid.bytes, s.metric_name.encode()))
     cursor = await tx.execute(
         UPDATE,

@@ -1,4 +1,4 @@
-"""The series of a tenant that a query means: by metric, agents and tags."""
+"""Search for the series of a tenant by metric, agents and tags."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ _MATCHES: Final = {
 
 
 class TagFilter(msgspec.Struct, frozen=True):
-    """A tag and what its value must be; `*` in a wildcard stands for anything."""
+    """A condition on the value of a tag; `*` in a wildcard matches any text."""
 
     tag: TagName
     kind: FilterKind
@@ -55,7 +55,7 @@ class TagFilter(msgspec.Struct, frozen=True):
 
 
 class TaggedSeries(msgspec.Struct, frozen=True, kw_only=True):
-    """A series and its tags, those it has."""
+    """A series and its tags, without those that are null."""
 
     agent_uuid: UUID
     metric_name: str
@@ -82,26 +82,30 @@ async def find(
     limit: int,
     path: str = "filters",
 ) -> list[TaggedSeries]:
-    """Series of that name, or of that metric of any device; of all agents or of these; raises `Invalid`."""
+    """Return up to `limit` series whose name or metric is `metric`, of all agents (None) or of these.
+
+    Raises `Invalid` at `path` for a bad pattern.
+    """
     statement: Any = FIND
-    asked: dict[str, Any] = {"tenant": tenant, "metric": metric, "limit": limit}
-    asked["agents"] = agents if agents is None else list(agents)
-    for at, one in enumerate(filters):
-        statement += " AND " + _MATCHES[one.kind].format(column=TAGS[one.tag], at=at)
-        asked[f"filter{at}"] = _TEXTS[one.kind](one.text, path)
+    parameters: dict[str, Any] = {"tenant": tenant, "metric": metric, "limit": limit}
+    parameters["agents"] = agents if agents is None else list(agents)
+    for at, tag_filter in enumerate(filters):
+        statement += " AND " + _MATCHES[tag_filter.kind].format(column=TAGS[tag_filter.tag], at=at)
+        parameters[f"filter{at}"] = _TEXTS[tag_filter.kind](tag_filter.text, path)
     try:
         return await fetch_rows(
-            tx, TaggedSeries, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", asked
+            tx, TaggedSeries, statement + " ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s", parameters
         )
     except psycopg.errors.InvalidRegularExpression as exc:
-        raise Invalid(f"no pattern: {exc.diag.message_primary}", path) from exc
+        raise Invalid(f"must be a valid regular expression: {exc.diag.message_primary}", path) from exc
 
 
 def _pattern(text: str, path: str) -> str:
-    """What takes the database longer than its length lets one think is not for callers."""
+    """Return the pattern unless it is too long or can be costly for the database; raises `Invalid`."""
     if len(text) > PATTERN_LENGTH or _COSTLY.search(text):
         raise Invalid(
-            f"a pattern has {PATTERN_LENGTH} characters at most, no counts such as {{3}} and no \\1", path
+            f"must have at most {PATTERN_LENGTH} characters, no counts such as {{3}} and no back-references",
+            path,
         )
     return text
 

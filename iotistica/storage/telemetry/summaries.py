@@ -1,4 +1,4 @@
-"""How many readings each series of an agent has in a range, when, and between which values."""
+"""Summary of each series of an agent in a range: count, first and last time, minimum, maximum and average."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,10 @@ NEEDS: Final = ("n", "sum", "min", "max", "since", "until")
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are of the first and last usable values; of series that have none, of their buckets."""
+    """Summary of one series; its times are those of the first and last usable values.
+
+    A series without usable values in the rollups has the times of its buckets.
+    """
 
     metric_name: str
     protocol: str
@@ -47,27 +50,27 @@ ORDER BY s.metric_name
 async def summarise(
     tx: Tx, tenant: TenantId, agent: UUID, metrics: Sequence[str], segments: Sequence[SourceRange]
 ) -> list[Summary]:
-    """Of each of these series that has readings in the segments, by name."""
-    asked = {"tenant": tenant, "agent": agent, "metrics": list(metrics)}
-    series = await fetch_rows(tx, _Series, SERIES, asked)
+    """Return the summary of each of these series that has readings in the segments, ordered by name."""
+    parameters = {"tenant": tenant, "agent": agent, "metrics": list(metrics)}
+    series = await fetch_rows(tx, _Series, SERIES, parameters)
     if not series or not segments:
         return []
-    keys = [(agent, one.metric_name) for one in series]
+    keys = [(agent, row.metric_name) for row in series]
     start, end = segments[0].start, segments[-1].end
-    whole = Calendar(start, end, [start], [start])
-    of = await aggregates.totals(tx, tenant, keys, whole, segments, NEEDS, limit=len(keys))
-    averages = finish(AGGREGATES["avg"], of)
+    whole_range = Calendar(start, end, [start], [start])
+    totals = await aggregates.totals(tx, tenant, keys, whole_range, segments, NEEDS, limit=len(keys))
+    averages = finish(AGGREGATES["avg"], totals)
     return [
         Summary(
             metric_name=series[number].metric_name,
             protocol=series[number].protocol,
             unit=series[number].unit,
-            total_readings=of["count"][at],
-            first_reading_time=of["since"][at],
-            last_reading_time=of["until"][at],
-            min=of["min"][at],
-            max=of["max"][at],
+            total_readings=totals["count"][at],
+            first_reading_time=totals["since"][at],
+            last_reading_time=totals["until"][at],
+            min=totals["min"][at],
+            max=totals["max"][at],
             avg=averages[at],
         )
-        for at, number in enumerate(of["number"])
+        for at, number in enumerate(totals["number"])
     ]

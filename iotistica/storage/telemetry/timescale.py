@@ -1,6 +1,6 @@
-"""TimescaleDB instead of partitions of our own: the move there, and the policies that keep it in shape.
+"""The move from plain PostgreSQL partitions to TimescaleDB, and the ages of TimescaleDB's policies.
 
-Everything here runs as the owner of the tables.
+Every statement in this file runs as the owner of the tables.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from iotistica.storage.telemetry.rollups import DAY
 OwnerConnection = psycopg.Connection[Any]
 Progress = Callable[[str], None]
 DEFAULT_AGES: Final = PolicyAges(raw=730, minutes=400, hours=3650, compress=7)
-"""Until the first start, which has the settings."""
+"""The ages that apply until the first start, which sets those of the settings."""
 
 
 AVAILABLE: Final = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
@@ -29,7 +29,7 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name ~ '^iotistica (api|worker)'
 """
 
-# The same table under another engine. The view depends on the table itself, so it is made anew.
+# Replaces the table by a hypertable of the same name. The view depends on the table, so it is created again.
 SWAP: Final = """
 CREATE TEMP TABLE view_text ON COMMIT DROP AS SELECT pg_get_viewdef('readings_with_series'::regclass) AS text;
 DROP VIEW readings_with_series;
@@ -61,57 +61,58 @@ WHERE i.inhparent = 'readings_plain'::regclass ORDER BY c.relname
 """
 
 
-def _load(url: str) -> str | None:
-    """Make the extension in this database, in a connection of its own; why not, if it cannot be."""
+def _create_extension(url: str) -> str | None:
+    """Create the extension over a separate connection; return why that is impossible, or None."""
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
-            if not _one(connection, AVAILABLE):
-                return "this PostgreSQL has no TimescaleDB: install it first"
+            if not _fetch_value(connection, AVAILABLE):
+                return "This PostgreSQL server does not have TimescaleDB. Install it first."
             connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-    except psycopg.Error as exc:  # one that is not preloaded ends the connection
-        return f"TimescaleDB cannot be used here: {' '.join(str(exc).split())}"
+    except psycopg.Error as exc:  # an extension that is not preloaded ends the connection
+        return f"TimescaleDB cannot be used on this server: {' '.join(str(exc).split())}"
     return None
 
 
 def check_move_finished(connection: OwnerConnection) -> None:
-    """Raise `CannotStart` where a move was begun and has not ended."""
-    if _one(connection, UNFINISHED):
-        raise CannotStart("the move to TimescaleDB has not ended: run `iotistica timescale` again, it goes on")
+    """Raise `CannotStart` if a move to TimescaleDB was begun and has not finished."""
+    if _fetch_value(connection, UNFINISHED):
+        raise CannotStart("The move to TimescaleDB has not finished. Run `iotistica timescale` to continue it.")
 
 
 def adopt_if_available(url: str) -> None:
-    """Make a new database one of TimescaleDB, where the server has it; raises `CannotStart`."""
-    if _load(url) is None:
+    """Move a new database to TimescaleDB if the server has it; raises `CannotStart`."""
+    if _create_extension(url) is None:
         move(url, DEFAULT_AGES, lambda _: None)
 
 
 def move(url: str, ages: PolicyAges, told: Progress) -> bool:
-    """Move everything to TimescaleDB; False if it is there. Goes on where it was interrupted; nothing is lost.
+    """Move all readings and rollups to TimescaleDB; return False if they are there already. Raises `CannotStart`.
 
-    A day is copied, counted and dropped in one transaction. Raises `CannotStart`.
+    Each day is copied, counted and dropped in one transaction, so that an interrupted move loses nothing and
+    continues where it stopped. `told` is called with a line of progress.
     """
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
-            if _one(connection, ENGINE) == "timescaledb":
+            if _fetch_value(connection, ENGINE) == "timescaledb":
                 return False
-            if _one(connection, OTHER_PROCESSES):
-                raise CannotStart("the platform uses this database: stop its processes first, messages wait")
-        if why := _load(url):
-            raise CannotStart(why)
-        # Another connection: the extension is loaded as one begins.
+            if _fetch_value(connection, OTHER_PROCESSES):
+                raise CannotStart("The platform is using this database. Stop its processes first; messages wait.")
+        if problem := _create_extension(url):
+            raise CannotStart(problem)
+        # A second connection, because PostgreSQL loads the extension when a connection begins.
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             _move(connection, ages, told)
     except psycopg.Error as exc:
-        raise CannotStart(f"cannot move to TimescaleDB: {str(exc).strip()}") from exc
+        raise CannotStart(f"Cannot move to TimescaleDB: {str(exc).strip()}") from exc
     return True
 
 
 def _move(connection: OwnerConnection, ages: PolicyAges, told: Progress) -> None:
     connection.execute("SET timezone = 'UTC'")
-    connection.execute("SELECT pg_advisory_lock(67352)")  # two processes may start for the first time at once
-    if _one(connection, ENGINE) == "timescaledb":
+    connection.execute("SELECT pg_advisory_lock(67352)")  # two processes can make their first start at once
+    if _fetch_value(connection, ENGINE) == "timescaledb":
         return
-    if not _one(connection, UNFINISHED):
+    if not _fetch_value(connection, UNFINISHED):
         with connection.transaction():
             connection.execute(SWAP)
             for name in continuous_aggregates.NAMES:
@@ -121,7 +122,7 @@ def _move(connection: OwnerConnection, ages: PolicyAges, told: Progress) -> None
         _copy(connection, name)
         told(f"{name[-8:]}: day {number + 1} of {len(parts)}")
     continuous_aggregates.create_views(connection)
-    first = _one(connection, FIRST_TIME)
+    first = _fetch_value(connection, FIRST_TIME)
     continuous_aggregates.import_rollups(connection, floor(first or datetime.now(UTC), DAY), told)
     continuous_aggregates.apply_policies(connection, ages)
     with connection.transaction():
@@ -139,23 +140,23 @@ WHERE r.first IS NOT NULL
 def _copy(connection: OwnerConnection, part: str) -> None:
     with connection.transaction():
         copied = connection.execute(f"INSERT INTO readings SELECT * FROM {part}".encode()).rowcount
-        held = _one(connection, f"SELECT count(*) FROM {part}")
-        if copied != held:
-            raise CannotStart(f"{copied} of {held} readings of {part} were copied: nothing of it was dropped")
+        total = _fetch_value(connection, f"SELECT count(*) FROM {part}")
+        if copied != total:
+            raise CannotStart(f"{copied} of {total} readings of {part} were copied. None of them was dropped.")
         connection.execute(f"DROP TABLE {part}".encode())
 
 
 def apply_policies(url: str, ages: PolicyAges) -> None:
-    """Where the engine is TimescaleDB, give its policies their ages; raises `CannotStart`."""
+    """Set the ages of the policies if the engine is TimescaleDB; raises `CannotStart`."""
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
             check_move_finished(connection)
-            if _one(connection, ENGINE) == "timescaledb":
+            if _fetch_value(connection, ENGINE) == "timescaledb":
                 continuous_aggregates.apply_policies(connection, ages)
     except psycopg.Error as exc:
-        raise CannotStart(f"cannot set the policies of TimescaleDB: {str(exc).strip()}") from exc
+        raise CannotStart(f"Cannot set the policies of TimescaleDB: {str(exc).strip()}") from exc
 
 
-def _one(connection: OwnerConnection, statement: str) -> Any:
+def _fetch_value(connection: OwnerConnection, statement: str) -> Any:
     row = connection.execute(statement.encode()).fetchone()
     return row[0] if row else None

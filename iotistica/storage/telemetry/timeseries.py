@@ -1,4 +1,4 @@
-"""Single readings of a series over time."""
+"""Queries for single readings of one series over time."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -12,7 +12,7 @@ from iotistica.storage.postgres import Tx
 
 
 class StoredReading(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading as the API shows it."""
+    """A reading as the API returns it."""
 
     time: datetime
     metric_name: str
@@ -30,8 +30,8 @@ jsonb_strip_nulls(jsonb_build_object('device_name', s.device_name, 'device_uuid'
     'endpoint_uuid', s.endpoint_uuid, 'metric', s.metric)) || coalesce(r.extra, '{}') AS extra
 """
 
-SLICE_ROWS: Final = 500  # readings that are fetched at a time
-PAGE_BYTES: Final = 4 << 20  # bytes of `extra` after which no further slice is: one may hold as much
+SLICE_ROWS: Final = 500  # readings fetched by one statement
+PAGE_BYTES: Final = 4 << 20  # bytes of `extra` after which no further slice is fetched; one slice can hold as much
 
 RAW: Final = (
     "SELECT r.time, r.metric_name, r.value, r.quality, r.unit, r.protocol, r.anomaly_score, r.anomaly_threshold,"
@@ -47,7 +47,7 @@ ORDER BY r.time LIMIT %(limit)s
 
 
 class ReadingsPage(NamedTuple):
-    """Readings, and from when on there may be more."""
+    """Readings in order, and the time from which there can be more; None at the end of the range."""
 
     values: list[StoredReading]
     next: datetime | None
@@ -56,17 +56,17 @@ class ReadingsPage(NamedTuple):
 async def raw_readings(
     tx: Tx, tenant: TenantId, agent: UUID, metric: str, *, start: datetime, end: datetime, limit: int
 ) -> ReadingsPage:
-    """At most `limit` readings of one series in [start, end), fewer where they are large, the oldest first."""
-    asked = {"tenant": tenant, "agent": agent, "metric": metric, "end": end}
+    """Return up to `limit` readings of one series in [start, end), the oldest first; fewer if they are large."""
+    parameters = {"tenant": tenant, "agent": agent, "metric": metric, "end": end}
     values: list[StoredReading] = []
     size = 0
     async with tx.cursor(row_factory=dict_row) as cursor:
         while len(values) <= limit and size <= PAGE_BYTES:
-            most = min(limit + 1 - len(values), SLICE_ROWS)
-            await cursor.execute(RAW, asked | {"start": start, "limit": most}, prepare=False)
+            slice_limit = min(limit + 1 - len(values), SLICE_ROWS)
+            await cursor.execute(RAW, parameters | {"start": start, "limit": slice_limit}, prepare=False)
             rows = await cursor.fetchall()
             values += msgspec.convert(rows, list[StoredReading], strict=False)
-            if len(rows) < most:
+            if len(rows) < slice_limit:
                 return ReadingsPage(values, None)
             start = rows[-1]["time"] + timedelta(microseconds=1)
             size += sum(row["bytes"] or 0 for row in rows)
@@ -84,6 +84,6 @@ ORDER BY r.time LIMIT %(limit)s
 async def usable_points(
     tx: Tx, tenant: TenantId, agent: UUID, metric: str, *, start: datetime, end: datetime, limit: int
 ) -> list[tuple[datetime, float]]:
-    """The usable values of one series in [start, end), the oldest first."""
+    """Return up to `limit` good and uncertain values of one series in [start, end), the oldest first."""
     parameters = {"tenant": tenant, "agent": agent, "metric": metric, "start": start, "end": end, "limit": limit}
     return await (await tx.execute(POINTS, parameters, prepare=False)).fetchall()

@@ -43,7 +43,7 @@ def test_a_quota_bounds_agents(own: Served) -> None:
     assert own.add_agent("few")
     third = Device(own)
     refused = third.register(key)
-    assert (refused.status_code, "may have 2 agents" in refused.json()["detail"]) == (409, True)
+    assert (refused.status_code, "can have 2 agents" in refused.json()["detail"]) == (409, True)
     assert admin.post("/agents", json={"name": "x"}).status_code == 409
     admin.post(f"/agents/{first.uuid}/retire")
     assert third.register(key).status_code == 200

@@ -1,4 +1,4 @@
-"""Rate limits, with Redis and without."""
+"""Rate limits with and without Redis."""
 
 import time
 from uuid import uuid4
@@ -12,7 +12,7 @@ from iotistica.storage.redis import Redis
 
 
 async def count(limits: RateLimiter, limit: RateLimit, subject: str, times: int) -> int:
-    """How many of so many calls were let through."""
+    """Return how many of `times` calls were let through."""
     passed = 0
     for _ in range(times):
         try:
@@ -25,13 +25,13 @@ async def count(limits: RateLimiter, limit: RateLimit, subject: str, times: int)
 
 @pytest.fixture
 def minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time stands still, so that no minute ends within a test."""
+    """Stop the clock, so that no minute ends during a test."""
     monkeypatch.setattr("iotistica.storage.access.rate_limits.time.time", lambda: 1_000_000.0)
 
 
 @pytest.mark.usefixtures("minute")
 async def test_processes_count_together(redis: Redis) -> None:
-    """Two processes share the count of one subject; another has its own."""
+    """Two processes share the count of a subject; another subject has a separate count."""
     limit, subject = RateLimit("test", 5), str(uuid4())
     one, two = RateLimiter(redis), RateLimiter(redis)
     assert await count(one, limit, subject, 3) + await count(two, limit, subject, 4) == 5
@@ -40,7 +40,7 @@ async def test_processes_count_together(redis: Redis) -> None:
 
 @pytest.mark.usefixtures("minute")
 async def test_without_redis_each_process_counts_alone(redis: Redis) -> None:
-    """The door neither opens nor closes: the same limit holds, and no request waits for a Redis that is away."""
+    """Without Redis the same limit holds in each process, and no request waits for Redis."""
     away = redis_.client("redis://127.0.0.1:1/0")
     limit, limits = RateLimit("test", 5), RateLimiter(away)
     began = time.monotonic()
@@ -52,7 +52,7 @@ async def test_without_redis_each_process_counts_alone(redis: Redis) -> None:
 
 @pytest.mark.usefixtures("minute")
 async def test_a_look_counts_nothing(redis: Redis) -> None:
-    """`count=0` only says whether the limit is reached."""
+    """`count=0` only checks whether the limit is reached."""
     limit, limits, subject = RateLimit("test", 2), RateLimiter(redis), str(uuid4())
     for _ in range(10):
         await limits.hit(limit, subject, count=0)
@@ -63,7 +63,7 @@ async def test_a_look_counts_nothing(redis: Redis) -> None:
 
 @pytest.mark.usefixtures("minute")
 async def test_what_is_beyond_is_told_apart(redis: Redis) -> None:
-    """Of a batch that crosses the limit the part below it is taken."""
+    """If a batch crosses the limit, the part within the limit is allowed."""
     limits, limit, tenant = RateLimiter(redis), RateLimit("readings", 100), uuid4().hex[:12]
     assert [await limits.take(limit, tenant, 7, n) for n in (60, 60, 60)] == [60, 40, 0]
     assert await limits.take(limit, tenant, 8, 100) == 100

@@ -1,4 +1,4 @@
-"""The second wall: what PostgreSQL itself keeps from the role of the API, and from that of the workers."""
+"""Row security: what PostgreSQL itself denies to the role of the API and to that of the workers."""
 
 import re
 from collections.abc import AsyncIterator
@@ -34,12 +34,12 @@ WITHOUT_TENANT = {
     "login_failures",
     "broker_renders",
 }
-"""Readings join `agents`; the others are the platform's own."""
+"""Statements over readings join `agents`; the other tables belong to the platform and not to a tenant."""
 
 
 @pytest.fixture
 async def api(stack: Stack) -> AsyncIterator[Database]:
-    """A pool like the API's."""
+    """A pool with the role of the API."""
     database = Database(stack.database_url, size=2, name="api", role="iotistica_api", statement_seconds=30)
     await database.open()
     yield database
@@ -48,7 +48,7 @@ async def api(stack: Stack) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def other(database: Database, stack: Stack) -> tuple[TenantId, AgentId]:
-    """Another tenant with an agent, a user, a fleet and a reading."""
+    """A second tenant with an agent, a user, a fleet and a reading."""
     uuid = AgentId(uuid4())
     async with database.transaction() as tx:
         tenant = (await tenants.add(tx, f"other {uuid}", by=PLATFORM)).tenant_id
@@ -69,7 +69,7 @@ async def tables(database: Database) -> list[str]:
 
 
 async def test_every_table_with_a_tenant_is_behind_the_wall(database: Database) -> None:
-    """A migration that forgets is found here."""
+    """This test fails if a migration adds a table with a tenant but without row security."""
     found = await tables(database)
     assert len(found) > 20
     async with database.transaction() as tx:
@@ -86,11 +86,11 @@ async def test_every_table_with_a_tenant_is_behind_the_wall(database: Database) 
 async def test_without_its_own_check_the_api_reads_no_foreign_row(
     database: Database, api: Database, tenant: TenantId, agent: AgentId, other: tuple[TenantId, AgentId]
 ) -> None:
-    """Statements without any condition, or with a foreign tenant's id in it, give the transaction's tenant alone."""
+    """Statements without a condition, or with another tenant's id, return only rows of the transaction's tenant."""
     assert agent
-    mine = await tables(database)
+    names = await tables(database)
     async with api.transaction(tenant) as tx:
-        for table in set(mine) - WITHOUT_TENANT:
+        for table in set(names) - WITHOUT_TENANT:
             cursor = await tx.execute(cast("LiteralString", f"SELECT DISTINCT tenant_id FROM {table}"))
             assert {row[0] for row in await cursor.fetchall()} <= {tenant}, table
         assert await agents.get(tx, other[0], other[1]) is None
@@ -109,7 +109,7 @@ async def test_without_its_own_check_the_api_reads_no_foreign_row(
 async def test_late_hours_are_seen_by_their_own_tenant(
     database: Database, api: Database, tenant: TenantId, other: tuple[TenantId, AgentId]
 ) -> None:
-    """Marks carry no tenant; those of a foreign agent are not shown, whatever is asked."""
+    """Marks have no tenant column; those of another tenant's agents are hidden from every query."""
     async with database.transaction() as tx:
         await tx.execute("INSERT INTO rollup_marks VALUES (%(agent)s, '2001-01-01Z')", {"agent": other[1]})
     for name, seen in ((tenant, 0), (other[0], 1)):
@@ -121,10 +121,10 @@ async def test_late_hours_are_seen_by_their_own_tenant(
 
 
 async def test_without_a_tenant_the_api_sees_nothing(api: Database, other: tuple[TenantId, AgentId]) -> None:
-    """A transaction that forgets to name one is an empty database, and the name ends with the transaction."""
+    """A transaction that sets no tenant sees an empty database, and the setting ends with the transaction."""
     async with api.transaction(other[0]) as tx:
         assert await (await tx.execute("SELECT count(*) FROM agents")).fetchone() == (1,)
-    for _ in range(4):  # whatever connection of the pool
+    for _ in range(4):  # enough to use each connection of the pool
         async with api.transaction() as tx:
             assert await (await tx.execute("SELECT count(*) FROM agents")).fetchone() == (0,)
 
@@ -150,7 +150,7 @@ WRITES = (
 async def test_the_api_writes_no_foreign_row(
     api: Database, tenant: TenantId, agent: AgentId, other: tuple[TenantId, AgentId], statement: LiteralString
 ) -> None:
-    """Nor readings, nor quotas, nor the past of the audit."""
+    """The API cannot write other tenants' rows, nor any readings, quotas or existing audit events."""
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with api.transaction(tenant) as tx:
             await tx.execute(statement, {"tenant": tenant, "other": other[0], "agent": agent})
@@ -168,7 +168,7 @@ async def test_the_api_writes_no_foreign_row(
 async def test_a_foreign_row_is_not_there_to_change(
     api: Database, tenant: TenantId, other: tuple[TenantId, AgentId], statement: LiteralString
 ) -> None:
-    """An update or delete of it changes nothing."""
+    """An update or delete of another tenant's row changes nothing."""
     async with api.transaction(tenant) as tx:
         cursor = await tx.execute(statement, {"other": other[0], "foreign": other[1]})
         assert cursor.rowcount == 0
@@ -177,7 +177,7 @@ async def test_a_foreign_row_is_not_there_to_change(
 async def test_a_row_of_one_tenant_never_points_at_anothers(
     api: Database, database: Database, tenant: TenantId, agent: AgentId, other: tuple[TenantId, AgentId]
 ) -> None:
-    """Foreign keys are checked past the wall, so they carry the tenant themselves."""
+    """Row security does not apply to foreign key checks, so the foreign keys include the tenant."""
     async with database.transaction() as tx:
         (fleet,) = await fleets.page(tx, other[0], after=None, limit=1)
     with pytest.raises(Exception, match="foreign key"):
@@ -193,7 +193,7 @@ async def test_a_row_of_one_tenant_never_points_at_anothers(
     ["DELETE FROM audit_events", "UPDATE audit_events SET action = 'x'", "DROP TABLE agents", "CREATE ROLE evil"],
 )
 async def test_a_worker_owns_nothing(database: Database, statement: LiteralString) -> None:
-    """It stores and reads for all tenants; tables, roles and the audit's past are not its."""
+    """A worker reads and stores for all tenants, but cannot change tables, roles or existing audit events."""
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with database.transaction() as tx:
             await tx.execute(statement)
@@ -202,7 +202,7 @@ async def test_a_worker_owns_nothing(database: Database, statement: LiteralStrin
 async def test_even_the_owner_does_not_change_the_audit_by_mistake(
     stack: Stack, database: Database, tenant: TenantId
 ) -> None:
-    """Only the removal of a tenant, which says so, may."""
+    """Only the removal of a tenant, which sets a flag for it, can delete audit events."""
     async with database.transaction() as tx:
         await audit.record(tx, tenant, PLATFORM, "test.done", ("test", 1))
     with psycopg.connect(stack.database_url) as owner, pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -215,25 +215,28 @@ TOUCHES_READINGS = re.compile(
 
 
 def test_whoever_reads_readings_joins_agents() -> None:
-    """Readings and rollups carry no tenant: a statement over them without `agents` would read everybody's."""
+    """Readings and rollups have no tenant column: a statement without `agents` would read those of all tenants."""
     exempt = {
-        "readings.STORE": "inserts what was decoded from an agent's own topic",
-        "readings.CONFLICTS": "by the keys of rows just staged",
-        "readings.MISSING": "by the keys of rows just staged",
-        "readings.STORE_OLD": "inserts what was decoded from an agent's own topic",
-        "erasures.SET_ERASED_UNTIL": "says how far it is",
+        "readings.STORE": "inserts readings decoded from an agent's own topic",
+        "readings.CONFLICTS": "uses the keys of rows just staged",
+        "readings.MISSING": "uses the keys of rows just staged",
+        "readings.STORE_OLD": "inserts readings decoded from an agent's own topic",
+        "erasures.SET_ERASED_UNTIL": "stores progress in `tenants`",
         **dict.fromkeys(
-            (f"rollups.{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")), "rolls up every tenant's"
+            (f"rollups.{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")),
+            "rolls up the readings of every tenant",
         ),
         **dict.fromkeys(
-            (f"rollups.LATE_{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")), "by agents' own marks"
+            (f"rollups.LATE_{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")),
+            "uses the marks of agents",
         ),
     }
     found = {name: text for name, text in statements().items() if TOUCHES_READINGS.search(text)}
     assert {"timeseries.RAW", "timeseries.POINTS", "latest.NEWEST", "latest.SILENT", "csv_export.SLICE"} <= set(
         found
     )
-    found |= {"aggregates.ONE": aggregates.ONE, "aggregates.MANY": aggregates.MANY}  # of whatever table
+    # Templates for any of the tables.
+    found |= {"aggregates.ONE": aggregates.ONE, "aggregates.MANY": aggregates.MANY}
     for name, text in found.items():
         if name not in exempt:
             assert re.search(r"\bagents a\b", text), name

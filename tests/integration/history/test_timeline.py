@@ -1,4 +1,4 @@
-"""What comes again and again is one row an hour, and what the upkeep finds is on the timeline."""
+"""Repeated events are one timeline row per hour, and background checks add their findings to the timeline."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,22 +21,22 @@ HOUR = timedelta(hours=1)
 
 
 async def rows(database: Database, tenant: TenantId, agent: AgentId, *kinds: str) -> list[TimelineRow]:
-    """The oldest first."""
+    """Return the events of an agent, the oldest first."""
     async with database.transaction() as tx:
         found = await timeline.page(tx, tenant, agent, before=None, kinds=kinds or None, limit=100)
     return found[::-1]
 
 
 async def test_what_is_counted_is_one_row(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """Within one write and over many; another word is another row, and what is no agent of the tenant's is none."""
-    tally = TimelineCounts(database)
+    """Events with the same word are one row, within one write and over many; other tenants' agents get no row."""
+    counts = TimelineCounts(database)
     for address in ("one", "one", "two"):
-        tally.add(tenant, agent, "broker.connected", {"address": address}, word=address)
-    tally.add(tenant, AgentId(uuid4()), "broker.connected", {})
-    await tally.write()
-    tally.add(tenant, agent, "broker.connected", {"address": "one"}, word="one")
-    await tally.write()
-    await tally.write()
+        counts.add(tenant, agent, "broker.connected", {"address": address}, word=address)
+    counts.add(tenant, AgentId(uuid4()), "broker.connected", {})
+    await counts.write()
+    counts.add(tenant, agent, "broker.connected", {"address": "one"}, word="one")
+    await counts.write()
+    await counts.write()
     found = await rows(database, tenant, agent, "broker.connected")
     assert sorted((row.details["address"], row.times, row.last_at is not None) for row in found) == [
         ("one", 3, True),
@@ -47,11 +47,11 @@ async def test_what_is_counted_is_one_row(database: Database, tenant: TenantId, 
 async def test_what_could_not_be_read_is_told_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
 ) -> None:
-    """By reason and hour, with the last one's words; a second look tells only what is new."""
+    """Dead letters are counted by reason and hour, with the details of the last; a second run adds only new ones."""
     await streams.create_groups(redis, [tenant], streams.READINGS)
     for count, expected in ((3, 3), (0, 3), (2, 5)):
         if count:
-            await fill(redis, tenant, agent, count)  # each with a bad one beside it
+            await fill(redis, tenant, agent, count)  # each message comes with a bad one
             entries = await streams.read(redis, [tenant], "one", count=10)
             await make("one")._store(entries)
         await dead_letter_timeline.record(redis, database, [tenant])
@@ -61,7 +61,7 @@ async def test_what_could_not_be_read_is_told_once(
 
 
 async def test_rejected_readings_are_told_by_reason(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """When they are added to the totals."""
+    """Rejected readings are added to the timeline when they are added to the totals."""
     for _ in range(2):
         async with database.transaction() as tx:
             await ledger.record_rejections(tx, {(tenant, agent, "future"): 5, (tenant, agent, "too_old"): 1})
@@ -69,12 +69,12 @@ async def test_rejected_readings_are_told_by_reason(database: Database, tenant: 
     found = await rows(database, tenant, agent, "readings.rejected")
     assert sorted((row.details["reason"], row.times) for row in found) in (
         [("future", 10), ("too_old", 2)],
-        [("future", 5), ("future", 5), ("too_old", 1), ("too_old", 1)],  # a new hour began between
+        [("future", 5), ("future", 5), ("too_old", 1), ("too_old", 1)],  # a new hour began between the two
     )
 
 
 async def test_a_gap_is_told_and_so_is_its_end(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """Numbers that never arrived, and those that arrive late after all."""
+    """Missing message numbers are an event, and so is their late arrival."""
     now = datetime.now(UTC)
     ms = int(now.timestamp() * 1000)
     for numbers, kinds in (((1, 2, 6), ["messages.missing"]), ((3, 4, 5), ["messages.missing", "messages.found"])):
@@ -90,10 +90,10 @@ async def test_a_gap_is_told_and_so_is_its_end(database: Database, tenant: Tenan
 
 
 async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """One that is ahead at once, one that is behind after twenty minutes of nothing fresh; a replay is neither."""
+    """A clock ahead is noticed at once, one behind after twenty minutes without fresh readings; a replay is neither."""
 
     async def look(skew: timedelta, times: int = 1) -> list[str]:
-        watches, now = clock_skew.ClockSkewWatch(), datetime.now(UTC)
+        watch, now = clock_skew.ClockSkewWatch(), datetime.now(UTC)
         async with database.transaction() as tx:
             await tx.execute("DELETE FROM readings_ledger WHERE agent_uuid = %s", [agent])
             await tx.execute(
@@ -102,7 +102,7 @@ async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, ag
                 [tenant, agent, skew, skew],
             )
         for _ in range(times):
-            await watches.look(database, now)
+            await watch.look(database, now)
         return [row.kind for row in await rows(database, tenant, agent, "clock.ahead", "clock.behind")]
 
     assert await look(timedelta(seconds=30), clock_skew.LOOKS) == []

@@ -1,4 +1,4 @@
-"""Plain PostgreSQL and TimescaleDB: the same readings, the same answers."""
+"""Plain PostgreSQL and TimescaleDB give the same answers for the same readings."""
 
 import contextlib
 import random
@@ -49,14 +49,13 @@ from tests.rollup_oracle import check_query, check_tables, reading, store
 from tests.timescale import MISSING, databases
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-DAYS = 20  # of history, half of it older than what is compressed
+DAYS = 20  # days of readings, half of them old enough to be compressed
 AGES = PolicyAges(raw=730, minutes=730, hours=3650, compress=7)
-"""The first is whoever asks."""
 UUIDS = [UUID(int=(7 << 100) + n) for n in range(2)]
 
 
 class Engine:
-    """A database of one engine, and how its rollups are brought up to date."""
+    """A database with one engine, and how its rollups are brought up to date."""
 
     def __init__(self, url: str, name: str, database: Database) -> None:
         self.url = url
@@ -67,7 +66,7 @@ class Engine:
         return psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
 
     async def settle(self) -> None:
-        """What happens by itself within a minute."""
+        """Run the background work that would otherwise happen within a minute."""
         if self.name == "plain":
             await background.catch_up(self.database, datetime.now(UTC), rollups.DAY)
             return
@@ -83,7 +82,7 @@ class Engine:
                 connection.execute("CALL run_job(%s)", (row[0],))
 
     def compress(self) -> int:
-        """Compress what is old enough, unless the policy was quicker; how many chunks are."""
+        """Compress the chunks that are old enough, unless the policy already has; return how many are compressed."""
         with self.owner() as connection:
             for (chunk,) in connection.execute("SELECT show_chunks('readings', older_than => interval '7 days')"):
                 with contextlib.suppress(psycopg.errors.DuplicateObject):
@@ -116,7 +115,7 @@ async def engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[
 
 
 class opened:
-    """A pool as the workers have it; of one connection, since PGlite has one session."""
+    """A pool like that of the workers, but with one connection, since PGlite has one session."""
 
     def __init__(self, url: str) -> None:
         self.database = Database(
@@ -145,7 +144,7 @@ async def make(database: Database, key: bytes = bytes(32)) -> tuple[TenantId, Ag
 
 
 def history(chance: random.Random, count: int) -> list[Reading]:
-    """Readings of two metrics over the days, some odd."""
+    """Return readings of two metrics over the days, some with unusual values."""
     rows = []
     for _ in range(count):
         when = NOW - timedelta(seconds=chance.randrange(60, DAYS * 86_400), milliseconds=chance.randrange(1000))
@@ -155,7 +154,7 @@ def history(chance: random.Random, count: int) -> list[Reading]:
 
 
 async def test_rollups_and_queries_are_those_of_the_readings(engine: Engine) -> None:
-    """Through late rows, duplicates and compression, on either engine."""
+    """Rollups and queries stay right through late rows, duplicates and compression, on either engine."""
     chance = random.Random(5)
     tenant, agent = await make(engine.database)
     every: dict[tuple[str, datetime], tuple[float | None, str]] = {}
@@ -180,12 +179,12 @@ async def test_rollups_and_queries_are_those_of_the_readings(engine: Engine) -> 
 
 
 async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[Any]:
-    """What every kind of question is answered."""
+    """Return the result of every kind of query."""
     start, end = NOW - timedelta(days=DAYS, hours=3), NOW
     found: list[Any] = []
     async with database.transaction() as tx:
-        store_ = await coverage.of_agent(tx, tenant, agent, start, end)
-        assert store_ is not None
+        covered = await coverage.of_agent(tx, tenant, agent, start, end)
+        assert covered is not None
         for text, tz in (
             ("1h", None),
             ("1d", "Europe/Zurich"),
@@ -195,14 +194,14 @@ async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[
         ):
             since = max(start, end - timedelta(seconds=parse_interval(text).seconds * 2000))
             for name in ("avg", "min", "max", "sum", "count", "first", "last", "median", "p99"):
-                asked = [rules.named(name)]
-                how = plan_query(parse_interval(text), since, end, asked, store_, zone=parse_zone(tz))
+                wanted = [rules.named(name)]
+                plan = plan_query(parse_interval(text), since, end, wanted, covered, zone=parse_zone(tz))
                 series = [(agent, "a"), (agent, "b")]
-                rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=9999)
+                rows = await aggregates.buckets(tx, tenant, series, plan.grid, plan.segments, wanted, limit=9999)
                 found.append([(text, tz, name), *rows])
         raw = await timeseries.raw_readings(tx, tenant, agent, "a", start=start, end=end, limit=500)
         newest = await latest.latest(tx, tenant, agent, ["a", "b"], now=end, since=start, late_hours=())
-        whole = plan_query(parse_interval("1d"), start, end, [rules.named("count")], store_).segments
+        whole = plan_query(parse_interval("1d"), start, end, [rules.named("count")], covered).segments
         found += [raw, newest, await summaries.summarise(tx, tenant, agent, ["a", "b"], whole)]
         entries = await catalog.page(tx, tenant, {}, after=None, now=end, since=start, limit=9)
         found.append([(entry.metric_name, entry.first_time, entry.last_time) for entry in entries])
@@ -213,7 +212,7 @@ async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[
 
 
 async def test_both_engines_give_the_same_answers(stack: Stack, timescale: str) -> None:
-    """To every kind of question, over the same history."""
+    """Every kind of query over the same readings returns the same on both engines."""
     schema.migrate(timescale)
     got = []
     for name, url in (("plain", stack.database_url), ("timescaledb", timescale)):
@@ -238,14 +237,14 @@ async def test_both_engines_give_the_same_answers(stack: Stack, timescale: str) 
 
 
 def rounded(found: Any) -> Any:
-    """An average to the digits that the order of its sum leaves."""
+    """Round averages to the digits that do not depend on the order of summation."""
     if isinstance(found, list) and found and isinstance(found[0], summaries.Summary):
         return [msgspec.structs.replace(one, avg=one.avg and float(f"{one.avg:.9g}")) for one in found]
     return found
 
 
 async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readings, rollups of readings that are gone, and everything around them; interrupted half-way it goes on."""
+    """A move keeps readings and the rollups of dropped readings; an interrupted move continues where it stopped."""
     with databases() as url:
         if url is None:
             pytest.skip(MISSING)
@@ -275,10 +274,10 @@ async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPat
                 timescale_.move(url, AGES, lambda _: None)
         with pytest.raises(CannotStart, match="iotistica timescale"):
             timescale_.apply_policies(url, AGES)
-        said: list[str] = []
-        assert timescale_.move(url, AGES, said.append)
-        assert "day 1 of" in said[0]
-        assert not timescale_.move(url, AGES, said.append)
+        progress: list[str] = []
+        assert timescale_.move(url, AGES, progress.append)
+        assert "day 1 of" in progress[0]
+        assert not timescale_.move(url, AGES, progress.append)
         timescale_.apply_policies(url, AGES)
         async with opened(url) as database:
             assert await tables(database, agent) == days
@@ -288,7 +287,7 @@ async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPat
 
 
 async def tables(database: Database, agent: AgentId) -> dict[str, list[Any]]:
-    """The counts of every row of readings and of whole days."""
+    """Return the rows of the readings, and the daily counts of the days that are complete."""
     found = {}
     async with database.transaction() as tx:
         for name, columns in (
@@ -313,7 +312,10 @@ def fails_at(copy: Any, number: int) -> Any:
 
 
 async def test_what_is_erased_is_gone_everywhere_and_nothing_else_is(engine: Engine) -> None:
-    """A series of compressed and late days, to the microsecond; its rollups too, and it can be written again."""
+    """An erasure deletes a series to the microsecond, with its rollups, also in compressed and late days.
+
+    The series can be stored again afterwards.
+    """
     tenant, agent = await make(engine.database)
     rows = history(random.Random(11), 600)
     await store(engine.database, tenant, agent, rows)
@@ -346,7 +348,7 @@ async def test_what_is_erased_is_gone_everywhere_and_nothing_else_is(engine: Eng
 
 
 async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> None:
-    """Its readings and rollups of before those days, and nobody else's."""
+    """A tenant's readings and rollups older than its retention are deleted, and those of no other tenant."""
     mine, other = await make(engine.database), await make(engine.database)
     rows = history(random.Random(12), 300)
     for tenant, agent in (mine, other):
@@ -367,7 +369,7 @@ async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> No
 
 
 def known(rows: list[Reading]) -> dict[tuple[str, datetime], tuple[float | None, str]]:
-    """What is stored of these: the first of each key."""
+    """Return what is stored of these readings: the first of each key."""
     found: dict[tuple[str, datetime], tuple[float | None, str]] = {}
     for row in rows:
         when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=row.time)
@@ -376,7 +378,7 @@ def known(rows: list[Reading]) -> dict[tuple[str, datetime], tuple[float | None,
 
 
 async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Engine) -> None:
-    """Sizes are told by the day; what goes for want of room stays in the rollups, whatever is refreshed after."""
+    """Sizes are measured by day; the rollups of readings dropped to save space survive later refreshes."""
     tenant, agent = await make(engine.database)
     rows = history(random.Random(13), 400)
     await store(engine.database, tenant, agent, rows)
@@ -398,20 +400,20 @@ async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Eng
         await engine.settle()
     async with engine.database.transaction() as tx:
         assert len(await (await tx.execute(DAILY, {"a": agent})).fetchall()) >= len(days)
-        kept_ = await coverage.of_agent(tx, tenant, agent, NOW, NOW)
-        assert kept_ is not None
-        assert kept_.raw_since.date() == after.days[0].day
+        covered = await coverage.of_agent(tx, tenant, agent, NOW, NOW)
+        assert covered is not None
+        assert covered.raw_since.date() == after.days[0].day
 
 
 DAILY = "SELECT metric_name, bucket FROM readings_daily WHERE agent_uuid = %(a)s"
 
 
 async def test_policies_that_would_erase_a_rollup_are_refused(timescale: str) -> None:
-    """A refresh that reaches where the readings are dropped, by whoever's hand; our own never do."""
+    """A refresh that reaches to where readings are dropped is refused; the platform's own policies never do."""
     schema.migrate(timescale)
     timescale_.apply_policies(timescale, PolicyAges(raw=100, minutes=10, hours=3650, compress=9))
     with psycopg.connect(timescale, autocommit=True, prepare_threshold=None) as connection:
-        with pytest.raises(CannotStart, match="5 days"):
+        with pytest.raises(CannotStart, match="at least 5"):
             continuous_aggregates.apply_policies(connection, PolicyAges(raw=4, minutes=10, hours=10, compress=9))
         connection.execute("SELECT remove_retention_policy('readings')")
         connection.execute("SELECT add_retention_policy('readings', interval '3 days')")

@@ -1,4 +1,4 @@
-"""Readings into the table: once each, in the ledger, whatever happens beside it."""
+"""Readings are stored once each and counted in the ledger, whatever happens at the same time."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def store(database: Database, tenant: TenantId, rows: dict[UUID, list[Read
 
 
 async def test_every_column_arrives_exactly(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """The bytes packed by hand are what PostgreSQL reads."""
+    """PostgreSQL reads exactly the values that the binary COPY packs."""
     rows = [
         reading("a", NOW, 0.1),
         reading("b", NOW + 1, None, quality="bad", unit=None, extra={"text": 'ü"\\', "n": [1, None, 1.5]}),
@@ -72,7 +72,7 @@ async def test_every_column_arrives_exactly(database: Database, tenant: TenantId
 async def test_a_replay_adds_no_row_and_a_conflict_is_counted(
     database: Database, tenant: TenantId, agent: AgentId
 ) -> None:
-    """First stored wins; the ledger balances each time."""
+    """The first stored value wins, and the ledger balances each time."""
     rows = {agent: [reading(time=NOW + n) for n in range(10)]}
     assert await store(database, tenant, rows) == StoreResult(10, 0, 0)
     assert await store(database, tenant, rows) == StoreResult(0, 10, 0)
@@ -86,7 +86,7 @@ async def test_a_replay_adds_no_row_and_a_conflict_is_counted(
 async def test_workers_with_the_same_rows_never_deadlock(
     database: Database, tenant: TenantId, stack: Stack
 ) -> None:
-    """Every worker waits in one order, in series and in readings, so that all of them end."""
+    """All workers lock series and readings in the same order, so that all of them finish."""
     owners = [AgentId(uuid4()) for _ in range(10)]
     async with database.transaction() as tx:
         for owner in owners:
@@ -109,7 +109,7 @@ async def test_workers_with_the_same_rows_never_deadlock(
 
 
 async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -> None:
-    """Two workers may want the same late day; what is old goes as a whole."""
+    """Two workers can create the same late day at once; old partitions are dropped whole."""
     days = {date(2019, 3, 1), date(2019, 3, 2)}
     await asyncio.gather(*(partitions.create(database, days) for _ in range(4)))
     async with database.transaction() as tx:
@@ -119,7 +119,7 @@ async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -
 
 
 async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """The ledger's rows become totals; what it says stays the same, and an entry counts once."""
+    """Folding turns the ledger's rows into totals without changing any sum, and an entry counts once."""
     entry = [EntryOutcome(tenant, "1-1", 0, 4, [3])]
     async with database.transaction() as tx:
         await ledger.record_entries(tx, entry)
@@ -141,7 +141,7 @@ async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agen
         }
     with pytest.raises(Conflict):
         async with database.transaction() as tx:
-            await ledger.record_entries(tx, entry)  # delivered again: it was still open
+            await ledger.record_entries(tx, entry)  # the entry was still open, and is delivered again
     async with database.transaction() as tx:
         await ledger.fold_payloads(tx, tenant, before=later, still_open=[])
         assert (await ledger.payload_totals(tx, tenant)) == before[1]
@@ -150,7 +150,7 @@ async def test_folding_changes_no_sum(database: Database, tenant: TenantId, agen
 
 
 async def test_the_catalogue_writes_a_series_once(database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """A known series costs no statement; a new unit is written, a second device is not believed."""
+    """A known series causes no statement; a new unit is stored, a second device UUID is ignored."""
     catalogue = SeriesCache()
     device, other = str(uuid4()), str(uuid4())
 
@@ -170,7 +170,7 @@ async def test_the_catalogue_writes_a_series_once(database: Database, tenant: Te
 
 
 async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId) -> None:
-    """Equal keys inside a batch are one row, and differing values a conflict."""
+    """Equal keys in a batch become one row, and different values are a conflict."""
     from iotistica.ingest.batch import ReadingsBatch
 
     batch = ReadingsBatch()
@@ -185,7 +185,7 @@ async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId
 
 
 async def test_lost_connections_are_unavailable(database: Database, stack: Stack) -> None:
-    """A terminated backend is something to wait for, not a crash."""
+    """A terminated backend raises an error of the platform and does not crash the process."""
     with pytest.raises(IotisticaError):
         async with database.transaction() as tx:
             (pid,) = await (await tx.execute("SELECT pg_backend_pid()")).fetchone() or (0,)
@@ -197,7 +197,7 @@ async def test_lost_connections_are_unavailable(database: Database, stack: Stack
 async def test_the_intake_knows_its_tenants_while_the_database_is_away(
     database: Database, tenant: TenantId, agent: AgentId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was known is believed; who is not known is waited for, not turned away."""
+    """Cached tenants stay known; a lookup of an unknown tenant raises `Unavailable` instead of rejecting it."""
     directory = Directory(database)
     assert await directory.known([tenant]) == {tenant}
     assert await directory.owners([agent, uuid4()]) == {agent: tenant}
@@ -212,7 +212,7 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
 
 
 async def test_a_server_that_stands_still_holds_nobody(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither who waits for an answer nor who asks next; when it goes on everything is as before."""
+    """A stalled server blocks neither the waiting caller nor the next one; when it continues, all works as before."""
     monkeypatch.setattr(postgres, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(postgres, "CHECK_SECONDS", 0.5)
     frozen = Database(stack.database_url, size=1, name="frozen", role="iotistica_worker", statement_seconds=1)

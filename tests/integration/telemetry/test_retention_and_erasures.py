@@ -1,4 +1,4 @@
-"""What goes by age, for want of room and on demand, and what must stay of it."""
+"""Readings dropped by age, to save disk space and on demand, and the rollups that must remain."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ Owner = tuple[TenantId, AgentId]
 
 @pytest.fixture
 async def own(stack: Stack) -> AsyncIterator[Database]:
-    """A database of its own: what is kept is the same for a whole one."""
+    """A separate database, because the retention applies to a whole database."""
     name = f"going_{uuid4().hex[:12]}"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -59,10 +59,10 @@ async def owner(database: Database) -> Owner:
     return tenant, agent
 
 
-async def fill(database: Database, whose: Owner, day: datetime, minutes: range) -> Rows:
-    """A reading of two metrics every so many minutes of a day."""
+async def fill(database: Database, owner_: Owner, day: datetime, minutes: range) -> Rows:
+    """Store a reading of two metrics at each of these minutes of a day."""
     rows = [reading(name, day + timedelta(minutes=at), float(at)) for at in minutes for name in "ab"]
-    await store(database, *whose, rows)
+    await store(database, *owner_, rows)
     return {(name, day + timedelta(minutes=at)): (float(at), "good") for at in minutes for name in "ab"}
 
 
@@ -73,7 +73,7 @@ async def settle(database: Database) -> None:
 
 
 async def counts(database: Database, agent: AgentId, table: str) -> dict[datetime, int]:
-    """Readings by bucket, of metric a."""
+    """Return the number of readings of metric a by bucket."""
     statement = f"SELECT bucket, count FROM {table} WHERE agent_uuid = %(a)s AND metric_name = 'a'"
     async with database.transaction() as tx:
         return dict(await (await tx.execute(statement, {"a": agent})).fetchall())
@@ -85,15 +85,15 @@ async def run(database: Database, statement: str, **parameters: Any) -> None:
 
 
 async def test_a_budget_never_drops_what_is_not_rolled_up(own: Database) -> None:
-    """Neither old days that came late nor the first ones of a new version: their hours and days would be lost."""
-    whose = await owner(own)
+    """Late old days and days not yet rolled up are kept, or their hourly and daily rollups would be lost."""
+    owner_ = await owner(own)
     await settle(own)
     old = TODAY - timedelta(days=9)
-    rows = await fill(own, whose, old, range(0, 1440, 10))
+    rows = await fill(own, owner_, old, range(0, 1440, 10))
     await retention.keep_within(own, 1, NOW)
     await settle(own)
     await retention.keep_within(own, 1, NOW)
-    assert await counts(own, whose[1], "readings_daily") == {old: 144}
+    assert await counts(own, owner_[1], "readings_daily") == {old: 144}
     async with own.transaction() as tx:
         left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
     assert left == (0,)
@@ -101,13 +101,13 @@ async def test_a_budget_never_drops_what_is_not_rolled_up(own: Database) -> None
 
 
 async def test_history_whose_minutes_are_gone_has_whole_hours(own: Database) -> None:
-    """However small the steps in which it is rolled up, with the minutes dropped between."""
-    whose = await owner(own)
+    """Hours are complete even if rolled up in small steps, with the minute rollups dropped in between."""
+    owner_ = await owner(own)
     ages = RetentionLimits(raw=730, minutes=400, hours=3650)
     await retention.keep(own, ages, NOW)
     old = TODAY - timedelta(days=500)
     await run(own, "UPDATE rollup_progress SET rolled_until = %(at)s", at=old)
-    await fill(own, whose, old, range(1440))
+    await fill(own, owner_, old, range(1440))
     await run(own, "DELETE FROM rollup_marks")
     await rollups.close_until(own, old + timedelta(days=2))
     for _ in range(60):
@@ -115,17 +115,17 @@ async def test_history_whose_minutes_are_gone_has_whole_hours(own: Database) -> 
         await background._partitions(own, at, timedelta(minutes=40))
         await rollups.advance(own, timedelta(minutes=40))
         await retention.keep(own, ages, NOW)
-    assert await counts(own, whose[1], "readings_1h") == {old + timedelta(hours=n): 60 for n in range(24)}
-    assert await counts(own, whose[1], "readings_daily") == {old: 1440}
-    assert await counts(own, whose[1], "readings_1m") == {}
+    assert await counts(own, owner_[1], "readings_1h") == {old + timedelta(hours=n): 60 for n in range(24)}
+    assert await counts(own, owner_[1], "readings_daily") == {old: 1440}
+    assert await counts(own, owner_[1], "readings_1m") == {}
 
 
 @pytest.mark.parametrize("minutes_gone", [False, True])
 async def test_an_erasure_among_rollups_leaves_the_rest_of_its_day(own: Database, minutes_gone: bool) -> None:
-    """Where the readings are gone, the day is made of the hours that are left, and the hour of its minutes."""
-    whose = await owner(own)
+    """Where the readings are gone, the day is recomputed from its remaining hours, and the hour from its minutes."""
+    owner_ = await owner(own)
     old = TODAY - timedelta(days=90)
-    await fill(own, whose, old, range(1440))
+    await fill(own, owner_, old, range(1440))
     await settle(own)
     async with own.transaction() as tx:
         await coverage.set_dropped_before(tx, "readings", TODAY - timedelta(days=2))
@@ -134,23 +134,23 @@ async def test_an_erasure_among_rollups_leaves_the_rest_of_its_day(own: Database
     await run(own, "DELETE FROM readings")
     async with own.transaction() as tx:
         half = old + timedelta(hours=6, minutes=30)
-        await erasures.request_erasure(tx, *whose, device=None, metric="a", before=half, by=PLATFORM)
+        await erasures.request_erasure(tx, *owner_, device=None, metric="a", before=half, by=PLATFORM)
     await eraser.erase(own)
     await settle(own)
     hours = {old + timedelta(hours=n): 60 for n in range(7, 24)}
     hours |= {} if minutes_gone else {old + timedelta(hours=6): 30}
-    assert await counts(own, whose[1], "readings_1h") == hours
-    assert await counts(own, whose[1], "readings_daily") == {old: sum(hours.values())}
+    assert await counts(own, owner_[1], "readings_1h") == hours
+    assert await counts(own, owner_[1], "readings_daily") == {old: sum(hours.values())}
 
 
 async def test_an_erasure_takes_what_came_while_it_was_under_way(own: Database) -> None:
-    """Of days that it had passed already; it is done only when none is left."""
-    whose = await owner(own)
+    """Readings that arrive for days already erased are erased too, before the erasure is finished."""
+    owner_ = await owner(own)
     for back in (6, 5, 4):
-        await fill(own, whose, TODAY - timedelta(days=back), range(0, 100, 10))
+        await fill(own, owner_, TODAY - timedelta(days=back), range(0, 100, 10))
     before = TODAY - timedelta(days=3)
     async with own.transaction() as tx:
-        await erasures.request_erasure(tx, *whose, device=None, metric=None, before=before, by=PLATFORM)
+        await erasures.request_erasure(tx, *owner_, device=None, metric=None, before=before, by=PLATFORM)
     for number in range(9):
         async with own.transaction() as tx:
             one = await erasures.next_open(tx)
@@ -158,11 +158,11 @@ async def test_an_erasure_takes_what_came_while_it_was_under_way(own: Database) 
                 break
             await erasures.erase_next_day(tx, one)
         if number == 1:
-            await fill(own, whose, TODAY - timedelta(days=8), range(3))
+            await fill(own, owner_, TODAY - timedelta(days=8), range(3))
     await settle(own)
     async with own.transaction() as tx:
-        await check_tables(tx, whose[1], {})
-        (done,) = await erasures.page(tx, whose[0], limit=5)
+        await check_tables(tx, owner_[1], {})
+        (done,) = await erasures.page(tx, owner_[0], limit=5)
         assert (done.readings, done.done_at is None) == (66, False)
         left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
     assert left == (0,)
@@ -193,29 +193,29 @@ async def test_an_erasure_that_fails_does_not_hold_up_the_next(
 
 
 async def test_what_is_no_longer_shown_is_deleted_in_turns(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each goes on where the one before it ended, however short they are."""
-    whose = await owner(own)
+    """Each turn continues where the previous one ended, however short the turns are."""
+    owner_ = await owner(own)
     for back in (6, 4, 2):
-        await fill(own, whose, TODAY - timedelta(days=back), range(0, 100, 10))
+        await fill(own, owner_, TODAY - timedelta(days=back), range(0, 100, 10))
     async with own.transaction() as tx:
-        await tenants.set_retention(tx, whose[0], 3, by=PLATFORM)
-        found = await tenants.find(tx, whose[0])
+        await tenants.set_retention(tx, owner_[0], 3, by=PLATFORM)
+        found = await tenants.find(tx, owner_[0])
     assert found is not None
-    monkeypatch.setattr(eraser, "TURN", 0.0)  # a day each
+    monkeypatch.setattr(eraser, "TURN", 0.0)  # seconds; each turn deletes one day
     retention_ = eraser.TenantRetention(9)
     for back in range(8, 3, -1):
         await retention_.run(own, [found], NOW)
-        assert retention_.next_day == {whose[0]: TODAY - timedelta(days=back)}
+        assert retention_.next_day == {owner_[0]: TODAY - timedelta(days=back)}
     await retention_.run(own, [found], NOW)
     async with own.transaction() as tx:
-        after = await tenants.find(tx, whose[0])
+        after = await tenants.find(tx, owner_[0])
         left = await (await tx.execute("SELECT count(*) FROM readings")).fetchone()
     assert (after and after.erased_until, left, retention_.next_day) == (TODAY - timedelta(days=3), (20,), {})
 
 
 async def test_closing_does_not_hold_up_who_stores(own: Database) -> None:
-    """While somebody holds the rollups for long, what is late and what is new is still stored."""
-    whose = await owner(own)
+    """While a transaction locks the rollups for long, late and new readings are still stored."""
+    owner_ = await owner(own)
     async with own.transaction() as tx:
         await rollups.lock_progress(tx)
         closing = asyncio.create_task(rollups.close_until(own, TODAY))
@@ -224,4 +224,4 @@ async def test_closing_does_not_hold_up_who_stores(own: Database) -> None:
             assert other.execute("SELECT pg_try_advisory_xact_lock_shared(67351)").fetchone() == (True,)
         assert await closing is False
     assert await rollups.close_until(own, TODAY)
-    assert await counts(own, whose[1], "readings_daily") == {}
+    assert await counts(own, owner_[1], "readings_daily") == {}

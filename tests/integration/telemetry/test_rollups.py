@@ -1,4 +1,4 @@
-"""Rollups equal the readings they stand for, whatever comes late, twice, or between."""
+"""Rollups equal the readings they summarise, even if readings arrive late, twice or during a roll-up."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -34,7 +34,7 @@ VALUES = st.one_of(
 
 
 class RollupMachine(RuleBasedStateMachine):
-    """Stores in any order, closes, rolls, computes anew and is killed between; against a dictionary."""
+    """Stores in any order, closes, rolls up, recomputes and is killed in between; compared with a dictionary."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class RollupMachine(RuleBasedStateMachine):
             self.tenant = (await tenants.add(tx, f"r {uuid4()}", by=PLATFORM)).tenant_id
             await agents.add(tx, self.tenant, self.agent, "a", key=stack.key, by=PLATFORM)
             at = await rollups.progress(tx)
-        # Time moves on for all machines together: what is closed never opens again.
+        # All machines share one clock that only moves forward: closed time never opens again.
         self.base = self.now = rollups.floor(at.closed_until, rollups.DAY) + timedelta(days=1)
         await self.settle()
 
@@ -81,7 +81,7 @@ class RollupMachine(RuleBasedStateMachine):
         )
     )
     def store_some(self, what: list[tuple[str, int, int, float | None, str]]) -> None:
-        """Around now: what is before the watermark is late."""
+        """Store readings around the current time; those before the watermark are late."""
         rows = []
         for metric, minutes, offset, value, quality in what:
             when = self.now + timedelta(minutes=minutes, microseconds=offset)
@@ -91,7 +91,7 @@ class RollupMachine(RuleBasedStateMachine):
 
     @rule(values=st.lists(VALUES, min_size=1, max_size=3))
     def send_again(self, values: list[float | None]) -> None:
-        """What is there already is a duplicate, with another value too."""
+        """Store existing keys again: each is a duplicate, even with another value."""
         known = list(self.rows)[: len(values)]
         rows = [reading(metric, when, value) for (metric, when), value in zip(known, values, strict=False)]
         if rows:
@@ -107,14 +107,14 @@ class RollupMachine(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from([rollups.MINUTE, rollups.HOUR, rollups.DAY]))
     def roll(self, step: timedelta) -> None:
-        """A part of the way, as a process does that ends then."""
+        """Roll up one step only, like a process that ends after it."""
         at = self.run(background._progress(self.database))
         self.run(background._partitions(self.database, at, step))
         self.run(rollups.advance(self.database, step))
 
     @rule()
     def late_hours_are_taken_and_lost(self) -> None:
-        """A process is killed before it commits: the marks are still there."""
+        """Kill a process before it commits: the marks still exist."""
 
         async def killed() -> None:
             with pytest.raises(ZeroDivisionError):
@@ -126,7 +126,7 @@ class RollupMachine(RuleBasedStateMachine):
 
     @rule()
     def every_table_is_right(self) -> None:
-        """Each row below the watermark says what its readings say, and there is no other."""
+        """Each rollup below the watermark equals its readings, and there are no other rollups."""
         self.run(self.settle())
         self.run(self._check_tables())
 
@@ -140,7 +140,7 @@ class RollupMachine(RuleBasedStateMachine):
         seconds=st.sampled_from([3_599, 3_661, 86_400, 200_000, 345_600]),
     )
     def queries_see_what_is_not_late(self, width: str, start: int, seconds: int) -> None:
-        """Without waiting for anything, over rollups and readings together."""
+        """Queries over rollups and readings together are right at once, without waiting for the roll-up."""
         since = self.now + timedelta(seconds=start)
         until = since + min(timedelta(seconds=seconds), 9000 * timedelta(seconds=parse_interval(width).seconds))
         self.run(self._check_query(width, since, until))
@@ -159,7 +159,7 @@ class RollupMachine(RuleBasedStateMachine):
 
 
 def test_rollups_equal_their_readings(stack: Stack) -> None:
-    """For any order of storing, sending again, closing, rolling, and being killed."""
+    """Rollups are right after any order of storing, repeating, closing, rolling up and being killed."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: RollupMachine(stack),
         settings=settings(
