@@ -1,1 +1,1 @@
-"""Agents: identity, keys, broker accounts, fleets, tags, reported state, presence, logs, answers to polls."""
+"""Agents: identity, keys, broker accounts, fleets, tags, reported state, presence, logs, poll answers."""

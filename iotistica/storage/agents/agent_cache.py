@@ -1,4 +1,4 @@
-"""Every agent that may ask for its target: its keys and its counter, in memory and kept current."""
+"""A cache of all agents that can poll: their API keys and target counters, kept up to date."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ from iotistica.storage.postgres import Database, Tx, fetch_row, fetch_rows
 from iotistica.supervise import sleep, wait_for_any
 
 CHANNEL: Final = "agent_sync"
-AGENTS_LIMIT: Final = 200_000  # agents remembered; others are asked for each time
-PAGE_SIZE: Final = 5000  # read at a time
-REFRESH_SECONDS: Final = 10.0  # seconds, should a notification be missed
-SPACING_SECONDS: Final = 0.05  # seconds between looks
-TRUSTED_SECONDS: Final = 30.0  # seconds after a look, unless the database is away
-RETRY_SECONDS: Final = 1.0  # seconds before the next try
+AGENTS_LIMIT: Final = 200_000  # agents cached; the others are read from the database each time
+PAGE_SIZE: Final = 5000  # agents read at a time
+REFRESH_SECONDS: Final = 10.0  # seconds between refreshes if a notification is missed
+SPACING_SECONDS: Final = 0.05  # minimum seconds between refreshes
+TRUSTED_SECONDS: Final = 30.0  # seconds after a refresh; without a limit while the database is unavailable
+RETRY_SECONDS: Final = 1.0  # seconds before a failed refresh is tried again
 
 
 class _CachedKey(msgspec.Struct, frozen=True, array_like=True):
@@ -48,7 +48,7 @@ class _DatabaseNow(msgspec.Struct, frozen=True):
 DATABASE_NOW: Final = """
 SELECT epoch, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon FROM sync_epoch
 """
-# Every transaction that was open at the last look has an id at or beyond its horizon.
+# Every transaction that was open at the last refresh has an id at or above that refresh's horizon.
 CHANGED: Final = """
 SELECT s.agent_uuid, s.tenant_id, a.name, a.state, t.enabled, s.counter, coalesce(k.keys, '[]') AS keys
 FROM agent_sync s JOIN agents a USING (agent_uuid) JOIN tenants t ON t.tenant_id = s.tenant_id
@@ -62,48 +62,48 @@ ORDER BY s.agent_uuid LIMIT %(page)s
 
 
 class AgentCache:
-    """Follows the database; while that is away, what was known last is believed."""
+    """Follows the database; while that is unavailable, the last cached state counts as current."""
 
     def __init__(self, database: Database) -> None:
-        """`database` sees every tenant."""
+        """`database` must have access to every tenant."""
         self._database = database
         self._agents: dict[UUID, CachedAgent] = {}
         self._holders: dict[str, tuple[CachedAgent, _CachedKey]] = {}
         self._epoch = 0
         self._since = 0
-        self._looked = -TRUSTED_SECONDS
+        self._refreshed_at = -TRUSTED_SECONDS
         self._changed = asyncio.Event()
 
     @property
     def is_current(self) -> bool:
-        """Whether what it knows is to be believed."""
-        return time.monotonic() - self._looked < TRUSTED_SECONDS or not self._database.breaker.is_closed
+        """Whether the cache can be trusted: refreshed recently, or the database is unavailable."""
+        return time.monotonic() - self._refreshed_at < TRUSTED_SECONDS or not self._database.breaker.is_closed
 
     def target_counter(self, agent: UUID) -> int | None:
-        """The number of what the agent is told now, if it is known."""
-        known = self._agents.get(agent)
-        return known.counter if known else None
+        """Return the number of the agent's current target; None if the agent is not cached."""
+        cached = self._agents.get(agent)
+        return cached.counter if cached else None
 
     def key_holder(self, digest: bytes) -> KeyHolder | None:
-        """Who has the live key of that digest, if that is known and the key was used before."""
-        found = self._holders.get(digest.hex())
-        if found is None:
+        """Return the holder of the valid key with this digest, if it is cached and the key was used before."""
+        holder = self._holders.get(digest.hex())
+        if holder is None:
             return None
-        known, key = found
-        if not key.used or not known.enabled or known.state not in ("registered", "active"):
+        agent, key = holder
+        if not key.used or not agent.enabled or agent.state not in ("registered", "active"):
             return None
         if key.until is not None and key.until <= datetime.now(UTC):
             return None
         return KeyHolder(
-            tenant_id=known.tenant_id,
-            agent_uuid=known.agent_uuid,
-            name=known.name,
-            state=known.state,
+            tenant_id=agent.tenant_id,
+            agent_uuid=agent.agent_uuid,
+            name=agent.name,
+            state=agent.state,
             is_new=False,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look at what changed, at each notification and every `REFRESH_SECONDS` seconds."""
+        """Refresh at each notification, and every `REFRESH_SECONDS` without one, until `stop`."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen(stop), name="listen agent_sync")
             while not stop.is_set():
@@ -125,34 +125,34 @@ class AgentCache:
                 await sleep(RETRY_SECONDS, stop)
 
     async def refresh(self) -> None:
-        """Take over what changed since the last look; raises `Unavailable`."""
+        """Load what changed since the last refresh; raises `Unavailable`."""
         began = time.monotonic()
         async with self._database.transaction() as tx:
             now = await fetch_row(tx, _DatabaseNow, DATABASE_NOW)
-            assert now is not None  # noqa: S101 the migration made it
-            afresh = now.epoch != self._epoch
-            rows = await self._read(tx, 0 if afresh else self._since)
-        if afresh:
+            assert now is not None  # noqa: S101 the migration inserted the row
+            reload = now.epoch != self._epoch
+            rows = await self._read(tx, 0 if reload else self._since)
+        if reload:
             self._agents, self._holders = {}, {}
             ms = round((time.monotonic() - began) * 1000)
-            logger.bind(agents=len(rows), ms=ms).info("agents known")
+            logger.bind(agents=len(rows), ms=ms).info("all agents were loaded into the cache")
         for row in rows:
-            self._take(row)
-        self._epoch, self._since, self._looked = now.epoch, now.horizon, began
+            self._store(row)
+        self._epoch, self._since, self._refreshed_at = now.epoch, now.horizon, began
 
     async def _read(self, tx: Tx, since: int) -> list[CachedAgent]:
-        found: list[CachedAgent] = []
+        agents: list[CachedAgent] = []
         after: UUID | None = None
-        while len(found) < AGENTS_LIMIT:
+        while len(agents) < AGENTS_LIMIT:
             parameters: dict[str, Any] = {"since": str(since), "after": after, "page": PAGE_SIZE}
             rows = await fetch_rows(tx, CachedAgent, CHANGED, parameters)
-            found += rows
+            agents += rows
             if len(rows) < PAGE_SIZE:
                 break
             after = rows[-1].agent_uuid
-        return found
+        return agents
 
-    def _take(self, new: CachedAgent) -> None:
+    def _store(self, new: CachedAgent) -> None:
         old = self._agents.get(new.agent_uuid)
         if old is None and len(self._agents) >= AGENTS_LIMIT:
             return

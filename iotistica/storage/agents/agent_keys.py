@@ -1,4 +1,4 @@
-"""API keys of agents, and the challenges by which they prove their private keys."""
+"""API keys of agents, and the challenges with which agents prove their private keys."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,12 +11,12 @@ from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row
 
-CHALLENGES_LIMIT: Final = 8  # of an agent; calls that were repeated may arrive in any order
+CHALLENGES_LIMIT: Final = 8  # of an agent; repeated calls can arrive in any order
 CHALLENGE_LIFETIME: Final = timedelta(hours=1)
 
 
 class KeyHolder(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose key it is; `is_new` if it was never used."""
+    """The agent that has a key; `is_new` if the key was never used."""
 
     tenant_id: TenantId
     agent_uuid: AgentId
@@ -34,7 +34,7 @@ WHERE k.digest = %(digest)s AND (k.expires_at IS NULL OR k.expires_at > now()) A
 
 
 async def find(tx: Tx, digest: bytes) -> KeyHolder | None:
-    """Who has the live key of that digest, of all tenants."""
+    """Return the holder of the valid key with this digest, of any enabled tenant."""
     return await fetch_row(tx, KeyHolder, FIND, {"digest": digest})
 
 
@@ -49,11 +49,11 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND digest <> %(digest)s
 
 
 async def record_first_use(tx: Tx, holder: KeyHolder, digest: bytes, *, by: Actor) -> None:
-    """Note that an agent has its new key; those it had before end."""
+    """Record that an agent uses its new key; its older keys are deleted."""
     parameters = {"tenant": holder.tenant_id, "agent": holder.agent_uuid, "digest": digest}
     row = await (await tx.execute(FIRST_USE, parameters)).fetchone()
     if row is None:
-        return  # somebody else was quicker
+        return  # a concurrent call recorded the first use
     cursor = await tx.execute(DELETE_OLDER, parameters | {"created": row[0]})
     if cursor.rowcount:
         await audit.record(tx, holder.tenant_id, by, "agent.key_adopted", ("agent", holder.agent_uuid))
@@ -65,7 +65,7 @@ SELECT 1 FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 
 async def has_key(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> bool:
-    """Whether this is a key of the agent."""
+    """Whether the agent has a key with this digest."""
     cursor = await tx.execute(HAS_KEY, {"tenant": tenant, "agent": agent, "digest": digest})
     return await cursor.fetchone() is not None
 
@@ -77,7 +77,7 @@ VALUES (%(digest)s, %(tenant)s, %(agent)s, clock_timestamp())
 
 
 async def add(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes) -> None:
-    """Give an agent a key; raises `Conflict` if somebody has it."""
+    """Store a key of an agent; raises `Conflict` if any agent has the same key."""
     await tx.execute(ADD, {"tenant": tenant, "agent": agent, "digest": digest})
 
 
@@ -91,7 +91,7 @@ DELETE FROM agent_keys WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s A
 
 
 async def rotate(tx: Tx, tenant: TenantId, agent: AgentId, digest: bytes, *, until: datetime) -> None:
-    """Give an agent a new key; the one it uses ends when the new one is seen, and at the latest at `until`.
+    """Give an agent a new key; its current key ends when the new one is first used, and at `until` at the latest.
 
     A key of an earlier rotation that the agent never used ends at once.
     """
@@ -105,7 +105,7 @@ DELETE_CHALLENGES: Final = "DELETE FROM agent_challenges WHERE tenant_id = %(ten
 
 
 async def delete_all(tx: Tx, tenant: TenantId, agent: AgentId) -> None:
-    """End all keys and challenges of an agent."""
+    """Delete all keys and challenges of an agent."""
     await tx.execute(DELETE_ALL, {"tenant": tenant, "agent": agent})
     await tx.execute(DELETE_CHALLENGES, {"tenant": tenant, "agent": agent})
 
@@ -122,7 +122,7 @@ DELETE FROM agent_challenges WHERE tenant_id = %(tenant)s AND agent_uuid = %(age
 
 
 async def add_challenge(tx: Tx, tenant: TenantId, agent: AgentId, text: str, *, expires: datetime) -> None:
-    """Keep a challenge beside those before it: an answer that was lost may still be answered."""
+    """Store a challenge; earlier ones stay valid, because a response that carried the new one can get lost."""
     await tx.execute(ADD_CHALLENGE, {"tenant": tenant, "agent": agent, "challenge": text, "expires": expires})
     await tx.execute(TRIM_CHALLENGES, {"tenant": tenant, "agent": agent, "most": CHALLENGES_LIMIT})
 
@@ -134,6 +134,6 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND expires_at > now()
 
 
 async def open_challenges(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
-    """The challenges an agent may answer now; a failed proof uses none up."""
+    """Return the challenges that an agent can answer now; a failed proof does not use up any."""
     cursor = await tx.execute(OPEN_CHALLENGES, {"tenant": tenant, "agent": agent})
     return [text for (text,) in await cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""Agents: who they are."""
+"""Agents: their names, states, fleets and tenants."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,7 +30,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     active: bool
 
     def facts(self) -> dict[str, Any]:
-        """What the audit shows."""
+        """Return the fields that the audit log records."""
         facts = {"name": self.name, "state": self.state, "kind": self.kind, "fleet": self.fleet_uuid}
         return facts | {"active": self.active}
 
@@ -48,14 +48,14 @@ ON CONFLICT DO NOTHING RETURNING {COLUMNS}
 async def add(
     tx: Tx, tenant: TenantId, agent: AgentId, name: str, *, key: bytes, by: Actor, fleet: UUID | None = None
 ) -> Agent:
-    """Make an agent that connects with what it is told by hand; its password derives from the server's `key`.
+    """Store an agent that is configured by hand; its MQTT password derives from the server's `key`.
 
-    Raises `Conflict` if the uuid is taken, by any tenant, or the tenant's quota is reached.
+    Raises `Conflict` if any tenant has an agent with this uuid, or if the tenant's quota is reached.
     """
     await quotas.check_agents(tx, tenant)
     row = await fetch_row(tx, Agent, ADD, {"tenant": tenant, "agent": agent, "name": name, "fleet": fleet})
     if row is None:
-        raise Conflict(f"there is an agent {agent} already; `iotistica agents show` prints how it connects")
+        raise Conflict(f"An agent {agent} already exists; `iotistica agents show` prints how it connects.")
     await broker_accounts.add_agent(tx, tenant, agent, key=key, enabled=True)
     await audit.record(tx, tenant, by, "agent.added", ("agent", agent), after=row.facts())
     return row
@@ -70,7 +70,7 @@ WHERE a.tenant_id = %(tenant)s AND agent_uuid = %(agent)s RETURNING {COLUMNS}
 async def update(
     tx: Tx, tenant: TenantId, old: Agent, *, name: str, fleet: UUID | None, active: bool, by: Actor
 ) -> Agent:
-    """Give an agent another name or fleet, or set it aside; raises `NotFound`."""
+    """Change the name or fleet of an agent, or activate or deactivate it; raises `NotFound`."""
     parameters = {"tenant": tenant, "agent": old.agent_uuid, "name": name, "fleet": fleet, "active": active}
     row = await fetch_row(tx, Agent, UPDATE, parameters)
     if row is None:
@@ -85,7 +85,7 @@ GET: Final = f"SELECT {COLUMNS} FROM agents a WHERE a.tenant_id = %(tenant)s AND
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Agent | None:
-    """One agent of a tenant."""
+    """Return one agent of a tenant; None if the tenant has no such agent."""
     return await fetch_row(tx, Agent, GET, {"tenant": tenant, "agent": agent})
 
 
@@ -93,11 +93,11 @@ GET_FOR_UPDATE: Final = f"{GET} FOR NO KEY UPDATE"
 
 
 async def get_for_update(tx: Tx, tenant: TenantId, agent: UUID) -> Agent:
-    """One agent, and nobody else changes it before the commit; raises `NotFound`."""
-    found = await fetch_row(tx, Agent, GET_FOR_UPDATE, {"tenant": tenant, "agent": agent})
-    if found is None:
+    """Return one agent, locked until the commit; raises `NotFound`."""
+    row = await fetch_row(tx, Agent, GET_FOR_UPDATE, {"tenant": tenant, "agent": agent})
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
 MOVE_TO_FLEET: Final = f"""
@@ -109,7 +109,10 @@ UPDATE agents a SET fleet_uuid = %(fleet)s WHERE a.tenant_id = %(tenant)s AND ag
 async def move_to_fleet(
     tx: Tx, tenant: TenantId, agents: Sequence[UUID], fleet: UUID | None, *, only: UUID | None = None, by: Actor
 ) -> set[UUID]:
-    """Put agents into a fleet, or into none; those of the fleet `only`, if one is named. Returns who there was."""
+    """Move agents to a fleet, or to none (`fleet` None); return the uuids of the agents that were moved.
+
+    With `only`, agents of other fleets are left where they are.
+    """
     parameters = {"tenant": tenant, "agents": sorted(agents), "fleet": fleet, "only": only}
     moved = await fetch_rows(tx, Agent, MOVE_TO_FLEET, parameters)
     after = {"fleet": fleet, "agents": [agent.agent_uuid for agent in moved[:1000]], "count": len(moved)}
@@ -124,6 +127,6 @@ WHERE a.agent_uuid = ANY(%(agents)s) AND enabled
 
 
 async def tenants_of(tx: Tx, agents: Sequence[UUID]) -> dict[UUID, TenantId]:
-    """The enabled tenant of each of these agents; those nobody has are left out."""
+    """Return the tenant of each of these agents; agents that are unknown or of a disabled tenant are left out."""
     cursor = await tx.execute(TENANTS_OF, {"agents": list(agents)})
     return {agent: TenantId(tenant) for agent, tenant in await cursor.fetchall()}

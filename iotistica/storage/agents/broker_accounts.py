@@ -1,4 +1,4 @@
-"""Accounts of the broker: the agents', and a tenant's own users; rendered by whoever runs beside the broker."""
+"""Broker accounts of agents and of tenants' MQTT users; the process beside the broker writes them to its files."""
 
 import secrets
 from datetime import datetime
@@ -15,13 +15,13 @@ from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 CHANNEL: Final = "broker_accounts"
-"""Notified by a trigger at every change."""
+"""A trigger notifies this channel at every change."""
 
-USERS_LIMIT: Final = 100  # of a tenant: Mosquitto's time for a block of rules each grows with their square
+USERS_LIMIT: Final = 100  # of a tenant: Mosquitto's time for their rules grows with the square of their number
 
 
 class TopicRule(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user may: `topic` is a filter below `i/{tenant}/`."""
+    """What an MQTT user can do: `topic` is a filter below `i/{tenant}/`."""
 
     topic: str
     access: Access = "read"
@@ -36,7 +36,7 @@ class MqttUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What the broker must know of an account."""
+    """An account as the broker needs it; `line` is the line of its password file."""
 
     username: str
     line: str
@@ -56,7 +56,7 @@ VALUES (%(username)s, %(tenant)s, %(agent)s, %(line)s, %(enabled)s)
 
 
 async def add_agent(tx: Tx, tenant: TenantId, agent: AgentId, *, key: bytes, enabled: bool) -> None:
-    """Make an agent's account; its password is derived from the server's `key`."""
+    """Store an agent's account; its password is derived from the server's `key`."""
     line = _line(key, tenant, agent, 1)
     parameters = {"username": agent_user(tenant, agent), "tenant": tenant, "agent": agent}
     await tx.execute(ADD_AGENT, parameters | {"line": line, "enabled": enabled})
@@ -68,7 +68,7 @@ SELECT generation, enabled FROM broker_accounts WHERE tenant_id = %(tenant)s AND
 
 
 async def generation(tx: Tx, tenant: TenantId, agent: AgentId) -> int:
-    """Which of its derived passwords an agent has."""
+    """Return the number of the derived password that an agent has now, from 1."""
     row = await fetch_row(tx, _Generation, GENERATION, {"tenant": tenant, "agent": agent})
     return row.generation if row else 1
 
@@ -80,7 +80,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND enabled <> %(enabled
 
 
 async def enable_agent(tx: Tx, tenant: TenantId, agent: AgentId, *, enabled: bool) -> None:
-    """Let an agent connect, or not; the broker drops it at its next look."""
+    """Enable or disable an agent's account; the broker disconnects the agent when it next loads the accounts."""
     await tx.execute(ENABLE, {"tenant": tenant, "agent": agent, "enabled": enabled})
 
 
@@ -91,7 +91,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 
 async def reset_agent_password(tx: Tx, tenant: TenantId, agent: AgentId, *, key: bytes) -> None:
-    """Give an agent another password, and lock it out until it has proved itself again."""
+    """Give an agent a new password and disable its account until it has proved its key again."""
     number = await generation(tx, tenant, agent) + 1
     parameters = {"tenant": tenant, "agent": agent, "generation": number}
     await tx.execute(RENEW_AGENT, parameters | {"line": _line(key, tenant, agent, number)})
@@ -117,17 +117,17 @@ ON CONFLICT DO NOTHING RETURNING name, username, rules, enabled, created_at
 async def add_user(
     tx: Tx, tenant: TenantId, name: str, password: str, rules: list[TopicRule], *, by: Actor
 ) -> MqttUser:
-    """Make a user of the tenant's own; raises `Conflict`, and `Invalid` when there are `USERS_LIMIT`."""
+    """Store an MQTT user; raises `Conflict` if the name exists, and `Invalid` at `USERS_LIMIT` users."""
     await tx.execute(LOCK, {"tenant": tenant})
     row = await (await tx.execute(COUNT_USERS, {"tenant": tenant})).fetchone()
     if row is not None and row[0] >= USERS_LIMIT:
-        raise Invalid(f"a tenant has at most {USERS_LIMIT} MQTT users: remove one that nobody needs", "name")
+        raise Invalid(f"exceeds the limit of {USERS_LIMIT} MQTT users per tenant; delete an unused one", "name")
     username = tenant_user(tenant, name)
     line = password_line(username, password, secrets.token_bytes(SALT_BYTES))
     parameters = {"username": username, "tenant": tenant, "name": name, "line": line, "rules": _json(rules)}
     user = await fetch_row(tx, MqttUser, ADD_USER, parameters)
     if user is None:
-        raise Conflict(f"there is an MQTT user {name!r} already")
+        raise Conflict(f"An MQTT user {name!r} already exists.")
     await audit.record(tx, tenant, by, "mqtt_user.added", ("mqtt_user", name), after=_facts(user))
     return user
 
@@ -139,7 +139,7 @@ WHERE tenant_id = %(tenant)s AND name IS NOT NULL ORDER BY name
 
 
 async def users(tx: Tx, tenant: TenantId) -> list[MqttUser]:
-    """A tenant's own users, by name."""
+    """Return a tenant's MQTT users, ordered by name."""
     return await fetch_rows(tx, MqttUser, USERS, {"tenant": tenant})
 
 
@@ -150,7 +150,7 @@ WHERE tenant_id = %(tenant)s AND name = %(name)s FOR UPDATE
 
 
 async def user(tx: Tx, tenant: TenantId, name: str) -> MqttUser | None:
-    """One of them, locked until the commit."""
+    """Return one MQTT user of a tenant, locked until the commit."""
     return await fetch_row(tx, MqttUser, GET_USER, {"tenant": tenant, "name": name})
 
 
@@ -170,11 +170,11 @@ async def update_user(
     password: str | None,
     by: Actor,
 ) -> MqttUser:
-    """Change what a user may, whether it may connect, and its password if one is given."""
+    """Change the rules of an MQTT user, whether it can connect, and its password unless `password` is None."""
     line = password_line(old.username, password, secrets.token_bytes(SALT_BYTES)) if password else None
     parameters = {"tenant": tenant, "name": old.name, "rules": _json(rules), "enabled": enabled, "line": line}
     new = await fetch_row(tx, MqttUser, UPDATE_USER, parameters)
-    assert new is not None  # noqa: S101 it is locked
+    assert new is not None  # noqa: S101 the row is locked
     after = _facts(new) | ({"password": "changed"} if password else {})
     await audit.record(
         tx, tenant, by, "mqtt_user.changed", ("mqtt_user", old.name), before=_facts(old), after=after
@@ -186,7 +186,7 @@ DELETE_USER: Final = "DELETE FROM broker_accounts WHERE tenant_id = %(tenant)s A
 
 
 async def delete_user(tx: Tx, tenant: TenantId, old: MqttUser, *, by: Actor) -> None:
-    """Remove a user of the tenant's own."""
+    """Delete an MQTT user."""
     await tx.execute(DELETE_USER, {"tenant": tenant, "name": old.name})
     await audit.record(tx, tenant, by, "mqtt_user.deleted", ("mqtt_user", old.name), before=_facts(old))
 
@@ -195,33 +195,33 @@ def _json(rules: list[TopicRule]) -> str:
     return msgspec.json.encode(rules).decode()
 
 
-def _facts(found: MqttUser) -> dict[str, Any]:
-    rules = [{"topic": rule.topic, "access": rule.access} for rule in found.rules]
-    return {"name": found.name, "rules": rules, "enabled": found.enabled}
+def _facts(user: MqttUser) -> dict[str, Any]:
+    rules = [{"topic": rule.topic, "access": rule.access} for rule in user.rules]
+    return {"name": user.name, "rules": rules, "enabled": user.enabled}
 
 
-_LIVE: Final = """
+_ENABLED: Final = """
 FROM broker_accounts b LEFT JOIN tenants t USING (tenant_id) WHERE b.enabled AND t.enabled IS NOT FALSE
 """
-PASSWORD_LINES: Final = f"SELECT line {_LIVE} ORDER BY username"
+PASSWORD_LINES: Final = f"SELECT line {_ENABLED} ORDER BY username"
 USERS_WITH_RULES: Final = (
-    f"SELECT username, line, tenant_id, rules {_LIVE} AND b.name IS NOT NULL ORDER BY username"
+    f"SELECT username, line, tenant_id, rules {_ENABLED} AND b.name IS NOT NULL ORDER BY username"
 )
-FIND: Final = f"SELECT username, line, tenant_id, rules {_LIVE} AND username = %(username)s"
+FIND: Final = f"SELECT username, line, tenant_id, rules {_ENABLED} AND username = %(username)s"
 
 
 async def password_lines(tx: Tx) -> list[str]:
-    """The password lines of every account that may connect."""
+    """Return the password lines of all accounts that can connect."""
     return [line for (line,) in await (await tx.execute(PASSWORD_LINES)).fetchall()]
 
 
 async def users_with_rules(tx: Tx) -> list[Account]:
-    """Every tenant's own users that may connect; agents need no rules of their own."""
+    """Return all tenants' MQTT users that can connect; agents have no rules of their own."""
     return await fetch_rows(tx, Account, USERS_WITH_RULES)
 
 
 async def find(tx: Tx, username: str) -> Account | None:
-    """An account that may connect, of all tenants."""
+    """Return the account with this username, of any tenant, if it can connect."""
     return await fetch_row(tx, Account, FIND, {"username": username})
 
 
@@ -229,11 +229,11 @@ DATABASE_NOW: Final = "SELECT clock_timestamp()"
 
 
 async def database_now(tx: Tx) -> datetime:
-    """The database's clock."""
+    """Return the time of the database's clock."""
     row = await (await tx.execute(DATABASE_NOW)).fetchone()
-    assert row is not None  # noqa: S101 a clock always answers
-    found: datetime = row[0]
-    return found
+    assert row is not None  # noqa: S101 the query always returns a row
+    now: datetime = row[0]
+    return now
 
 
 RECORD_RENDER: Final = """
@@ -243,7 +243,7 @@ ON CONFLICT (one) DO UPDATE SET at = excluded.at, accounts = excluded.accounts, 
 
 
 async def record_render(tx: Tx, *, at: datetime, accounts: int, seconds: float) -> None:
-    """Write down that the broker was given the accounts as they were then."""
+    """Record that the broker has loaded the accounts as of `at`; `seconds` is how long that took."""
     await tx.execute(RECORD_RENDER, {"at": at, "accounts": accounts, "seconds": seconds})
 
 
@@ -257,7 +257,7 @@ LAST_RENDER: Final = "SELECT at, accounts, seconds FROM broker_renders"
 
 
 async def last_render(tx: Tx) -> LastRender | None:
-    """When the broker was last given accounts that had changed."""
+    """Return when the broker last loaded changed accounts; None if it never did."""
     return await fetch_row(tx, LastRender, LAST_RENDER)
 
 
@@ -275,7 +275,7 @@ FROM broker_accounts WHERE tenant_id = %(tenant)s
 
 
 async def totals(tx: Tx, tenant: TenantId) -> AccountTotals:
-    """How many accounts a tenant has that may connect, and that may not."""
+    """Return how many agents and MQTT users of a tenant can connect, and how many accounts are locked."""
     return await fetch_row(tx, AccountTotals, TOTALS, {"tenant": tenant}) or AccountTotals(
         agents=0, users=0, locked=0
     )

@@ -1,4 +1,4 @@
-"""Who exists: tenants and agents, remembered for a few seconds."""
+"""A cache of which tenants and agents exist, valid for a few seconds."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -12,15 +12,15 @@ from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.agents import agents
 from iotistica.storage.postgres import Database
 
-WAIT_SECONDS: Final = 1.0  # seconds to wait for the database when what is known will do
-CACHE_SECONDS: Final = 10.0  # seconds an answer is believed
-MISS_SECONDS: Final = 2.0  # seconds an unknown id is not asked for again
-MISSES_LIMIT: Final = 10_000  # unknown ids remembered at most
-AGENTS_LIMIT: Final = 200_000  # known agents remembered at most
+WAIT_SECONDS: Final = 1.0  # seconds to wait for the database, as the cached tenants can be used instead
+CACHE_SECONDS: Final = 10.0  # seconds that a cached answer is valid
+MISS_SECONDS: Final = 2.0  # seconds before an unknown id is queried again
+MISSES_LIMIT: Final = 10_000  # unknown ids cached
+AGENTS_LIMIT: Final = 200_000  # agents cached
 
 
 class Directory:
-    """Answers from memory; asks the database for what it does not know, at most once in `CACHE_SECONDS` each."""
+    """Answers from memory; queries the database for other ids, for an unknown one at most every `MISS_SECONDS`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,47 +31,47 @@ class Directory:
         self._misses: dict[UUID | TenantId, float] = {}
 
     async def tenants(self) -> Mapping[TenantId, Tenant]:
-        """Every enabled tenant; while the database is away, those known before."""
+        """Return every enabled tenant; while the database is unavailable, those cached before."""
         if time.monotonic() - self._tenants_at >= CACHE_SECONDS:
             try:
                 await self._load_tenants()
             except Unavailable:
                 if not self._tenants:
                     raise
-                self._tenants_at = time.monotonic()  # the intake must not wait for the database each time
+                self._tenants_at = time.monotonic()  # the intake must not wait for the database at each call
         return self._tenants
 
     async def known(self, asked: Collection[TenantId]) -> frozenset[TenantId]:
-        """Those of these tenants that exist and are enabled; a tenant made just now is found."""
-        found = await self.tenants()
-        if any(self._worth_asking(tenant) for tenant in asked if tenant not in found):
+        """Return those of these tenants that exist and are enabled, including a tenant added just now."""
+        cached = await self.tenants()
+        if any(self._should_query(tenant) for tenant in asked if tenant not in cached):
             await self._load_tenants()
-            found = self._tenants
-            self._miss([tenant for tenant in asked if tenant not in found])
-        return frozenset(tenant for tenant in asked if tenant in found)
+            cached = self._tenants
+            self._miss([tenant for tenant in asked if tenant not in cached])
+        return frozenset(tenant for tenant in asked if tenant in cached)
 
     async def owners(self, asked: Collection[UUID]) -> dict[UUID, TenantId]:
-        """The tenant of each of these agents that has one."""
+        """Return the tenant of each of these agents; unknown agents are left out."""
         now = time.monotonic()
         if now - self._agents_at >= CACHE_SECONDS or len(self._agents) > AGENTS_LIMIT:
             self._agents, self._agents_at = {}, now
-        found = {agent: self._agents[agent] for agent in asked if agent in self._agents}
-        unknown = [agent for agent in asked if agent not in found and self._worth_asking(agent)]
-        if unknown:
+        owners = {agent: self._agents[agent] for agent in asked if agent in self._agents}
+        missing = [agent for agent in asked if agent not in owners and self._should_query(agent)]
+        if missing:
             async with self._database.transaction() as tx:
-                loaded = await agents.tenants_of(tx, unknown)
-            self._agents.update(loaded)  # which another caller may have replaced meanwhile
-            self._miss([agent for agent in unknown if agent not in loaded])
-            found |= loaded
-        return found
+                loaded = await agents.tenants_of(tx, missing)
+            self._agents.update(loaded)  # another caller can have replaced `_agents` meanwhile
+            self._miss([agent for agent in missing if agent not in loaded])
+            owners |= loaded
+        return owners
 
     async def _load_tenants(self) -> None:
         async with self._database.transaction(patience=WAIT_SECONDS) as tx:
             self._tenants = {t.tenant_id: t for t in await tenants.all_tenants(tx) if t.enabled}
         self._tenants_at = time.monotonic()
 
-    def _worth_asking(self, asked: UUID | TenantId) -> bool:
-        return time.monotonic() - self._misses.get(asked, -MISS_SECONDS) >= MISS_SECONDS
+    def _should_query(self, id_: UUID | TenantId) -> bool:
+        return time.monotonic() - self._misses.get(id_, -MISS_SECONDS) >= MISS_SECONDS
 
     def _miss(self, missing: Collection[UUID | TenantId]) -> None:
         if len(self._misses) > MISSES_LIMIT:

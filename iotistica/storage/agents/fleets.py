@@ -1,4 +1,4 @@
-"""Fleets: agents that belong together."""
+"""Fleets: named groups of agents."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -21,7 +21,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
     def facts(self) -> dict[str, Any]:
-        """What the audit shows."""
+        """Return the fields that the audit log records."""
         return {"name": self.name, "description": self.description, "tags": self.tags}
 
 
@@ -42,11 +42,11 @@ async def add(
     tags: dict[str, str] | None = None,
     by: Actor,
 ) -> Fleet:
-    """Make a fleet; raises `Conflict`."""
+    """Store a fleet; raises `Conflict` if the tenant has a fleet of this name."""
     parameters = {"tenant": tenant, "name": name, "description": description, "tags": _json(tags or {})}
     row = await fetch_row(tx, Fleet, ADD, parameters)
     if row is None:
-        raise Conflict(f"there is a fleet {name!r} already")
+        raise Conflict(f"A fleet {name!r} already exists.")
     await audit.record(tx, tenant, by, "fleet.added", ("fleet", row.fleet_uuid), after=row.facts())
     return row
 
@@ -59,7 +59,7 @@ ORDER BY fleet_uuid LIMIT %(limit)s
 
 
 async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[Fleet]:
-    """A tenant's fleets in order of their ids."""
+    """Return one page of a tenant's fleets, ordered by id."""
     return await fetch_rows(tx, Fleet, PAGE, {"tenant": tenant, "after": after, "limit": limit})
 
 
@@ -70,7 +70,7 @@ WHERE tenant_id = %(tenant)s AND (name = %(key)s OR fleet_uuid::text = %(key)s) 
 
 
 async def find(tx: Tx, tenant: TenantId, key: str) -> Fleet | None:
-    """The fleet of that id or name."""
+    """Return the fleet with this id or name."""
     return await fetch_row(tx, Fleet, FIND, {"tenant": tenant, "key": key})
 
 
@@ -80,11 +80,11 @@ SELECT {_COLUMNS} FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fl
 
 
 async def get_for_update(tx: Tx, tenant: TenantId, fleet: UUID) -> Fleet:
-    """The fleet of that id, and nobody else changes it before the commit; raises `NotFound`."""
-    found = await fetch_row(tx, Fleet, GET_FOR_UPDATE, {"tenant": tenant, "fleet": fleet})
-    if found is None:
+    """Return the fleet with this id, locked until the commit; raises `NotFound`."""
+    row = await fetch_row(tx, Fleet, GET_FOR_UPDATE, {"tenant": tenant, "fleet": fleet})
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
 UPDATE: Final = f"""
@@ -96,11 +96,11 @@ RETURNING {_COLUMNS}
 
 
 async def update(tx: Tx, tenant: TenantId, old: Fleet, new: Fleet, *, by: Actor) -> Fleet:
-    """Write another name, description or tags; raises `Conflict`."""
+    """Store a new name, description or tags; raises `Conflict` if another fleet has this name."""
     parameters = {"tenant": tenant, "fleet": old.fleet_uuid, "name": new.name, "description": new.description}
     row = await fetch_row(tx, Fleet, UPDATE, parameters | {"tags": _json(new.tags)})
     if row is None:
-        raise Conflict(f"there is a fleet {new.name!r} already")
+        raise Conflict(f"A fleet {new.name!r} already exists.")
     subject = ("fleet", old.fleet_uuid)
     await audit.record(tx, tenant, by, "fleet.changed", subject, before=old.facts(), after=row.facts())
     return row
@@ -116,7 +116,7 @@ DELETE: Final = "DELETE FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid 
 
 
 async def delete(tx: Tx, tenant: TenantId, old: Fleet, *, by: Actor) -> None:
-    """Delete a fleet with its target; its agents are in none then, and inherit nothing."""
+    """Delete a fleet with its target; its agents then are in no fleet and inherit nothing."""
     parameters = {"tenant": tenant, "fleet": old.fleet_uuid}
     for statement in (RELEASE_AGENTS, RELEASE_KEYS, DELETE):
         await tx.execute(statement, parameters)
@@ -124,7 +124,7 @@ async def delete(tx: Tx, tenant: TenantId, old: Fleet, *, by: Actor) -> None:
 
 
 class FleetStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How many agents a fleet has, by their presence."""
+    """Number of agents of a fleet, in total and by presence."""
 
     agents: int
     online: int
@@ -142,9 +142,9 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(fleet)s
 
 
 async def stats(tx: Tx, tenant: TenantId, fleet: UUID) -> FleetStats:
-    """How many agents a fleet has."""
-    found = await fetch_row(tx, FleetStats, STATS, {"tenant": tenant, "fleet": fleet})
-    return found or FleetStats(agents=0, online=0, silent=0, offline=0)
+    """Return the number of agents of a fleet, in total and by presence."""
+    row = await fetch_row(tx, FleetStats, STATS, {"tenant": tenant, "fleet": fleet})
+    return row or FleetStats(agents=0, online=0, silent=0, offline=0)
 
 
 def _json(tags: dict[str, str]) -> str:

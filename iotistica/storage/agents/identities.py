@@ -1,4 +1,4 @@
-"""The life of an agent's identity: registered, proven, rotated, revoked, enrolled again, replaced, retired."""
+"""The life cycle of an agent's identity: register, prove, rotate, revoke, re-enrol, replace, retire."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -29,12 +29,12 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
     def facts(self) -> dict[str, Any]:
-        """What the audit shows."""
+        """Return the fields that the audit log records."""
         return {"name": self.name, "state": self.state, "kind": self.kind, "fleet": self.fleet_uuid}
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent says of itself when it registers; its key as the digest that is kept."""
+    """What an agent states about itself when it registers; `digest` is that of its API key."""
 
     agent: AgentId
     name: str
@@ -54,16 +54,16 @@ SELECT {_COLUMNS} FROM agents WHERE tenant_id = %(tenant)s AND agent_uuid = %(ag
 
 
 async def get_for_update(tx: Tx, tenant: TenantId, agent: UUID) -> Identity:
-    """An identity, locked until the commit; raises `NotFound`."""
+    """Return an agent's identity, locked until the commit; raises `NotFound`."""
     row = await fetch_row(tx, Identity, GET_FOR_UPDATE, {"tenant": tenant, "agent": agent})
     if row is None:
         raise NotFound
     return row
 
 
-_TAKEN: Final = "an agent of this uuid is registered with another key; an administrator can re-enrol it"
+_UUID_TAKEN: Final = "An agent with this uuid is registered with another key; an administrator can re-enrol it."
 
-# Calls for one uuid come one after the other, whosever they are.
+# Registrations of one uuid run one after the other, across all tenants.
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('agent ' || %(agent)s::text, 0))"
 ADD: Final = f"""
 INSERT INTO agents (agent_uuid, tenant_id, name, state, kind, fleet_uuid, public_key, provisioning_key_id,
@@ -83,34 +83,35 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s RETURNING {_COLUMNS}
 async def register(
     tx: Tx, claim: Claim, owner: KeyOwner, *, server_key: bytes, now: datetime, by: Actor
 ) -> Identity:
-    """Take an agent in under a provisioning key; the same again changes nothing and uses nothing up.
+    """Register an agent with a provisioning key; a repeated call changes nothing and does not count as a use.
 
-    An agent with a public key must prove it before it may do anything. Raises `Conflict` for a uuid that another
-    tenant, key or public key holds, and `Unauthorized` for a provisioning key that is used up or expired.
+    An agent with a public key can do nothing until it has proved its private key. Raises `Conflict` if the uuid is
+    registered by another tenant or with another key or public key, and `Unauthorized` if the provisioning key has
+    no uses left or has expired.
     """
     tenant = owner.tenant_id
     await tx.execute(LOCK, {"agent": claim.agent})
     known = await fetch_row(tx, Identity, GET_FOR_UPDATE, {"tenant": tenant, "agent": claim.agent})
     if known is not None and await _is_same(tx, tenant, known, claim):
         return known
-    is_expected = known is not None and known.state == "new" and (known.enrol_until or now) > now
-    if known is not None and not is_expected:
+    can_enrol = known is not None and known.state == "new" and (known.enrol_until or now) > now
+    if known is not None and not can_enrol:
         if known.state == "retired":
-            raise Conflict("the agent of this uuid is retired: register this hardware under another uuid")
-        raise Conflict(_TAKEN)
+            raise Conflict("The agent with this uuid is retired; register this hardware under another uuid.")
+        raise Conflict(_UUID_TAKEN)
     if not await provisioning_keys.use(tx, tenant, owner.key_id):
-        raise Unauthorized("this provisioning key is used up or has expired")
+        raise Unauthorized("This provisioning key has no uses left or has expired.")
     parameters = msgspec.structs.asdict(claim) | {"tenant": tenant, "key": owner.key_id, "fleet": owner.fleet_uuid}
     parameters["state"] = "registered" if claim.public_key else "active"
     if known is None:
         await quotas.check_agents(tx, tenant)
         row = await fetch_row(tx, Identity, ADD, parameters)
         if row is None:
-            raise Conflict(_TAKEN)
+            raise Conflict(_UUID_TAKEN)
         await broker_accounts.add_agent(tx, tenant, claim.agent, key=server_key, enabled=not claim.public_key)
     else:
         row = await fetch_row(tx, Identity, ENROL, parameters)
-        assert row is not None  # noqa: S101 it is locked
+        assert row is not None  # noqa: S101 the row is locked
         await broker_accounts.enable_agent(tx, tenant, claim.agent, enabled=not claim.public_key)
     await agent_keys.add(tx, tenant, claim.agent, claim.digest)
     after = row.facts() | {"provisioning_key": owner.key_id}
@@ -135,26 +136,29 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND state = 'registered'
 
 
 async def prove(tx: Tx, tenant: TenantId, agent: UUID, signature: str, *, by: Actor) -> Identity:
-    """Let an agent in that signs one of its challenges; again is as good as once. Raises `Unauthorized`."""
-    found = await get_for_update(tx, tenant, agent)
+    """Activate an agent that has signed one of its challenges; repeating it changes nothing.
+
+    Raises `Unauthorized` if the signature does not match any open challenge.
+    """
+    identity = await get_for_update(tx, tenant, agent)
     challenges = await agent_keys.open_challenges(tx, tenant, agent)
-    if found.public_key is None or not key_proofs.is_proven(
-        key_proofs.public_key(found.public_key), agent, challenges, signature
+    if identity.public_key is None or not key_proofs.is_proven(
+        key_proofs.public_key(identity.public_key), agent, challenges, signature
     ):
-        raise Unauthorized("the signature is not over `<uuid>:<challenge>` with the key that was registered")
-    if found.state == "registered":
+        raise Unauthorized("The signature does not match `<uuid>:<challenge>` and the registered public key.")
+    if identity.state == "registered":
         await tx.execute(SET_PROVEN, {"tenant": tenant, "agent": agent})
-        await broker_accounts.enable_agent(tx, tenant, found.agent_uuid, enabled=True)
+        await broker_accounts.enable_agent(tx, tenant, identity.agent_uuid, enabled=True)
         await audit.record(tx, tenant, by, "agent.proven", ("agent", agent))
-    return found
+    return identity
 
 
 async def rotate(tx: Tx, tenant: TenantId, agent: UUID, digest: bytes, *, until: datetime, by: Actor) -> None:
-    """Give an agent another API key; its MQTT password stays. Raises `Conflict` if it has none to rotate."""
-    found = await get_for_update(tx, tenant, agent)
-    if found.state != "active":
-        raise Conflict(f"an agent that is {found.state} has no key to rotate")
-    await agent_keys.rotate(tx, tenant, found.agent_uuid, digest, until=until)
+    """Give an agent a new API key; its MQTT password stays. Raises `Conflict` if the agent is not active."""
+    identity = await get_for_update(tx, tenant, agent)
+    if identity.state != "active":
+        raise Conflict(f"This agent is {identity.state}; only the key of an active agent can be rotated.")
+    await agent_keys.rotate(tx, tenant, identity.agent_uuid, digest, until=until)
     await audit.record(tx, tenant, by, "agent.key_rotated", ("agent", agent), after={"old_key_until": until})
 
 
@@ -168,57 +172,58 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 async def _lock_out(
     tx: Tx,
     tenant: TenantId,
-    found: Identity,
+    identity: Identity,
     state: str,
     *,
     server_key: bytes,
     until: datetime | None = None,
     successor: UUID | None = None,
 ) -> None:
-    """End every key and the MQTT password, and set the state."""
-    parameters = {"tenant": tenant, "agent": found.agent_uuid, "state": state, "until": until}
+    """Set the state, delete every key, replace the MQTT password and cancel the agent's jobs."""
+    parameters = {"tenant": tenant, "agent": identity.agent_uuid, "state": state, "until": until}
     await tx.execute(SET_STATE, parameters | {"successor": successor})
-    await agent_keys.delete_all(tx, tenant, found.agent_uuid)
-    await broker_accounts.reset_agent_password(tx, tenant, found.agent_uuid, key=server_key)
+    await agent_keys.delete_all(tx, tenant, identity.agent_uuid)
+    await broker_accounts.reset_agent_password(tx, tenant, identity.agent_uuid, key=server_key)
     word = "enrolled again" if state == "new" else state
-    await agent_jobs.cancel(tx, tenant, agents=[found.agent_uuid], force=True, reason=f"the agent was {word}")
+    reason = f"the agent was {word}"
+    await agent_jobs.cancel(tx, tenant, agents=[identity.agent_uuid], force=True, reason=reason)
 
 
 async def revoke(
     tx: Tx, tenant: TenantId, agent: UUID, *, reason: str | None, server_key: bytes, by: Actor
 ) -> None:
-    """Lock an agent out, HTTP and MQTT; its readings stay, and it may be enrolled again."""
-    found = await get_for_update(tx, tenant, agent)
-    if found.state == "retired":
-        raise Conflict("this agent is retired")
-    if found.state == "revoked":
+    """Lock an agent out of HTTP and MQTT; its readings stay, and it can be re-enrolled."""
+    identity = await get_for_update(tx, tenant, agent)
+    if identity.state == "retired":
+        raise Conflict("This agent is retired.")
+    if identity.state == "revoked":
         return
-    await _lock_out(tx, tenant, found, "revoked", server_key=server_key)
+    await _lock_out(tx, tenant, identity, "revoked", server_key=server_key)
     after = {"state": "revoked", "reason": reason}
-    await audit.record(tx, tenant, by, "agent.revoked", ("agent", agent), before=found.facts(), after=after)
+    await audit.record(tx, tenant, by, "agent.revoked", ("agent", agent), before=identity.facts(), after=after)
 
 
 async def re_enrol(tx: Tx, tenant: TenantId, agent: UUID, *, until: datetime, server_key: bytes, by: Actor) -> None:
-    """Let an agent register anew until then, as after a factory reset: same uuid, same history, other keys.
+    """Let an agent register again before `until`, as after a factory reset: same uuid, same history, new keys.
 
-    What it had ends now.
+    Its current keys and MQTT password end now.
     """
-    found = await get_for_update(tx, tenant, agent)
-    if found.state == "retired":
-        raise Conflict("this agent is retired; register its hardware under another uuid")
-    await _lock_out(tx, tenant, found, "new", server_key=server_key, until=until)
+    identity = await get_for_update(tx, tenant, agent)
+    if identity.state == "retired":
+        raise Conflict("This agent is retired; register its hardware under another uuid.")
+    await _lock_out(tx, tenant, identity, "new", server_key=server_key, until=until)
     after = {"state": "new", "until": until}
-    await audit.record(tx, tenant, by, "agent.re_enrolled", ("agent", agent), before=found.facts(), after=after)
+    await audit.record(tx, tenant, by, "agent.re_enrolled", ("agent", agent), before=identity.facts(), after=after)
 
 
 async def retire(tx: Tx, tenant: TenantId, agent: UUID, *, server_key: bytes, by: Actor) -> None:
-    """Take an agent out of service for good; its readings stay."""
-    found = await get_for_update(tx, tenant, agent)
-    if found.state == "retired":
+    """Take an agent out of service permanently; its readings stay."""
+    identity = await get_for_update(tx, tenant, agent)
+    if identity.state == "retired":
         return
-    await _lock_out(tx, tenant, found, "retired", server_key=server_key)
+    await _lock_out(tx, tenant, identity, "retired", server_key=server_key)
     after = {"state": "retired"}
-    await audit.record(tx, tenant, by, "agent.retired", ("agent", agent), before=found.facts(), after=after)
+    await audit.record(tx, tenant, by, "agent.retired", ("agent", agent), before=identity.facts(), after=after)
 
 
 TAKE_OVER_NAME: Final = """
@@ -227,20 +232,20 @@ UPDATE agents SET name = %(name)s, fleet_uuid = %(fleet)s WHERE tenant_id = %(te
 
 
 async def replace(tx: Tx, tenant: TenantId, agent: UUID, successor: UUID, *, server_key: bytes, by: Actor) -> None:
-    """Put new hardware, which has registered itself, in the place of old.
+    """Replace an agent with new hardware, the `successor`, which has already registered itself.
 
-    It takes over name, fleet, tags, and the target of its own if it has none.
-    The old agent is retired and names its successor, so that its history is found. Raises `Conflict`.
+    The successor gets the name, fleet and tags of the old agent, and its agent target if it has none. The old agent
+    is retired and refers to its successor, so that its history can be found. Raises `Conflict`.
     """
     first, second = sorted((agent, successor), key=lambda uuid: uuid.bytes)
     both = {uuid: await get_for_update(tx, tenant, uuid) for uuid in (first, second)}
     old, new = both[agent], both[successor]
     if agent == successor:
-        raise Conflict("an agent cannot replace itself")
+        raise Conflict("An agent cannot replace itself.")
     if old.state == "retired":
-        raise Conflict(f"{agent} is retired already")
+        raise Conflict(f"Agent {agent} is already retired.")
     if new.state not in ("registered", "active"):
-        raise Conflict(f"{successor} is {new.state}: the new hardware registers itself first")
+        raise Conflict(f"Agent {successor} is {new.state}; the new hardware must register itself first.")
     await tx.execute(
         TAKE_OVER_NAME, {"tenant": tenant, "agent": successor, "name": old.name, "fleet": old.fleet_uuid}
     )

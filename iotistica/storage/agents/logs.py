@@ -1,4 +1,4 @@
-"""Lines that agents logged: written many at a time, found again by service, level, time and text."""
+"""Log lines of agents: stored in batches, and searched by service, level, time and text."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -12,9 +12,9 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, fetch_rows
 
 BATCH_LIFETIME: Final = timedelta(days=2)
-"""How long a batch that comes again is known."""
-DELETE_LIMIT: Final = 50_000  # batches forgotten in one transaction
-SERVICES_LIMIT: Final = 500  # of an agent that are listed
+"""How long the id of a batch is kept, so that the same batch is not stored twice."""
+DELETE_LIMIT: Final = 50_000  # batch ids deleted in one transaction
+SERVICES_LIMIT: Final = 500  # services listed of one agent
 
 TAKE_BATCHES: Final = """
 INSERT INTO agent_log_batches (tenant_id, agent_uuid, batch)
@@ -37,7 +37,7 @@ WHERE excluded.last_at > s.last_at + interval '1 minute'
 
 
 async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, LogBatch]]) -> int:
-    """Store batches of agents of a tenant, each that has an id once; returns how many lines."""
+    """Store log batches of a tenant's agents, each batch id once; return the number of lines stored."""
     fresh = await _fresh(tx, tenant, batches)
     rows = [(agent, line) for agent, batch in fresh for line in batch.lines]
     if not rows:
@@ -47,29 +47,29 @@ async def store(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, LogBatch
     for agent, line in rows:
         key = agent, line.service
         newest[key] = max(line.time, newest.get(key, 0))
-    named = sorted(newest, key=lambda key: (key[0].bytes, key[1]))
+    keys = sorted(newest, key=lambda key: (key[0].bytes, key[1]))
     await tx.execute(
         SAVE_SERVICES,
         {
             "tenant": tenant,
-            "agents": [agent for agent, _ in named],
-            "services": [service for _, service in named],
-            "times": [_time(newest[key]) for key in named],
+            "agents": [agent for agent, _ in keys],
+            "services": [service for _, service in keys],
+            "times": [_time(newest[key]) for key in keys],
         },
     )
     return len(rows)
 
 
 async def _fresh(tx: Tx, tenant: TenantId, batches: Sequence[tuple[UUID, LogBatch]]) -> list[tuple[UUID, LogBatch]]:
-    """Those that were not stored before; of two that are the same the first."""
+    """Return the batches that were not stored before; of two with the same id, only the first."""
     first: dict[tuple[UUID, str], LogBatch] = {}
     for agent, batch in batches:
         if batch.id is not None:
             first.setdefault((agent, batch.id), batch)
     if not first:
         return list(batches)
-    named = sorted(first, key=lambda key: (key[0].bytes, key[1]))
-    parameters = {"agents": [agent for agent, _ in named], "batches": [id_ for _, id_ in named]}
+    keys = sorted(first, key=lambda key: (key[0].bytes, key[1]))
+    parameters = {"agents": [agent for agent, _ in keys], "batches": [id_ for _, id_ in keys]}
     taken = set(await (await tx.execute(TAKE_BATCHES, {"tenant": tenant} | parameters)).fetchall())
     return [
         (agent, batch)
@@ -96,7 +96,7 @@ def _time(us: int) -> datetime:
 
 
 def days_of(batches: Sequence[tuple[UUID, LogBatch]]) -> set[date]:
-    """The days that the lines lie in."""
+    """Return the days (UTC) of the lines' times."""
     return {_time(line.time).date() for _, batch in batches for line in batch.lines}
 
 
@@ -106,7 +106,7 @@ SELECT 1 FROM agent_log_batches WHERE tenant_id = %(tenant)s AND agent_uuid = %(
 
 
 async def is_stored(tx: Tx, tenant: TenantId, agent: UUID, batch: str) -> bool:
-    """Whether a batch of that id was stored within two days."""
+    """Whether a batch with this id was stored within `BATCH_LIFETIME`."""
     parameters = {"tenant": tenant, "agent": agent, "batch": batch}
     return await (await tx.execute(IS_STORED, parameters)).fetchone() is not None
 
@@ -123,7 +123,7 @@ class LogRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lines are asked for; None is any. `text` is a part of the message, in any case."""
+    """Which lines match; None is any. `level` is the lowest one, `text` a part of the message, ignoring case."""
 
     start: datetime
     end: datetime
@@ -145,7 +145,7 @@ ORDER BY time DESC, id DESC LIMIT %(limit)s
 async def page(
     tx: Tx, tenant: TenantId, agent: UUID, wanted: LogFilter, *, before: tuple[datetime, int] | None, limit: int
 ) -> list[LogRow]:
-    """Lines of an agent, the newest first, older than `before`."""
+    """Return at most `limit` lines of an agent older than `before` (time and id), newest first."""
     at, id_ = before or (None, None)
     parameters: Mapping[str, Any] = msgspec.structs.asdict(wanted) | {
         "tenant": tenant,
@@ -165,7 +165,7 @@ ORDER BY service LIMIT %(most)s
 
 
 async def services(tx: Tx, tenant: TenantId, agent: UUID) -> list[str]:
-    """The services that an agent logged for."""
+    """Return the services that an agent has logged for."""
     cursor = await tx.execute(SERVICES, {"tenant": tenant, "agent": agent, "most": SERVICES_LIMIT})
     return [row[0] for row in await cursor.fetchall()]
 
@@ -178,6 +178,6 @@ DELETE_SERVICES: Final = "DELETE FROM agent_log_services WHERE last_at < %(befor
 
 
 async def delete_expired(tx: Tx, now: datetime) -> None:
-    """Forget some batches that are old, and services of which no line is left."""
+    """Delete at most `DELETE_LIMIT` expired batch ids, and services without a line within `RETENTION`."""
     await tx.execute(DELETE_BATCHES, {"before": now - BATCH_LIFETIME, "most": DELETE_LIMIT})
     await tx.execute(DELETE_SERVICES, {"before": now - RETENTION})

@@ -1,4 +1,4 @@
-"""What agents are told when they ask: from memory, else from the database, and the last known when that is away."""
+"""Answers to polls: from memory, else from the database, else the last copy while the database is unavailable."""
 
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple
@@ -15,21 +15,21 @@ from iotistica.storage.control import targets
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, guarded, poll_key
 
-CACHE_BYTES: Final = 64 << 20  # bytes of answers in memory
-AGENTS_LIMIT: Final = 200_000  # agents whose newest tag is in memory
-COPY_DAYS: Final = 30  # an answer stays in Redis after it was last made
-WAIT_SECONDS: Final = 2.0  # seconds for a connection to the database, when something else is known
+CACHE_BYTES: Final = 64 << 20  # bytes of answer bodies in memory
+AGENTS_LIMIT: Final = 200_000  # agents whose newest ETag is in memory
+COPY_DAYS: Final = 30  # days that an answer stays in Redis after it was last composed
+WAIT_SECONDS: Final = 2.0  # seconds to wait for a database connection
 
 
 class PollAnswer(NamedTuple):
-    """An answer: its number, its tag, and what it says."""
+    """The answer to a poll: the number of the target, the ETag and the body."""
 
     counter: int
     etag: str
     body: bytes
 
 
-# The higher number wins, whoever writes last.
+# The copy with the higher counter stays, whichever process writes last.
 SAVE_COPY: Final = """
 local old = redis.call('HGET', KEYS[1], 'counter')
 if old and tonumber(old) > tonumber(ARGV[1]) then
@@ -42,7 +42,7 @@ return 1
 
 
 class PollAnswers:
-    """The answers of this process; every one that it makes is copied to Redis, sealed."""
+    """The poll answers of this process; each answer that it composes is also copied to Redis, encrypted."""
 
     def __init__(self, agent_cache: AgentCache, database: Database, redis: Redis, key: bytes) -> None:
         self._agent_cache = agent_cache
@@ -55,79 +55,83 @@ class PollAnswers:
         self._bytes = 0
 
     def current_tag(self, agent: UUID) -> tuple[int, str] | None:
-        """The number and the tag of what the agent is told now, if that is known for certain."""
-        found = self._tags.get(agent)
-        if found is None or not self._agent_cache.is_current or self._agent_cache.target_counter(agent) != found[0]:
+        """Return the counter and the ETag of the agent's current answer; None if they are not certainly current."""
+        tag = self._tags.get(agent)
+        if tag is None or not self._agent_cache.is_current or self._agent_cache.target_counter(agent) != tag[0]:
             return None
-        return found
+        return tag
 
     def cached(self, agent: UUID) -> PollAnswer | None:
-        """The last answer to an agent that is in memory, be it current or not."""
+        """Return the last answer to an agent that is in memory, whether it is current or not."""
         held = self._bodies.get(agent)
         if held is not None:
             self._bodies.move_to_end(agent)
         return held
 
     async def answer_for(self, tenant: TenantId, agent: UUID) -> PollAnswer:
-        """What the agent is told now, or was told last if that cannot be found out; raises `Unavailable`."""
+        """Return the agent's current answer, or the last one while the database is unavailable.
+
+        Raises `Unavailable` if there is no earlier answer in memory or in Redis.
+        """
         held = self.cached(agent)
         if held is not None and self.current_tag(agent) == (held.counter, held.etag):
             return held
         counter = self._agent_cache.target_counter(agent) if self._agent_cache.is_current else None
-        copied = await self._read_write_copy(tenant, agent) if counter is not None and held is None else None
+        copied = await self._read_copy(tenant, agent) if counter is not None and held is None else None
         if copied is not None and copied.counter == counter:
-            self._keep(agent, copied)
+            self._cache(agent, copied)
             return copied
         try:
             return await self._compose(tenant, agent)
         except Unavailable:
-            last = held or copied or await self._read_write_copy(tenant, agent)
+            last = held or copied or await self._read_copy(tenant, agent)
             if last is None:
                 raise
             return last
 
     async def _compose(self, tenant: TenantId, agent: UUID) -> PollAnswer:
         async with self._database.transaction(tenant, patience=WAIT_SECONDS) as tx:
-            found = await targets.sources(tx, tenant, agent)
-        whole = rules.effective_target(self._opened(found.fleet, tenant), self._opened(found.own, tenant))
-        body = rules.poll_body(agent, whole, version=found.counter, deployed_at=found.deployed_at)
-        sent = PollAnswer(found.counter, rules.etag(body, self._tag_key), body)
-        self._keep(agent, sent)
-        await self._write_copy(tenant, agent, sent)
-        return sent
+            sources = await targets.sources(tx, tenant, agent)
+        fleet, own = self._decrypted(sources.fleet, tenant), self._decrypted(sources.own, tenant)
+        target = rules.effective_target(fleet, own)
+        body = rules.poll_body(agent, target, version=sources.counter, deployed_at=sources.deployed_at)
+        answer = PollAnswer(sources.counter, rules.etag(body, self._tag_key), body)
+        self._cache(agent, answer)
+        await self._write_copy(tenant, agent, answer)
+        return answer
 
-    def _opened(self, target: Target, tenant: TenantId) -> Target:
+    def _decrypted(self, target: Target, tenant: TenantId) -> Target:
         return Target(apps=self._box.open(target.apps, tenant), config=self._box.open(target.config, tenant))
 
-    def _keep(self, agent: UUID, sent: PollAnswer) -> None:
-        if self._tags.get(agent, (0, ""))[0] > sent.counter:
-            return  # somebody read it later
+    def _cache(self, agent: UUID, answer: PollAnswer) -> None:
+        if self._tags.get(agent, (0, ""))[0] > answer.counter:
+            return  # a concurrent call read a newer target
         if len(self._tags) >= AGENTS_LIMIT:
             self._tags.clear()
-        self._tags[agent] = (sent.counter, sent.etag)
-        old = self._bodies.pop(agent, None)
-        self._bodies[agent] = sent
-        self._bytes += len(sent.body) - (len(old.body) if old else 0)
+        self._tags[agent] = (answer.counter, answer.etag)
+        previous = self._bodies.pop(agent, None)
+        self._bodies[agent] = answer
+        self._bytes += len(answer.body) - (len(previous.body) if previous else 0)
         while self._bytes > CACHE_BYTES:
-            _, gone = self._bodies.popitem(last=False)
-            self._bytes -= len(gone.body)
+            _, evicted = self._bodies.popitem(last=False)
+            self._bytes -= len(evicted.body)
 
-    async def _write_copy(self, tenant: TenantId, agent: UUID, sent: PollAnswer) -> None:
-        sealed = self._box.seal_bytes(sent.body, tenant)
+    async def _write_copy(self, tenant: TenantId, agent: UUID, answer: PollAnswer) -> None:
+        sealed = self._box.seal_bytes(answer.body, tenant)
         try:
             with guarded(self._redis):
                 await self._redis.eval(
-                    SAVE_COPY, 1, poll_key(tenant, agent), sent.counter, sent.etag, sealed, COPY_DAYS * 86_400
+                    SAVE_COPY, 1, poll_key(tenant, agent), answer.counter, answer.etag, sealed, COPY_DAYS * 86_400
                 )
         except Unavailable:
             return
 
-    async def _read_write_copy(self, tenant: TenantId, agent: UUID) -> PollAnswer | None:
+    async def _read_copy(self, tenant: TenantId, agent: UUID) -> PollAnswer | None:
         try:
             with guarded(self._redis):
-                found: Any = await self._redis.hmget(poll_key(tenant, agent), "counter", "etag", "body")
+                fields: Any = await self._redis.hmget(poll_key(tenant, agent), "counter", "etag", "body")
         except Unavailable:
             return None
-        counter, etag, sealed = found
+        counter, etag, sealed = fields
         body = self._box.open_bytes(sealed, tenant) if sealed else None
         return PollAnswer(int(counter), etag.decode(), body) if body else None

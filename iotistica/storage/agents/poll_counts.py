@@ -1,4 +1,4 @@
-"""When each agent polled and what it got: counted in memory, written every few seconds."""
+"""When each agent polled and which target version it has: counted in memory, written every few seconds."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ from iotistica.errors import Unavailable
 from iotistica.storage.postgres import Database, Tx, fetch_row
 from iotistica.supervise import sleep
 
-WRITE_SECONDS: Final = 10.0  # between writes
+WRITE_SECONDS: Final = 10.0  # between two writes
 WRITE_LIMIT: Final = 500  # agents whose polls are written at a time
-AGENTS_LIMIT: Final = 200_000  # agents counted at most
+AGENTS_LIMIT: Final = 200_000  # agents counted between two writes; once reached, polls are not counted
 
 
 class _Count(msgspec.Struct):
@@ -54,7 +54,7 @@ WHERE n.fetched IS NOT NULL AND n.fetched IS DISTINCT FROM p.fetched AND (p.poll
 
 
 class PollStats(msgspec.Struct, frozen=True, kw_only=True):
-    """When an agent asked for its target, and what it got; `fetched` is the number of that."""
+    """When and how often an agent polled; `fetched` is the number of the target that it has."""
 
     polled_at: datetime
     fetched_at: datetime | None
@@ -70,20 +70,20 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 
 async def stats(tx: Tx, tenant: TenantId, agent: UUID) -> PollStats | None:
-    """When an agent asked, as of the last write of the counts; None if it never did."""
+    """Return the poll counts of an agent as of their last write; None if it never polled."""
     return await fetch_row(tx, PollStats, STATS, {"tenant": tenant, "agent": agent})
 
 
 class PollCounts:
-    """Who asked when and what for, counted in memory and written now and then."""
+    """Counts the polls of agents in memory and writes them to the database every `WRITE_SECONDS`."""
 
     def __init__(self, database: Database) -> None:
-        """`database` sees every tenant."""
+        """`database` must have access to every tenant."""
         self._database = database
         self._counts: dict[UUID, _Count] = {}
 
     def add(self, tenant: TenantId, agent: UUID, has: int, *, modified: bool) -> None:
-        """Count a poll; `has` is the number of what the agent has now, because it got it or had it already."""
+        """Count a poll; `has` is the number of the target that the agent has now, just sent or not modified."""
         if len(self._counts) >= AGENTS_LIMIT:
             return
         now = time.time()
@@ -97,22 +97,22 @@ class PollCounts:
             count.not_modified += 1
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Write every `WRITE_SECONDS` until `stop`."""
+        """Write the counts every `WRITE_SECONDS` until `stop`."""
         while not stop.is_set():
             await sleep(WRITE_SECONDS, stop)
             await self.write()
 
     async def write(self) -> None:
-        """Write what was counted; if the database is away it is kept and written later."""
-        taken, self._counts = self._counts, {}
-        agents = sorted(taken, key=lambda agent: agent.bytes)
+        """Write the counts; while the database is unavailable they are kept and written later."""
+        counts, self._counts = self._counts, {}
+        agents = sorted(counts, key=lambda agent: agent.bytes)
         for at in range(0, len(agents), WRITE_LIMIT):
             try:
-                await self._write({agent: taken[agent] for agent in agents[at : at + WRITE_LIMIT]})
+                await self._write({agent: counts[agent] for agent in agents[at : at + WRITE_LIMIT]})
             except Unavailable:
-                self._keep({agent: taken[agent] for agent in agents[at:]})
+                self._put_back({agent: counts[agent] for agent in agents[at:]})
                 return
-            await asyncio.sleep(0)  # polls go on meanwhile
+            await asyncio.sleep(0)  # let other tasks serve polls in between
 
     async def _write(self, counted: dict[UUID, _Count]) -> None:
         counts = list(counted.values())
@@ -129,15 +129,15 @@ class PollCounts:
             await tx.execute(FETCHED, columns)
             await tx.execute(WRITE, columns)
 
-    def _keep(self, unwritten: dict[UUID, _Count]) -> None:
-        """Count what could not be written to what has come since."""
-        for agent, old in unwritten.items():
-            new = self._counts.setdefault(agent, old)
-            if new is not old:
-                new.polls += old.polls
-                new.not_modified += old.not_modified
-                new.fetched = old.fetched if new.fetched is None else new.fetched
-                new.fetched_at = new.fetched_at or old.fetched_at
+    def _put_back(self, unwritten: dict[UUID, _Count]) -> None:
+        """Add counts that could not be written to those counted since."""
+        for agent, earlier in unwritten.items():
+            later = self._counts.setdefault(agent, earlier)
+            if later is not earlier:
+                later.polls += earlier.polls
+                later.not_modified += earlier.not_modified
+                later.fetched = earlier.fetched if later.fetched is None else later.fetched
+                later.fetched_at = later.fetched_at or earlier.fetched_at
 
 
 def _time(stamp: float | None) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Which agents are there: found out from what was stored of them, never from a connection."""
+"""Presence of agents, derived from what the platform stored of them, never from a connection."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -11,14 +11,14 @@ from iotistica.domain.agents.presence import Status, StatusChanges
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-OVERLAP: Final = timedelta(seconds=60)  # a transaction commits after the time that it writes
-PAUSE: Final = timedelta(seconds=60)  # without a look is a pause of the platform
-RECORD_INTERVAL: Final = timedelta(seconds=30)  # between notes of one agent
-CHANGES_LIMIT: Final = 10_000  # changes taken at a time
+OVERLAP: Final = timedelta(seconds=60)  # a transaction commits after the timestamp that it writes
+PAUSE: Final = timedelta(seconds=60)  # without a presence check counts as a pause of the platform
+RECORD_INTERVAL: Final = timedelta(seconds=30)  # between two recorded activities of one agent
+CHANGES_LIMIT: Final = 10_000  # status changes returned at a time
 
 
 class PlatformWatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Since when the platform takes messages without a pause, and when it looked last."""
+    """Since when the platform has accepted messages without a pause, and when it last checked presence."""
 
     now: datetime
     since: datetime
@@ -32,16 +32,19 @@ RECORD_WATCH: Final = "UPDATE presence_watch SET since = %(since)s, looked_at = 
 
 
 async def record_watch(tx: Tx, *, taking: bool) -> PlatformWatch:
-    """Note that the platform is there, `taking` messages or not."""
-    found = await fetch_row(tx, PlatformWatch, GET_WATCH)
-    assert found is not None  # noqa: S101 the migration made it
-    paused = not taking or found.looked_at is None or found.now - found.looked_at > PAUSE
-    since = found.now if paused else found.since
-    await tx.execute(RECORD_WATCH, {"since": since, "now": found.now})
-    return msgspec.structs.replace(found, since=since)
+    """Record a presence check; return the watch with the time of the check before it.
+
+    `since` becomes now if the platform is not `taking` messages, or did not check for longer than `PAUSE`.
+    """
+    watch = await fetch_row(tx, PlatformWatch, GET_WATCH)
+    assert watch is not None  # noqa: S101 the migration inserted the row
+    paused = not taking or watch.looked_at is None or watch.now - watch.looked_at > PAUSE
+    since = watch.now if paused else watch.since
+    await tx.execute(RECORD_WATCH, {"since": since, "now": watch.now})
+    return msgspec.structs.replace(watch, since=since)
 
 
-# Ledger rows are folded into the totals after a minute: after a pause these are looked at as well.
+# Ledger rows are folded into the totals after a minute, so after a pause the totals are read as well.
 UPDATE_FROM_ACTIVITY: Final = """
 INSERT INTO agent_presence AS p (agent_uuid, tenant_id, status, since, data_at, heard_at)
 SELECT agent_uuid, a.tenant_id, 'offline', now(), max(data_at), max(heard_at)
@@ -63,7 +66,7 @@ WHERE (p.data_at, p.heard_at) IS DISTINCT FROM
 
 
 async def update_from_activity(tx: Tx, seen: PlatformWatch) -> None:
-    """Take over what was stored of agents since the last look."""
+    """Update presence from what was stored of agents since the last check, less `OVERLAP`."""
     after = seen.looked_at - OVERLAP if seen.looked_at else datetime.min.replace(tzinfo=seen.now.tzinfo)
     await tx.execute(UPDATE_FROM_ACTIVITY, {"after": after})
 
@@ -82,9 +85,9 @@ SET data_at = greatest(p.data_at, excluded.data_at), heard_at = greatest(p.heard
 
 
 async def record_activity(tx: Tx, tenant: TenantId, agents: Collection[UUID], *, data: bool) -> None:
-    """Take over that agents spoke where no other table says so; `data` if it was more than a sign of life.
+    """Record that agents sent messages that no other table shows; `data` if they are more than a sign of life.
 
-    Written once in half a minute at most.
+    Each agent is written at most once in `RECORD_INTERVAL`.
     """
     if agents:
         parameters = {"tenant": tenant, "agents": sorted(agents), "data": data, "often": RECORD_INTERVAL}
@@ -92,7 +95,7 @@ async def record_activity(tx: Tx, tenant: TenantId, agents: Collection[UUID], *,
 
 
 class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent whose status is another one now."""
+    """An agent whose status changes now."""
 
     agent_uuid: AgentId
     tenant_id: TenantId
@@ -122,10 +125,12 @@ SELECT * FROM (
 async def changes(
     tx: Tx, seen: PlatformWatch, silence: timedelta, lagging: Sequence[TenantId]
 ) -> list[StatusChange]:
-    """Whose status changed: without a sign for longer than `silence`, in which the platform itself was there.
+    """Return the agents whose status changes, at most `CHANGES_LIMIT`.
 
-    One that still polls is silent by half as much again: the public agent reports every five minutes, give or take
-    the minute after which it looks. Of `lagging` tenants, whose messages wait, only who is online again.
+    An agent is offline after no sign of life for `silence`, if the platform ran without a pause for that long.
+    An agent that polls and sends no data is silent only after 1.5 times `silence`: the public agent reports every
+    five minutes, give or take the minute between its own checks. For the `lagging` tenants, whose messages wait to
+    be stored, only agents that are online again are returned.
     """
     parameters: dict[str, Any] = {"fresh": seen.now - silence, "quiet": seen.now - silence * 1.5}
     parameters |= {"since": seen.since, "tenants": list(lagging), "most": CHANGES_LIMIT}
@@ -142,7 +147,7 @@ WHERE p.agent_uuid = n.agent_uuid
 
 
 async def save_changes(tx: Tx, now: datetime, turned: Sequence[tuple[StatusChange, StatusChanges]]) -> None:
-    """Write the new statuses."""
+    """Store the new statuses."""
     if not turned:
         return
     await tx.execute(
@@ -170,12 +175,12 @@ WHERE flapping AND turns[cardinality(turns)] <= %(before)s RETURNING agent_uuid,
 
 
 async def end_flapping(tx: Tx, *, before: datetime) -> list[SteadyAgent]:
-    """End the flapping of those that have not changed since."""
+    """End the flapping of the agents whose status has not changed since `before`; return them."""
     return await fetch_rows(tx, SteadyAgent, END_FLAPPING, {"before": before})
 
 
 class SilentAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent to heal, and the generation of its broker account."""
+    """A silent agent to heal: the generation of its broker account, and the number of this attempt (`heals`)."""
 
     agent_uuid: AgentId
     tenant_id: TenantId
@@ -183,8 +188,9 @@ class SilentAgent(msgspec.Struct, frozen=True, kw_only=True):
     heals: int
 
 
-# One that starts may poll before it sends. Half an hour after the first try comes the second, an hour after that
-# the third, and so on up to a day; after two days without one it is the first again.
+# An agent that has just started can poll before it sends, hence the two minutes. The second attempt comes half an
+# hour after the first, the third an hour after the second, and so on up to a day. After two days without an attempt
+# the next one counts as the first again.
 CLAIM_SILENT: Final = """
 UPDATE agent_presence p
 SET healed_at = now(), heals = CASE WHEN p.healed_at < now() - interval '2 days' THEN 1 ELSE p.heals + 1 END
@@ -200,7 +206,7 @@ RETURNING p.agent_uuid, p.tenant_id, b.generation, p.heals
 
 
 async def claim_silent(tx: Tx, *, most: int) -> list[SilentAgent]:
-    """Agents that poll and send nothing, to be healed now by whoever calls; each seldom."""
+    """Claim at most `most` agents that poll but send nothing; the caller must heal them now."""
     return await fetch_rows(tx, SilentAgent, CLAIM_SILENT, {"most": most})
 
 
@@ -220,5 +226,5 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> Presence | None:
-    """Whether an agent is there; None if it was never heard of."""
+    """Return the presence of an agent; None if the platform never received anything from it."""
     return await fetch_row(tx, Presence, GET, {"tenant": tenant, "agent": agent})

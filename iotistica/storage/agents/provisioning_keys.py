@@ -1,4 +1,4 @@
-"""Provisioning keys: with one of them so many agents may register themselves."""
+"""Provisioning keys: each lets a limited number of agents register themselves."""
 
 from datetime import datetime
 from typing import Final
@@ -25,7 +25,7 @@ class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyOwner(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose a key is; it may be used up or expired."""
+    """The tenant and fleet of a provisioning key, which may have expired or have no uses left."""
 
     key_id: UUID
     tenant_id: TenantId
@@ -53,10 +53,10 @@ async def add(
     expires: datetime,
     by: Actor,
 ) -> ProvisioningKey:
-    """Make a key for `max_uses` agents, who join the fleet."""
+    """Store a key with which `max_uses` agents can register; they join `fleet`, if there is one."""
     parameters = {"tenant": tenant, "digest": digest, "hint": hint, "fleet": fleet, "description": description}
     row = await fetch_row(tx, ProvisioningKey, ADD, parameters | {"max_uses": max_uses, "expires": expires})
-    assert row is not None  # noqa: S101 it was inserted
+    assert row is not None  # noqa: S101 the row was inserted
     after = {"fleet": fleet, "max_uses": max_uses, "expires": expires, "description": description}
     await audit.record(tx, tenant, by, "provisioning_key.added", ("provisioning_key", row.key_id), after=after)
     return row
@@ -73,7 +73,7 @@ ORDER BY key_id LIMIT %(limit)s
 async def page(
     tx: Tx, tenant: TenantId, *, fleet: UUID | None, after: UUID | None, limit: int
 ) -> list[ProvisioningKey]:
-    """A tenant's keys that are not revoked, in order of their ids; of one fleet if it is given."""
+    """Return one page of a tenant's keys that are not revoked, ordered by id; only those of `fleet`, if given."""
     parameters = {"tenant": tenant, "fleet": fleet, "after": after, "limit": limit}
     return await fetch_rows(tx, ProvisioningKey, PAGE, parameters)
 
@@ -85,7 +85,7 @@ WHERE tenant_id = %(tenant)s AND key_id = %(key)s AND revoked_at IS NULL RETURNI
 
 
 async def revoke(tx: Tx, tenant: TenantId, key: UUID, *, by: Actor) -> bool:
-    """End a key; False if there is none."""
+    """Revoke a key; False if the tenant has no such key, or it is revoked already."""
     row = await (await tx.execute(REVOKE, {"tenant": tenant, "key": key})).fetchone()
     if row is None:
         return False
@@ -101,7 +101,7 @@ WHERE digest = %(digest)s AND revoked_at IS NULL AND enabled
 
 
 async def find(tx: Tx, digest: bytes) -> KeyOwner | None:
-    """Whose key has that digest, of all tenants; a revoked one is nobody's."""
+    """Return the owner of the key with this digest, among all enabled tenants; None if it is unknown or revoked."""
     return await fetch_row(tx, KeyOwner, FIND, {"digest": digest})
 
 
@@ -114,6 +114,6 @@ WHERE tenant_id = %(tenant)s AND key_id = %(key)s AND revoked_at IS NULL AND use
 
 
 async def use(tx: Tx, tenant: TenantId, key: UUID) -> bool:
-    """Take one use of a key; False if there is none left, or its time is over."""
+    """Count one use of a key; False if it has no uses left, has expired or is revoked."""
     cursor = await tx.execute(USE, {"tenant": tenant, "key": key})
     return cursor.rowcount == 1

@@ -1,4 +1,4 @@
-"""What agents report of themselves: one row an agent, read and written for many at a time."""
+"""The states that agents report: one row per agent, read and written for many agents at a time."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) ORDER BY agent_uui
 
 
 async def load_for_update(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, StateRow]:
-    """The states of these agents that have one, secrets sealed; nobody else changes them before the commit."""
+    """Return the stored states of these agents, with encrypted secrets, locked until the commit."""
     rows = await fetch_rows(tx, StateRow, LOAD, {"tenant": tenant, "agents": list(agents)})
     return {row.agent_uuid: row for row in rows}
 
@@ -61,18 +61,18 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = n.agent_uuid
 
 
 async def save(tx: Tx, tenant: TenantId, new: Mapping[UUID, ReportedState], old: Mapping[UUID, StateRow]) -> None:
-    """Write the states of these agents, secrets sealed; `old` are those they had, as they were loaded."""
+    """Store the states of these agents, with encrypted secrets; `old` holds the rows as they were loaded."""
     for statement, agents in (
         (ADD, [agent for agent in new if agent not in old]),
         (UPDATE, [agent for agent in new if agent in old]),
     ):
         if agents:
             await tx.execute(statement, {"tenant": tenant} | _columns(agents, new, old))
-    told = [agent for agent, state in new.items() if {"agent_version", "os_version"} & state.stamps.keys()]
-    if told:
-        columns = {name: [_text(new[agent].values.get(name)) for agent in told] for name in _VERSIONS}
+    with_versions = [agent for agent, state in new.items() if {"agent_version", "os_version"} & state.stamps.keys()]
+    if with_versions:
+        columns = {name: [_text(new[agent].values.get(name)) for agent in with_versions] for name in _VERSIONS}
         parameters = {"agent_versions": columns["agent_version"], "os_versions": columns["os_version"]}
-        await tx.execute(VERSIONS, {"tenant": tenant, "agents": told} | parameters)
+        await tx.execute(VERSIONS, {"tenant": tenant, "agents": with_versions} | parameters)
 
 
 _VERSIONS: Final = ("agent_version", "os_version")
@@ -81,7 +81,7 @@ _VERSIONS: Final = ("agent_version", "os_version")
 def _columns(
     agents: list[UUID], new: Mapping[UUID, ReportedState], old: Mapping[UUID, StateRow]
 ) -> dict[str, list[Any]]:
-    """One list a column; a `state` that stays as it is is None."""
+    """Return one list per column; an unchanged `state` is None, which the UPDATE leaves as it is."""
     columns: dict[str, list[Any]] = {name: [] for name in ("agents", "states", "livelies", "stamps", "reported")}
     for agent in agents:
         values, stamps = new[agent].values, new[agent].stamps
@@ -111,5 +111,5 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> StateRow | None:
-    """What an agent reported, secrets sealed; None before its first report."""
+    """Return the reported state of an agent, with encrypted secrets; None before its first report."""
     return await fetch_row(tx, StateRow, GET, {"tenant": tenant, "agent": agent})

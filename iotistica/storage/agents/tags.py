@@ -1,4 +1,4 @@
-"""Tags of agents, a row each, and the definitions of their keys."""
+"""Tags of agents, one row per tag, and the definitions of tag keys."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ GET: Final = (
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID) -> dict[str, str]:
-    """The tags of an agent."""
+    """Return the tags of an agent."""
     cursor = await tx.execute(GET, {"tenant": tenant, "agent": agent})
     return dict(await cursor.fetchall())
 
@@ -55,9 +55,9 @@ async def change(
     whole: bool = False,
     by: Actor,
 ) -> set[UUID]:
-    """Set tags of agents and remove others, all others if it is the `whole`; returns the agents that there are.
+    """Set tags of agents and remove the keys `removed`, or all other keys if `whole`; return the agents that exist.
 
-    Raises `Invalid` if one would have too many.
+    Raises `Invalid` if an agent would have more than `TAGS_LIMIT` tags.
     """
     parameters: dict[str, Any] = {"tenant": tenant, "agents": list(agents)}
     known = {row[0] for row in await (await tx.execute(LOCK, parameters)).fetchall()}
@@ -68,7 +68,7 @@ async def change(
     await tx.execute(REMOVE, parameters)
     await tx.execute(SET, parameters)
     if row := await (await tx.execute(TOO_MANY, parameters)).fetchone():
-        raise Invalid(f"{row[0]} would have more than {TAGS_LIMIT} tags", "tags")
+        raise Invalid(f"must not give agent {row[0]} more than {TAGS_LIMIT} tags", "tags")
     after = {"tags": dict(tags), "removed": list(removed), "whole": whole}
     subject = ("agent", next(iter(known))) if len(known) == 1 else ("agents", len(known))
     await audit.record(tx, tenant, by, "agents.tagged", subject, after=after)
@@ -85,12 +85,12 @@ GROUP BY value ORDER BY value LIMIT 1000
 
 
 async def keys(tx: Tx, tenant: TenantId) -> dict[str, int]:
-    """The keys in use, with how many agents have each."""
+    """Return the keys in use, with the number of agents that have each."""
     return dict(await (await tx.execute(KEYS, {"tenant": tenant})).fetchall())
 
 
 async def values(tx: Tx, tenant: TenantId, key: str) -> dict[str, int]:
-    """The values of a key in use, with how many agents have each."""
+    """Return the values of a key in use, with the number of agents that have each."""
     return dict(await (await tx.execute(VALUES, {"tenant": tenant, "key": key})).fetchall())
 
 
@@ -121,7 +121,7 @@ UNDEFINE: Final = "DELETE FROM tag_definitions WHERE tenant_id = %(tenant)s AND 
 
 
 async def definitions(tx: Tx, tenant: TenantId, keys: Sequence[str] | None = None) -> list[TagDefinition]:
-    """The definitions there are, or those of some keys."""
+    """Return the definitions of a tenant's keys, or of these `keys` only."""
     return await fetch_rows(
         tx, TagDefinition, DEFINITIONS, {"tenant": tenant, "keys": list(keys) if keys else None}
     )
@@ -137,25 +137,26 @@ async def define(
     replace: bool,
     by: Actor,
 ) -> TagDefinition:
-    """Define a key, or define it anew: it takes these values alone if there are any.
+    """Define a key, or `replace` its definition; if `values` is not empty, the key accepts only these values.
 
-    Raises `Conflict`, also for another value in use, and `NotFound` if there is nothing to `replace`.
+    Raises `Conflict` if the key is already defined or an agent has another value, and `NotFound` if `replace` is
+    set and the key is not defined.
     """
     parameters = {"tenant": tenant, "key": key, "description": description, "values": list(values)}
     if replace and not await definitions(tx, tenant, [key]):
         raise NotFound
     if values and (row := await (await tx.execute(UNDEFINED_VALUE, parameters)).fetchone()):
-        raise Conflict(f"an agent has {key}={row[0]!r}, which is none of these values: change that first")
-    found = await fetch_row(tx, TagDefinition, REDEFINE if replace else DEFINE, parameters)
-    if found is None:
-        raise Conflict(f"the key {key!r} is defined already: PUT changes it")
+        raise Conflict(f"An agent has {key}={row[0]!r}, which is not one of these values; change that tag first.")
+    definition = await fetch_row(tx, TagDefinition, REDEFINE if replace else DEFINE, parameters)
+    if definition is None:
+        raise Conflict(f"The key {key!r} is already defined; use PUT to change it.")
     after = {"description": description, "values": list(values)}
     await audit.record(tx, tenant, by, "tag.defined", ("tag", key), after=after)
-    return found
+    return definition
 
 
 async def undefine(tx: Tx, tenant: TenantId, key: str, *, by: Actor) -> None:
-    """Remove a definition; tags stay as they are. Raises `NotFound`."""
+    """Delete a definition; tags stay as they are. Raises `NotFound`."""
     if not (await tx.execute(UNDEFINE, {"tenant": tenant, "key": key})).rowcount:
         raise NotFound
     await audit.record(tx, tenant, by, "tag.undefined", ("tag", key))
@@ -169,5 +170,5 @@ ON CONFLICT DO NOTHING
 
 
 async def inherit(tx: Tx, tenant: TenantId, old: UUID, new: UUID) -> None:
-    """Give an agent the tags of another one that it has not got itself."""
+    """Copy to the agent `new` the tags of the agent `old` whose keys it does not have."""
     await tx.execute(INHERIT, {"tenant": tenant, "old": old, "new": new})

@@ -1,1 +1,1 @@
-"""Messages on their way: durable streams and spool, ledgers, dead letters, dictionaries, live updates."""
+"""Delivery of messages: durable streams, spool, ledgers, dead letters, key dictionaries, live updates."""

@@ -1,4 +1,4 @@
-"""Finishing stream entries: acknowledged and removed once what they say is committed."""
+"""Finishing stream entries: they are acknowledged and removed once their content is committed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -10,12 +10,12 @@ from iotistica.storage.delivery.dead_letters import NewDeadLetter
 from iotistica.storage.delivery.streams import Entry, EntryKey, StreamKey
 from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_key, parked_stream
 
-PARKED_LIMIT: Final = 10_000  # messages of a tenant that wait for a dictionary
-PARKED_BYTES_LIMIT: Final = 32 << 20  # of their payloads
+PARKED_LIMIT: Final = 10_000  # parked messages of a tenant
+PARKED_BYTES_LIMIT: Final = 32 << 20  # bytes of their payloads
 
 
 class ParkedMessage(NamedTuple):
-    """A compacted message whose dictionary has not come, or not all of it; `revision` is what was known of it."""
+    """A compacted message whose dictionary is missing or incomplete; `revision` is that of the known dictionary."""
 
     topic: bytes
     payload: bytes
@@ -25,12 +25,12 @@ class ParkedMessage(NamedTuple):
     revision: int
 
     def arguments(self) -> tuple[Any, ...]:
-        """What the script takes."""
+        """Return the arguments for the script `ACKNOWLEDGE`."""
         return (self.topic, self.payload, self.received, str(self.agent), self.version, self.revision)
 
 
 class NotStored(NamedTuple):
-    """What of an entry is not stored: dead letters, and messages that wait for a dictionary."""
+    """The messages of an entry that are not stored: dead letters and parked messages."""
 
     letters: Sequence[NewDeadLetter] = ()
     parked: Sequence[ParkedMessage] = ()
@@ -38,8 +38,8 @@ class NotStored(NamedTuple):
 
 ALL_STORED: Final = NotStored()
 
-# An entry is finished once: whoever comes second, because an answer was lost or another consumer took the
-# entry over, finds it acknowledged and changes nothing: neither the counts nor what is put aside.
+# An entry is finished once. A second call, after a lost reply or by another consumer that took the entry over,
+# finds it acknowledged and changes nothing: neither the counts nor the dead letters and parked messages.
 ACKNOWLEDGE: Final = dead_letters.ADD_LETTER_FUNCTION + (
     """
 local stream, dlq, ledger, parked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -84,17 +84,17 @@ return finished
 
 
 async def acknowledge(redis: Redis, entries: Sequence[Entry], aside: Mapping[EntryKey, NotStored]) -> None:
-    """Acknowledge and remove entries whose content is committed, and put aside what of them is not stored.
+    """Acknowledge and remove entries whose content is committed; keep their dead letters and parked messages.
 
-    Atomic for each tenant, and may be called again when its answer was lost.
+    Atomic for each stream, and safe to repeat after a lost reply.
     """
     by_stream: dict[StreamKey, list[Entry]] = {}
     for entry in entries:
         by_stream.setdefault((entry.tenant, entry.kind), []).append(entry)
     with guarded(redis):
-        for (tenant, kind), own in by_stream.items():
+        for (tenant, kind), entries_of_stream in by_stream.items():
             arguments: list[Any] = [kind.group(tenant)]
-            for entry in own:
+            for entry in entries_of_stream:
                 letters, parked = aside.get(entry.key, ALL_STORED)
                 arguments += [entry.id, len(entry.messages), len(letters), len(parked)]
                 for letter in letters:
@@ -105,5 +105,5 @@ async def acknowledge(redis: Redis, entries: Sequence[Entry], aside: Mapping[Ent
 
 
 def redis_keys(tenant: TenantId, stream: str) -> tuple[str, ...]:
-    """The keys of a tenant that the scripts about dead letters and parked messages touch."""
+    """Return the keys of a tenant that the scripts for dead letters and parked messages use."""
     return stream, dead_letter_stream(tenant), ledger_key(tenant), parked_stream(tenant)

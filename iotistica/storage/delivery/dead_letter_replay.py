@@ -11,8 +11,8 @@ from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.delivery.streams import KIND_BY_NAME, encode
 from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_key
 
-FIRST_STREAM_KEY: Final = 3  # of the keys that name streams, as Lua counts
-# A letter that is not there any more was given back or thrown away before: it is not given back twice.
+FIRST_STREAM_KEY: Final = 3  # index of the first stream among the keys; Lua counts from 1
+# A letter that no longer exists was replayed or discarded before, so it is not replayed twice.
 REPLAY: Final = """
 local replayed = 0
 for i = 1, #ARGV, 6 do
@@ -43,10 +43,10 @@ return gone
 
 
 async def replay(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter], *, high_water_mark: int) -> int:
-    """Give letters back to their stream, as taken in anew; how many. Those of which only the head is kept stay.
+    """Replay letters into their streams, counted as taken again; return how many. Incomplete letters stay.
 
-    What was stored of them before is a duplicate then, and what fails again comes back as another letter, with
-    one more attempt. Raises `Full` when a stream that they go to holds `high_water_mark` entries.
+    Readings that were stored before then count as duplicates. A message that fails again becomes a new letter with
+    one more attempt. Raises `Full` when a stream that a letter goes to holds `high_water_mark` entries.
     """
     arguments: list[Any] = []
     names = list(KIND_BY_NAME)
@@ -81,7 +81,7 @@ async def replay(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter], 
 
 
 async def discard(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter]) -> int:
-    """Throw letters away; how many."""
+    """Discard letters; return how many."""
     arguments = [argument for letter in letters for argument in (letter.id, len(letter.payload))]
     if not arguments:
         return 0

@@ -1,4 +1,4 @@
-"""Dead letters: messages that cannot be processed, kept with their bytes and the reason, within bounds."""
+"""Dead letters: messages that cannot be processed, kept with their bytes and the reason, within limits."""
 
 import re
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from iotistica.errors import Invalid, InvalidMessage
 from iotistica.storage.delivery.streams import Entry
 from iotistica.storage.redis import PLATFORM_DLQ, Redis, dead_letter_stream, guarded, ledger_key
 
-HEAD_BYTES: Final = 1024  # bytes kept of a payload that is not kept whole
-TENANT_BYTES_LIMIT: Final = 64 << 20  # of payloads among a tenant's dead letters
-TENANT_LIMIT: Final = 50_000  # of a tenant
-UNKNOWN_LIMIT: Final = 10_000  # messages for no tenant we know; the oldest go first
-UNKNOWN_BYTES_LIMIT: Final = 32 << 20  # of their payloads
+HEAD_BYTES: Final = 1024  # bytes kept of a payload that is not kept completely
+TENANT_BYTES_LIMIT: Final = 64 << 20  # bytes of payloads in a tenant's dead letters
+TENANT_LIMIT: Final = 50_000  # dead letters of a tenant
+UNKNOWN_LIMIT: Final = 10_000  # messages of unknown tenants; the oldest are removed first
+UNKNOWN_BYTES_LIMIT: Final = 32 << 20  # bytes of their payloads
 LETTER_ID: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,10}")
-SCAN_LIMIT: Final = 5000  # letters that are looked at for one page
-READ_LIMIT: Final = 200  # letters read at a time; each may hold a megabyte
-CHANGE_LIMIT: Final = 1000  # letters given back or thrown away at a time
+SCAN_LIMIT: Final = 5000  # letters that are scanned for one page
+READ_LIMIT: Final = 200  # letters read at a time; each can hold a megabyte
+CHANGE_LIMIT: Final = 1000  # letters replayed or discarded at a time
 
 
 class NewDeadLetter(NamedTuple):
-    """A message that cannot be processed, with the reason and its bytes; `received` in us since the epoch."""
+    """A message that cannot be processed, its bytes and the reason; `received` in us since the epoch."""
 
     topic: bytes
     payload: bytes
@@ -34,21 +34,21 @@ class NewDeadLetter(NamedTuple):
     reason: str
     detail: str
     attempts: int = 1
-    size: int = -1  # as sent, of one that is kept by its head
+    size: int = -1  # bytes as sent, if only the head of the payload is kept; else -1
 
     def arguments(self) -> tuple[Any, ...]:
-        """What `put_letter` takes."""
+        """Return the arguments for `put_letter`."""
         return (self.topic, self.payload, self.received, self.reason, self.detail[:500], self.attempts)
 
 
 def of_message(entry: Entry, number: int, reason: str, detail: str = "") -> NewDeadLetter:
-    """The dead letter of one message of a stream entry, by its position."""
+    """Return a dead letter of the message at position `number` of a stream entry."""
     topic, payload = entry.messages[number]
     return NewDeadLetter(topic, payload, entry.received + number, reason, detail, entry.attempts + 1)
 
 
-# Beyond its byte cap a tenant's dead letters keep only the heads of payloads, beyond its cap of letters only a
-# count: one sender of garbage must not fill the memory that everybody's readings pass through.
+# Above the limit of bytes, a tenant's dead letters keep only the heads of payloads; above the limit of letters,
+# only a count is kept. One sender of garbage must not fill the memory through which all tenants' readings pass.
 ADD_LETTER_FUNCTION: Final = (
     """
 local function put_letter(dlq, ledger, stream, topic, payload, received, reason, detail, attempts, sent)
@@ -88,7 +88,7 @@ redis.call('SET', KEYS[2], bytes)
 
 
 async def add_for_unknown_tenant(redis: Redis, letters: Sequence[NewDeadLetter]) -> None:
-    """Keep messages of no tenant we know in one stream of the platform; beyond its bounds the oldest go."""
+    """Keep messages of unknown tenants in one stream of the platform; at its limits the oldest are removed."""
     arguments = [argument for letter in letters for argument in letter.arguments()]
     with guarded(redis):
         await redis.eval(ADD_FOR_UNKNOWN_TENANT, 2, PLATFORM_DLQ, f"{PLATFORM_DLQ}:bytes", *arguments)
@@ -107,14 +107,18 @@ end
 
 
 async def add(redis: Redis, tenant: TenantId, letters: Sequence[NewDeadLetter]) -> None:
-    """Put messages aside that never reach a stream, by their heads; counted as taken in and as refused."""
+    """Store letters of messages that never reach a stream, with heads only; counted as taken and as refused."""
     arguments = [argument for letter in letters for argument in (*letter.arguments(), letter.size)]
     with guarded(redis):
         await redis.eval(ADD, 2, dead_letter_stream(tenant), ledger_key(tenant), *arguments)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter; `received` when it came, `at` when it was put aside, `size` as sent, -1 if unknown."""
+    """A dead letter.
+
+    `received` is when the message was received, `at` when it became a dead letter, `size` its bytes as sent, -1 if
+    unknown.
+    """
 
     id: str
     at: datetime
@@ -134,7 +138,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def agent(self) -> str | None:
-        """The agent that its topic names."""
+        """The agent in the letter's topic; None if the topic is not valid."""
         try:
             return str(topics.route(self.topic.encode("utf-8", "surrogateescape")).agent)
         except InvalidMessage:
@@ -144,7 +148,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetterPage(msgspec.Struct, frozen=True):
     letters: list[DeadLetter]
     next: str | None
-    """The last that was looked at, if there may be more behind it."""
+    """The id of the last letter scanned, if more letters can follow it."""
 
 
 async def page(
@@ -156,8 +160,8 @@ async def page(
     reason: str | None = None,
     agent: str | None = None,
 ) -> DeadLetterPage:
-    """Letters of a tenant, or of no tenant we know, the oldest first; raises `Invalid` for a bad cursor."""
-    found: list[DeadLetter] = []
+    """Return letters of a tenant, or of unknown tenants (None), oldest first; raises `Invalid` for a bad cursor."""
+    matching: list[DeadLetter] = []
     scanned = 0
     while scanned < SCAN_LIMIT:
         letters = await _range(
@@ -166,30 +170,30 @@ async def page(
         for letter in letters:
             after = letter.id
             if (reason is None or letter.reason == reason) and (agent is None or letter.agent == agent):
-                found.append(letter)
-                if len(found) == limit:
-                    return DeadLetterPage(found, after)
+                matching.append(letter)
+                if len(matching) == limit:
+                    return DeadLetterPage(matching, after)
         if len(letters) < READ_LIMIT:
-            return DeadLetterPage(found, None)
+            return DeadLetterPage(matching, None)
         scanned += len(letters)
-    return DeadLetterPage(found, after)
+    return DeadLetterPage(matching, after)
 
 
 async def get(redis: Redis, tenant: TenantId | None, id_: str) -> DeadLetter | None:
-    """One letter; None for an id of nothing, or that is no id at all."""
+    """Return one letter; None if there is none with this id, or the id is malformed."""
     if not LETTER_ID.fullmatch(id_):
         return None
-    found = await _range(redis, tenant, id_, id_, 1)
-    return found[0] if found else None
+    letters = await _range(redis, tenant, id_, id_, 1)
+    return letters[0] if letters else None
 
 
 async def get_many(redis: Redis, tenant: TenantId | None, ids: Sequence[str]) -> list[DeadLetter]:
-    """Those of these letters that are there."""
+    """Return those of these letters that exist."""
     return [letter for id_ in dict.fromkeys(ids) if (letter := await get(redis, tenant, id_))]
 
 
 async def newest_id(redis: Redis, tenant: TenantId) -> str:
-    """The id of the last letter."""
+    """Return the id of the newest letter, `0-0` if there is none."""
     with guarded(redis):
         rows: Any = await redis.xrevrange(dead_letter_stream(tenant), count=1)
     return rows[0][0].decode() if rows else "0-0"
@@ -201,7 +205,7 @@ async def _range(redis: Redis, tenant: TenantId | None, first: str, last: str, c
         try:
             rows: Any = await redis.xrange(key, min=first, max=last, count=count)
         except ResponseError as exc:
-            raise Invalid("this is no id of a dead letter", "id") from exc
+            raise Invalid("is not the id of a dead letter", "id") from exc
     return [_letter(id_.decode(), facts) for id_, facts in rows]
 
 

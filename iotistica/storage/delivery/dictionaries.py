@@ -1,4 +1,4 @@
-"""Dictionaries of agents that compact their payloads: in PostgreSQL, with a copy in Redis for the workers."""
+"""Key dictionaries of agents that compact their payloads: in PostgreSQL, with a copy in Redis for the workers."""
 
 from typing import Final, NamedTuple, cast
 from uuid import UUID
@@ -11,12 +11,12 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, fetch_row
 from iotistica.storage.redis import Redis, dictionary_key, guarded
 
-VERSIONS_LIMIT: Final = 8  # of an agent that are kept, the newest
-CACHE_SECONDS: Final = 30 * 24 * 3600  # that a copy stays which nobody changes
+VERSIONS_LIMIT: Final = 8  # of an agent that are kept; older ones are deleted
+CACHE_SECONDS: Final = 30 * 24 * 3600  # seconds that a copy stays in Redis without a change
 
 
 class KnownDictionary(NamedTuple):
-    """A dictionary and how often it was changed; `revision` 0 is none at all."""
+    """A dictionary and how often it was changed; with `revision` 0 there is no dictionary."""
 
     revision: int
     dictionary: Dictionary
@@ -37,7 +37,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND version = %(version)
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID, version: int) -> KnownDictionary:
-    """What is known of that version of an agent's dictionary."""
+    """Return this version of an agent's dictionary; `NO_DICTIONARY` if it is not stored."""
     row = await fetch_row(tx, _DictionaryRow, GET, {"tenant": tenant, "agent": agent, "version": version})
     return KnownDictionary(row.revision, row.content) if row else NO_DICTIONARY
 
@@ -56,7 +56,7 @@ DELETE FROM dictionaries WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s
 
 
 def extended(old: KnownDictionary, update: DictionaryUpdate) -> KnownDictionary:
-    """What is known once an agent has told more of it; raises `InvalidMessage`."""
+    """Return the dictionary extended by an agent's update; raises `InvalidMessage`."""
     both = rules.merged(old.dictionary, update.dictionary)
     if old.revision and both == old.dictionary:
         return old
@@ -64,15 +64,15 @@ def extended(old: KnownDictionary, update: DictionaryUpdate) -> KnownDictionary:
 
 
 async def put(tx: Tx, tenant: TenantId, agent: UUID, version: int, known: KnownDictionary) -> None:
-    """Write what an agent has told of that version; call in the order in which it told it."""
-    whose = {"tenant": tenant, "agent": agent}
+    """Store this version of an agent's dictionary; call in the order in which its updates were received."""
+    owner = {"tenant": tenant, "agent": agent}
     content = msgspec.json.encode(known.dictionary).decode()
-    await tx.execute(PUT, whose | {"version": version, "revision": known.revision, "content": content})
-    await tx.execute(DELETE_OLD, whose | {"kept": VERSIONS_LIMIT})
+    await tx.execute(PUT, owner | {"version": version, "revision": known.revision, "content": content})
+    await tx.execute(DELETE_OLD, owner | {"kept": VERSIONS_LIMIT})
 
 
 async def cache(redis: Redis, tenant: TenantId, agent: UUID, version: int, known: KnownDictionary) -> None:
-    """Put what is committed where the workers look first."""
+    """Copy a committed dictionary to Redis, where the workers read it first."""
     key = dictionary_key(tenant, agent)
     with guarded(redis):
         async with redis.pipeline(transaction=False) as pipe:
@@ -83,14 +83,14 @@ async def cache(redis: Redis, tenant: TenantId, agent: UUID, version: int, known
 
 
 async def cached_revision(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> int | None:
-    """How much the copy knows, without reading it; None if there is none."""
+    """Return the revision of the copy in Redis, without reading the copy; None if there is none."""
     with guarded(redis):
-        found = await redis.hget(dictionary_key(tenant, agent), f"{version}:revision")
-    return int(found) if found is not None else None
+        revision = await redis.hget(dictionary_key(tenant, agent), f"{version}:revision")
+    return int(revision) if revision is not None else None
 
 
 async def cached(redis: Redis, tenant: TenantId, agent: UUID, version: int) -> KnownDictionary:
-    """What the copy knows, which may be less than the database does, or nothing."""
+    """Return the copy in Redis, which can be missing or of an older revision than in the database."""
     with guarded(redis):
-        found = await redis.hget(dictionary_key(tenant, agent), str(version))
-    return msgspec.msgpack.decode(cast(bytes, found), type=KnownDictionary) if found else NO_DICTIONARY
+        copy = await redis.hget(dictionary_key(tenant, agent), str(version))
+    return msgspec.msgpack.decode(cast(bytes, copy), type=KnownDictionary) if copy else NO_DICTIONARY

@@ -1,4 +1,4 @@
-"""The two ledgers: what was taken in and what became of it."""
+"""The ledgers of payloads and readings: how many were accepted, and their outcomes."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -25,9 +25,9 @@ JOIN unnest(%(tenants)s::text[], %(entries)s::text[]) AS n (tenant_id, entry) US
 
 
 class EntryOutcome(msgspec.Struct, frozen=True):
-    """What became of so many messages of an entry from the one numbered `first` on.
+    """The outcome of a number of `messages` of an entry, starting at message number `first`.
 
-    `dead` and `parked` are the numbers of those that were put aside.
+    `dead` and `parked` are the numbers of the messages that became dead letters or were parked.
     """
 
     tenant: TenantId
@@ -39,7 +39,7 @@ class EntryOutcome(msgspec.Struct, frozen=True):
 
 
 class CommittedEntry(NamedTuple):
-    """How many messages of an entry, from its first on, are dealt with, and which of them were put aside."""
+    """How many messages of an entry, from its first, are committed, and which are dead letters or parked."""
 
     messages: int
     dead: frozenset[int]
@@ -47,10 +47,10 @@ class CommittedEntry(NamedTuple):
 
 
 async def record_entries(tx: Tx, counts: Sequence[EntryOutcome]) -> None:
-    """Count what became of the payloads of stream entries.
+    """Record the outcomes of the payloads of stream entries.
 
-    Raises `Conflict`, and so stores nothing, if messages from the same one on were committed before: each is
-    stored once, however often its entry is delivered.
+    Raises `Conflict`, so that nothing is stored, if messages of an entry from the same `first` were committed
+    before: each message is stored once, however often its entry is delivered.
     """
     rows = sorted(counts, key=lambda c: (c.tenant, c.entry))
     await tx.execute(
@@ -67,23 +67,23 @@ async def record_entries(tx: Tx, counts: Sequence[EntryOutcome]) -> None:
 
 
 def _array(numbers: Sequence[int]) -> str:
-    return "{" + ",".join(map(str, numbers)) + "}"  # as text: arrays of arrays would need one length
+    return "{" + ",".join(map(str, numbers)) + "}"  # as text: PostgreSQL needs nested arrays of equal length
 
 
 async def committed_entries(
     tx: Tx, entries: Sequence[tuple[TenantId, str]]
 ) -> dict[tuple[TenantId, str], CommittedEntry]:
-    """What is dealt with already of each of these entries."""
+    """Return what is committed of each of these entries; entries without anything are left out."""
     cursor = await tx.execute(
         COMMITTED, {"tenants": [tenant for tenant, _ in entries], "entries": [entry for _, entry in entries]}
     )
-    found: dict[tuple[TenantId, str], CommittedEntry] = {}
+    committed: dict[tuple[TenantId, str], CommittedEntry] = {}
     for tenant, entry, messages, dead, parked in await cursor.fetchall():
-        before = found.get((tenant, entry), CommittedEntry(0, frozenset(), frozenset()))
-        found[tenant, entry] = CommittedEntry(
+        before = committed.get((tenant, entry), CommittedEntry(0, frozenset(), frozenset()))
+        committed[tenant, entry] = CommittedEntry(
             before.messages + messages, before.dead | set(dead), before.parked | set(parked)
         )
-    return found
+    return committed
 
 
 REJECT: Final = """
@@ -93,7 +93,7 @@ SELECT * FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(reasons)s::text[
 
 
 async def record_rejections(tx: Tx, counts: Mapping[tuple[TenantId, UUID, str], int]) -> None:
-    """Count rejected readings by agent and reason."""
+    """Record the numbers of rejected readings by tenant, agent and reason."""
     await tx.execute(
         REJECT,
         {
@@ -133,7 +133,7 @@ FROM old GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 ON CONFLICT (tenant_id, agent_uuid, reason) DO UPDATE SET
     readings = t.readings + excluded.readings, last_at = greatest(t.last_at, excluded.last_at)
 """
-# An entry that is still open in its stream may be delivered again, so its row must stay until then.
+# An entry still pending in its stream can be delivered again, so its row must stay until it is acknowledged.
 FOLD_PAYLOADS: Final = """
 WITH old AS (
     DELETE FROM payloads_ledger WHERE at < %(before)s AND tenant_id = %(tenant)s
@@ -151,24 +151,24 @@ GROUP BY tenant_id, agent_uuid
 
 
 async def clock_offsets(tx: Tx) -> list[tuple[TenantId, UUID, timedelta]]:
-    """How far the newest measured time of each agent is from when it came, within the last minute or so."""
+    """Return how far the newest measured time of each agent is ahead of its receipt, in about the last minute."""
     cursor = await tx.execute(CLOCK_OFFSETS)
     return [(TenantId(tenant), agent, skew) for tenant, agent, skew in await cursor.fetchall()]
 
 
 async def fold_readings(tx: Tx, *, before: datetime) -> None:
-    """Add the readings ledger's rows of before then to its totals."""
+    """Fold the rows of the readings ledger and the rejections from before `before` into their totals."""
     await tx.execute(FOLD_READINGS, {"before": before})
     await tx.execute(FOLD_REJECTIONS, {"before": before})
 
 
 async def fold_payloads(tx: Tx, tenant: TenantId, *, before: datetime, still_open: Sequence[str]) -> None:
-    """Add the payload ledger's rows of before then to its totals, but for entries still open."""
+    """Fold a tenant's payloads ledger from before `before` into its totals, except the `still_open` entries."""
     await tx.execute(FOLD_PAYLOADS, {"tenant": tenant, "before": before, "open": list(still_open)})
 
 
 class ReadingsBalance(msgspec.Struct, frozen=True, kw_only=True):
-    """Readings of a tenant or an agent: found = stored + duplicate + rejected."""
+    """Numbers of readings of a tenant or an agent: found = stored + duplicate + rejected."""
 
     found: int
     stored: int
@@ -220,18 +220,18 @@ SELECT coalesce(sum(processed), 0)::bigint AS processed, coalesce(sum(dead), 0):
 
 
 async def readings_balance(tx: Tx, tenant: TenantId, agent: UUID | None) -> ReadingsBalance:
-    """The readings ledger of a tenant, or of one of its agents."""
+    """Return the readings balance of a tenant, or of one of its agents."""
     row = await fetch_row(tx, ReadingsBalance, READINGS, {"tenant": tenant, "agent": agent})
-    assert row is not None  # noqa: S101 an aggregate has a row
+    assert row is not None  # noqa: S101 an aggregate always returns a row
     return row
 
 
 async def rejections_by_reason(tx: Tx, tenant: TenantId, agent: UUID | None) -> dict[str, int]:
-    """Rejected readings by reason."""
+    """Return the numbers of rejected readings of a tenant, or of one of its agents, by reason."""
     rows = await fetch_rows(tx, RejectionCount, REJECTED, {"tenant": tenant, "agent": agent})
     return {row.reason: row.readings for row in rows}
 
 
 async def payload_totals(tx: Tx, tenant: TenantId) -> PayloadTotals:
-    """Payloads of a tenant that were processed, and that became dead letters."""
+    """Return how many payloads of a tenant were processed and how many became dead letters."""
     return await fetch_row(tx, PayloadTotals, PAYLOADS, {"tenant": tenant}) or PayloadTotals(0, 0)

@@ -1,4 +1,4 @@
-"""Whether the ledgers know of everything what became of it."""
+"""Checks that the ledgers account for every payload and every reading."""
 
 from typing import Final, NamedTuple
 
@@ -12,12 +12,12 @@ from iotistica.storage.redis import Redis, guarded, ledger_key
 
 
 class _Snapshot(NamedTuple):
-    """Redis at one moment: messages that must be closed, and which entries are not."""
+    """Redis at one moment: how many messages must be closed (processed or dead), and the open entries."""
 
     closed: int
     open: list[str]
     delivered: dict[str, str]
-    """The last entry that was given to a consumer, by the id prefix of its stream."""
+    """The id of the last entry delivered to a consumer, by the id prefix of its stream."""
 
 
 CLOSED_PAYLOADS: Final = """
@@ -32,28 +32,28 @@ SELECT coalesce((SELECT processed + dead FROM payloads_ledger_totals WHERE tenan
 
 
 async def payload_imbalance(redis: Redis, database: Database, tenant: TenantId) -> int | None:
-    """Taken in - processed - waiting - dead-lettered; not 0 is a fault. None if it cannot be told now.
+    """Return taken - processed - waiting - dead payloads; a value other than 0 is a fault, None is unknown.
 
-    Exact under load: of the moment at which Redis is read, entries that were open then are left out of both
-    sides. Call it only between foldings of the ledger.
+    It is exact under load: it is computed for the moment at which Redis is read, and entries open at that moment
+    are left out of both sides. It must not be called while the ledger is being folded.
     """
-    cut = await _snapshot(redis, tenant)
-    if cut is None:
+    snapshot = await _snapshot(redis, tenant)
+    if snapshot is None:
         return None
-    ids = {mark: last.split("-") for mark, last in cut.delivered.items()}
+    ids = {mark: last.split("-") for mark, last in snapshot.delivered.items()}
     async with database.transaction() as tx:
         cursor = await tx.execute(
             CLOSED_PAYLOADS,
             {
                 "tenant": tenant,
-                "open": cut.open,
+                "open": snapshot.open,
                 "marks": list(ids),
                 "ms": [int(parts[0]) for parts in ids.values()],
                 "parts": [int(parts[1]) for parts in ids.values()],
             },
         )
         row = await cursor.fetchone()
-    return cut.closed - int(row[0]) if row else None
+    return snapshot.closed - int(row[0]) if row else None
 
 
 async def _snapshot(redis: Redis, tenant: TenantId) -> _Snapshot | None:
@@ -70,7 +70,7 @@ async def _snapshot(redis: Redis, tenant: TenantId) -> _Snapshot | None:
     delivered: dict[str, str] = {}
     for kind, groups, pending in zip(KINDS, replies[0::2], replies[1::2], strict=True):
         if isinstance(groups, ResponseError) or isinstance(pending, ResponseError) or not groups:
-            continue  # this tenant has no such stream yet
+            continue  # this tenant does not have the stream yet
         if len(pending) >= PENDING_LIMIT:
             return None
         open_ += [kind.id_prefix + row["message_id"].decode() for row in pending]
@@ -91,7 +91,7 @@ SELECT (SELECT coalesce(sum(found - stored - duplicate - rejected), 0) FROM read
 
 
 async def reading_imbalance(database: Database, tenant: TenantId) -> int:
-    """Readings found of which it is not known what became, and rejections without a reason; 0 but for a fault."""
+    """Return the number of readings without an outcome plus rejections without a reason; 0 without a fault."""
     async with database.transaction() as tx:
         cursor = await tx.execute(READING_IMBALANCE, {"tenant": tenant})
         row = await cursor.fetchone()

@@ -1,4 +1,4 @@
-"""What happens now, told to whoever listens: nothing waits for a listener, and nothing is kept for one."""
+"""Publishing of live updates: publishers do not wait for listeners, and no updates are kept for them."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -14,13 +14,13 @@ from iotistica.storage.redis import Redis, guarded, live_channel, watched_key
 LiveKind = Literal["state", "metrics", "readings", "logs", "events"]
 KINDS: Final[tuple[LiveKind, ...]] = ("state", "metrics", "readings", "logs", "events")
 ON_DEMAND_KINDS: Final[tuple[LiveKind, ...]] = ("readings", "logs")
-"""Published only for agents that somebody watches."""
-WATCH_SECONDS: Final = 30.0  # seconds that an agent is watched for, unless that is renewed
-WATCH_CACHE_SECONDS: Final = 1.0  # seconds for which is believed who is watched
+"""Kinds that are published only for watched agents, those that some listener has selected."""
+WATCH_SECONDS: Final = 30.0  # seconds that an agent stays watched without a renewal
+WATCH_CACHE_SECONDS: Final = 1.0  # seconds that a process caches which agents are watched
 
 
 class LiveUpdate(NamedTuple):
-    """One message to the listeners of an agent."""
+    """An update for the listeners of an agent."""
 
     tenant: TenantId
     agent: UUID
@@ -29,23 +29,24 @@ class LiveUpdate(NamedTuple):
 
 
 async def publish(redis: Redis, news: Sequence[LiveUpdate]) -> None:
-    """Tell the listeners; if Redis is away they miss it, and begin with a snapshot when they come back."""
+    """Publish updates; if Redis is unavailable, listeners miss them and reconnect to get a snapshot."""
     if not news:
         return
     try:
         with guarded(redis):
             async with redis.pipeline(transaction=False) as pipe:
-                for one in news:
-                    pipe.publish(live_channel(one.tenant, one.agent, one.kind), msgspec.json.encode(one.content))
+                for update in news:
+                    channel = live_channel(update.tenant, update.agent, update.kind)
+                    pipe.publish(channel, msgspec.json.encode(update.content))
                 await pipe.execute()
     except Unavailable:
         return
 
 
 async def watch(redis: Redis, tenant: TenantId, agents: Collection[UUID]) -> bool:
-    """Have everything of these agents published for a while; raises `Unavailable`.
+    """Mark these agents as watched for `WATCH_SECONDS`; raises `Unavailable`.
 
-    Returns whether some were not watched before: those who store find that out within `WATCH_CACHE_SECONDS`.
+    Returns whether some were not watched before: the publishing processes notice that within `WATCH_CACHE_SECONDS`.
     """
     if not agents:
         return False
@@ -60,22 +61,22 @@ async def watch(redis: Redis, tenant: TenantId, agents: Collection[UUID]) -> boo
 
 
 class WatchedAgents:
-    """The agents that somebody watches, as this process knows it."""
+    """The watched agents, cached by this process for `WATCH_CACHE_SECONDS`."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._known: dict[TenantId, tuple[float, frozenset[UUID]]] = {}
+        self._cache: dict[TenantId, tuple[float, frozenset[UUID]]] = {}
 
     async def of_tenant(self, tenant: TenantId) -> frozenset[UUID]:
-        """Those of a tenant; nobody, if Redis is away."""
-        until, agents = self._known.get(tenant, (0.0, frozenset[UUID]()))
+        """Return the watched agents of a tenant; none while Redis is unavailable."""
+        until, agents = self._cache.get(tenant, (0.0, frozenset[UUID]()))
         if time.monotonic() < until:
             return agents
         try:
             with guarded(self._redis):
-                found: Any = await self._redis.zrangebyscore(watched_key(tenant), time.time(), "+inf")
+                members: Any = await self._redis.zrangebyscore(watched_key(tenant), time.time(), "+inf")
         except Unavailable:
-            found = ()
-        agents = frozenset(UUID(one.decode()) for one in found)
-        self._known[tenant] = time.monotonic() + WATCH_CACHE_SECONDS, agents
+            members = ()
+        agents = frozenset(UUID(member.decode()) for member in members)
+        self._cache[tenant] = time.monotonic() + WATCH_CACHE_SECONDS, agents
         return agents

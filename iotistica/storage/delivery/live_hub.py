@@ -1,4 +1,4 @@
-"""Who listens in this process: one subscription a tenant, and a bounded queue for each listener."""
+"""Live updates to the clients of this process: one subscription per tenant, one bounded queue per listener."""
 
 import asyncio
 from collections import deque
@@ -16,45 +16,45 @@ from iotistica.storage.delivery.live import ON_DEMAND_KINDS, LiveKind
 from iotistica.storage.redis import Redis, guarded, live_pattern
 from iotistica.supervise import sleep
 
-PROCESS_LIMIT: Final = 1000  # in this process
-TENANT_LIMIT: Final = 200
-PRINCIPAL_LIMIT: Final = 20  # of one user or key
-QUEUE_BYTES: Final = 2 << 20  # bytes that wait for a listener; one that is further behind is dropped
-POLL_SECONDS: Final = 0.1  # seconds between looks for other listeners
-RENEW_SECONDS: Final = 10.0  # seconds between words that agents are still watched
-SUBSCRIBE_SECONDS: Final = 5.0  # seconds for the subscription to begin
-TOO_SLOW: Final = "too slow: more than 2 MiB waited"
+PROCESS_LIMIT: Final = 1000  # listeners in this process
+TENANT_LIMIT: Final = 200  # listeners of one tenant
+PRINCIPAL_LIMIT: Final = 20  # listeners of one user or key
+QUEUE_BYTES: Final = 2 << 20  # bytes queued for a listener; a listener with more is ended
+POLL_SECONDS: Final = 0.1  # seconds between checks for new listeners
+RENEW_SECONDS: Final = 10.0  # seconds between renewals of the watched agents
+SUBSCRIBE_SECONDS: Final = 5.0  # seconds to wait for the subscription to start
+TOO_SLOW: Final = "too slow: more than 2 MiB were waiting"
 
 
 class LiveMessage(NamedTuple):
-    """One message: of what kind, and its JSON."""
+    """One live update: its kind and its JSON."""
 
     kind: LiveKind
     content: bytes
 
 
 class Listener:
-    """One client: what it wants, and what waits for it."""
+    """One client: the agents and kinds it listens to, and its queue."""
 
     def __init__(self, tenant: TenantId, principal: UUID) -> None:
         self.tenant = tenant
         self.principal = principal
         self.agents: frozenset[UUID] | None = frozenset()
-        """None is all of the tenant's."""
+        """None means all agents of the tenant."""
         self.kinds: frozenset[LiveKind] = frozenset()
         self.ended: str | None = None
-        """Why nothing comes any more."""
+        """Why the listener was ended; None while it is not."""
         self._waiting: deque[LiveMessage] = deque()
         self._bytes = 0
         self._woken = asyncio.Event()
 
     @property
     def watched(self) -> frozenset[UUID]:
-        """The agents of which it wants what is published only for watched ones."""
+        """The agents for which the listener wants kinds that are published only for watched agents."""
         return (self.agents or frozenset()) if self.kinds & {*ON_DEMAND_KINDS} else frozenset()
 
     def offer(self, agent: UUID, told: LiveMessage) -> None:
-        """Put a message into its queue, if it wants it; one that is too far behind is ended."""
+        """Queue a message if the listener wants it; end the listener if more than `QUEUE_BYTES` wait."""
         if self.ended or told.kind not in self.kinds or (self.agents is not None and agent not in self.agents):
             return
         self._bytes += len(told.content)
@@ -70,7 +70,7 @@ class Listener:
         self._woken.set()
 
     async def take(self, seconds: float) -> list[LiveMessage]:
-        """All that waits, as soon as something does; nothing after so many seconds, or at the end."""
+        """Wait up to `seconds` for messages and return all that are queued; none after that time or at the end."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -84,7 +84,7 @@ class Listener:
 
 
 class LiveHub:
-    """One a process."""
+    """Distributes live updates to the listeners; there is one hub per process."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -92,18 +92,18 @@ class LiveHub:
         self._subscribed: dict[TenantId, asyncio.Event] = {}
 
     def check_limits(self, tenant: TenantId, principal: UUID) -> None:
-        """Raise `TooMany` if somebody may not listen once more."""
-        mine = self._listeners.get(tenant, ())
-        if sum(one.principal == principal for one in mine) >= PRINCIPAL_LIMIT:
-            raise TooMany(f"{PRINCIPAL_LIMIT} listeners of one user or key at most", seconds=5)
-        if len(mine) >= TENANT_LIMIT:
-            raise TooMany(f"{TENANT_LIMIT} listeners of one tenant at most", seconds=5)
-        if sum(len(some) for some in self._listeners.values()) >= PROCESS_LIMIT:
-            raise TooMany("too many listen to this process", seconds=5)
+        """Raise `TooMany` if the principal, the tenant or this process has as many listeners as allowed."""
+        listeners = self._listeners.get(tenant, ())
+        if sum(listener.principal == principal for listener in listeners) >= PRINCIPAL_LIMIT:
+            raise TooMany(f"At most {PRINCIPAL_LIMIT} listeners of one user or key are allowed.", seconds=5)
+        if len(listeners) >= TENANT_LIMIT:
+            raise TooMany(f"At most {TENANT_LIMIT} listeners of one tenant are allowed.", seconds=5)
+        if sum(map(len, self._listeners.values())) >= PROCESS_LIMIT:
+            raise TooMany("Too many clients listen to this process.", seconds=5)
 
     @contextmanager
     def listen(self, tenant: TenantId, principal: UUID) -> Iterator[Listener]:
-        """A listener that wants nothing yet; raises `TooMany`."""
+        """Add a listener without any agents or kinds for the block; raises `TooMany`."""
         self.check_limits(tenant, principal)
         listener = Listener(tenant, principal)
         self._listeners.setdefault(tenant, set()).add(listener)
@@ -116,24 +116,24 @@ class LiveHub:
                 del self._listeners[tenant]
 
     async def wait_until_subscribed(self, listener: Listener) -> None:
-        """Wait until what happens from now on comes; raises `Unavailable`."""
+        """Wait until every update from now on reaches the listener; raises `Unavailable`."""
         if await live.watch(self._redis, listener.tenant, listener.watched):
             await asyncio.sleep(live.WATCH_CACHE_SECONDS)
         try:
             async with asyncio.timeout(SUBSCRIBE_SECONDS):
                 await self._subscribed[listener.tenant].wait()
         except TimeoutError:
-            raise Unavailable("Redis: no subscription") from None
+            raise Unavailable("Redis: the subscription did not start in time") from None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Pass on what is published until `stop`; when Redis goes away, everybody has to begin anew."""
+        """Distribute published updates until `stop`; when Redis is unavailable, all listeners are ended."""
         while not stop.is_set():
             try:
                 with guarded(self._redis):
                     await self._follow(stop)
             except Unavailable as exc:
-                logger.bind(reason=str(exc)).debug("nobody hears what happens")
-            self._end_all("begin anew: " + ("the platform stops" if stop.is_set() else "Redis was away"))
+                logger.bind(reason=str(exc)).debug("live updates are interrupted")
+            self._end_all("reconnect: " + ("the platform stops" if stop.is_set() else "Redis was unavailable"))
             await sleep(1.0, stop)
 
     async def _follow(self, stop: asyncio.Event) -> None:
@@ -142,12 +142,12 @@ class LiveHub:
             patterns: set[TenantId] = set()
             while not stop.is_set():
                 wanted = set(self._listeners)
-                if new := wanted - patterns:
-                    await pubsub.psubscribe(*(live_pattern(tenant) for tenant in new))
-                if old := patterns - wanted:
-                    await pubsub.punsubscribe(*(live_pattern(tenant) for tenant in old))
-                    for tenant in old:
-                        if tenant in self._listeners:  # somebody has come meanwhile, and waits for the next one
+                if added := wanted - patterns:
+                    await pubsub.psubscribe(*(live_pattern(tenant) for tenant in added))
+                if removed := patterns - wanted:
+                    await pubsub.punsubscribe(*(live_pattern(tenant) for tenant in removed))
+                    for tenant in removed:
+                        if tenant in self._listeners:  # a listener came meanwhile; subscribe next time
                             self._subscribed[tenant].clear()
                         else:
                             self._subscribed.pop(tenant, None)
@@ -156,7 +156,7 @@ class LiveHub:
                 if now - renewed > RENEW_SECONDS:
                     renewed = now
                     for tenant, listeners in list(self._listeners.items()):
-                        watched = {agent for one in listeners for agent in one.watched}
+                        watched = {agent for listener in listeners for agent in listener.watched}
                         await live.watch(self._redis, tenant, watched)
                 if not patterns:
                     await sleep(POLL_SECONDS, stop)
@@ -164,7 +164,7 @@ class LiveHub:
                 await self._pass_on(pubsub)
 
     async def _pass_on(self, pubsub: Any) -> None:
-        """What has come, all of it; then the others have their turn."""
+        """Queue all updates that have arrived for their listeners."""
         message = await pubsub.get_message(timeout=POLL_SECONDS)
         while message is not None:
             if message["type"] == "psubscribe":
@@ -172,9 +172,9 @@ class LiveHub:
                     event.set()
             elif message["type"] == "pmessage":
                 _, _, _, agent, kind = message["channel"].decode().split(":")
-                told = LiveMessage(cast(LiveKind, kind), message["data"])
+                update = LiveMessage(cast(LiveKind, kind), message["data"])
                 for listener in self._listeners.get(_tenant(message["channel"]), ()):
-                    listener.offer(UUID(agent), told)
+                    listener.offer(UUID(agent), update)
             message = await pubsub.get_message(timeout=0)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The numbers of agents' messages: appended as they are stored, joined to runs later."""
+"""Message numbers of agents: appended when the messages are stored, joined to runs later."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,9 +13,9 @@ from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Tx, fetch_rows
 
-RUNS_LIMIT: Final = 1000  # of an agent; the oldest go first
-AGENTS_LIMIT: Final = 500  # joined in one transaction
-TIMELINE_LIMIT: Final = 20  # gaps of an agent that one folding puts on its timeline
+RUNS_LIMIT: Final = 1000  # of an agent; the oldest are deleted first
+AGENTS_LIMIT: Final = 500  # agents whose numbers are joined in one transaction
+TIMELINE_LIMIT: Final = 20  # gaps of an agent that one call adds to its timeline, per kind of event
 
 ADD: Final = """
 INSERT INTO sequence_marks (tenant_id, agent_uuid, ms, number)
@@ -52,7 +52,7 @@ SELECT ms, ms, number, number FROM sequence_marks WHERE tenant_id = %(tenant)s A
 
 
 async def runs(tx: Tx, tenant: TenantId, agent: UUID) -> list[Run]:
-    """An agent's messages in the order of time, as runs without a gap."""
+    """Return an agent's messages in time order, as runs without a gap."""
     rows = await fetch_rows(tx, _RunRow, RUNS_OF_AGENT, {"tenant": tenant, "agent": agent})
     return join_runs((Run(row.first_ms, row.last_ms, row.first, row.last) for row in rows), ())
 
@@ -85,28 +85,31 @@ ON CONFLICT DO NOTHING
 
 
 async def merge_runs(tx: Tx, *, before: datetime, oldest: datetime) -> int:
-    """Join numbers of before then to runs, and forget runs older than `oldest`; how many agents had some."""
-    found = await fetch_rows(tx, _Marks, TAKE, {"before": before, "agents": AGENTS_LIMIT})
-    for marks in found:
+    """Join numbers stored before `before` to runs and delete runs older than `oldest`; return the number of agents.
+
+    Gaps that appeared or were filled are added to the agents' timelines.
+    """
+    rows = await fetch_rows(tx, _Marks, TAKE, {"before": before, "agents": AGENTS_LIMIT})
+    for marks in rows:
         known = await runs(tx, marks.tenant_id, marks.agent_uuid)
         new = join_runs(known, map(MessageNumber, marks.ms, marks.numbers))
         await timeline.add(tx, marks.tenant_id, _timeline_events(marks.agent_uuid, gaps(known), gaps(new)))
         kept = [run for run in new if run.last_ms >= oldest.timestamp() * 1000][-RUNS_LIMIT:]
-        whose = {"tenant": marks.tenant_id, "agent": marks.agent_uuid}
-        await tx.execute(CLEAR, whose)
+        owner = {"tenant": marks.tenant_id, "agent": marks.agent_uuid}
+        await tx.execute(CLEAR, owner)
         columns = {name: [getattr(run, name) for run in kept] for name in Run._fields}
-        await tx.execute(PUT, whose | columns)
-    return len(found)
+        await tx.execute(PUT, owner | columns)
+    return len(rows)
 
 
 def _timeline_events(agent: UUID, known: Sequence[Gap], new: Sequence[Gap]) -> list[TimelineEvent]:
-    """Gaps that were not there before, and those that late messages have filled."""
+    """Return events for new gaps, and for gaps that late messages have filled."""
     changed = {"messages.missing": set(new) - set(known), "messages.found": set(known) - set(new)}
     now = datetime.now(UTC)
     return [
         TimelineEvent(
             agent=agent, at=now, kind=kind, details=gap._asdict(), dedupe_key=f"{gap.first}-{gap.last} {gap.after}"
         )
-        for kind, some in changed.items()
-        for gap in sorted(some)[:TIMELINE_LIMIT]
+        for kind, changed_gaps in changed.items()
+        for gap in sorted(changed_gaps)[:TIMELINE_LIMIT]
     ]

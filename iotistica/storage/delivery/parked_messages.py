@@ -1,4 +1,4 @@
-"""Compacted messages that wait for their dictionary: released when it comes, dead letters when it does not."""
+"""Parked messages: they wait for a key dictionary, and become dead letters if it does not arrive in time."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -10,8 +10,8 @@ from iotistica.storage.delivery.acknowledgement import redis_keys
 from iotistica.storage.delivery.streams import READINGS, encode
 from iotistica.storage.redis import Redis, guarded, parked_stream
 
-PATIENCE_SECONDS: Final = 3600.0  # that a message waits for its dictionary
-PAGE: Final = 500
+PATIENCE_SECONDS: Final = 3600.0  # seconds that a message waits for its dictionary
+PAGE: Final = 500  # parked messages read at a time
 
 Facts = dict[bytes, bytes]
 
@@ -45,7 +45,10 @@ end
 
 
 async def release(redis: Redis, tenant: TenantId, is_due: Callable[[UUID, int, int], bool]) -> int:
-    """Give back to the readings' stream what `is_due`, asked with agent, version and the revision known then."""
+    """Move parked messages back to the stream of readings; return how many.
+
+    `is_due` decides by the agent, the version and the revision of the dictionary known when the message was parked.
+    """
     released = 0
     async for entries in _pages(redis, tenant):
         arguments: list[Any] = []
@@ -62,7 +65,10 @@ async def release(redis: Redis, tenant: TenantId, is_due: Callable[[UUID, int, i
 
 
 async def expire(redis: Redis, tenant: TenantId, *, now: float) -> int:
-    """Make dead letters of what has waited for `PATIENCE_SECONDS`; `now` in seconds since the epoch."""
+    """Turn messages that were parked for `PATIENCE_SECONDS` into dead letters, at most `PAGE`; return how many.
+
+    `now` is in seconds since the epoch.
+    """
     before = int((now - PATIENCE_SECONDS) * 1000)
     entries = await _range(redis, tenant, "-", str(before))
     with guarded(redis):
@@ -75,7 +81,7 @@ async def expire(redis: Redis, tenant: TenantId, *, now: float) -> int:
 
 
 async def awaited_dictionaries(redis: Redis, tenant: TenantId) -> set[tuple[UUID, int]]:
-    """Agents and versions of which messages wait."""
+    """Return the agents and versions of the dictionaries that parked messages wait for."""
     return {
         (UUID(facts[b"agent"].decode()), int(facts[b"v"]))
         async for entries in _pages(redis, tenant)
@@ -85,8 +91,8 @@ async def awaited_dictionaries(redis: Redis, tenant: TenantId) -> set[tuple[UUID
 
 async def _range(redis: Redis, tenant: TenantId, first: str, last: str) -> list[tuple[bytes, Facts]]:
     with guarded(redis):
-        found: Any = await redis.xrange(parked_stream(tenant), min=first, max=last, count=PAGE)
-    return list(found)
+        rows: Any = await redis.xrange(parked_stream(tenant), min=first, max=last, count=PAGE)
+    return list(rows)
 
 
 async def _pages(redis: Redis, tenant: TenantId) -> AsyncIterator[list[tuple[bytes, Facts]]]:

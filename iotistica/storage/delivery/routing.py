@@ -1,4 +1,4 @@
-"""Sorts messages by where they belong: tenants' streams, or aside with the reason."""
+"""Routing of messages to tenants' streams or, with a reason, to dead letters."""
 
 import hashlib
 from collections.abc import Collection, Iterable
@@ -13,10 +13,10 @@ from iotistica.storage.delivery.streams import KIND_BY_NAME, StreamKey
 
 
 class RoutedMessages:
-    """Messages by where they go: tenants' streams, tenants' dead letters, the platform's dead letters."""
+    """Messages by destination: tenants' streams, tenants' dead letters, the platform's dead letters."""
 
     def __init__(self, messages: Iterable[Message], received: int) -> None:
-        """By their topics alone; `received` of the first in us since the epoch."""
+        """Route by topic and payload size; `received` of the first message is in us since the epoch."""
         self.streams: dict[StreamKey, list[Message]] = {}
         self.too_large: dict[TenantId, list[NewDeadLetter]] = {}
         self.unknown: list[NewDeadLetter] = []
@@ -44,7 +44,7 @@ class RoutedMessages:
         return {tenant for tenant, _ in self.streams} | self.too_large.keys()
 
     def set_aside(self, strangers: Collection[TenantId]) -> None:
-        """Take what belongs to these tenants, which do not exist, for the platform."""
+        """Move the messages of these tenants, which do not exist, to the platform's dead letters."""
         for tenant in strangers:
             self.unknown += self.too_large.pop(tenant, ())
             for key in [key for key in self.streams if key[0] == tenant]:
@@ -53,14 +53,14 @@ class RoutedMessages:
 
 
 def count_by_tenant(messages: Iterable[Message]) -> dict[TenantId, MessageCounts]:
-    """How many messages of each tenant there are, and how many of them must keep their order."""
-    found: dict[TenantId, list[int]] = {}
+    """Count the messages of each tenant, and those of them that must keep their order."""
+    counts: dict[TenantId, list[int]] = {}
     for topic, _ in messages:
         try:
             route = topics.route(topic)
         except InvalidMessage:
             continue
-        count = found.setdefault(route.tenant, [0, 0])
+        count = counts.setdefault(route.tenant, [0, 0])
         count[0] += 1
         count[1] += route.is_ordered
-    return {tenant: MessageCounts(*count) for tenant, count in found.items()}
+    return {tenant: MessageCounts(*count) for tenant, count in counts.items()}

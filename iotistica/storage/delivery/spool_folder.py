@@ -1,4 +1,4 @@
-"""The folder of a spool: one process has it, and notes there how far it has read."""
+"""The folder of a spool: locked by one process, which records in it how far it has read."""
 
 import contextlib
 import fcntl
@@ -14,38 +14,38 @@ from loguru import logger
 
 from iotistica.errors import CannotStart
 
-FOLDERS_LIMIT: Final = 16  # spools side by side, one for each process of this machine
+FOLDERS_LIMIT: Final = 16  # spools next to each other, one for each process of this machine
 _IDENTITY: Final = re.compile("[0-9a-f]{16}")
 _POSITION: Final = struct.Struct(">QQI")
 
 
 class SpoolFolder:
-    """Locked for as long as this process has it."""
+    """A spool folder, locked until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """This folder, or one beside it where another process of this machine has it; raises `CannotStart`."""
-        self.path, self._claim = _claimed(path)
+        """Lock this folder, or one next to it if another process of this machine has it; raises `CannotStart`."""
+        self.path, self._lock = _lock_folder(path)
         self.identity = self._identity()
 
     def _identity(self) -> str:
-        """What tells this spool from all others, also when another machine or container has its disk."""
+        """Return the id of this spool, unique even if another machine or container mounts its disk."""
         path = self.path / "id"
         try:
-            if path.exists() and _IDENTITY.fullmatch(found := path.read_bytes().decode("ascii", "replace")):
-                return found
-            new = secrets.token_hex(8)
-            path.with_suffix(".new").write_text(new)
+            if path.exists() and _IDENTITY.fullmatch(identity := path.read_bytes().decode("ascii", "replace")):
+                return identity
+            identity = secrets.token_hex(8)
+            path.with_suffix(".new").write_text(identity)
             path.with_suffix(".new").replace(path)
         except OSError as exc:
-            raise CannotStart(f"cannot write to {self.path}: {exc.strerror}") from exc
-        return new
+            raise CannotStart(f"Cannot write to {self.path}: {exc.strerror}.") from exc
+        return identity
 
     def close(self) -> None:
-        """Let it go."""
-        os.close(self._claim)
+        """Release the lock."""
+        os.close(self._lock)
 
     def sync(self) -> None:
-        """Have the names of its files on the disk."""
+        """Flush the folder's directory entries, the names of its files, to the disk."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -53,7 +53,7 @@ class SpoolFolder:
             os.close(descriptor)
 
     def free(self) -> int:
-        """Bytes that the disk has left."""
+        """Return the free bytes of the disk; 0 if they cannot be read."""
         try:
             disk = os.statvfs(self.path)
         except OSError:
@@ -61,7 +61,7 @@ class SpoolFolder:
         return disk.f_bavail * disk.f_frsize
 
     def takes_writes(self) -> bool:
-        """Whether the disk takes a page now."""
+        """Whether a page can be written to the disk now."""
         path = self.path / "check"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -76,17 +76,17 @@ class SpoolFolder:
         return True
 
     def note(self, number: int, offset: int) -> None:
-        """Spare the next process what was read of a segment; if this is lost, it is read again."""
+        """Record how far a segment was read, so that the next process does not read it again from its start."""
         fields = struct.pack(">QQ", number, offset)
         with contextlib.suppress(OSError):
-            note = os.open(self.path / "position", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self.path / "position", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.pwrite(note, _POSITION.pack(number, offset, zlib.crc32(fields)), 0)
+                os.pwrite(descriptor, _POSITION.pack(number, offset, zlib.crc32(fields)), 0)
             finally:
-                os.close(note)
+                os.close(descriptor)
 
     def noted(self) -> tuple[int, int] | None:
-        """Number and offset of the last note."""
+        """Return the recorded segment number and offset; None if there is no valid record."""
         with contextlib.suppress(OSError, struct.error):
             number, offset, check = _POSITION.unpack((self.path / "position").read_bytes())
             if zlib.crc32(struct.pack(">QQ", number, offset)) == check:
@@ -95,15 +95,16 @@ class SpoolFolder:
 
 
 def remove(path: Path) -> None:
-    """Remove a file that was read; one that stays is read again by the next process."""
+    """Delete a file that was read; if that fails, the next process reads the file again."""
     try:
         path.unlink()
     except OSError as exc:
-        logger.bind(file=str(path), error=exc.strerror).warning("cannot remove what was read; it is read again")
+        log = logger.bind(file=str(path), error=exc.strerror)
+        log.warning("cannot delete a file that was read; it will be read again")
 
 
-def _claimed(folder: Path) -> tuple[Path, int]:
-    """The folder, or one beside it where another process of this machine has that one, and the lock on it."""
+def _lock_folder(folder: Path) -> tuple[Path, int]:
+    """Lock the folder, or one next to it if another process has it; return the path and the lock's descriptor."""
     for number in range(FOLDERS_LIMIT):
         path = folder.with_name(f"{folder.name}-{number + 1}") if number else folder
         try:
@@ -111,7 +112,7 @@ def _claimed(folder: Path) -> tuple[Path, int]:
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise CannotStart(
-                f"cannot write to {path} ({exc.strerror}): set IOTISTICA_SPOOL_DIR to a folder on a disk that lasts"
+                f"Cannot write to {path} ({exc.strerror}); set IOTISTICA_SPOOL_DIR to a persistent folder."
             ) from exc
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,5 +121,5 @@ def _claimed(folder: Path) -> tuple[Path, int]:
             continue
         return path, descriptor
     raise CannotStart(
-        f"{FOLDERS_LIMIT} processes have spools in {folder.parent}: give this one IOTISTICA_SPOOL_DIR"
+        f"{FOLDERS_LIMIT} processes have spools in {folder.parent}; set IOTISTICA_SPOOL_DIR to another folder."
     )

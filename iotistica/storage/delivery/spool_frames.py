@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-PAYLOAD_LIMIT: Final = 64 << 20  # bytes of a payload; a longer one is no length but damage
+PAYLOAD_LIMIT: Final = 64 << 20  # bytes of a payload; a greater length in a head is treated as damage
 MAGIC: Final = b"\xf1Io\x01"
-_HEAD: Final = struct.Struct(">4sIII")  # magic, length and CRC32 of the payload, CRC32 of the seal and these three
-OVERHEAD: Final = _HEAD.size  # bytes of a frame beside its payload
-_CHECKED: Final = _HEAD.size - 4  # bytes of the head under its own checksum
+_HEAD: Final = struct.Struct(">4sIII")  # magic, length and CRC32 of payload, CRC32 of seal and these
+OVERHEAD: Final = _HEAD.size  # bytes of a frame without its payload
+_CHECKED: Final = _HEAD.size - 4  # bytes of the head covered by its own checksum
 
 
 class DamagedError(Exception):
-    """What stands there is not what was written; the next whole frame is `size` bytes on."""
+    """The bytes in the file are not what was written; the next complete frame is `size` bytes further on."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class DamagedError(Exception):
 
 
 class Frame(NamedTuple):
-    """`size` in bytes in the file; without a payload it is damage, up to the next frame that is whole."""
+    """A frame of `size` bytes in the file; without a payload, a damaged part up to the next complete frame."""
 
     offset: int
     size: int
@@ -30,13 +30,13 @@ class Frame(NamedTuple):
 
 
 def pack(payload: bytes, seal: bytes) -> bytes:
-    """The frame of a payload; the file's random `seal` keeps payloads from posing as frames."""
+    """Return the frame of a payload; the file's random `seal` prevents a payload from being read as a frame."""
     head = _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload), 0)[:_CHECKED]
     return head + struct.pack(">I", zlib.crc32(seal + head)) + payload
 
 
 def read(path: Path, seal: bytes, offset: int) -> Frame:
-    """The frame that begins there; raises `DamagedError`."""
+    """Return the frame that starts at `offset`; raises `DamagedError`."""
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(_HEAD.size)
@@ -51,10 +51,10 @@ def read(path: Path, seal: bytes, offset: int) -> Frame:
 
 
 def scan(path: Path, seal: bytes, offset: int = 0) -> Iterator[Frame]:
-    """Every frame of a file from there on, and what damage lies between and behind them.
+    """Yield every frame of a file from `offset` on, and the damaged parts between and after them.
 
-    The beginning of a frame at the end is none: a crash has cut it while it was written, and it was never
-    acknowledged. Zeros there are what a file system leaves of such a write.
+    An incomplete frame at the end does not count as damage: a crash interrupted its write, and it was never
+    acknowledged. Zeros at the end are what a file system leaves of such a write.
     """
     with path.open("rb") as file:
         file.seek(offset)
@@ -63,8 +63,8 @@ def scan(path: Path, seal: bytes, offset: int = 0) -> Iterator[Frame]:
     while at + _HEAD.size <= len(data):
         head = _head(data, at, seal)
         if head is None:
-            found = data.find(MAGIC, at + 1)
-            at = found if found >= 0 else len(data)
+            magic = data.find(MAGIC, at + 1)
+            at = magic if magic >= 0 else len(data)
             continue
         if at > damage:
             yield Frame(offset + damage, at - damage, None)
@@ -80,7 +80,7 @@ def scan(path: Path, seal: bytes, offset: int = 0) -> Iterator[Frame]:
 
 
 def _head(data: bytes, at: int, seal: bytes) -> tuple[int, int] | None:
-    """Length and checksum of the payload, if a head that is whole stands there."""
+    """Return the length and the checksum of the payload, if there is a valid head at `at`."""
     if at + _HEAD.size > len(data):
         return None
     magic, length, check, own = _HEAD.unpack_from(data, at)

@@ -1,4 +1,4 @@
-"""A segment of a spool: a file of records, sealed by what is in its name."""
+"""A segment of a spool: a file of records, each protected by a random seal that is part of the file name."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,27 +12,27 @@ from iotistica.storage.delivery import spool_frames
 from iotistica.storage.delivery.spool_frames import Frame
 
 Message = tuple[bytes, bytes]
-"""Topic and payload, as they came."""
+"""Topic and payload, as received."""
 
 _HEAD: Final = struct.Struct(">I")
 
 
 class MessageCounts(msgspec.Struct, frozen=True, array_like=True):
-    """Messages of one tenant in a record, and those of them that must keep their order."""
+    """Number of messages of one tenant in a record, and of those that must keep their order."""
 
     messages: int
     ordered: int
 
 
 class RecordHead(msgspec.Struct, frozen=True, array_like=True):
-    """`received` of the first message in us since the epoch."""
+    """The head of a record; `received` is that of the first message, in us since the epoch."""
 
     received: int
     tenants: dict[TenantId, MessageCounts]
 
 
 class SpoolRecord(NamedTuple):
-    """`size` in bytes on the disk."""
+    """A record; `size` is its bytes on the disk."""
 
     head: RecordHead
     messages: list[Message]
@@ -48,24 +48,24 @@ CountsByTenant = dict[TenantId, MessageCounts]
 
 
 class SpoolSegment:
-    """A file: its number and the seal of its frames are in its name."""
+    """A segment file; its name contains its number and the seal of its frames."""
 
     def __init__(self, path: Path) -> None:
         number, _, seal = path.stem.partition("-")
         self.path = path
         self.number = int(number)
         self.seal = bytes.fromhex(seal)
-        self.size = 0  # up to the end of its last whole frame
+        self.size = 0  # bytes up to the end of its last complete frame
         self.is_damaged = False
-        self.counts: CountsByTenant = {}  # of what is not read yet
+        self.counts: CountsByTenant = {}  # of the records that are not read yet
 
     def frames(self, offset: int = 0) -> Iterator[Frame]:
-        """Its frames from there on."""
+        """Yield the frames of the segment from `offset` on."""
         return spool_frames.scan(self.path, self.seal, offset)
 
 
 def counts_of(frame: Frame) -> CountsByTenant:
-    """Whose messages a frame holds; nobody's, if it is damaged."""
+    """Return the number of messages of each tenant in a frame; none if the frame is damaged."""
     try:
         return _head(frame.payload)[0].tenants if frame.payload is not None else {}
     except (struct.error, msgspec.MsgspecError):
@@ -75,10 +75,10 @@ def counts_of(frame: Frame) -> CountsByTenant:
 def add_counts(totals: CountsByTenant, tenants: Mapping[TenantId, MessageCounts], sign: int) -> None:
     """Add counts to totals (`sign` 1), or subtract them (-1); a tenant whose count reaches 0 is removed."""
     for tenant, counts in tenants.items():
-        old = totals.pop(tenant, MessageCounts(0, 0))
-        new = MessageCounts(old.messages + sign * counts.messages, old.ordered + sign * counts.ordered)
-        if new != MessageCounts(0, 0):
-            totals[tenant] = new
+        total = totals.pop(tenant, MessageCounts(0, 0))
+        total = MessageCounts(total.messages + sign * counts.messages, total.ordered + sign * counts.ordered)
+        if total != MessageCounts(0, 0):
+            totals[tenant] = total
 
 
 def _head(payload: bytes) -> tuple[RecordHead, int]:
@@ -88,14 +88,14 @@ def _head(payload: bytes) -> tuple[RecordHead, int]:
 
 
 def encode_record(received: int, tenants: Mapping[TenantId, MessageCounts], messages: Sequence[Message]) -> bytes:
-    """The payload of a record."""
+    """Encode a record as the payload of a frame."""
     head = _encode(RecordHead(received, dict(tenants)))
     return _HEAD.pack(len(head)) + head + _encode(messages)
 
 
 def decode_record(frame: Frame) -> SpoolRecord:
-    """The record of a frame; raises `DamagedError`."""
-    assert frame.payload is not None  # noqa: S101 it was read, so it is not damaged
+    """Decode the record in a frame; raises `DamagedError`."""
+    assert frame.payload is not None  # noqa: S101 the frame was read, so it is not damaged
     try:
         head, end = _head(frame.payload)
         messages = _decode_messages(frame.payload[end:])

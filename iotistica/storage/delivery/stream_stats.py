@@ -1,4 +1,4 @@
-"""What is in the streams: how much waits, since when, and what is open."""
+"""Statistics of the streams: how many messages wait, since when, and which entries are pending."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,15 +10,15 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery.streams import KINDS, READINGS, StreamKind
 from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_key, parked_stream
 
-PENDING_LIMIT: Final = 100_000  # entries in work at most: 64 a consumer
+PENDING_LIMIT: Final = 100_000  # pending entries read; a consumer has at most 64
 SPOOLED_FIELD: Final = "spooled:"
-"""Before the name of a spool, in a tenant's ledger: how many of its messages are there."""
+"""Prefix of the fields in a tenant's ledger with the numbers of its messages in a spool; the spool's id follows."""
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages of a tenant: taken in, waiting, refused at the intake.
+    """Numbers of messages of a tenant: taken, waiting, refused at the intake, and so on.
 
-    `oldest_seconds` is since the oldest came that is in a stream or parked; what is on a disk is not known here.
+    `oldest_seconds` is the age of the oldest message in a stream or parked; messages in spools do not count.
     """
 
     taken: int
@@ -34,7 +34,7 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def stream_stats(redis: Redis, tenants: Sequence[TenantId], *, now: float) -> list[StreamStats]:
-    """What is in these tenants' streams; `now` in seconds since the epoch."""
+    """Return the statistics of these tenants' streams; `now` in seconds since the epoch."""
     with guarded(redis):
         async with redis.pipeline(transaction=True) as pipe:
             for tenant in tenants:
@@ -70,13 +70,13 @@ def _stats(replies: list[Any], now: float) -> StreamStats:
 
 
 def _received(fields: Any) -> float:
-    """When a message came, in seconds since the epoch, wherever it has waited since."""
+    """Return when a stream entry or a parked message was received, in seconds since the epoch."""
     facts = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
     return int(facts.get(b"t") or facts[b"received"]) / 1e6
 
 
 async def pending_entry_ids(redis: Redis, tenant: TenantId, kind: StreamKind = READINGS) -> list[str]:
-    """Ids of the entries that some consumer has taken and not finished, as the ledger names them."""
+    """Return the ids of pending entries (read but not acknowledged), as used in the ledger."""
     with guarded(redis):
         try:
             rows = await redis.xpending_range(kind.stream(tenant), kind.group(tenant), "-", "+", PENDING_LIMIT)
@@ -88,10 +88,10 @@ async def pending_entry_ids(redis: Redis, tenant: TenantId, kind: StreamKind = R
 
 
 async def lag(redis: Redis, tenants: Sequence[TenantId], kind: StreamKind = READINGS) -> tuple[float, int]:
-    """Of these streams: when the oldest entry that nobody has read was appended, and the most entries of one.
+    """Return when the oldest entry not read yet was appended to these streams, and the length of the longest one.
 
-    The time is in seconds since the epoch, infinity when nothing waits. Redis tells the lag of a group from
-    version 7 on only.
+    The time is in seconds since the epoch, infinity when nothing waits. Redis reports the lag of a group only from
+    version 7 on.
     """
     with guarded(redis):
         async with redis.pipeline(transaction=False) as pipe:
@@ -107,13 +107,13 @@ async def lag(redis: Redis, tenants: Sequence[TenantId], kind: StreamKind = READ
             for tenant, last in delivered:
                 pipe.execute_command("XRANGE", kind.stream(tenant), f"({last}", "+", "COUNT", 1)
             waiting = await pipe.execute()
-    oldest = min((int(found[0][0].split(b"-")[0]) / 1000 for found in waiting if found), default=float("inf"))
+    oldest = min((int(entries[0][0].split(b"-")[0]) / 1000 for entries in waiting if entries), default=float("inf"))
     deepest = max((size for size in replies[1::2] if isinstance(size, int)), default=0)
     return oldest, deepest
 
 
 def last_delivered(group: Any) -> str:
-    """The id of the last entry that a group was given, of one row of XINFO GROUPS."""
+    """Return the id of the last entry delivered to a group, from one row of XINFO GROUPS."""
     facts = group if isinstance(group, dict) else dict(zip(group[::2], group[1::2], strict=True))
     last = facts.get(b"last-delivered-id") or facts.get("last-delivered-id")
     return last.decode() if isinstance(last, bytes) else str(last)

@@ -1,4 +1,4 @@
-"""Streams between the intake and its consumers: a batch of messages is one entry."""
+"""Redis streams between the intake and its consumers; an entry holds a batch of messages of one tenant."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -22,31 +22,31 @@ from iotistica.storage.redis import (
 )
 
 Message = tuple[bytes, bytes]
-"""Topic and payload, as they came."""
+"""Topic and payload, as received."""
 
 
 class StreamKind(NamedTuple):
-    """A stream that every tenant has, and the group that reads it."""
+    """One of the streams that every tenant has, and the consumer group that reads it."""
 
     id_prefix: str
-    """What tells the ids of its entries from those of the other streams."""
+    """Distinguishes the ids of its entries in the ledger from those of the other streams."""
     stream: Callable[[TenantId], str]
     group: Callable[[TenantId], str]
 
 
 READINGS: Final = StreamKind("", readings_stream, readings_group)
 CONTROL: Final = StreamKind("c", control_stream, control_group)
-"""What must be applied in the order in which it came."""
+"""Messages that must be applied in the order in which they were received."""
 LOGS: Final = StreamKind("l", logs_stream, logs_group)
 KINDS: Final = (READINGS, CONTROL, LOGS)
 KIND_BY_NAME: Final[dict[Stream, StreamKind]] = {"readings": READINGS, "control": CONTROL, "logs": LOGS}
-"""By what topics call them."""
+"""By the stream name of a topic's route."""
 
 StreamKey = tuple[TenantId, StreamKind]
 
-ENTRY_BYTES: Final = 512 << 10  # of payload in one entry, unless one message alone is larger
+ENTRY_BYTES: Final = 512 << 10  # bytes of payloads in one entry, unless a single message is larger
 ENTRY_MESSAGES: Final = 1000
-MEMORY_LIMIT: Final = 0.8  # share of Redis's memory beyond which nothing is appended
+MEMORY_LIMIT: Final = 0.8  # share of Redis's memory above which nothing is appended
 STALE_MS: Final = 60_000  # ms without an acknowledgement after which another consumer takes an entry over
 
 encode: Final = msgspec.msgpack.Encoder().encode
@@ -54,7 +54,7 @@ _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
 
 class Entry(NamedTuple):
-    """One entry as a consumer gets it; `received` of its first message in us since the epoch."""
+    """One entry as a consumer reads it; `received` is that of its first message, in us since the epoch."""
 
     tenant: TenantId
     kind: StreamKind
@@ -62,7 +62,7 @@ class Entry(NamedTuple):
     received: int
     messages: list[Message]
     attempts: int
-    """How often its messages were dead letters before."""
+    """How often the messages of the entry were dead letters before."""
 
     @property
     def key(self) -> "EntryKey":
@@ -70,16 +70,17 @@ class Entry(NamedTuple):
 
 
 EntryKey = tuple[TenantId, str]
-"""What tells an entry from every other."""
+"""Identifies an entry: its tenant, and its id with the prefix of its stream."""
 
 
 async def append(
     redis: Redis, batches: Mapping[StreamKey, Sequence[Message]], *, received: int, high_water_mark: int
 ) -> set[StreamKey]:
-    """Append messages to their streams, and count them as taken in, in one transaction.
+    """Append messages to their streams and count them as taken, in one transaction.
 
-    Returns the streams that hold `high_water_mark` entries and took nothing. What the others took is as durable as
-    Redis is. Raises `Unavailable` when Redis is away; it may or may not have stored the messages.
+    Returns the full streams, those with `high_water_mark` entries, to which nothing was appended. Messages in the
+    other streams are as durable as Redis is. Raises `Unavailable` when Redis does not answer; the messages may or
+    may not be stored then.
     """
     with guarded(redis):
         async with redis.pipeline(transaction=False) as sizes:
@@ -106,13 +107,13 @@ async def append(
 
 
 async def check_memory(redis: Redis) -> None:
-    """Raise `Full` when Redis has used `MEMORY_LIMIT` of its memory; the rest is for acknowledgements."""
+    """Raise `Full` when Redis uses more than `MEMORY_LIMIT` of its memory; the rest is for acknowledgements."""
     if await memory_share(redis) > MEMORY_LIMIT:
-        raise Full("Redis is near its memory limit")
+        raise Full("Redis is near its memory limit.")
 
 
 async def memory_share(redis: Redis) -> float:
-    """How much of its memory Redis has used, 0 to 1; 0 if it has no limit."""
+    """Return the share of its memory limit that Redis uses, 0 to 1; 0 if it has no limit."""
     with guarded(redis):
         memory = await redis.info("memory")
     return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
@@ -134,7 +135,7 @@ def _chunks(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
 
 
 async def create_groups(redis: Redis, tenants: Iterable[TenantId], kind: StreamKind) -> None:
-    """Make the streams and groups of these tenants, where they are missing."""
+    """Create the streams and groups of these tenants where they are missing."""
     for tenant in tenants:
         with guarded(redis):
             try:
@@ -147,14 +148,14 @@ async def create_groups(redis: Redis, tenants: Iterable[TenantId], kind: StreamK
 async def read(
     redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: StreamKind = READINGS
 ) -> list[Entry]:
-    """New entries of these tenants, at most `count` of each."""
+    """Return new entries of these tenants, at most `count` of each."""
     return await _read_group(redis, tenants, kind, consumer, count, ">")
 
 
 async def read_pending(
     redis: Redis, tenants: Sequence[TenantId], consumer: str, *, count: int, kind: StreamKind = READINGS
 ) -> list[Entry]:
-    """Entries that this consumer has read and not finished."""
+    """Return entries that this consumer has read but not acknowledged."""
     return await _read_group(redis, tenants, kind, consumer, count, "0")
 
 
@@ -177,7 +178,7 @@ async def claim_stale(
     kind: StreamKind = READINGS,
     idle: int | None = None,
 ) -> list[Entry]:
-    """Entries that a consumer took and has not acknowledged for `idle` ms, `STALE_MS` unless given."""
+    """Take over entries that another consumer has not acknowledged for `idle` ms (default `STALE_MS`)."""
     after = STALE_MS if idle is None else idle
     commands = [
         ("XAUTOCLAIM", kind.stream(t), kind.group(t), consumer, after, "0-0", "COUNT", count) for t in tenants
@@ -197,13 +198,13 @@ async def _read(
     entries = []
     for tenant, reply in zip(tenants, replies, strict=True):
         if isinstance(reply, ResponseError) and str(reply).startswith("NOGROUP"):
-            missing.append(tenant)  # an emptied Redis, or a tenant made just now
+            missing.append(tenant)  # Redis was emptied, or the tenant is new
             continue
         if isinstance(reply, Exception):
             with guarded(redis):
                 raise reply
         for entry_id, fields in pick(reply):
-            if fields:  # XAUTOCLAIM of Redis 6.2 names deleted entries without fields
+            if fields:  # XAUTOCLAIM of Redis 6.2 returns deleted entries without fields
                 facts = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
                 attempts = int(facts.get(b"a", 0))
                 received, messages = int(facts[b"t"]), _decode(facts[b"m"])
@@ -213,9 +214,9 @@ async def _read(
     return entries
 
 
-GONE_MS: Final = 3_600_000  # ms without a sign of life
+GONE_MS: Final = 3_600_000  # ms without a command from a consumer
 
-# In one go: a consumer that wakes up in between would have what it reads then taken from it for ever.
+# One script: a consumer that wakes up between two commands would lose what it has read by then for ever.
 DELETE_GONE_CONSUMER: Final = """
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
@@ -226,12 +227,12 @@ return 0
 
 
 async def delete_gone_consumers(redis: Redis, tenant: TenantId) -> int:
-    """Remove the names of consumers that are gone and have nothing in work; how many there were."""
+    """Remove consumers that are gone and have no pending entries from the readings group; return how many."""
     stream, group = READINGS.stream(tenant), READINGS.group(tenant)
     with guarded(redis):
         try:
-            found: list[dict[str, Any]] = await redis.xinfo_consumers(stream, group)
+            consumers: list[dict[str, Any]] = await redis.xinfo_consumers(stream, group)
         except ResponseError:
-            return 0  # no such stream yet
-        gone = [one["name"] for one in found if not one["pending"] and one["idle"] > GONE_MS]
+            return 0  # the stream does not exist yet
+        gone = [c["name"] for c in consumers if not c["pending"] and c["idle"] > GONE_MS]
         return sum([int(await redis.eval(DELETE_GONE_CONSUMER, 1, stream, group, name)) for name in gone])

@@ -205,7 +205,7 @@ def test_a_stop_ends_every_stream() -> None:
             began = time.monotonic()
             stopping = threading.Thread(target=own.stop)
             stopping.start()
-            assert "begin anew" in live.next("end")["reason"]
+            assert "reconnect" in live.next("end")["reason"]
             stopping.join()
             assert time.monotonic() - began < 20
 

@@ -1,4 +1,4 @@
-"""Which agents are there: from what they sent, whatever the platform itself did meanwhile."""
+"""Presence of agents: derived from what they sent, regardless of pauses of the platform."""
 
 import contextlib
 import time
@@ -29,7 +29,7 @@ ON CONFLICT (agent_uuid) DO UPDATE SET polled_at = now()
 
 
 class Plant:
-    """One agent, the clock that it is looked at by, and what is known of it."""
+    """One agent: its presence checks, what it sends, and its clock."""
 
     def __init__(self, database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> None:
         self.database, self.redis, self.tenant, self.agent = database, redis, tenant, agent
@@ -48,7 +48,7 @@ class Plant:
             await tx.execute(POLLED, {"agent": self.agent, "tenant": self.tenant})
 
     async def pass_minutes(self, minutes: float, *, looking: bool = True) -> None:
-        """Let time pass for this agent, and for the platform unless it was away."""
+        """Let time pass for this agent, and for the platform too unless it was not `looking` meanwhile."""
         by = timedelta(minutes=minutes)
         async with self.database.transaction() as tx:
             for table, column in (
@@ -85,7 +85,7 @@ async def plant(database: Database, redis: Redis, tenant: TenantId, agent: Agent
 
 
 async def test_an_agent_is_online_by_its_data_and_offline_after_a_silence(plant: Plant) -> None:
-    """And each change is on its timeline once."""
+    """Each change is on the timeline once."""
     assert await plant.look() is None
     await plant.send(1)
     assert await plant.look() == "online"
@@ -100,7 +100,7 @@ async def test_an_agent_is_online_by_its_data_and_offline_after_a_silence(plant:
 
 
 async def test_an_agent_that_polls_and_sends_nothing_is_silent(plant: Plant) -> None:
-    """A poll is a sign of life, and no data."""
+    """A poll is a sign of life, but not data."""
     await plant.poll()
     assert await plant.look() == "offline"
     await plant.send(1)
@@ -116,7 +116,7 @@ async def test_an_agent_that_polls_and_sends_nothing_is_silent(plant: Plant) -> 
 
 
 async def test_the_platforms_own_pause_makes_nobody_offline(plant: Plant) -> None:
-    """Nor a time without an intake, nor messages that wait; only a silence in which somebody listened."""
+    """Neither do a time without an intake, and messages that wait; only a silence while the platform accepted messages."""
     await plant.send(1)
     assert await plant.look() == "online"
     await plant.pass_minutes(600, looking=False)
@@ -135,7 +135,7 @@ async def test_the_platforms_own_pause_makes_nobody_offline(plant: Plant) -> Non
 
 
 async def test_one_that_comes_and_goes_is_told_once(plant: Plant) -> None:
-    """Until it is calm for half an hour."""
+    """An agent that changes too often is recorded as flapping once, until it is steady for half an hour."""
     for number in range(5):
         await plant.send(number)
         assert await plant.look() == "online"
@@ -153,7 +153,7 @@ async def test_one_that_comes_and_goes_is_told_once(plant: Plant) -> None:
 
 
 async def test_a_silent_agent_is_healed_by_dropping_its_connection(server: Served) -> None:
-    """Its own connection ends, and it is let in again at once; the next try comes later."""
+    """The broker drops the agent's own connection, and it can reconnect at once; the next attempt comes later."""
     server.add_tenant("healing")
     device = Device(server).join(key_for(server.login("healing", "owner")))
     database = Database(
@@ -191,7 +191,7 @@ def _is_dropped(client: Client311) -> bool:
 
 
 async def test_a_report_that_was_applied_late_is_heard(plant: Plant) -> None:
-    """What counts is when it came; whether it is news, when it was stored."""
+    """Its report time counts as the sign of life; its store time decides whether the check sees it as new."""
     await plant.send(1)
     assert await plant.look() == "online"
     await plant.pass_minutes(4)
@@ -206,7 +206,7 @@ async def test_a_report_that_was_applied_late_is_heard(plant: Plant) -> None:
 
 
 async def test_who_is_locked_out_is_offline(plant: Plant) -> None:
-    """At once: nothing more is taken of it."""
+    """A retired agent is offline at once, as the platform accepts nothing more from it."""
     await plant.send(1)
     assert await plant.look() == "online"
     async with plant.database.transaction() as tx:
@@ -215,7 +215,7 @@ async def test_who_is_locked_out_is_offline(plant: Plant) -> None:
 
 
 async def test_one_that_is_healed_is_left_alone_for_a_while(plant: Plant) -> None:
-    """However often it comes back and falls silent: an agent that sends every ten minutes is no patient."""
+    """An agent that sends every ten minutes is silent again and again, but is healed only a few times."""
     healed = []
     for _ in range(12):
         await plant.send(len(healed) + 2)
@@ -228,13 +228,13 @@ async def test_one_that_is_healed_is_left_alone_for_a_while(plant: Plant) -> Non
             healed.append([one.heals for one in await presence.claim_silent(tx, most=10)])
     assert sum(map(len, healed)) <= 3
     assert healed[0] == [1]
-    async with plant.database.transaction() as tx:  # after months of it the numbers must still be some
+    async with plant.database.transaction() as tx:  # after months the number of attempts must not overflow
         await tx.execute("UPDATE agent_presence SET heals = 2000000, healed_at = now() - interval '1 hour'")
         assert await presence.claim_silent(tx, most=10) == []
 
 
 async def test_what_agents_say_of_jobs_and_themselves_is_heard(plant: Plant) -> None:
-    """Answers count as data, logs as a sign of life."""
+    """Messages about jobs and status count as data, logs only as a sign of life."""
     async with plant.database.transaction() as tx:
         await presence.record_activity(tx, plant.tenant, [plant.agent], data=False)
     assert await plant.look() == "offline"

@@ -1,4 +1,4 @@
-"""The inbox between a real Valkey and a real disk, through faults and restarts."""
+"""The inbox with a real Valkey and a real disk, through faults and restarts."""
 
 import asyncio
 import shutil
@@ -56,7 +56,7 @@ def inbox(
 
 
 class InboxMachine(RuleBasedStateMachine):
-    """Accepts, restarts, a Redis that is away or full or answers no more, a full disk; against plain lists."""
+    """Accepts, restarts, a Redis that fails before or after it stores, full streams and disk; compared with plain lists."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class InboxMachine(RuleBasedStateMachine):
             raise Unavailable("away")
         done = await self.append(*arguments, **options)
         if self.fault == "no answer":
-            raise Unavailable("it has them and did not say so")
+            raise Unavailable("stored, but the reply was lost")
         return done
 
     @rule(which=st.lists(st.tuples(st.integers(0, 1), st.sampled_from(KINDS)), min_size=1, max_size=4))
@@ -98,13 +98,13 @@ class InboxMachine(RuleBasedStateMachine):
         self.accept(which)
 
     def accept(self, which: list[tuple[int, StreamKind]]) -> None:
-        """What is accepted is written down; what is refused may be anywhere and counts for nothing."""
+        """Record accepted messages; refused messages may or may not be stored and are not checked."""
         batch = []
         for tenant, kind in which:
             self.number += 1
             batch.append((self.tenants[tenant], kind, self.number))
         try:
-            self.run(self.inbox.accept([message(*one[::2], kind=one[1]) for one in batch]))  # type: ignore[arg-type]
+            self.run(self.inbox.accept([message(*item[::2], kind=item[1]) for item in batch]))  # type: ignore[arg-type]
         except Unavailable:
             return
         self.accepted += batch
@@ -130,7 +130,7 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(torn=st.binary(max_size=20))
     def restart(self, torn: bytes) -> None:
-        """Killed while a record is being written."""
+        """Restart after the process was killed while it wrote a record."""
         self.inbox.spool.close()
         segments = sorted(self.folder.glob("*.segment"))
         if segments:
@@ -141,7 +141,7 @@ class InboxMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.accepted)
     @rule(count=st.integers(1, 3))
     def consume(self, count: int) -> None:
-        """A consumer takes what is in the streams, and they have room again."""
+        """Let a consumer read and remove entries, so that the streams accept messages again."""
         self.run(self.take(count))
 
     async def take(self, count: int) -> int:
@@ -163,7 +163,7 @@ class InboxMachine(RuleBasedStateMachine):
         assert self.inbox.spool.bytes <= CAP
 
     def teardown(self) -> None:
-        """In the end nothing that was accepted is missing, and what must keep its order has kept it."""
+        """In the end no accepted message is missing, and control messages are in order."""
         self.fault = "none"
         self.inbox.spool.cap = CAP
         rounds = 0
@@ -192,7 +192,7 @@ class InboxMachine(RuleBasedStateMachine):
 
 
 def test_nothing_accepted_is_lost_through_faults_and_restarts(stack: Stack) -> None:
-    """A model of plain lists, driven at random; every accepted message reaches its stream, control in order."""
+    """Random operations, compared with plain lists: each accepted message reaches its stream, control in order."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: InboxMachine(stack),
         settings=settings(
@@ -204,7 +204,7 @@ def test_nothing_accepted_is_lost_through_faults_and_restarts(stack: Stack) -> N
 async def test_only_the_stream_at_its_mark_goes_to_the_disk(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
 ) -> None:
-    """The other tenants do not wait, and what is on the disk follows once there is room."""
+    """Other tenants do not wait, and the spooled messages follow once the stream accepts them."""
     async with database.transaction() as tx:
         other = (await tenants.add(tx, f"other {uuid4()}", by=PLATFORM)).tenant_id
     box = inbox(redis, Directory(database), tmp_path, high_water_mark=1)
@@ -223,7 +223,7 @@ async def test_only_the_stream_at_its_mark_goes_to_the_disk(
 async def test_what_is_on_the_disk_is_in_the_ledger(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
 ) -> None:
-    """Taken in and waiting, before and after it is moved; the count of a process that died is put right."""
+    """Spooled messages count as taken and waiting, before and after they are moved; a restart corrects the count."""
     directory = Directory(database)
     box = inbox(redis, directory, tmp_path, high_water_mark=1)
     await box.accept([message(tenant, 1)])
@@ -252,7 +252,7 @@ async def test_what_is_on_the_disk_is_in_the_ledger(
 async def test_many_callers_share_one_write(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who comes while another is served is served together with the others, and all hear of it."""
+    """Callers that arrive while a batch is stored are stored together in the next, and each gets its result."""
     calls = 0
     append = streams.append
 
@@ -273,7 +273,7 @@ async def test_many_callers_share_one_write(
 async def test_when_nothing_takes_them_everybody_is_told(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis away and the disk at its cap: each caller gets the reason, nothing was taken, an alarm is raised."""
+    """Redis is unavailable and the spool full: each caller gets the reason, nothing is stored, an alarm is raised."""
 
     async def away(*_: Any, **__: Any) -> Any:
         raise Unavailable("away")
@@ -296,7 +296,7 @@ async def test_when_nothing_takes_them_everybody_is_told(
 async def test_an_open_breaker_sends_straight_to_the_disk(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
 ) -> None:
-    """Nobody waits for a Redis that is known to be away; it is asked again by what empties the disk."""
+    """Callers do not wait for a Redis that is known to be unavailable; only moving the spool tries it again."""
     away = redis_.client("redis://127.0.0.1:1/0")
     box = inbox(away, Directory(database), tmp_path)
     for number in range(6):
@@ -316,7 +316,7 @@ async def test_an_open_breaker_sends_straight_to_the_disk(
 async def test_a_message_of_a_tenant_that_does_not_exist_is_kept_for_the_platform(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
 ) -> None:
-    """With its bytes, in one bounded place, where the oldest go first; the others of its batch are taken."""
+    """It becomes a dead letter with its bytes, in one bounded stream without the oldest; the rest of its batch is stored."""
     box = inbox(redis, Directory(database), tmp_path)
     nobody = TenantId(uuid4().hex[:12])
     await redis.delete(redis_.PLATFORM_DLQ, f"{redis_.PLATFORM_DLQ}:bytes")
@@ -337,7 +337,7 @@ async def test_a_message_of_a_tenant_that_does_not_exist_is_kept_for_the_platfor
 async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path
 ) -> None:
-    """One stream is at its mark and the disk at its cap: the other's messages go in once, however often we try."""
+    """One stream and the spool are full: messages of the other stream are stored once, however often it is tried."""
     other = await _new_tenant(database)
     box = inbox(redis, Directory(database), tmp_path, high_water_mark=1)
     await box.accept([message(tenant, 1)])
@@ -355,7 +355,7 @@ async def test_what_was_taken_is_not_taken_again_when_the_rest_is_tried_again(
         box.accept([message(tenant, 4)]), box.accept([message(other, 5)]), return_exceptions=True
     )
     assert isinstance(both[0], PartlyAcceptedError)
-    assert isinstance(both[1], PartlyAcceptedError)  # its stream is at its mark now
+    assert isinstance(both[1], PartlyAcceptedError)  # its stream is full now
     third = (await _new_tenant(database)), READINGS
     both = await asyncio.gather(
         box.accept([message(tenant, 6)]), box.accept([message(third[0], 7)]), return_exceptions=True
@@ -378,7 +378,7 @@ async def _new_tenant(database: Database) -> TenantId:
 async def test_what_belongs_to_nobody_does_not_stay_on_the_disk(
     redis: Redis, database: Database, tenant: TenantId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A topic that is none, spooled while Redis was away, becomes a dead letter of the platform by itself."""
+    """A message with a bad topic, spooled while Redis was unavailable, becomes a dead letter of the platform later."""
     append, is_away = streams.append, True
 
     async def away(*arguments: Any, **options: Any) -> Any:

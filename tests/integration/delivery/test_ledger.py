@@ -1,4 +1,4 @@
-"""Both ledgers know what became of everything, at any moment; and it is seen when they do not."""
+"""Both ledgers account for every message and reading at any moment, and a loss raises an alarm."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ async def test_the_balance_is_exact_while_work_is_in_hand(
     make: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Appended, read, committed but not finished, finished, folded: at none of these moments it is off."""
+    """It is 0 when entries are appended, read, committed but not acknowledged, acknowledged, and folded."""
     await streams.create_groups(redis, [tenant], streams.READINGS)
 
     async def is_off() -> int | None:
@@ -60,7 +60,7 @@ async def test_the_balance_is_exact_while_work_is_in_hand(
 async def test_it_is_exact_under_load(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
 ) -> None:
-    """Asked a hundred times while messages come and are stored, it is never off."""
+    """The balance is 0 in a hundred checks while messages arrive and are stored."""
     stop = asyncio.Event()
     working = [asyncio.create_task(make(name).run(stop)) for name in ("one", "two")]
     try:
@@ -74,7 +74,7 @@ async def test_it_is_exact_under_load(
 
 
 async def test_a_loss_is_an_alarm(redis: Redis, database: Database, tenant: TenantId, agent: AgentId) -> None:
-    """A Redis that forgot an entry, and a reading whose rejection has no reason."""
+    """An entry lost by Redis, and rejections that no reading accounts for."""
     alarms = Alarms()
     await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 2)

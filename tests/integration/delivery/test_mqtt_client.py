@@ -25,13 +25,13 @@ SECONDS = 20
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Servers of this file's own, so that no session or lease of another is inherited."""
+    """Separate servers for this file, so that it does not inherit sessions or leases of other tests."""
     with new_stack() as running:
         yield running
 
 
 async def test_the_brokers_figures_are_watched(stack: Stack, database: Database) -> None:
-    """They come to the account that may read them, and a queue near its bound is an alarm with what to do."""
+    """The account with access receives them, and a queue near its limit raises an alarm that says what to do."""
     stop, alarms = asyncio.Event(), Alarms()
     account = WATCH_USER, service_password(stack.key, WATCH_USER)
     seen = broker_watch.BrokerWatch(alarms, limit=1)
@@ -53,7 +53,7 @@ async def test_the_brokers_figures_are_watched(stack: Stack, database: Database)
 
 
 def test_dropped_messages_are_an_alarm_for_a_while() -> None:
-    """What was dropped before we looked is not; what is dropped from then on is."""
+    """Messages dropped before the watch started raise no alarm; messages dropped later do."""
     now = 0.0
     alarms = Alarms()
     seen = broker_watch.BrokerWatch(alarms, limit=1000, clock=lambda: now)
@@ -71,7 +71,7 @@ def test_dropped_messages_are_an_alarm_for_a_while() -> None:
 
 
 async def take(client: Client, count: int, *, ack: bool = True) -> list[bytes]:
-    """The next payloads, acknowledged or not."""
+    """Return the next payloads, and acknowledge them if `ack`."""
     got: list[bytes] = []
     async with asyncio.timeout(SECONDS):
         async for batch in client.batches(asyncio.Event()):
@@ -90,7 +90,7 @@ def own_url(stack: Stack, tenant: TenantId, agent: AgentId) -> str:
 
 @pytest.fixture
 async def published(stack: Stack, tenant: TenantId, agent: AgentId) -> AsyncIterator[object]:
-    """A function that publishes under the agent's account."""
+    """Return a context manager that yields a function to publish with the agent's account."""
     await stack._render()
     await asyncio.sleep(0.3)
 
@@ -108,7 +108,7 @@ async def published(stack: Stack, tenant: TenantId, agent: AgentId) -> AsyncIter
 
 
 async def test_what_is_not_acknowledged_comes_again(stack: Stack, published: object, agent: AgentId) -> None:
-    """Acknowledged messages are gone, the others wait in the session for the next connection, in order."""
+    """The session keeps unacknowledged messages for the next connection, in order; acknowledged ones are gone."""
     user_filter = [f"i/+/a/{agent_topic(TenantId('0' * 12), agent).rpartition('/')[2]}/endpoints/#"]
     async with published() as publish:  # type: ignore[operator]
         async with connect(stack.mqtt_url, keep_session=True) as client:
@@ -123,14 +123,14 @@ async def test_what_is_not_acknowledged_comes_again(stack: Stack, published: obj
         async with connect(stack.mqtt_url, keep_session=True) as client:
             await client.subscribe(user_filter)
             assert await take(client, 4) == [b"3", b"4", b"5", b"6"]
-        async with connect(stack.mqtt_url) as client:  # a clean start leaves no session for the next test
+        async with connect(stack.mqtt_url) as client:  # a clean start removes the session before the next test
             pass
 
 
 async def test_a_paused_reader_stays_connected_and_gets_everything(
     stack: Stack, published: object, agent: AgentId
 ) -> None:
-    """Back-pressure holds longer than twice the keep-alive, and nothing is lost by it."""
+    """Back-pressure can last more than twice the keep-alive interval without a loss of messages."""
     user_filter = [f"i/+/a/{agent_topic(TenantId('0' * 12), agent).rpartition('/')[2]}/endpoints/#"]
     size = PAUSE_BYTES // 8
     payloads = [bytes([n]) * size for n in range(24)]
@@ -146,12 +146,12 @@ async def test_a_paused_reader_stays_connected_and_gets_everything(
 async def test_a_reload_of_the_broker_costs_an_absent_intake_nothing(
     stack: Stack, published: object, agent: AgentId
 ) -> None:
-    """After a restart and a reload, what is published waits in the session like everything else."""
+    """Messages published after a restart, and after a reload, wait in the session."""
     user_filter = [f"i/+/a/{agent_topic(TenantId('0' * 12), agent).rpartition('/')[2]}/endpoints/#"]
     async with connect(stack.mqtt_url, keep_session=True) as client:
         await client.subscribe(user_filter)
     assert stack.servers.broker is not None
-    stack.servers.broker.stop()  # as a restart of everything does; the session comes back from disk
+    stack.servers.broker.stop()  # as in a restart of all servers; the session is restored from disk
     stack.servers.broker.start()
     stack.servers.broker.await_ready()
     async with published() as publish:  # type: ignore[operator]
@@ -162,19 +162,19 @@ async def test_a_reload_of_the_broker_costs_an_absent_intake_nothing(
     async with connect(stack.mqtt_url, keep_session=True) as client:
         await client.subscribe(user_filter)
         assert await take(client, 2) == [b"before", b"after"]
-    async with connect(stack.mqtt_url):  # a clean start leaves no session for the next test
+    async with connect(stack.mqtt_url):  # a clean start removes the session before the next test
         pass
 
 
 async def test_a_second_connection_supersedes_the_first(stack: Stack) -> None:
-    """The one whose session was taken over stops; Mosquitto 2.0.11 does not tell it why, as later ones do."""
+    """The client whose session was taken over stops; Mosquitto 2.0.11, unlike later versions, sends it no reason."""
     async with connect(stack.mqtt_url) as first, connect(stack.mqtt_url):
         with pytest.raises((Superseded, Unavailable)):
             await take(first, 1)
 
 
 async def test_wrong_credentials_cannot_start_and_no_broker_is_waited_for(stack: Stack) -> None:
-    """One needs a person, the other time."""
+    """Wrong credentials must be fixed by the operator; an unreachable broker can come back."""
     port = stack.settings.mqtt_port
     with pytest.raises(CannotStart, match="refuses 'nobody'"):
         async with connect(f"mqtt://nobody:x@127.0.0.1:{port}"):
@@ -185,7 +185,7 @@ async def test_wrong_credentials_cannot_start_and_no_broker_is_waited_for(stack:
 
 
 async def test_a_confined_broker_passes_the_probe_and_an_open_one_does_not() -> None:
-    """Without the pattern lines, or with a rule too many, the start is refused."""
+    """The start is refused without the pattern lines of the access file, or with an extra rule."""
     with new_stack() as stack:
         assert stack.servers.broker is not None
         accounts = [(name, service_password(stack.key, name)) for name in mosquitto.PROBE_USERS]
@@ -205,7 +205,7 @@ async def test_a_confined_broker_passes_the_probe_and_an_open_one_does_not() -> 
 
 
 async def test_a_lost_connection_is_noticed(stack: Stack) -> None:
-    """When the broker goes, waiting for messages ends."""
+    """When the broker stops, waiting for messages ends."""
     with new_stack() as own:
         async with connect(own.mqtt_url) as client:
             assert own.servers.broker is not None

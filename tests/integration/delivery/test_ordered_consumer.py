@@ -1,4 +1,4 @@
-"""What must be applied in its order: dictionaries, and the messages that wait for them."""
+"""The ordered consumer: key dictionaries and the messages that wait for them, reported states."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ def control(redis: Redis, database: Database) -> OrderedConsumer:
 async def test_deltas_add_to_what_is_known_per_version(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
-    """In the order in which they came; a bad one is a dead letter and changes nothing; Redis has a copy."""
+    """Updates are applied in order; a bad one becomes a dead letter and changes nothing; Redis has a copy."""
     delta = {"version": 4, "metrics": {"x": {"m": 1}}}
     await put(
         *(redis, tenant, agent, "meta/dictionary/delta"),
@@ -121,14 +121,14 @@ async def test_deltas_add_to_what_is_known_per_version(
     assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0
 
 
-async def _is(asked: Any, wanted: Any) -> bool:
-    return bool(await asked == wanted)
+async def _is(actual: Any, wanted: Any) -> bool:
+    return bool(await actual == wanted)
 
 
 async def test_only_the_newest_versions_are_kept(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
-    """A new one comes with each restart of an agent; what is old is forgotten."""
+    """Each restart of an agent starts a new version; the oldest versions are deleted."""
     for version in range(12):
         await put(redis, tenant, agent, "meta/dictionary", {"version": version, "newFieldsWithDomains": FIELDS})
     async with running(control):
@@ -141,7 +141,7 @@ async def test_only_the_newest_versions_are_kept(
 async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer, make: Any
 ) -> None:
-    """Parked durably, counted as waiting, stored once; also when the dictionary comes while it is parked."""
+    """The message is parked durably, counted as waiting, and stored once when its dictionary is complete."""
     compacted = {"v": 9, "p": [[0, "m"], [1, 2.5]]}
     await put(redis, tenant, agent, "endpoints/x", compacted, {"metric": "plain", "value": 1}, kind=READINGS)
     stop = asyncio.Event()
@@ -157,7 +157,7 @@ async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
         async with running(control):
             await put(redis, tenant, agent, "meta/dictionary", {"version": 9, "newFieldsWithDomains": FIELDS[:1]})
             await asyncio.sleep(0.3)
-            await eventually(is_parked)  # half of the dictionary is not enough
+            await eventually(is_parked)  # half of the dictionary does not release the message
             await put(redis, tenant, agent, "meta/dictionary", {"version": 9, "newFieldsWithDomains": FIELDS})
             await eventually(lambda: _is(waiting(redis, tenant), 0))
     finally:
@@ -175,7 +175,7 @@ async def test_what_came_too_early_waits_and_is_released_by_its_dictionary(
 async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any
 ) -> None:
-    """The worker looked before it came and parked after; the timed look releases it."""
+    """The worker read before the dictionary arrived and parked after; the periodic check releases the message."""
     await streams.create_groups(redis, [tenant], READINGS)
     await put(redis, tenant, agent, "endpoints/x", {"v": 9, "p": [[0, "m"], [1, 2.5]]}, kind=READINGS)
     worker = make("one")
@@ -195,7 +195,7 @@ async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
 async def test_a_dictionary_that_never_comes_makes_dead_letters(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an hour, or at once beyond the bound of what may wait; with their bytes."""
+    """Messages become dead letters, with their bytes, after an hour, or at once above the limit of parked messages."""
     monkeypatch.setattr(
         "iotistica.storage.delivery.acknowledgement.ACKNOWLEDGE",
         module.acknowledgement.ACKNOWLEDGE.replace(f"< {module.acknowledgement.PARKED_LIMIT} and", "< 1 and"),
@@ -226,7 +226,7 @@ async def test_an_interruption_applies_nothing_twice(
     control: OrderedConsumer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Redis goes away between the commit and the acknowledgement: the next start finds it applied."""
+    """Redis fails between the commit and the acknowledgement: the next start finds the entry applied."""
     await put(redis, tenant, agent, "meta/dictionary", {"version": 1, "newFieldsWithDomains": FIELDS}, b"bad")
     finish = module.acknowledgement.acknowledge
 
@@ -247,7 +247,7 @@ async def test_an_interruption_applies_nothing_twice(
 
 
 def test_keys_lie_in_the_tenants_slot() -> None:
-    """As all others do."""
+    """These keys have the tenant's hash tag, like all other keys of a tenant."""
     tenant, agent = TenantId("a" * 12), AgentId(uuid4())
     for key in (redis.control_stream(tenant), redis.parked_stream(tenant), redis.dictionary_key(tenant, agent)):
         assert key.startswith(f"tenant:{{{tenant}}}:")
@@ -266,7 +266,7 @@ def test_keys_lie_in_the_tenants_slot() -> None:
 async def test_no_dictionary_stops_those_of_others(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer, bad: bytes
 ) -> None:
-    """Numbers without bound, half surrogates, NUL: put aside or cleaned, and what follows is applied."""
+    """Huge numbers, half surrogates, NUL: each becomes a dead letter or is cleaned; later messages are applied."""
     await put(redis, tenant, agent, "meta/dictionary", bad)
     await put(redis, tenant, agent, "meta/dictionary", {"version": 5, "newFieldsWithDomains": FIELDS})
     async with running(control):
@@ -283,7 +283,7 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
     stack: Stack,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its agent was unknown and is known now: it stays a dead letter, which is there; and no copy runs ahead."""
+    """A dead letter of a then unknown agent stays one when the agent exists; Redis gets no uncommitted dictionary."""
     newcomer = AgentId(uuid4())
     update = {"version": 1, "newFieldsWithDomains": FIELDS}
     await put(redis, tenant, newcomer, "meta/dictionary", update)
@@ -328,7 +328,7 @@ async def test_whatever_one_message_breaks_costs_that_message_alone(
     control: OrderedConsumer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A fault of ours included: it becomes a dead letter, and those before and after it are applied."""
+    """Even on a fault in the platform's code, only that message becomes a dead letter; all others are applied."""
     real = reported_state.merge
 
     def broken(state: reported_state.ReportedState, report: reported_state.Report) -> reported_state.ReportedState:
@@ -357,11 +357,11 @@ async def test_a_fault_of_ours_with_the_database_costs_no_message(
     control: OrderedConsumer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A missing table or right would be every message's fault: they wait in the stream until it is mended."""
+    """A missing table or permission would affect every message: they wait in the stream until it is fixed."""
     await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "a"}})
     with monkeypatch.context() as broken:
         broken.setattr(state_rows, "ADD", "INSERT INTO no_such_table VALUES (1)")
-        for _ in range(2):  # as the supervisor starts it again
+        for _ in range(2):  # the supervisor would restart it like this
             with pytest.raises(psycopg.errors.UndefinedTable):
                 await asyncio.wait_for(control.run(asyncio.Event()), 15)
     assert (await dead_letters.page(redis, tenant, after=None, limit=10)).letters == []
@@ -374,7 +374,7 @@ async def test_a_fault_of_ours_with_the_database_costs_no_message(
 async def test_who_lost_its_lease_without_knowing_writes_nothing(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
-    """Another one took it over while this one slept: its number in the database is another one."""
+    """Another process took the lease over: the fencing number in the database has changed."""
     task = asyncio.create_task(control.run(asyncio.Event()))
     await put(redis, tenant, agent, "state", {str(agent): {"version": 1, "os_version": "a"}})
     await eventually(lambda: _is(waiting(redis, tenant), 0))
@@ -393,7 +393,7 @@ async def test_who_lost_its_lease_without_knowing_writes_nothing(
 async def test_payloads_that_cost_more_than_they_say_are_refused(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, control: OrderedConsumer
 ) -> None:
-    """By how much they inflate to, and by how many values they hold; deep connections are only sealed."""
+    """Inflated size and number of values are limited; deeply nested connection strings are just encrypted."""
     bomb = zlib.compress(b'{"type":"x","a":[' + b"[]," * 5_000_000 + b"1]}")
     deep = '{"a":' + "[" * 500 + "]" * 500 + "}"
     await put(redis, tenant, agent, "agent/status", bomb)

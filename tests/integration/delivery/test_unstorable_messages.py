@@ -1,4 +1,4 @@
-"""Messages that the database does not take, among others that it does."""
+"""Messages that the database refuses, among others that it stores."""
 
 import asyncio
 import json
@@ -30,12 +30,12 @@ POISON = 666.0
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """A database that refuses a value, as it would refuse one that our checks let through."""
+    """A database that refuses one value, as it would refuse a value that the platform's checks miss."""
     store, calls = readings.store, Counter[str]()
 
     async def refuses(tx: Any, rows: Any, counts: Any) -> Any:
         calls["transactions"] += 1
-        if any(reading.value == POISON for found in rows.values() for reading in found):
+        if any(reading.value == POISON for batch in rows.values() for reading in batch):
             raise Invalid("the database refuses this: numeric field overflow")
         return await store(tx, rows, counts)
 
@@ -62,7 +62,7 @@ async def send(redis: Redis, tenant: TenantId, agent: UUID, values: Iterable[flo
 
 
 async def work(worker: Any, redis: Redis, tenant: TenantId) -> None:
-    """Let a worker store what is in the stream."""
+    """Let a worker store all entries of the stream."""
     await streams.create_groups(redis, [tenant], streams.READINGS)
     while entries := await streams.read(redis, [tenant], worker._name, count=64):
         await worker._store(entries)
@@ -71,7 +71,7 @@ async def work(worker: Any, redis: Redis, tenant: TenantId) -> None:
 async def test_a_message_that_is_refused_is_found_by_halving(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, poisoned: Counter[str]
 ) -> None:
-    """The others of its batch are stored; it is kept with its bytes, the reason and how often it failed."""
+    """The rest of its batch is stored; the message becomes a dead letter with its bytes and the reason."""
     values = [float(n) for n in range(400)]
     values[123] = values[124] = values[399] = POISON
     await send(redis, tenant, agent, values)
@@ -100,7 +100,7 @@ async def test_a_crash_while_poison_is_sought_repeats_nothing(
     poisoned: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever was committed before stays as it was counted, dead letters included."""
+    """Messages committed before the crash, dead letters included, are not counted or stored again."""
     values = [float(n) for n in range(60)]
     values[7] = values[41] = POISON
     await send(redis, tenant, agent, values, together=20)
@@ -146,7 +146,7 @@ async def test_when_everything_is_refused_it_stops_and_keeps_the_stream(
     make: Any,
     poisoned: Counter[str],
 ) -> None:
-    """A fault of ours empties no stream into the dead letters: an alarm, and all of it is stored once it is mended."""
+    """A fault of the platform raises an alarm and leaves the entries in the stream, not in the dead letters."""
     other = AgentId(uuid4())
     async with database.transaction() as tx:
         await agents.add(tx, tenant, other, "another", key=stack.key, by=PLATFORM)
@@ -165,12 +165,12 @@ async def test_when_everything_is_refused_it_stops_and_keeps_the_stream(
 async def test_a_letter_is_given_back_once_and_fails_with_its_count(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the fault lasts it comes back with one more attempt; after it is mended it is stored, once."""
+    """While the fault lasts, a replayed letter comes back with one more attempt; after that it is stored once."""
     with monkeypatch.context() as broken:
         store = readings.store
 
         async def refuses(tx: Any, rows: Any, counts: Any) -> Any:
-            if any(reading.value == POISON for found in rows.values() for reading in found):
+            if any(reading.value == POISON for batch in rows.values() for reading in batch):
                 raise Invalid("no")
             return await store(tx, rows, counts)
 
@@ -197,7 +197,7 @@ async def test_a_letter_is_given_back_once_and_fails_with_its_count(
 async def test_what_is_discarded_is_gone(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, poisoned: Counter[str]
 ) -> None:
-    """And the room it took is free again."""
+    """Its bytes no longer count against the tenant's limit."""
     await send(redis, tenant, agent, [1.0, POISON])
     await work(make("one"), redis, tenant)
     letters = (await dead_letters.page(redis, tenant, after=None, limit=10, reason="refused")).letters

@@ -1,4 +1,4 @@
-"""A worker between a real Valkey and a real PostgreSQL, interrupted where it hurts."""
+"""A worker with a real Valkey and a real PostgreSQL, interrupted at critical moments."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ def make(redis: Redis, database: Database) -> Any:
 
 
 async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int, together: int = 1) -> None:
-    """Entries of `together` times one good message and one that cannot be understood."""
+    """Append entries of `together` pairs of messages: one valid, one that cannot be decoded."""
     topic = f"{agent_topic(tenant, agent)}/endpoints/x".encode()
     now = int(datetime.now(UTC).timestamp() * 1e6)
     start = datetime.now(UTC) - timedelta(hours=1)
@@ -69,7 +69,7 @@ async def fill(redis: Redis, tenant: TenantId, agent: AgentId, entries: int, tog
 
 
 async def balanced(redis: Redis, database: Database, tenant: TenantId, agent: AgentId, pairs: int) -> bool:
-    """Whether so many good and as many bad messages are in both ledgers, once each."""
+    """Whether both ledgers count `pairs` valid and as many invalid messages, each once."""
     async with database.transaction() as tx:
         readings, payloads = (
             await ledger.readings_balance(tx, tenant, agent),
@@ -96,7 +96,7 @@ async def until_balanced(worker: Worker, *facts: Any) -> None:
 
 
 async def interrupted(make: Any, *, times: int) -> None:
-    """Start a worker so often; each is ended by a dependency that goes away."""
+    """Start a worker `times` times; each time a dependency that becomes unavailable ends it."""
     for _ in range(times):
         with pytest.raises(Unavailable):
             async with asyncio.timeout(20):
@@ -113,7 +113,7 @@ async def test_what_is_committed_but_not_finished_is_counted_once(
     monkeypatch: pytest.MonkeyPatch,
     after: bool,
 ) -> None:
-    """Redis goes away right after the commit, before it finishes the entries or before its answer arrives."""
+    """Redis fails right after the commit: before it acknowledges the entries, or before its reply arrives."""
     await fill(redis, tenant, agent, 5)
     finish = acknowledgement.acknowledge
 
@@ -131,7 +131,7 @@ async def test_what_is_committed_but_not_finished_is_counted_once(
 async def test_an_entry_that_two_consumers_have_is_stored_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow consumer's entries are taken over; when it wakes up it finds them stored and changes nothing."""
+    """A slow consumer's entries are taken over; when it continues, it finds them stored and changes nothing."""
     await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 4)
     slow = make("slow")
@@ -147,7 +147,7 @@ async def test_an_entry_that_two_consumers_have_is_stored_once(
 async def test_all_that_a_dead_consumer_left_is_taken_over_at_once(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many entries it had, one look is enough."""
+    """One call takes over all its entries, however many there are."""
     await streams.create_groups(redis, [tenant], streams.READINGS)
     await fill(redis, tenant, agent, 150)
     assert len(await streams.read(redis, [tenant], "dead", count=200)) == 150
@@ -159,7 +159,7 @@ async def test_all_that_a_dead_consumer_left_is_taken_over_at_once(
 async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it is put aside for its size, and an interruption between two parts repeats neither."""
+    """No message is rejected for the size of its entry, and an interruption between two parts repeats neither."""
     monkeypatch.setattr("iotistica.ingest.decoding.ROWS_PER_TRANSACTION", 4)
     await fill(redis, tenant, agent, 2, together=9)
     store, calls = readings.store, 0
@@ -180,7 +180,7 @@ async def test_an_entry_larger_than_a_transaction_is_stored_in_parts(
 async def test_a_fault_of_ours_costs_one_message(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What raises the unexpected is a dead letter, and the worker goes on."""
+    """A message that raises an unexpected error becomes a dead letter, and the worker continues."""
     await fill(redis, tenant, agent, 2)
     monkeypatch.setattr("iotistica.domain.codec._lenient", lambda *_: 1 / 0)
     await until_balanced(make("one"), redis, database, tenant, agent, 2)
@@ -189,7 +189,7 @@ async def test_a_fault_of_ours_costs_one_message(
 
 
 async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) -> None:
-    """Beyond its caps a tenant's dead letters keep heads, then only a count; and near the limit nothing is taken."""
+    """Above the limit of bytes, dead letters keep only heads; near the memory limit nothing is appended."""
     await streams.create_groups(redis, [tenant], streams.READINGS)
     payload = b"x" * 5000
 
@@ -223,7 +223,7 @@ async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) 
 async def test_what_had_to_wait_for_us_is_within_its_quota(
     redis: Redis, database: Database, tenant: TenantId, agent: AgentId, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readings count by the minute in which they came, once, however late they are stored and however often tried."""
+    """Readings count once, in the minute of their receipt, however late or often their storing is tried."""
     async with database.transaction() as tx:
         await quotas.put(tx, tenant, Quotas(agents=None, series=None, readings_minute=10), by=PLATFORM)
     topic = f"{agent_topic(tenant, agent)}/endpoints/x".encode()
