@@ -1,4 +1,4 @@
-"""API keys of integrations: shown once, scoped, expiring."""
+"""Routes for the API keys of integrations, which are shown once, can be scoped, and expire."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from iotistica.storage.access import api_keys
 
 
 class NewApiKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """`scopes` are permissions such as `readings.read`; without them the key may all that its role may."""
+    """`scopes` are permissions such as `readings.read`; without them the key has all permissions of its role."""
 
     name: ShortName
     role: Literal["viewer", "operator", "manager", "admin"] = "viewer"
@@ -39,7 +39,7 @@ class ApiKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     expires_at: datetime | None
     last_used_at: datetime | None
     key: str | None = None
-    """Only in the answer that made it."""
+    """Returned only by the call that created it."""
 
 
 class ApiKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,20 +50,22 @@ class ApiKeys(msgspec.Struct, frozen=True, kw_only=True):
 async def add_key(
     request: ApiRequest, data: JSONBody[NewApiKey], database: DatabaseDep, context: ServerContextDep
 ) -> ApiKeyView:
-    """Make a key; it is shown only now."""
+    """Create an API key, and return the key, which cannot be retrieved later."""
     if not is_at_least(request.auth.role, data.role):
-        raise Forbidden("you cannot give a role above your own")
+        raise Forbidden("You cannot assign a role above your own.")
     if unknown := [
         scope for scope in data.scopes or () if scope not in PERMISSIONS or not PERMISSIONS[scope].api_keys
     ]:
         known = ", ".join(name for name, rule in PERMISSIONS.items() if rule.api_keys)
-        raise Invalid(f"no scope {unknown[0][:50]!r}; there are {known}", "scopes")
-    if beyond := [scope for scope in data.scopes or () if not is_allowed(scope, data.role)]:
-        least = PERMISSIONS[beyond[0]].minimum_role
-        raise Invalid(f"{beyond[0]} needs the role {least}, and the key has {data.role}", "scopes")
+        raise Invalid(f"contains the unknown scope {unknown[0][:50]!r}; the scopes are {known}", "scopes")
+    if excess := [scope for scope in data.scopes or () if not is_allowed(scope, data.role)]:
+        minimum_role = PERMISSIONS[excess[0]].minimum_role
+        raise Invalid(
+            f"contains {excess[0]}, which needs the role {minimum_role}; the key has the role {data.role}", "scopes"
+        )
     tenant, secret = tenant_of(request), context.secret(credentials.INTEGRATION)
     async with database.transaction(tenant) as tx:
-        made = await api_keys.add(
+        created = await api_keys.add(
             *(tx, tenant, data.name),
             digest=secret.digest,
             hint=secret.hint,
@@ -72,21 +74,21 @@ async def add_key(
             expires=now() + timedelta(days=data.expires_in_days),
             by=actor_of(request),
         )
-    return _view(made, secret.text)
+    return _view(created, secret.text)
 
 
 @get("/", opt={"permission": "keys.manage"})
 async def list_keys(request: ApiRequest, database: DatabaseDep) -> ApiKeys:
-    """The keys of your tenant that are not revoked."""
+    """List the API keys of the tenant that are not revoked."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await api_keys.all_of(tx, tenant)
-    return ApiKeys(keys=[_view(key) for key in found])
+        rows = await api_keys.all_of(tx, tenant)
+    return ApiKeys(keys=[_view(key) for key in rows])
 
 
 @delete("/{key:uuid}", opt={"permission": "keys.manage"}, status_code=204)
 async def revoke_key(request: ApiRequest, database: DatabaseDep, key: FromPath[UUID]) -> None:
-    """End a key."""
+    """Revoke an API key."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         if not await api_keys.revoke(tx, tenant, key, by=actor_of(request)):

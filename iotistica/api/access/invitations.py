@@ -1,4 +1,4 @@
-"""How somebody becomes a user: invited by a link that works once, or where registration is open."""
+"""Routes by which a person becomes a user: by an invitation link that works once, or by open registration."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -45,7 +45,7 @@ class LinkView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     created_at: datetime
     expires_at: datetime
     token: str | None = None
-    """Only in the answer that made it."""
+    """Returned only by the call that created it."""
     url: str | None = None
 
 
@@ -71,17 +71,21 @@ class UserRegistration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
 async def invite(
     request: ApiRequest, data: JSONBody[NewInvitation], database: DatabaseDep, context: ServerContextDep
 ) -> LinkView:
-    """Make a link by which somebody becomes a user; hand it on, it is shown only now."""
+    """Create a link by which a person becomes a user of the tenant.
+
+    The link cannot be retrieved later: pass it on to the person. An open invitation to the same address is
+    withdrawn.
+    """
     if not is_at_least(request.auth.role, data.role):
-        raise Forbidden("you cannot give a role above your own")
+        raise Forbidden("You cannot assign a role above your own.")
     tenant, secret = tenant_of(request), context.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
         await one_time_links.lock(tx, tenant, data.email)
         if await users.by_email(tx, tenant, data.email):
-            raise Conflict(f"{data.email} is a user already")
-        if (older := await one_time_links.invitation(tx, tenant, email=data.email)) is not None:
-            _check_role(request, older)
-            await one_time_links.withdraw(tx, tenant, older, by=actor_of(request))
+            raise Conflict(f"{data.email} is already a user.")
+        if (previous := await one_time_links.invitation(tx, tenant, email=data.email)) is not None:
+            _check_role(request, previous)
+            await one_time_links.withdraw(tx, tenant, previous, by=actor_of(request))
         link = await one_time_links.add(
             *(tx, tenant, "invitation", data.email, secret.digest),
             role=data.role,
@@ -93,23 +97,23 @@ async def invite(
 
 @get("/invitations", opt={"permission": "users.manage"})
 async def list_invitations(request: ApiRequest, database: DatabaseDep) -> Invitations:
-    """Invitations that nobody has followed yet."""
+    """List the invitations that are still open."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await one_time_links.invitations(tx, tenant)
-    return Invitations(invitations=[view(link) for link in found])
+        links = await one_time_links.invitations(tx, tenant)
+    return Invitations(invitations=[view(link) for link in links])
 
 
 @delete("/invitations/{link:uuid}", opt={"permission": "users.manage"}, status_code=204)
 async def withdraw(request: ApiRequest, database: DatabaseDep, link: FromPath[UUID]) -> None:
-    """Take an invitation back."""
+    """Withdraw an invitation."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await one_time_links.invitation(tx, tenant, link=link)
-        if found is None:
+        invitation = await one_time_links.invitation(tx, tenant, link=link)
+        if invitation is None:
             raise NotFound
-        _check_role(request, found)
-        await one_time_links.withdraw(tx, tenant, found, by=actor_of(request))
+        _check_role(request, invitation)
+        await one_time_links.withdraw(tx, tenant, invitation, by=actor_of(request))
 
 
 @post("/invitations/accept", opt={"permission": PUBLIC}, status_code=201)
@@ -121,14 +125,14 @@ async def accept(
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
 ) -> Session:
-    """Become a user by the token of an invitation."""
+    """Become a user with the token of an invitation, and log in."""
     await rate_limiter.hit(RateLimit("join", context.settings.login_limit), source_of(request))
     check_password(data.password, data.username or "", path="password")
     digest = await users.hashed(data.password)
     async with platform_database.transaction() as tx:
         link = await one_time_links.use(tx, "invitation", credentials.digest(context.key, data.token))
         if link is None or link.role is None:
-            raise Unauthorized("this invitation is unknown, used, withdrawn or has expired: ask for another")
+            raise Unauthorized("This invitation is unknown, used, withdrawn or expired: ask for a new one.")
         check_password(data.password, link.email, path="password")
         user = await users.add(
             *(tx, link.tenant_id, link.email, digest, link.role),
@@ -148,9 +152,9 @@ async def register(
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
 ) -> Session:
-    """Become a viewer of the tenant that is open to everybody, where there is one."""
+    """Become a viewer of the tenant that is open for registration, and log in; 403 if no tenant is open."""
     await rate_limiter.hit(RateLimit("join", context.settings.login_limit), source_of(request))
-    closed = Forbidden("registration is closed: ask an administrator for an invitation")
+    closed = Forbidden("Registration is closed: ask an administrator for an invitation.")
     if not context.settings.registration_tenant:
         raise closed
     check_password(data.password, data.email, data.username or "", path="password")
@@ -170,13 +174,13 @@ async def register(
 
 def _check_role(request: ApiRequest, link: one_time_links.OneTimeLink) -> None:
     if not is_at_least(request.auth.role, link.role or "owner"):
-        raise Forbidden("this invitation is for a role above your own")
+        raise Forbidden("This invitation is for a role above your own.")
 
 
 def view(
     link: one_time_links.OneTimeLink, token: str | None = None, context: ServerContext | None = None
 ) -> LinkView:
-    """A link as the API shows it, with its token in the answer that made it."""
+    """Return the API representation of a link, with its token only in the answer that created it."""
     page = "invitation" if link.purpose == "invitation" else "password"
     return LinkView(
         id=link.link_id,

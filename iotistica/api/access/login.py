@@ -1,4 +1,4 @@
-"""Log-in, and the sessions that follow from it."""
+"""Routes for logging in and out, and for the sessions of a user."""
 
 import secrets
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ from iotistica.storage.postgres import Tx
 
 Secret = Annotated[str, Meta(min_length=1, max_length=credentials.LONGEST)]
 
-USER_AGENT: Final = 200  # characters kept of what a browser calls itself
+USER_AGENT: Final = 200  # characters kept of the User-Agent header
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,7 +57,7 @@ class Refresh(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Logout(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     refresh_token: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
     all: bool = False
-    """Every session of yours, not this one alone."""
+    """End all your sessions, not only this one."""
 
 
 class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -75,7 +75,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     access_token: str
     refresh_token: str
     expires_in: int
-    """Seconds that the access token is good for."""
+    """The lifetime of the access token in seconds."""
     user: UserView
 
 
@@ -102,14 +102,14 @@ async def login(
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
 ) -> Session:
-    """Exchange e-mail or user name and password for an access token and a refresh token."""
+    """Exchange an e-mail address or user name and a password for an access token and a refresh token."""
     await rate_limiter.hit(RateLimit("login", context.settings.login_limit), source_of(request))
     login = data.email or data.username
-    found = await checked(
+    user_login = await checked(
         platform_database, context.key, login, data.password, source_of(request), anonymous_actor(request)
     )
     async with platform_database.transaction() as tx:
-        return await open_session(tx, request, context, access_tokens, found.tenant_id, found.user_id)
+        return await open_session(tx, request, context, access_tokens, user_login.tenant_id, user_login.user_id)
 
 
 async def open_session(
@@ -120,7 +120,7 @@ async def open_session(
     tenant: TenantId,
     user_id: UUID,
 ) -> Session:
-    """A new session of a user, with its two tokens."""
+    """Store a new session of a user, and return it with its two tokens."""
     user = await users.get(tx, tenant, user_id)
     if user is None:
         raise Unauthorized(WRONG_LOGIN)
@@ -148,42 +148,47 @@ async def refresh(
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
 ) -> Session:
-    """Exchange a refresh token for a new pair, once: one that comes a second time ends its session."""
+    """Exchange a refresh token for a new pair of tokens.
+
+    A refresh token works once; its second use ends the session.
+    """
     session = credentials.session_of(context.key, data.refresh_token)
     if session is None:
         await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
-        raise Unauthorized("this is no refresh token")
-    new = credentials.new_session(context.key, session, secrets.token_bytes(credentials.ENTROPY))
-    old = credentials.digest(context.key, data.refresh_token)
+        raise Unauthorized("This is not a refresh token.")
+    new_secret = credentials.new_session(context.key, session, secrets.token_bytes(credentials.ENTROPY))
+    old_digest = credentials.digest(context.key, data.refresh_token)
     async with platform_database.transaction() as tx:
-        member = await sessions.rotate(tx, session, old=old, new=new.digest, address=address_of(request))
+        member = await sessions.rotate(
+            tx, session, old=old_digest, new=new_secret.digest, address=address_of(request)
+        )
         if member is not None:
             user = await users.get(tx, member.tenant_id, member.user_id)
-            assert user is not None  # noqa: S101 its session refers to it
-            return _session(access_tokens, user, session, new.text)
+            assert user is not None  # noqa: S101 the session refers to this user
+            return _session(access_tokens, user, session, new_secret.text)
         await sessions.end_reused(tx, session, by=anonymous_actor(request))
     await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
-    raise Unauthorized("this refresh token was used before, or its session has ended: log in again")
+    raise Unauthorized("This refresh token was used before, or its session has ended: log in again.")
 
 
 @post("/logout", opt={"permission": "self"}, status_code=200)
 async def logout(
     request: ApiRequest, database: DatabaseDep, data: JSONBody[Logout | None] = None
 ) -> PasswordMessage:
-    """End this session, or every session of yours."""
-    who, tenant = request.auth, tenant_of(request)
-    only = None if data and data.all else who.session
+    """End this session, or with `all` every session of yours."""
+    principal, tenant = request.auth, tenant_of(request)
+    only = None if data and data.all else principal.session
     async with database.transaction(tenant) as tx:
-        count = await sessions.end(tx, tenant, who.id, by=actor_of(request), only=only)
-    return PasswordMessage(message=f"logged out of {count} session{'s' * (count != 1)}")
+        count = await sessions.end(tx, tenant, principal.id, by=actor_of(request), only=only)
+    return PasswordMessage(message=f"Logged out of {count} session{'s' * (count != 1)}.")
 
 
 @get("/sessions", opt={"permission": "self"})
 async def list_sessions(request: ApiRequest, database: DatabaseDep) -> Sessions:
-    """Where you are logged in."""
-    who, tenant = request.auth, tenant_of(request)
+    """List the sessions in which you are logged in."""
+    principal, tenant = request.auth, tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await sessions.of_user(tx, tenant, who.id)
+        rows = await sessions.of_user(tx, tenant, principal.id)
     views = [
         SessionView(
             id=s.session_id,
@@ -192,25 +197,25 @@ async def list_sessions(request: ApiRequest, database: DatabaseDep) -> Sessions:
             expires_at=s.expires_at,
             address=s.address,
             user_agent=s.user_agent,
-            is_this=s.session_id == who.session,
+            is_this=s.session_id == principal.session,
         )
-        for s in found
+        for s in rows
     ]
     return Sessions(sessions=views)
 
 
 @delete("/sessions/{session:uuid}", opt={"permission": "self"}, status_code=204)
 async def end_session(request: ApiRequest, database: DatabaseDep, session: FromPath[UUID]) -> None:
-    """Log out of one session of yours."""
-    who, tenant = request.auth, tenant_of(request)
+    """End one of your sessions."""
+    principal, tenant = request.auth, tenant_of(request)
     async with database.transaction(tenant) as tx:
-        if not await sessions.end(tx, tenant, who.id, by=actor_of(request), only=session):
+        if not await sessions.end(tx, tenant, principal.id, by=actor_of(request), only=session):
             raise NotFound
 
 
 @get("/me", opt={"permission": "self"})
 async def me(request: ApiRequest, database: DatabaseDep) -> UserView:
-    """Who is logged in."""
+    """Return the user who is logged in."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         user = await users.get(tx, tenant, request.auth.id)
@@ -220,7 +225,7 @@ async def me(request: ApiRequest, database: DatabaseDep) -> UserView:
 
 
 def view(user: users.User) -> UserView:
-    """A user as the API shows it."""
+    """Return the API representation of a user."""
     return UserView(
         id=str(user.user_id),
         email=user.email,

@@ -1,4 +1,4 @@
-"""Users of a tenant, by its administrators."""
+"""Routes by which administrators manage the users of their tenant."""
 
 from datetime import timedelta
 from typing import Final
@@ -36,7 +36,7 @@ class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
 
 
 class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What is absent stays as it is."""
+    """Absent fields stay unchanged."""
 
     email: Email | UnsetType = UNSET
     role: Role | UnsetType = UNSET
@@ -56,7 +56,7 @@ class Users(msgspec.Struct, frozen=True, kw_only=True):
 async def list_users(
     request: ApiRequest, database: DatabaseDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Users:
-    """The users of your tenant, in order of their ids."""
+    """List the users of the tenant, ordered by id."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await users.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
@@ -66,7 +66,7 @@ async def list_users(
 
 @post("/", opt={"permission": "users.manage"}, status_code=201)
 async def add_user(request: ApiRequest, data: JSONBody[NewUser], database: DatabaseDep) -> UserView:
-    """Make a user with a password; an invitation leaves the password to them."""
+    """Create a user with a password. With an invitation, users choose the password themselves."""
     _check_role(request, data.role)
     check_password(data.password, data.email, data.username or "", path="password")
     digest = await users.hashed(data.password)
@@ -83,7 +83,7 @@ async def add_user(request: ApiRequest, data: JSONBody[NewUser], database: Datab
 
 @get("/{user:uuid}", opt={"permission": "users.manage"})
 async def get_user(request: ApiRequest, database: DatabaseDep, user: FromPath[UUID]) -> UserView:
-    """One user."""
+    """Return one user."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return view(await _get(tx, tenant, user))
@@ -92,70 +92,81 @@ async def get_user(request: ApiRequest, database: DatabaseDep, user: FromPath[UU
 async def change_user(
     request: ApiRequest, data: JSONBody[UserChange], database: DatabaseDep, user: FromPath[UUID]
 ) -> UserView:
-    """Change a user; a deactivated one, or one with another role or password, is logged out at once."""
+    """Change a user; absent fields stay unchanged.
+
+    A user who is deactivated, or gets another role, e-mail address or password, is logged out at once.
+    """
     tenant = tenant_of(request)
     digest = None
     if data.password is not UNSET:
         if user == request.auth.id:
-            raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
+            raise Forbidden("Change your own password with POST /api/v1/auth/change-password.")
         check_password(data.password, path="password")
         digest = await users.hashed(data.password)
     async with database.transaction(tenant) as tx:
-        # Before the row is read: what it says must still hold when it is written.
+        # This locks owners, so it comes before the user is read: the row must not change until it is written.
         is_last = await users.is_last_owner(tx, tenant, user)
-        old = await _get(tx, tenant, user)
-        _check_role(request, old.role)
+        stored = await _get(tx, tenant, user)
+        _check_role(request, stored.role)
         fields = {
             name: value
             for name in ("email", "role", "username", "full_name", "active")
             if (value := getattr(data, name)) is not UNSET
         }
-        new = msgspec.structs.replace(old, **fields)
-        _check_role(request, new.role)
+        changed = msgspec.structs.replace(stored, **fields)
+        _check_role(request, changed.role)
         if data.password is not UNSET:
-            check_password(data.password, new.email, new.username or "", path="password")
-        if is_last and (new.role != "owner" or not new.active):
-            raise Conflict("this is the last owner: make another one first")
-        if new != old:
-            new = await users.update(tx, tenant, old, new, by=actor_of(request))
+            check_password(data.password, changed.email, changed.username or "", path="password")
+        if is_last and (changed.role != "owner" or not changed.active):
+            raise Conflict("This is the last owner: make another user an owner first.")
+        if changed != stored:
+            changed = await users.update(tx, tenant, stored, changed, by=actor_of(request))
         if digest is not None:
             await users.set_password(tx, tenant, user, digest, by=actor_of(request))
-        if digest is not None or new.active < old.active or new.role != old.role or new.email != old.email:
+        if (
+            digest is not None
+            or changed.active < stored.active
+            or changed.role != stored.role
+            or changed.email != stored.email
+        ):
             await sessions.end(tx, tenant, user, by=actor_of(request))
-            made = not new.active or new.role != old.role
+            made = not changed.active or changed.role != stored.role
             await one_time_links.withdraw_for_user(tx, tenant, user, made=made, by=actor_of(request))
-    return view(new)
+    return view(changed)
 
 
 @delete("/{user:uuid}", opt={"permission": "users.manage"}, status_code=204)
 async def delete_user(request: ApiRequest, database: DatabaseDep, user: FromPath[UUID]) -> None:
-    """Remove a user; what it did stays in the audit."""
+    """Delete a user; the user's actions stay in the audit log."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         is_last = await users.is_last_owner(tx, tenant, user)
-        old = await _get(tx, tenant, user)
-        _check_role(request, old.role)
+        stored = await _get(tx, tenant, user)
+        _check_role(request, stored.role)
         if is_last:
-            raise Conflict("this is the last owner: make another one first")
+            raise Conflict("This is the last owner: make another user an owner first.")
         await one_time_links.withdraw_for_user(tx, tenant, user, made=True, by=actor_of(request))
-        await users.delete(tx, tenant, old, by=actor_of(request))
+        await users.delete(tx, tenant, stored, by=actor_of(request))
 
 
 @post("/{user:uuid}/password-reset", opt={"permission": "users.manage"}, status_code=201)
 async def reset(
     request: ApiRequest, database: DatabaseDep, user: FromPath[UUID], context: ServerContextDep
 ) -> LinkView:
-    """Make a link by which a user sets another password; hand it on, it is shown only now."""
+    """Create a link with which a user sets a new password.
+
+    The link cannot be retrieved later: pass it on to the user.
+    """
     if user == request.auth.id:
-        raise Forbidden("your own password is changed by POST /api/v1/auth/change-password")
+        raise Forbidden("Change your own password with POST /api/v1/auth/change-password.")
     tenant, secret = tenant_of(request), context.secret(credentials.LINK)
     async with database.transaction(tenant) as tx:
         await users.lock(tx, tenant, user)
-        old = await _get(tx, tenant, user)
-        _check_role(request, old.role)
+        stored = await _get(tx, tenant, user)
+        _check_role(request, stored.role)
         link = await one_time_links.add(
-            *(tx, tenant, "password", old.email, secret.digest),
-            role=old.role,
+            *(tx, tenant, "password", stored.email, secret.digest),
+            role=stored.role,
             expires=now() + RESET_LIFETIME,
             by=actor_of(request),
             user=user,
@@ -164,15 +175,15 @@ async def reset(
 
 
 async def _get(tx: Tx, tenant: TenantId, user: UUID) -> users.User:
-    found = await users.get(tx, tenant, user)
-    if found is None:
+    row = await users.get(tx, tenant, user)
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
 def _check_role(request: ApiRequest, role: str) -> None:
     if not is_at_least(request.auth.role, role):
-        raise Forbidden("you cannot give or change a role above your own")
+        raise Forbidden("You cannot assign or change a role above your own.")
 
 
 router = Router(

@@ -1,4 +1,4 @@
-"""Routes for agents and fleets, and those that agents call themselves."""
+"""Routes for agents and fleets, and the routes that agents themselves call."""
 
 from typing import Final
 

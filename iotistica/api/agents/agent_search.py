@@ -1,4 +1,4 @@
-"""Agents listed: by name, fleet, tags and presence, page by page."""
+"""Routes that list agents by name, fleet, tags and presence, page by page."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -33,9 +33,9 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str
     online: bool
     status: Presence
-    """`silent`: it polls or logs, and sends no data. `new`: it was never heard of."""
+    """`silent`: the agent polls or logs but sends no data. `new`: it has never contacted the platform."""
     since: datetime | None
-    """When it became so."""
+    """When the agent got this status."""
     flapping: bool
     last_seen: datetime | None
     created_at: datetime
@@ -61,13 +61,13 @@ class AgentPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agents: list[AgentView]
     count: int
     next: str | None
-    """Give it as `cursor` for the page after this one."""
+    """Pass it as `cursor` to get the next page; null on the last page."""
     pagination: Pagination | None = None
-    """Where a `page` was asked for."""
+    """Present only if the request has a `page`."""
 
 
 class TagQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Tags that agents have, each a value or a list of some."""
+    """The tags that an agent must have, each with a value or a list of allowed values."""
 
     tag_selectors: dict[str, str | list[str]]
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
@@ -91,10 +91,10 @@ async def list_agents(
     cursor: Where = None,
     page: Page = None,
 ) -> AgentPage:
-    """The agents of your tenant that all of this is true of, in order of their ids or names.
+    """List the agents of the tenant that match all the given filters, ordered by id or by name.
 
-    `search` is a part of the name or the beginning of the uuid; `selector` chooses by tags, as in
-    `site=berlin,line in (1,2),!spare`; `fleet=none` are those in none.
+    `search` is a part of the name or the beginning of the UUID. `selector` filters by tags, for example
+    `site=berlin,line in (1,2),!spare`. `fleet=none` lists the agents that are in no fleet.
     """
     wanted = AgentFilter(
         text=search_,
@@ -111,19 +111,19 @@ async def list_agents(
 
 @post("/query", opt={"permission": "agents.read"}, status_code=200)
 async def query_agents(request: ApiRequest, data: JSONBody[TagQuery], database: DatabaseDep) -> AgentPage:
-    """The agents that have all of these tags."""
+    """List the agents of the tenant that have all the given tags."""
     wanted = AgentFilter(selector=tag_selectors.from_tags(data.tag_selectors))
     return await _page(request, database, wanted, limit=data.limit, cursor=data.cursor)
 
 
 @get("/{agent:uuid}", opt={"permission": "agents.read"})
 async def get_agent(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> AgentView:
-    """One agent."""
+    """Return one agent with its presence and its tags."""
     async with database.transaction(tenant_of(request)) as tx:
-        found = await agent_search.get(tx, tenant_of(request), agent)
-    if found is None:
+        summary = await agent_search.get(tx, tenant_of(request), agent)
+    if summary is None:
         raise NotFound
-    return view(found)
+    return view(summary)
 
 
 async def _page(
@@ -154,7 +154,7 @@ async def _page(
 
 
 def view(agent: AgentSummary) -> AgentView:
-    """An agent as it is shown."""
+    """Return the API representation of an agent."""
     return AgentView(
         uuid=agent.agent_uuid,
         name=agent.name,
@@ -178,7 +178,7 @@ def view(agent: AgentSummary) -> AgentView:
 
 def _statuses(status: Presence | None, online: bool | None) -> tuple[str, ...] | None:
     if online is not None and status is not None:
-        raise Invalid("give status or online, not both", "online")
+        raise Invalid("cannot be combined with status", "online")
     if online is not None:
         return ("online",) if online else ("silent", "offline", "new")
     return (status,) if status else None
@@ -188,7 +188,7 @@ def _fleet(text: str | None) -> UUID | None:
     try:
         return UUID(text) if text not in (None, "none") else None
     except ValueError:
-        raise Invalid("the uuid of a fleet, or none", "fleet") from None
+        raise Invalid("must be the UUID of a fleet, or none", "fleet") from None
 
 
 def _cursor(agent: AgentSummary) -> str:
@@ -206,7 +206,7 @@ def _after(cursor: str | None) -> tuple[str, UUID] | None:
 
 
 def selector_of(text: str | None, tags: Mapping[str, Any] | None) -> tag_selectors.Selector:
-    """What is chosen by a selector, or by tags; raises `Invalid`."""
+    """Return the conditions of a selector and of a tag object as one selector; raises `Invalid`."""
     return (tag_selectors.parse(text) if text else ()) + (tag_selectors.from_tags(tags) if tags else ())
 
 

@@ -1,4 +1,4 @@
-"""Agents: made, renamed, moved, set aside."""
+"""Routes that create, rename, move, deactivate and retire agents."""
 
 from uuid import UUID, uuid4
 
@@ -28,7 +28,7 @@ class NewAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 
 
 class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What is absent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: Name | UnsetType = UNSET
     fleet_uuid: UUID | UnsetType | None = UNSET
@@ -52,23 +52,27 @@ async def add_agent(
     broker_sync: BrokerSyncDep,
     context: ServerContextDep,
 ) -> MadeAgent:
-    """Make an agent that connects with what this answers; agents that register themselves need no such call."""
+    """Create an agent that is configured by hand, and return the MQTT settings it connects with.
+
+    Agents that register themselves do not need this call. Answers 409 if the UUID is taken or the tenant's quota of
+    agents is used up.
+    """
     tenant, agent = tenant_of(request), AgentId(data.uuid or uuid4())
     async with database.transaction(tenant) as tx:
         await _check_fleet(tx, tenant, data.fleet_uuid)
         await agents.add(tx, tenant, agent, data.name, key=context.key, by=actor_of(request), fleet=data.fleet_uuid)
-        made = await _shown(tx, tenant, agent)
+        created = await _get_view(tx, tenant, agent)
         since = await broker_accounts.database_now(tx)
     await broker_sync.wait_until_current(since)
     password = mqtt_password(context.key, tenant, agent, 1)
-    return MadeAgent(agent=made, mqtt=broker_connection.mqtt_connection(context.broker, tenant, agent, password))
+    return MadeAgent(agent=created, mqtt=broker_connection.mqtt_connection(context.broker, tenant, agent, password))
 
 
 @patch("/{agent:uuid}", opt={"permission": "agents.write"})
 async def change_agent(
     request: ApiRequest, data: JSONBody[AgentChange], database: DatabaseDep, agent: FromPath[UUID]
 ) -> AgentView:
-    """Give an agent another name or fleet, or set it aside."""
+    """Change the name or fleet of an agent, or activate or deactivate it; absent fields stay unchanged."""
     return await _change(request, database, agent, data)
 
 
@@ -76,7 +80,7 @@ async def change_agent(
 async def set_active(
     request: ApiRequest, data: JSONBody[Activity], database: DatabaseDep, agent: FromPath[UUID]
 ) -> AgentView:
-    """Set an agent aside, or take it back: one that is not active is left out of rollouts, and is not healed."""
+    """Activate or deactivate an agent. Inactive agents are left out of rollouts and are not healed."""
     return await _change(request, database, agent, AgentChange(active=data.is_active))
 
 
@@ -84,7 +88,10 @@ async def set_active(
 async def delete_agent(
     request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
 ) -> IdentityState:
-    """The same as `POST …/retire`: out of service for good; its readings stay, and are erased by themselves."""
+    """Take an agent out of service for good; the same as `POST …/retire`.
+
+    Its readings stay; delete them with `DELETE /readings/{agent}`.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await identities.retire(tx, tenant, agent, server_key=context.key, by=actor_of(request))
@@ -94,29 +101,29 @@ async def delete_agent(
 async def _change(request: ApiRequest, database: Database, agent: UUID, data: AgentChange) -> AgentView:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await agents.get_for_update(tx, tenant, agent)
-        fleet = old.fleet_uuid if data.fleet_uuid is UNSET else data.fleet_uuid
+        stored = await agents.get_for_update(tx, tenant, agent)
+        fleet = stored.fleet_uuid if data.fleet_uuid is UNSET else data.fleet_uuid
         await _check_fleet(tx, tenant, fleet)
         await agents.update(
-            *(tx, tenant, old),
-            name=old.name if data.name is UNSET else data.name,
+            *(tx, tenant, stored),
+            name=stored.name if data.name is UNSET else data.name,
             fleet=fleet,
-            active=old.active if data.active is UNSET else data.active,
+            active=stored.active if data.active is UNSET else data.active,
             by=actor_of(request),
         )
-        return await _shown(tx, tenant, agent)
+        return await _get_view(tx, tenant, agent)
 
 
-async def _shown(tx: Tx, tenant: TenantId, agent: UUID) -> AgentView:
-    found = await agent_search.get(tx, tenant, agent)
-    if found is None:
+async def _get_view(tx: Tx, tenant: TenantId, agent: UUID) -> AgentView:
+    summary = await agent_search.get(tx, tenant, agent)
+    if summary is None:
         raise NotFound
-    return view(found)
+    return view(summary)
 
 
 async def _check_fleet(tx: Tx, tenant: TenantId, fleet: UUID | None) -> None:
     if fleet is not None and await fleets.find(tx, tenant, str(fleet)) is None:
-        raise Invalid("there is no such fleet", "fleetUuid")
+        raise Invalid("must be the UUID of an existing fleet", "fleetUuid")
 
 
 router = Router("/agents", route_handlers=[add_agent, change_agent, set_active, delete_agent], tags=["agents"])

@@ -1,4 +1,7 @@
-"""What a broker asks that checks accounts over HTTP (EMQX, mosquitto-go-auth): the same accounts and rules."""
+"""Routes for brokers that check accounts over HTTP (EMQX, mosquitto-go-auth).
+
+They apply the same accounts and rules as the embedded Mosquitto.
+"""
 
 import hashlib
 import hmac
@@ -29,7 +32,7 @@ ACC: Final[dict[str, tuple[Literal["read", "write"], ...]]] = {
     "3": ("read", "write"),
     "4": ("read",),
 }
-"""What mosquitto-go-auth calls read, write, both, and subscribe."""
+"""The `acc` numbers of mosquitto-go-auth: read, write, both, and subscribe."""
 
 
 class BrokerLogin(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,19 +58,19 @@ async def user(
     context: ServerContextDep,
     timeline_counts: TimelineCountsDep,
 ) -> Response[dict[str, Any]]:
-    """Whether this is the password of an account that may connect."""
+    """Check a user name and password: 200 if the account may connect, 403 otherwise."""
     account = await _account(platform_database, context, data.username)
     line = account.line if account else _decoy(context)
     allowed = password_fits(line, data.password) and account is not None
-    if account is not None and (who := agent_of_user(data.username)):
+    if account is not None and (agent := agent_of_user(data.username)):
         kind, details = ("broker.let_in", {}) if allowed else ("broker.refused", {"reason": "a wrong password"})
-        timeline_counts.add(*who, kind, details)
+        timeline_counts.add(*agent, kind, details)
     return _answer(allowed)
 
 
 @post("/superuser", opt={"permission": BROKER}, status_code=200)
 async def superuser(data: JSONBody[BrokerUser]) -> Response[dict[str, Any]]:
-    """Whether an account may everything; none may, not even ours."""
+    """Answer 403: no account is a superuser, not even the one of the platform's intake."""
     return _answer(allowed=False)
 
 
@@ -78,7 +81,10 @@ async def acl(
     context: ServerContextDep,
     timeline_counts: TimelineCountsDep,
 ) -> Response[dict[str, Any]]:
-    """Whether an account may read, write or subscribe to a topic; an agent's timeline has what it may not."""
+    """Check whether an account may read, write or subscribe to a topic: 200 if it may, 403 otherwise.
+
+    Denials of an agent are recorded on its timeline.
+    """
     account = await _account(platform_database, context, data.username)
     wanted = _wanted(data)
     if account is None or not wanted:
@@ -91,10 +97,10 @@ async def acl(
 
 
 def _note(timeline_counts: TimelineCounts, data: BrokerQuestion, wanted: Sequence[str]) -> None:
-    who = agent_of_user(data.username)
-    if who is not None:
+    agent = agent_of_user(data.username)
+    if agent is not None:
         details = {"topic": data.topic, "access": " and ".join(wanted)}
-        timeline_counts.add(*who, "broker.denied", details, word=data.topic[:100])
+        timeline_counts.add(*agent, "broker.denied", details, word=data.topic[:100])
 
 
 async def _account(platform_database: Database, context: ServerContext, username: str) -> Account | None:
@@ -110,7 +116,7 @@ async def _account(platform_database: Database, context: ServerContext, username
 def _rules(account: Account) -> list[tuple[str, Access]]:
     if account.username == SERVICE_USER:
         return [("#", "readwrite"), ("$SYS/#", "read")]
-    # As the pattern lines of Mosquitto's file have it, for every account.
+    # The same access that the pattern lines in Mosquitto's ACL file give to every account.
     own: list[tuple[str, Access]] = [
         (f"i/{account.username}/#", "readwrite"),
         (f"{account.username}/#", "readwrite"),

@@ -1,4 +1,4 @@
-"""How the endpoints of an agent are: as they are wanted, beside what the agent says of them."""
+"""The route for the health of an agent's endpoints: as configured, and as the agent reports them."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,12 +16,12 @@ from iotistica.storage.control import targets
 
 
 class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What the agent has not said is null."""
+    """Fields that the agent has not reported are null; `status` is then `unknown`."""
 
     name: str
     protocol: str | None
     enabled: bool | None
-    """As it is wanted; null if only the agent knows of it."""
+    """The value in the agent's target; null if the endpoint is not in the target."""
     status: Any = "unknown"
     connected: Any = None
     last_poll: Any = None
@@ -56,25 +56,30 @@ async def get_health(
     agent: FromPath[UUID],
     protocol: Annotated[str | None, QueryParameter(name="protocolType", max_length=32)] = None,
 ) -> DeviceHealth:
-    """The endpoints that an agent is told to have, and others that it reports, with their health."""
+    """List the endpoints in an agent's target, and others that it reports, with their health.
+
+    `protocolType` limits the list to one protocol.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await targets.sources(tx, tenant, agent)
+        sources = await targets.sources(tx, tenant, agent)
         state = await reported_states.get(tx, tenant, agent)
-    wanted = rules.effective_target(found.fleet, found.own).config.get("endpoints") or []
-    said = (
+    configured = rules.effective_target(sources.fleet, sources.own).config.get("endpoints") or []
+    reported = (
         document_secrets.mask(context.box.open(state.merged.values, tenant)).get("endpoints_health")
         if state
         else None
     )
     health = (
-        {name: facts for name, facts in said.items() if isinstance(facts, dict)} if isinstance(said, dict) else {}
+        {name: facts for name, facts in reported.items() if isinstance(facts, dict)}
+        if isinstance(reported, dict)
+        else {}
     )
-    by_name = {endpoint["name"]: endpoint for endpoint in wanted}
+    by_name = {endpoint["name"]: endpoint for endpoint in configured}
     devices = [
-        one
+        device
         for name in [*by_name, *(name for name in health if name not in by_name)]
-        if protocol in (None, (one := _view(name, by_name.get(name), health.get(name, {}))).protocol)
+        if protocol in (None, (device := _view(name, by_name.get(name), health.get(name, {}))).protocol)
     ]
     return DeviceHealth(
         agent_uuid=agent,
@@ -84,28 +89,28 @@ async def get_health(
     )
 
 
-def _view(name: str, wanted: dict[str, Any] | None, facts: dict[str, Any]) -> EndpointHealth:
-    said = {
+def _view(name: str, configured: dict[str, Any] | None, facts: dict[str, Any]) -> EndpointHealth:
+    reported = {
         field.name: facts[field.encode_name]
         for field in msgspec.structs.fields(EndpointHealth)
         if field.encode_name in facts and field.name not in ("name", "protocol", "enabled")
     }
-    protocol = (wanted or facts).get("protocol")
+    protocol = (configured or facts).get("protocol")
     return EndpointHealth(
         name=name,
         protocol=protocol if isinstance(protocol, str) else None,
-        enabled=bool(wanted.get("enabled", True)) if wanted else None,
-        **said,
+        enabled=bool(configured.get("enabled", True)) if configured else None,
+        **reported,
     )
 
 
 def _summary(devices: list[EndpointHealth]) -> DeviceHealthSummary:
-    protocols = [one.protocol or "unknown" for one in devices]
+    protocols = [device.protocol or "unknown" for device in devices]
     return DeviceHealthSummary(
         total=len(devices),
-        enabled=sum(one.enabled is True for one in devices),
-        disabled=sum(one.enabled is False for one in devices),
-        online=sum(one.status == "online" for one in devices),
+        enabled=sum(device.enabled is True for device in devices),
+        disabled=sum(device.enabled is False for device in devices),
+        online=sum(device.status == "online" for device in devices),
         by_protocol={protocol: protocols.count(protocol) for protocol in dict.fromkeys(protocols)},
     )
 

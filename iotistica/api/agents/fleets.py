@@ -1,4 +1,4 @@
-"""Fleets: agents that belong together, and inherit one target."""
+"""Routes for fleets: groups of agents that inherit one target."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ class NewFleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class FleetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is absent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: Name | UnsetType = UNSET
     description: Text | UnsetType | None = UNSET
@@ -43,7 +43,7 @@ class FleetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     tags: dict[str, str]
     created_at: datetime
     stats: FleetStats | None = None
-    """How many agents it has; of one fleet that is asked for."""
+    """The number of agents in the fleet, by presence; present only in the answer of `GET /fleets/{fleet}`."""
 
 
 class Fleets(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class FleetMembers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 async def list_fleets(
     request: ApiRequest, database: DatabaseDep, limit: Limit = 100, cursor: Cursor = None
 ) -> Fleets:
-    """The fleets of your tenant, in order of their ids."""
+    """List the fleets of the tenant, ordered by id."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await fleets.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
@@ -70,7 +70,7 @@ async def list_fleets(
 
 @post("/", opt=WRITE, status_code=201)
 async def add_fleet(request: ApiRequest, data: JSONBody[NewFleet], database: DatabaseDep) -> FleetView:
-    """Make a fleet."""
+    """Create a fleet."""
     tenant, tags, by = tenant_of(request), checked_tags(data.tags), actor_of(request)
     async with database.transaction(tenant) as tx:
         return _view(await fleets.add(tx, tenant, data.name, description=data.description, tags=tags, by=by))
@@ -78,20 +78,20 @@ async def add_fleet(request: ApiRequest, data: JSONBody[NewFleet], database: Dat
 
 @get("/{fleet:uuid}", opt={"permission": "fleets.read"})
 async def get_fleet(request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID]) -> FleetView:
-    """One fleet, with how many agents it has; `GET /agents?fleet=` lists them."""
+    """Return one fleet with the number of its agents by presence; `GET /agents?fleet=` lists the agents."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await fleets.find(tx, tenant, str(fleet))
-        if found is None:
+        stored = await fleets.find(tx, tenant, str(fleet))
+        if stored is None:
             raise NotFound
-        return _view(found, await fleets.stats(tx, tenant, fleet))
+        return _view(stored, await fleets.stats(tx, tenant, fleet))
 
 
 @put("/{fleet:uuid}", opt=WRITE)
 async def put_fleet(
     request: ApiRequest, data: JSONBody[NewFleet], database: DatabaseDep, fleet: FromPath[UUID]
 ) -> FleetView:
-    """Write a fleet's name, description and tags anew."""
+    """Replace the name, description and tags of a fleet."""
     whole = FleetChange(name=data.name, description=data.description, tags=data.tags)
     return await _change(request, database, fleet, whole)
 
@@ -100,7 +100,7 @@ async def put_fleet(
 async def patch_fleet(
     request: ApiRequest, data: JSONBody[FleetChange], database: DatabaseDep, fleet: FromPath[UUID]
 ) -> FleetView:
-    """Change a fleet's name, description or tags."""
+    """Change the name, description or tags of a fleet; absent fields stay unchanged."""
     return await _change(request, database, fleet, data)
 
 
@@ -108,21 +108,27 @@ async def patch_fleet(
 async def delete_fleet(
     request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID], release: FromQuery[bool] = False
 ) -> None:
-    """Delete a fleet with its target; with `release` also one that has agents, which inherit nothing then."""
+    """Delete a fleet and its target.
+
+    A fleet that still has agents is deleted only with `release=true`; its agents then inherit no target.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await fleets.get_for_update(tx, tenant, fleet)
-        has = (await fleets.stats(tx, tenant, fleet)).agents
-        if has and not release:
-            raise Conflict(f"it has {has} agents: move them first, or delete it with ?release=true")
-        await fleets.delete(tx, tenant, old, by=actor_of(request))
+        stored = await fleets.get_for_update(tx, tenant, fleet)
+        agent_count = (await fleets.stats(tx, tenant, fleet)).agents
+        if agent_count and not release:
+            raise Conflict(f"The fleet has {agent_count} agents: move them first, or delete it with ?release=true.")
+        await fleets.delete(tx, tenant, stored, by=actor_of(request))
 
 
 @post("/{fleet:uuid}/agents", opt=WRITE, status_code=200)
 async def add_members(
     request: ApiRequest, data: JSONBody[FleetMembers], database: DatabaseDep, fleet: FromPath[UUID]
 ) -> BulkResults:
-    """Put agents into a fleet, all that there are in one transaction; each one's result is answered."""
+    """Put agents into a fleet, in one transaction.
+
+    The answer has a result for each agent; unknown agents are `not_found`.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await fleets.get_for_update(tx, tenant, fleet)
@@ -134,8 +140,11 @@ async def add_members(
 async def remove_members(
     request: ApiRequest, data: JSONBody[FleetMembers], database: DatabaseDep, fleet: FromPath[UUID]
 ) -> BulkResults:
-    """Take agents out of a fleet; one that is in another is not found."""
-    return await _taken(request, database, fleet, data.agents)
+    """Take agents out of a fleet, in one transaction.
+
+    The answer has a result for each agent; agents that are not in this fleet are `not_found`.
+    """
+    return await _remove_agents(request, database, fleet, data.agents)
 
 
 @delete("/{fleet:uuid}/agents/{agent:uuid}", opt=WRITE, status_code=204)
@@ -143,29 +152,31 @@ async def remove_member(
     request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID], agent: FromPath[UUID]
 ) -> None:
     """Take one agent out of a fleet."""
-    if not (await _taken(request, database, fleet, [agent])).changed:
+    if not (await _remove_agents(request, database, fleet, [agent])).changed:
         raise NotFound
 
 
-async def _taken(request: ApiRequest, database: Database, fleet: UUID, named: list[UUID]) -> BulkResults:
+async def _remove_agents(
+    request: ApiRequest, database: Database, fleet: UUID, agent_uuids: list[UUID]
+) -> BulkResults:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await fleets.get_for_update(tx, tenant, fleet)
-        moved = await agents.move_to_fleet(tx, tenant, named, None, only=fleet, by=actor_of(request))
-    return results(named, moved)
+        moved = await agents.move_to_fleet(tx, tenant, agent_uuids, None, only=fleet, by=actor_of(request))
+    return results(agent_uuids, moved)
 
 
 async def _change(request: ApiRequest, database: DatabaseDep, fleet: UUID, data: FleetChange) -> FleetView:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        old = await fleets.get_for_update(tx, tenant, fleet)
-        new = msgspec.structs.replace(
-            old,
-            name=old.name if data.name is UNSET else data.name,
-            description=old.description if data.description is UNSET else data.description,
-            tags=old.tags if data.tags is UNSET else checked_tags(data.tags),
+        stored = await fleets.get_for_update(tx, tenant, fleet)
+        changed = msgspec.structs.replace(
+            stored,
+            name=stored.name if data.name is UNSET else data.name,
+            description=stored.description if data.description is UNSET else data.description,
+            tags=stored.tags if data.tags is UNSET else checked_tags(data.tags),
         )
-        return _view(await fleets.update(tx, tenant, old, new, by=actor_of(request)))
+        return _view(await fleets.update(tx, tenant, stored, changed, by=actor_of(request)))
 
 
 def _view(fleet: fleets.Fleet, stats: FleetStats | None = None) -> FleetView:

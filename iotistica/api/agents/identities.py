@@ -1,4 +1,4 @@
-"""The life of an agent's identity, by administrators: revoked, enrolled again, replaced, retired."""
+"""Routes by which administrators revoke, re-enrol, retire and replace an agent."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -26,7 +26,7 @@ class Enrolment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Replacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     by: UUID
-    """The uuid of the new hardware, which has registered itself."""
+    """The UUID of the new hardware, which must have registered itself."""
 
 
 class IdentityState(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -44,7 +44,10 @@ async def revoke(
     agent: FromPath[UUID],
     data: JSONBody[Revocation | None] = None,
 ) -> IdentityState:
-    """Lock an agent out at once, HTTP and MQTT; its readings stay."""
+    """Lock an agent out of HTTP and MQTT at once.
+
+    Its readings stay, and `POST …/re-enrol` lets it register again.
+    """
     tenant, reason = tenant_of(request), data.reason if data else None
     async with database.transaction(tenant) as tx:
         await identities.revoke(tx, tenant, agent, reason=reason, server_key=context.key, by=actor_of(request))
@@ -59,7 +62,10 @@ async def re_enrol(
     agent: FromPath[UUID],
     data: JSONBody[Enrolment | None] = None,
 ) -> IdentityState:
-    """Let an agent register anew with a provisioning key, its history kept, as after a factory reset."""
+    """Let an agent register again with a provisioning key, for example after a factory reset.
+
+    It keeps its UUID and its history. Its present keys stop working now, and it must register within `hours`.
+    """
     tenant, until = tenant_of(request), now() + timedelta(hours=(data or Enrolment()).hours)
     async with database.transaction(tenant) as tx:
         await identities.re_enrol(tx, tenant, agent, until=until, server_key=context.key, by=actor_of(request))
@@ -85,7 +91,11 @@ async def replace(
     context: ServerContextDep,
     agent: FromPath[UUID],
 ) -> IdentityState:
-    """Put new hardware in an agent's place: it takes name and fleet over, and the old one is retired."""
+    """Replace an agent with new hardware that has registered itself; the old agent is retired.
+
+    The new hardware takes over the name and the fleet, the tags that it does not have, and the agent's own
+    target if it has none.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await identities.replace(tx, tenant, agent, data.by, server_key=context.key, by=actor_of(request))

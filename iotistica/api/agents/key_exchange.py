@@ -1,4 +1,4 @@
-"""What an agent does for itself: proves its key, asks who it is, changes its API key."""
+"""Routes by which an agent proves its private key, reads its own record and rotates its API key."""
 
 import secrets
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     signature: Annotated[str, Meta(min_length=1, max_length=512)]
-    """Base64, over `<uuid>:<challenge>`."""
+    """The signature of `<uuid>:<challenge>`, in base64."""
     uuid: UUID | None = None
 
 
@@ -47,15 +47,15 @@ class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     device_api_key: Secret | None = None
-    """The new key, if the agent has made one."""
+    """The new key, if the agent generated it."""
     grace_hours: Annotated[float, Meta(ge=0, le=720)] | None = None
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     old_key_valid_until: datetime
-    """Or until the new key is used, whichever comes first."""
+    """The old key works until this time or until the new key is used, whichever comes first."""
     api_key: str | None = None
-    """The new key, if it was made here; shown only now."""
+    """The new key, if the platform generated it; returned only this once."""
 
 
 class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 @post("/device/{agent:uuid}/challenge", opt={"permission": AGENT, "unproven": True}, status_code=200)
 async def challenge(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> Challenge:
-    """Another challenge, beside those before it."""
+    """Create another challenge for an agent; earlier ones stay valid until they expire."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return await make_challenge(tx, tenant, AgentId(agent))
@@ -80,14 +80,17 @@ async def exchange(
     broker_sync: BrokerSyncDep,
     agent: FromPath[UUID],
 ) -> Exchanged:
-    """Prove the private key; from then on the agent may connect. A wrong signature uses no challenge up."""
+    """Prove that the agent holds its private key; from then on it may connect.
+
+    A wrong signature does not use up a challenge.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
+        identity = await identities.prove(tx, tenant, agent, data.signature, by=actor_of(request))
         since = await broker_accounts.database_now(tx)
-    if found.state == "registered":  # until a moment ago
+    if identity.state == "registered":  # its state before this call
         await broker_sync.wait_until_current(since)
-    device = Device(id=found.agent_uuid, uuid=found.agent_uuid, device_name=found.name)
+    device = Device(id=identity.agent_uuid, uuid=identity.agent_uuid, device_name=identity.name)
     return Exchanged(status="ok", message="key exchange successful", device=device)
 
 
@@ -99,30 +102,33 @@ async def rotate(
     agent: FromPath[UUID],
     data: JSONBody[Rotation | None] = None,
 ) -> Rotated:
-    """Give an agent another API key; the one it has stays good until the new one is used, or its grace ends."""
-    wanted = data or Rotation()
-    made = context.secret(credentials.AGENT) if wanted.device_api_key is None else None
-    hours = context.settings.key_grace_hours if wanted.grace_hours is None else wanted.grace_hours
+    """Replace the API key of an agent.
+
+    The old key works until the new key is used or the grace period ends. The MQTT password does not change.
+    """
+    rotation = data or Rotation()
+    generated = context.secret(credentials.AGENT) if rotation.device_api_key is None else None
+    hours = context.settings.key_grace_hours if rotation.grace_hours is None else rotation.grace_hours
     until, tenant = now() + timedelta(hours=hours), tenant_of(request)
-    digest = made.digest if made else credentials.digest(context.key, wanted.device_api_key or "")
+    digest = generated.digest if generated else credentials.digest(context.key, rotation.device_api_key or "")
     async with database.transaction(tenant) as tx:
         await identities.rotate(tx, tenant, agent, digest, until=until, by=actor_of(request))
-    return Rotated(old_key_valid_until=until, api_key=made.text if made else None)
+    return Rotated(old_key_valid_until=until, api_key=generated.text if generated else None)
 
 
 @get("/devices/{agent:uuid}", opt={"permission": AGENT})
 async def device(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> AgentFacts:
-    """An agent as it sees itself; the real one asks at a factory reset."""
+    """Return an agent's own record; the public agent requests it at a factory reset."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await agents.get(tx, tenant, agent)
-    if found is None:
+        stored = await agents.get(tx, tenant, agent)
+    if stored is None:
         raise NotFound
-    return AgentFacts(uuid=found.agent_uuid, name=found.name, status=found.state)
+    return AgentFacts(uuid=stored.agent_uuid, name=stored.name, status=stored.state)
 
 
 async def make_challenge(tx: Tx, tenant: TenantId, agent: AgentId) -> Challenge:
-    """A challenge that an agent may answer from now on."""
+    """Store and return a new challenge that the agent can answer."""
     text, expires = base64url(secrets.token_bytes(credentials.ENTROPY)), now() + agent_keys.CHALLENGE_LIFETIME
     await agent_keys.add_challenge(tx, tenant, agent, text, expires=expires)
     return Challenge(challenge=text, expires_at=expires)

@@ -1,4 +1,4 @@
-"""What agents log: taken from them, and searched."""
+"""Routes that accept the log lines of agents, and routes that search them."""
 
 import asyncio
 import hashlib
@@ -29,18 +29,18 @@ from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database, Tx
 
-BODY: Final = 8 << 20  # bytes of a request, inflated
-MESSAGE: Final = PAYLOAD_CAP // 2  # bytes of one message that it becomes
+BODY: Final = 8 << 20  # bytes of a request body, decompressed
+MESSAGE: Final = PAYLOAD_CAP // 2  # bytes of one stream message; a longer batch becomes several
 GZIP: Final = b"\x1f\x8b"
-PATIENCE: Final = 1.0  # seconds to find out whether a batch was stored before
+PATIENCE: Final = 1.0  # seconds to wait for the database when looking for an earlier copy of a batch
 DROPPED: Final = "logs.dropped"
-"""The kind of a happening: the agent says that it threw lines away."""
+"""The event kind for log lines that the agent reports as discarded."""
 Level = Literal["trace", "debug", "info", "warn", "error", "fatal"]
 Text = Annotated[str | None, QueryParameter(max_length=200)]
 
 
 class AcceptedLogs(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The public agent compares `batchId` with its own, and sends a batch again until they are the same."""
+    """The public agent sends a batch again until the returned `batchId` equals its own."""
 
     batch_id: str
     accepted: bool
@@ -48,7 +48,7 @@ class AcceptedLogs(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     duplicate: bool | None = None
     lines: int | None = None
     dropped: int | None = None
-    """Lines without a message, and those older than what is kept."""
+    """The number of lines without a message or older than the retention of logs."""
 
 
 class DroppedSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -78,7 +78,7 @@ class LogLines(msgspec.Struct, frozen=True, kw_only=True):
     logs: list[LogLineView]
     count: int
     next: str | None
-    """Give it as `cursor` for the older ones."""
+    """Pass it as `cursor` to get older lines; null on the last page."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,41 +99,44 @@ async def take(
     agent: FromPath[UUID],
     batch: Annotated[str | None, HeaderParameter(name="X-Batch-Id", max_length=1000)] = None,
 ) -> Response[AcceptedLogs]:
-    """Take log lines as JSON lines, an array, or text; answered 202 when they are durable.
+    """Accept log lines as JSON lines, a JSON array or text; answers 202 once they are durable.
 
-    `X-Batch-Id` is echoed. A batch that was stored within two days is answered 200, and not stored again.
+    `X-Batch-Id` is returned as `batchId`. A batch that was stored within the last two days is answered 200 and is
+    not stored again.
     """
-    tenant, shown = tenant_of(request), batch or uuid4().hex
-    known = _kept_as(batch) if batch else None
-    if known and await _is_stored(database, tenant, agent, known):
-        return Response(AcceptedLogs(batch_id=shown, accepted=True, duplicate=True), status_code=200)
+    tenant, shown_id = tenant_of(request), batch or uuid4().hex
+    batch_key = _batch_key(batch) if batch else None
+    if batch_key and await _is_stored(database, tenant, agent, batch_key):
+        return Response(AcceptedLogs(batch_id=shown_id, accepted=True, duplicate=True), status_code=200)
     payload, received = await request.body(), time.time_ns() // 1000
     if payload[:2] == GZIP:
         raise Invalid("the body is gzip: say so with Content-Encoding: gzip")
     try:
-        found = (
+        parsed = (
             await asyncio.to_thread(rules.parse_lines, payload, received) if payload.strip() else LogBatch(lines=[])
         )
     except InvalidMessage as exc:
         raise Invalid(str(exc)) from exc
-    named = msgspec.structs.replace(found, id=known)
+    keyed = msgspec.structs.replace(parsed, id=batch_key)
     topic = f"{agent_topic(tenant, AgentId(agent))}/logs/{rules.HTTP}".encode()
-    if messages := rules.encode(named, cap=MESSAGE):
+    if messages := rules.encode(keyed, cap=MESSAGE):
         await inbox.accept([(topic, message) for message in messages])
     return Response(
-        AcceptedLogs(batch_id=shown, accepted=True, queued=True, lines=len(found.lines), dropped=found.dropped),
+        AcceptedLogs(
+            batch_id=shown_id, accepted=True, queued=True, lines=len(parsed.lines), dropped=parsed.dropped
+        ),
         status_code=202,
     )
 
 
-def _kept_as(batch: str) -> str:
-    """The id that a batch is remembered by."""
+def _batch_key(batch: str) -> str:
+    """Return the id under which a batch is stored."""
     plain = len(batch) <= rules.BATCH and batch.isprintable() and "#" not in batch
     return batch if plain else hashlib.sha256(batch.encode("utf-8", "replace")).hexdigest()
 
 
 async def _is_stored(database: Database, tenant: TenantId, agent: UUID, batch: str) -> bool:
-    """Whether that is known; while the database is away the consumer finds out."""
+    """Whether the batch is known to be stored; while the database is unavailable the consumer checks."""
     with suppress(Unavailable):
         async with database.transaction(tenant, patience=PATIENCE) as tx:
             return await logs.is_stored(tx, tenant, agent, batch)
@@ -146,12 +149,12 @@ async def _is_stored(database: Database, tenant: TenantId, agent: UUID, batch: s
 async def take_summaries(
     request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], data: JSONBody[DroppedSummaries]
 ) -> ReceivedSummaries:
-    """How many lines an agent threw away; it is on its timeline."""
+    """Record on an agent's timeline how many log lines it has discarded."""
     tenant, lines = tenant_of(request), sum(summary.total_count for summary in data.summaries)
     if lines:
-        happened = TimelineEvent(agent=agent, at=datetime.now(UTC), kind=DROPPED, details={"lines": lines})
+        event = TimelineEvent(agent=agent, at=datetime.now(UTC), kind=DROPPED, details={"lines": lines})
         async with database.transaction(tenant) as tx:
-            await timeline.add(tx, tenant, [happened])
+            await timeline.add(tx, tenant, [event])
     return ReceivedSummaries(received=len(data.summaries))
 
 
@@ -168,16 +171,16 @@ async def list_lines(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> LogLines:
-    """Lines of an agent of the last day, or from `from` to `to`, the newest first.
+    """List the log lines of an agent from `from` to `to`, by default of the last day, the newest first.
 
-    `level` is the least one; `search` a part of the message.
+    `level` is the lowest level returned. `search` is a part of the message, in upper or lower case.
     """
     tenant, before = tenant_of(request), cursors.parse(cursor)
     since, until = time_ranges.parse_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
-    least = rules.LEVELS.index(level) if level else None
-    wanted = LogFilter(start=since, end=until, service=service, level=least, text=search)
+    lowest = rules.LEVELS.index(level) if level else None
+    wanted = LogFilter(start=since, end=until, service=service, level=lowest, text=search)
     async with database.transaction(tenant) as tx:
-        await _check(tx, tenant, agent)
+        await _check_agent(tx, tenant, agent)
         found = await logs.page(tx, tenant, agent, wanted, before=before, limit=limit + 1)
     views, last = [_view(row) for row in found[:limit]], found[limit - 1] if len(found) > limit else None
     return LogLines(logs=views, count=len(views), next=cursors.cursor(last.time, last.id) if last else None)
@@ -185,14 +188,14 @@ async def list_lines(
 
 @get("/{agent:uuid}/logs/services", opt={"permission": "logs.read"})
 async def list_services(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> Services:
-    """The services that an agent has logged for within 90 days."""
+    """List the services from which an agent has sent log lines within 90 days."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        await _check(tx, tenant, agent)
+        await _check_agent(tx, tenant, agent)
         return Services(services=await logs.services(tx, tenant, agent))
 
 
-async def _check(tx: Tx, tenant: TenantId, agent: UUID) -> None:
+async def _check_agent(tx: Tx, tenant: TenantId, agent: UUID) -> None:
     if await agents.get(tx, tenant, agent) is None:
         raise NotFound
 

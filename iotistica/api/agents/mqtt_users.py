@@ -1,4 +1,4 @@
-"""A tenant's own users of the broker, and how the broker stands to its accounts."""
+"""Routes for a tenant's own MQTT users, and for the state of its broker accounts."""
 
 import secrets
 from datetime import datetime
@@ -28,21 +28,21 @@ from iotistica.storage.postgres import Tx
 
 MOST_RULES = 20
 EVERYTHING = (TopicRule(topic="#", access="read"),)
-"""What a user may unless it is said: read all topics of its tenant."""
+"""The default rules of a user: it can read all topics of its tenant."""
 
 UserName = Annotated[str, Meta(pattern=rf"^{topic_filters.NAME.pattern}(?![\s\S])")]
 Rules = Annotated[list[TopicRule], Meta(min_length=1, max_length=MOST_RULES)]
 
 
 class NewMqttUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`rules` name topics below `i/{tenant}/`; without them the user reads them all, and writes none."""
+    """`rules` are topic filters below `i/{tenant}/`; without them the user can read all topics and write none."""
 
     name: UserName
     rules: Rules | None = None
 
 
 class MqttUserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What is absent stays as it is."""
+    """Absent fields stay unchanged."""
 
     rules: Rules | None = None
     enabled: bool | None = None
@@ -54,12 +54,12 @@ class MqttUserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     username: str
     rules: list[TopicRule]
     root: str
-    """What the topics of the rules are below."""
+    """The prefix of all topics in the rules."""
     enabled: bool
     created_at: datetime
     broker: str | None = None
     password: str | None = None
-    """Only in the answer that made it."""
+    """Returned only by the call that generated it."""
 
 
 class MqttUsers(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class MqttUsers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokerStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How many accounts may connect or not, and when the broker was last given accounts that had changed."""
+    """Numbers of accounts that may connect or are locked, and when the broker last received changed ones."""
 
     broker: str
     agents: int
@@ -79,7 +79,7 @@ class BrokerStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 @get("/mqtt-users", opt={"permission": "mqtt.manage"})
 async def list_users(request: ApiRequest, database: DatabaseDep, context: ServerContextDep) -> MqttUsers:
-    """Your tenant's own users of the broker."""
+    """List the tenant's own MQTT users."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await broker_accounts.users(tx, tenant)
@@ -94,21 +94,24 @@ async def add_user(
     broker_sync: BrokerSyncDep,
     context: ServerContextDep,
 ) -> MqttUserView:
-    """Make a user of the broker; its password is made here and shown only now. It has one connection at a time."""
+    """Create an MQTT user, and return its generated password, which cannot be retrieved later.
+
+    The user can have one connection at a time.
+    """
     tenant, password = tenant_of(request), base64url(secrets.token_bytes(credentials.ENTROPY))
     rules = _checked(list(data.rules or EVERYTHING), tenant)
     async with database.transaction(tenant) as tx:
-        made = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
+        user = await broker_accounts.add_user(tx, tenant, data.name, password, rules, by=actor_of(request))
         since = await broker_accounts.database_now(tx)
     await broker_sync.wait_until_current(since)
-    return _view(made, tenant, context, password)
+    return _view(user, tenant, context, password)
 
 
 @get("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"})
 async def get_user(
     request: ApiRequest, database: DatabaseDep, context: ServerContextDep, name: FromPath[str]
 ) -> MqttUserView:
-    """One of them."""
+    """Return one MQTT user."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return _view(await _get(tx, tenant, name), tenant, context)
@@ -121,24 +124,27 @@ async def change_user(
     context: ServerContextDep,
     name: FromPath[str],
 ) -> MqttUserView:
-    """Change what a user may, whether it may connect, or its password; a live connection ends if it must."""
+    """Change the rules of an MQTT user, whether it may connect, or its password; absent fields stay unchanged.
+
+    A live connection ends if the change requires it.
+    """
     tenant = tenant_of(request)
     rules = None if data.rules is None else _checked(data.rules, tenant)
     password = base64url(secrets.token_bytes(credentials.ENTROPY)) if data.new_password else None
     async with database.transaction(tenant) as tx:
-        old = await _get(tx, tenant, name)
-        new = await broker_accounts.update_user(
-            *(tx, tenant, old, old.rules if rules is None else rules),
-            enabled=old.enabled if data.enabled is None else data.enabled,
+        stored = await _get(tx, tenant, name)
+        changed = await broker_accounts.update_user(
+            *(tx, tenant, stored, stored.rules if rules is None else rules),
+            enabled=stored.enabled if data.enabled is None else data.enabled,
             password=password,
             by=actor_of(request),
         )
-    return _view(new, tenant, context, password)
+    return _view(changed, tenant, context, password)
 
 
 @delete("/mqtt-users/{name:str}", opt={"permission": "mqtt.manage"}, status_code=204)
 async def delete_user(request: ApiRequest, database: DatabaseDep, name: FromPath[str]) -> None:
-    """Remove a user of the broker; its connection ends."""
+    """Delete an MQTT user; its connection ends."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await broker_accounts.delete_user(tx, tenant, await _get(tx, tenant, name), by=actor_of(request))
@@ -148,7 +154,7 @@ async def delete_user(request: ApiRequest, database: DatabaseDep, name: FromPath
 async def status(
     request: ApiRequest, database: DatabaseDep, platform_database: PlatformDatabaseDep, context: ServerContextDep
 ) -> BrokerStatus:
-    """Your tenant's accounts, and whether the broker has them."""
+    """Return the number of the tenant's broker accounts, and when the broker last received changed accounts."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         totals = await broker_accounts.totals(tx, tenant)
@@ -165,20 +171,20 @@ async def status(
 
 
 async def _get(tx: Tx, tenant: TenantId, name: str) -> MqttUser:
-    found = await broker_accounts.user(tx, tenant, name)
-    if found is None:
+    user = await broker_accounts.user(tx, tenant, name)
+    if user is None:
         raise NotFound
-    return found
+    return user
 
 
 def _checked(rules: list[TopicRule], tenant: TenantId) -> list[TopicRule]:
-    """Rules whose topics are below `i/{tenant}/`; people paste whole topics, so that much in front is taken off."""
+    """Return the rules with a pasted prefix `i/{tenant}/` removed from their topics; raises `Invalid`."""
     checked = []
     for number, rule in enumerate(rules):
         topic = rule.topic.removeprefix(_root(tenant))
         path = f"rules[{number}].topic"
         if topic.startswith("i/"):
-            raise Invalid(f"a topic is below {_root(tenant)}, such as a/+/endpoints/#", path)
+            raise Invalid(f"must be below {_root(tenant)}, for example a/+/endpoints/#", path)
         if problem := topic_filters.problem(topic):
             raise Invalid(problem, path)
         checked.append(TopicRule(topic=topic, access=rule.access))

@@ -1,4 +1,4 @@
-"""The poll: an agent asks what it is to be."""
+"""The poll: an agent's request for its target state."""
 
 from typing import Final
 from uuid import UUID
@@ -17,15 +17,16 @@ _HEADERS: Final = {"Cache-Control": "no-cache"}
 async def poll(
     request: ApiRequest, agent: FromPath[UUID], poll_answers: PollAnswersDep, poll_counts: PollCountsDep
 ) -> Response[bytes]:
-    """What the agent is to be: `{"<uuid>": {apps, config, version, …}}`; 304 if it names the tag that this has.
+    """Return the target state of an agent, `{"<uuid>": {apps, config, version, …}}`.
 
-    Whatever passing fault there is, an agent that was told something is told that again.
+    Answers 304 if `If-None-Match` has its ETag. While PostgreSQL or Redis is unavailable, an agent that has had an
+    answer before gets the last known one.
     """
-    tenant, known = request.auth.tenant, request.headers.get("if-none-match")
-    sent = await poll_answers.answer_for(tenant, agent)
-    modified = not known or not etag_matches(known, sent.etag)
-    poll_counts.add(tenant, agent, sent.counter, modified=modified)
-    headers = {"ETag": sent.etag, **_HEADERS}
+    tenant, known_tags = request.auth.tenant, request.headers.get("if-none-match")
+    answer = await poll_answers.answer_for(tenant, agent)
+    modified = not known_tags or not etag_matches(known_tags, answer.etag)
+    poll_counts.add(tenant, agent, answer.counter, modified=modified)
+    headers = {"ETag": answer.etag, **_HEADERS}
     if not modified:
         return Response(b"", status_code=304, headers=headers)
-    return Response(sent.body, status_code=200, media_type="application/json", headers=headers)
+    return Response(answer.body, status_code=200, media_type="application/json", headers=headers)

@@ -1,4 +1,4 @@
-"""How agents get in: registered with a provisioning key."""
+"""Routes by which agents register with a provisioning key."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -37,10 +37,10 @@ from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Database, Tx
 
 REFUSED_REGISTRATIONS: Final = 3
-"""Refused registrations from one address a minute, in times the log-ins that it may try."""
+"""The limit of refused registrations per minute from one address, as a multiple of its limit of logins."""
 
 Said = Annotated[str, Meta(max_length=2000)]
-"""What a device says of itself; cut, and cleaned of what does not print."""
+"""Text that an agent reports about itself; it is truncated, and unprintable characters are removed."""
 Header = Annotated[str, HeaderParameter(name="X-Provisioning-Key", max_length=credentials.LONGEST)]
 
 
@@ -87,7 +87,7 @@ class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class ProvisionedAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     api_key: str
-    """Shown only now."""
+    """Returned only this once."""
     agent_uuid: UUID
     tenant_id: str
     fleet_uuid: UUID | None
@@ -104,7 +104,11 @@ async def register(
     context: ServerContextDep,
     key: Header = "",
 ) -> RegisteredAgent:
-    """Register an agent with a provisioning key; the same call again is answered alike, with another challenge."""
+    """Register an agent with a provisioning key.
+
+    Repeating the same call changes nothing and returns the same answer with another challenge. A UUID that is
+    registered with another key is answered 409.
+    """
     try:
         key_proofs.public_key(data.device_public_key)
     except ValueError as exc:
@@ -123,24 +127,24 @@ async def register(
     owner = await _owner(request, platform_database, rate_limiter, context, key)
     try:
         async with database.transaction(owner.tenant_id) as tx:
-            found = await identities.register(tx, claim, owner, server_key=context.key, now=now(), by=by)
+            identity = await identities.register(tx, claim, owner, server_key=context.key, now=now(), by=by)
             challenge = await make_challenge(tx, owner.tenant_id, claim.agent)
             mqtt = await _mqtt(tx, owner.tenant_id, claim.agent, context)
     except (Conflict, Unauthorized) as exc:
         await _refuse(platform_database, owner, by, str(exc))
-        await rate_limiter.hit(_refused(context), source_of(request))
+        await rate_limiter.hit(_refusal_limit(context), source_of(request))
         raise
     return RegisteredAgent(
-        id=found.agent_uuid,
-        uuid=found.agent_uuid,
-        name=found.name,
-        device_name=found.name,
-        device_type=found.kind,
+        id=identity.agent_uuid,
+        uuid=identity.agent_uuid,
+        name=identity.name,
+        device_name=identity.name,
+        device_type=identity.kind,
         tenant_id=owner.tenant_id,
-        fleet_uuid=found.fleet_uuid,
+        fleet_uuid=identity.fleet_uuid,
         challenge=challenge.challenge,
         challenge_expires_at=challenge.expires_at,
-        created_at=found.created_at,
+        created_at=identity.created_at,
         mqtt=mqtt,
         api=ApiConfig(tls_config=Tls(ca_cert=context.broker.ca)),
     )
@@ -157,7 +161,7 @@ async def provision(
     context: ServerContextDep,
     key: Header = "",
 ) -> ProvisionedAgent:
-    """Make an agent whose API key is made here, for devices that cannot make one themselves."""
+    """Create an agent and generate its API key, for hardware that cannot generate one itself."""
     agent = AgentId(uuid4())
     secret = context.secret(credentials.AGENT)
     claim = identities.Claim(
@@ -176,7 +180,7 @@ async def provision(
             since = await broker_accounts.database_now(tx)
     except (Conflict, Unauthorized) as exc:
         await _refuse(platform_database, owner, by, str(exc))
-        await rate_limiter.hit(_refused(context), source_of(request))
+        await rate_limiter.hit(_refusal_limit(context), source_of(request))
         raise
     await broker_sync.wait_until_current(since)
     return ProvisionedAgent(
@@ -187,29 +191,32 @@ async def provision(
 async def _owner(
     request: ApiRequest, platform_database: Database, rate_limiter: RateLimiter, context: ServerContext, key: str
 ) -> KeyOwner:
-    """Whose provisioning key it is; a refusal counts against the address, a good key never waits for it."""
+    """Return the owner of a provisioning key; raises `Unauthorized`.
+
+    A refusal counts against the client's address; a valid key is never delayed by such refusals.
+    """
     if key:
         async with platform_database.transaction() as tx:
             owner = await provisioning_keys.find(tx, credentials.digest(context.key, key))
         if owner is not None:
             return owner
-    await rate_limiter.hit(_refused(context), source_of(request))
+    await rate_limiter.hit(_refusal_limit(context), source_of(request))
     raise Unauthorized("this provisioning key is missing, unknown or revoked; send it as X-Provisioning-Key")
 
 
 async def _refuse(platform_database: Database, owner: KeyOwner, by: Actor, reason: str) -> None:
-    """Write a refusal down for the key's tenant, and for the agent's if that is another."""
+    """Record a refusal in the audit logs of the key's tenant and, if it is another one, of the agent's tenant."""
     async with platform_database.transaction() as tx:
         holders = (await agents.tenants_of(tx, [UUID(by.id)])).values() if by.id else ()
         for tenant in {owner.tenant_id, *holders}:
-            ours = tenant == owner.tenant_id
-            facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if ours else {})
-            # What a stranger calls itself is not for the eyes of another tenant.
-            who = by if ours else Actor(kind="anybody", address=by.address)
-            await audit.record(tx, tenant, who, "agent.registration_refused", ("agent", by.id), after=facts)
+            is_key_owner = tenant == owner.tenant_id
+            facts = {"reason": reason} | ({"provisioning_key": owner.key_id} if is_key_owner else {})
+            # Another tenant must not see the name that a stranger gives itself.
+            actor = by if is_key_owner else Actor(kind="anybody", address=by.address)
+            await audit.record(tx, tenant, actor, "agent.registration_refused", ("agent", by.id), after=facts)
 
 
-def _refused(context: ServerContext) -> RateLimit:
+def _refusal_limit(context: ServerContext) -> RateLimit:
     return RateLimit("refused", context.settings.login_limit * REFUSED_REGISTRATIONS)
 
 

@@ -1,4 +1,4 @@
-"""Provisioning keys: made, listed and ended by administrators."""
+"""Routes by which administrators create, list and revoke provisioning keys."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -37,7 +37,7 @@ class ProvisioningKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     expires_at: datetime
     last_used_at: datetime | None
     key: str | None = None
-    """Only in the answer that made it."""
+    """Returned only by the call that created it."""
 
 
 class ProvisioningKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,13 +53,16 @@ async def add_key(
     context: ServerContextDep,
     data: JSONBody[NewProvisioningKey | None] = None,
 ) -> ProvisioningKeyView:
-    """Make a key with which so many agents may register; it is shown only now."""
+    """Create a provisioning key with which at most `maxDevices` agents can register.
+
+    The key cannot be retrieved later.
+    """
     wanted = data or NewProvisioningKey()
     tenant, secret = tenant_of(request), context.secret(credentials.PROVISIONING)
     async with database.transaction(tenant) as tx:
         if wanted.fleet_uuid and await fleets.find(tx, tenant, str(wanted.fleet_uuid)) is None:
-            raise Invalid("there is no such fleet", "fleetUuid")
-        made = await provisioning_keys.add(
+            raise Invalid("must be the UUID of an existing fleet", "fleetUuid")
+        created = await provisioning_keys.add(
             *(tx, tenant),
             digest=secret.digest,
             hint=secret.hint,
@@ -69,7 +72,7 @@ async def add_key(
             expires=now() + timedelta(days=wanted.expires_in_days),
             by=actor_of(request),
         )
-    return _view(made, secret.text)
+    return _view(created, secret.text)
 
 
 @get("/", opt={"permission": "provisioning.manage"})
@@ -80,7 +83,7 @@ async def list_keys(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ProvisioningKeys:
-    """The keys of your tenant that are not revoked."""
+    """List the provisioning keys of the tenant that are not revoked."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await provisioning_keys.page(tx, tenant, fleet=fleet, after=after_uuid(cursor), limit=limit + 1)
@@ -90,7 +93,7 @@ async def list_keys(
 
 @delete("/{key:uuid}", opt={"permission": "provisioning.manage"}, status_code=204)
 async def revoke_key(request: ApiRequest, database: DatabaseDep, key: FromPath[UUID]) -> None:
-    """End a key; the agents that registered with it stay."""
+    """Revoke a provisioning key; the agents that registered with it stay registered."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         if not await provisioning_keys.revoke(tx, tenant, key, by=actor_of(request)):

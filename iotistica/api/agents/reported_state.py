@@ -1,4 +1,4 @@
-"""What agents say of themselves: taken from them, and shown."""
+"""Routes that accept the reported state of agents, and routes that return it."""
 
 import asyncio
 from datetime import datetime
@@ -21,7 +21,7 @@ from iotistica.storage.agents import agents
 from iotistica.storage.agents import reported_states as table
 from iotistica.storage.postgres import Database
 
-LONG: Final = 64 << 10  # bytes of a report that others need not wait for
+LONG: Final = 64 << 10  # bytes; longer reports are parsed in a thread, so as not to delay other requests
 
 
 class ReportAccepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,16 +29,16 @@ class ReportAccepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurrentState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an agent last said of each key; secrets are masked."""
+    """The value that an agent last reported for each key; secrets are masked."""
 
     agent_uuid: UUID
     apps: Any
     config: Any
     version: Any
     system_info: dict[str, Any]
-    """Everything else that it reports, by the names it uses."""
+    """All other reported keys, under the names that the agent uses."""
     reported_at: datetime | None
-    """When its newest live report came; null if only replays have come so far."""
+    """When the newest live report arrived; null if only replayed reports have arrived so far."""
 
 
 class Interfaces(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -62,9 +62,9 @@ class ReportedDevices(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     request_max_body_size=PAYLOAD_CAP,
 )
 async def report(request: ApiRequest, inbox: InboxDep) -> ReportAccepted:
-    """Take a report `{"<uuid>": {…}}` of at most 1 MiB; answered when it is durable.
+    """Accept a report `{"<uuid>": {…}}` of at most 1 MiB; answers once it is durable.
 
-    What is absent stays as it is.
+    Absent keys keep the values that were reported before.
     """
     agent, payload = AgentId(request.auth.id), await request.body()
     try:
@@ -82,7 +82,7 @@ async def report(request: ApiRequest, inbox: InboxDep) -> ReportAccepted:
 async def get_current_state(
     request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
 ) -> CurrentState:
-    """What an agent says of itself, as far as it has said it; 404 before its first report."""
+    """Return the state that an agent has reported so far; 404 before its first report."""
     values, reported_at = await _reported(request, database, context, agent)
     rest = {key: value for key, value in values.items() if key not in _OWN}
     own = {key: values.get(key) for key in _OWN}
@@ -96,10 +96,10 @@ _OWN: Final = ("apps", "config", "version")
 async def get_interfaces(
     request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
 ) -> Interfaces:
-    """The network interfaces that an agent reports."""
+    """List the network interfaces that an agent reports."""
     values, reported_at = await _reported(request, database, context, agent)
     return Interfaces(
-        agent_uuid=agent, interfaces=_listed(values.get("network_interfaces")), reported_at=reported_at
+        agent_uuid=agent, interfaces=_list_or_empty(values.get("network_interfaces")), reported_at=reported_at
     )
 
 
@@ -107,26 +107,26 @@ async def get_interfaces(
 async def get_devices(
     request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
 ) -> ReportedDevices:
-    """The devices that an agent has found behind its endpoints."""
+    """List the devices that an agent has found behind its endpoints."""
     values, reported_at = await _reported(request, database, context, agent)
-    found = _listed(values.get("devices"))
-    return ReportedDevices(agent_uuid=agent, devices=found, count=len(found), reported_at=reported_at)
+    devices = _list_or_empty(values.get("devices"))
+    return ReportedDevices(agent_uuid=agent, devices=devices, count=len(devices), reported_at=reported_at)
 
 
 async def _reported(
     request: ApiRequest, database: Database, context: ServerContext, agent: UUID
 ) -> tuple[dict[str, Any], datetime | None]:
-    """What an agent reported, masked; raises `NotFound`."""
+    """Return the reported values with secrets masked, and when they were reported; raises `NotFound`."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         row = await table.get(tx, tenant, agent)
         if row is None:
             known = await agents.get(tx, tenant, agent) is not None
-            raise NotFound("it has not reported yet" if known else None)
+            raise NotFound("The agent has not reported yet." if known else None)
     return document_secrets.mask(context.box.open(row.merged.values, tenant)), row.reported_at
 
 
-def _listed(value: Any) -> list[Any]:
+def _list_or_empty(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 

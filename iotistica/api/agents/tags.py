@@ -1,4 +1,4 @@
-"""Tags of agents, one by one and of many at once, and what their keys mean."""
+"""Routes for the tags of one agent and of many at once, and for the definitions of tag keys."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -39,11 +39,11 @@ class TagsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class BulkTags(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Agents by their uuids, or all that a selector means."""
+    """Agents, by their UUIDs or by a selector, and the tags to set and to remove."""
 
     agent_uuids: Annotated[list[UUID], Meta(max_length=AGENTS_LIMIT)] = []
     device_uuids: Annotated[list[UUID], Meta(max_length=AGENTS_LIMIT)] = []
-    """The same by its older name."""
+    """The older name of `agentUuids`."""
     selector: str | None = None
     tag_selectors: dict[str, str | list[str]] = {}
     tags: dict[str, Any] = {}
@@ -53,7 +53,7 @@ class BulkTags(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 class TagDefinitionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     description: Text | None = None
     values: Annotated[list[Annotated[str, Meta(max_length=rules.VALUE_LENGTH)]], Meta(max_length=1000)] = []
-    """The only values that the key takes; none: any."""
+    """The values that the key can have; empty: any value."""
 
 
 class NewTagDefinition(TagDefinitionBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,14 +73,14 @@ class TagDefinitions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TagsInUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Keys or values that agents have, with how many have each; the first thousand."""
+    """Keys or values in use with the number of agents that have each; the first 1000."""
 
     values: dict[str, int]
 
 
 @get("/agents/{agent:uuid}/tags", opt=READ)
 async def get_tags(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> TagsView:
-    """The tags of an agent."""
+    """Return the tags of an agent."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
@@ -92,7 +92,7 @@ async def get_tags(request: ApiRequest, database: DatabaseDep, agent: FromPath[U
 async def put_tags(
     request: ApiRequest, data: JSONBody[Tags], database: DatabaseDep, agent: FromPath[UUID]
 ) -> TagsView:
-    """Give an agent these tags, and no others."""
+    """Replace all tags of an agent."""
     return await _tag(request, database, agent, data.tags, whole=True)
 
 
@@ -100,7 +100,7 @@ async def put_tags(
 async def post_tag(
     request: ApiRequest, data: JSONBody[Tag], database: DatabaseDep, agent: FromPath[UUID]
 ) -> TagsView:
-    """Give an agent one more tag, or another value for it."""
+    """Set one tag of an agent; a previous value of its key is replaced."""
     return await _tag(request, database, agent, {data.key: data.value})
 
 
@@ -108,31 +108,37 @@ async def post_tag(
 async def delete_tag(
     request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], key: FromPath[str]
 ) -> TagsView:
-    """Take a tag from an agent."""
+    """Remove a tag from an agent."""
     return await _tag(request, database, agent, {}, removed=[key])
 
 
 @post("/agents/tags/bulk", opt=WRITE, status_code=200)
 async def tag_many(request: ApiRequest, data: JSONBody[BulkTags], database: DatabaseDep) -> BulkResults:
-    """Give tags to many agents, or take them, in one transaction; each one's result is answered."""
+    """Set and remove tags of many agents in one transaction.
+
+    Choose the agents by `agentUuids` or by `selector`. The answer has a result for each agent; unknown agents are
+    `not_found`.
+    """
     tenant, wanted = tenant_of(request), rules.checked_tags(data.tags)
-    named, chosen = data.agent_uuids or data.device_uuids, selector_of(data.selector, data.tag_selectors)
-    if bool(named) == bool(chosen):
-        raise Invalid("name agents by agentUuids, or choose them by selector", "agentUuids")
+    listed, selector = data.agent_uuids or data.device_uuids, selector_of(data.selector, data.tag_selectors)
+    if bool(listed) == bool(selector):
+        raise Invalid("must be given if there is no selector, and only then", "agentUuids")
     if not wanted and not data.remove:
-        raise Invalid("tags to give, or keys to remove", "tags")
+        raise Invalid("must not be empty if remove is empty", "tags")
     async with database.transaction(tenant) as tx:
         await _check_values(tx, tenant, wanted)
-        asked = named or await agent_search.ids(tx, tenant, AgentFilter(selector=chosen), most=AGENTS_LIMIT + 1)
-        if len(asked) > AGENTS_LIMIT:
-            raise Invalid(f"more than {AGENTS_LIMIT} agents: choose fewer at a time", "selector")
-        done = await tags.change(tx, tenant, asked, wanted, removed=data.remove, by=actor_of(request))
-    return results(asked, done)
+        agent_uuids = listed or await agent_search.ids(
+            tx, tenant, AgentFilter(selector=selector), most=AGENTS_LIMIT + 1
+        )
+        if len(agent_uuids) > AGENTS_LIMIT:
+            raise Invalid(f"must match at most {AGENTS_LIMIT} agents", "selector")
+        changed = await tags.change(tx, tenant, agent_uuids, wanted, removed=data.remove, by=actor_of(request))
+    return results(agent_uuids, changed)
 
 
 @get("/tags/keys", opt=READ)
 async def list_keys(request: ApiRequest, database: DatabaseDep) -> TagsInUse:
-    """The keys that agents have."""
+    """List the tag keys in use, with the number of agents that have each."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return TagsInUse(values=await tags.keys(tx, tenant))
@@ -140,29 +146,32 @@ async def list_keys(request: ApiRequest, database: DatabaseDep) -> TagsInUse:
 
 @get("/tags/values/{key:str}", opt=READ)
 async def list_values(request: ApiRequest, database: DatabaseDep, key: FromPath[str]) -> TagsInUse:
-    """The values of a key that agents have; 404 if none has it."""
+    """List the values of a tag key, with the number of agents that have each; 404 if no agent has it."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await tags.values(tx, tenant, key)
-    if not found:
+        counts = await tags.values(tx, tenant, key)
+    if not counts:
         raise NotFound
-    return TagsInUse(values=found)
+    return TagsInUse(values=counts)
 
 
 @get("/tags/definitions", opt=READ)
 async def list_definitions(request: ApiRequest, database: DatabaseDep) -> TagDefinitions:
-    """What the keys mean, and the values that some of them are confined to."""
+    """List the definitions of tag keys: what each means, and its allowed values."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await tags.definitions(tx, tenant)
-    return TagDefinitions(definitions=[_view(one) for one in found], count=len(found))
+        rows = await tags.definitions(tx, tenant)
+    return TagDefinitions(definitions=[_view(row) for row in rows], count=len(rows))
 
 
 @post("/tags/definitions", opt=WRITE, status_code=201)
 async def add_definition(
     request: ApiRequest, data: JSONBody[NewTagDefinition], database: DatabaseDep
 ) -> TagDefinitionView:
-    """Define a key; 409 if it is defined, or an agent has a value that is none of these."""
+    """Define a tag key.
+
+    Answers 409 if the key is already defined, or if an agent has a value for it that is not among `values`.
+    """
     return await _define(request, database, data.key, data, replace=False)
 
 
@@ -170,13 +179,16 @@ async def add_definition(
 async def put_definition(
     request: ApiRequest, data: JSONBody[TagDefinitionBody], database: DatabaseDep, key: FromPath[str]
 ) -> TagDefinitionView:
-    """Change what a key means, or the values it takes."""
+    """Replace the definition of a tag key.
+
+    Answers 409 if an agent has a value for the key that is not among `values`.
+    """
     return await _define(request, database, key, data, replace=True)
 
 
 @delete("/tags/definitions/{key:str}", opt=WRITE, status_code=204)
 async def delete_definition(request: ApiRequest, database: DatabaseDep, key: FromPath[str]) -> None:
-    """Remove a definition; tags stay as they are."""
+    """Delete the definition of a tag key; the tags of agents stay as they are."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await tags.undefine(tx, tenant, key, by=actor_of(request))
@@ -202,7 +214,7 @@ async def _tag(
 
 async def _check_values(tx: Tx, tenant: TenantId, wanted: dict[str, str]) -> None:
     if wanted:
-        allowed = {one.key: one.values for one in await tags.definitions(tx, tenant, list(wanted))}
+        allowed = {row.key: row.values for row in await tags.definitions(tx, tenant, list(wanted))}
         rules.check_values(wanted.items(), allowed)
 
 
@@ -219,8 +231,8 @@ async def _define(
         )
 
 
-def _view(one: tags.TagDefinition) -> TagDefinitionView:
-    return TagDefinitionView(**msgspec.structs.asdict(one))
+def _view(definition: tags.TagDefinition) -> TagDefinitionView:
+    return TagDefinitionView(**msgspec.structs.asdict(definition))
 
 
 router = Router(

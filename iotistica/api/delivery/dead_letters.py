@@ -1,4 +1,4 @@
-"""Dead letters: listed, read, given back to the stream they failed in, thrown away."""
+"""Routes that list, read, replay and discard dead letters."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from iotistica.storage.delivery.dead_letters import DeadLetter
 from iotistica.storage.history import audit
 from iotistica.storage.redis import Redis
 
-Id = Annotated[str, Meta(pattern=r"^[0-9]{1,15}-[0-9]{1,10}(?![\s\S])", description="of a dead letter")]
+Id = Annotated[str, Meta(pattern=r"^[0-9]{1,15}-[0-9]{1,10}(?![\s\S])", description="id of a dead letter")]
 Cursor = Annotated[str | None, QueryParameter(pattern=r"^[0-9]{1,15}-[0-9]{1,10}$", max_length=26)]
 Filter = Annotated[str | None, QueryParameter(max_length=64)]
 
 
 class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """`size` is in bytes as sent; one that is not `whole` is kept by its head and cannot be replayed."""
+    """`size` is in bytes as sent. A letter that is not `whole` is cut to its beginning and cannot be replayed."""
 
     id: str
     at: datetime
@@ -43,18 +43,18 @@ class DeadLetters(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     dead_letters: list[DeadLetterView]
     count: int
     next: str | None
-    """Give it as `cursor` to look on; a page may be short, or empty, and have more behind it."""
+    """Pass it as `cursor` to continue; a page can be short or even empty although more letters follow."""
 
 
 class DeadLetterWithBytes(DeadLetterView, frozen=True, kw_only=True, rename="camel"):
-    """With its bytes in base64, and as text where they are text."""
+    """A dead letter with its payload in base64, and as text if the payload is text."""
 
     payload: str
     text: str | None
 
 
 class DeadLetterChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which letters: by id, or all of a reason, or all; at most 1000 at a time."""
+    """Dead letters chosen by ids or by a reason, or all of them; at most 1000 at a time."""
 
     ids: Annotated[list[Id], Meta(max_length=dead_letters.CHANGE_LIMIT)] | None = None
     reason: Annotated[str, Meta(max_length=64)] | None = None
@@ -62,7 +62,10 @@ class DeadLetterChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class DeadLettersChanged(msgspec.Struct, frozen=True, kw_only=True):
-    """How many; those missing were dealt with before, or only their head is kept."""
+    """How many of the chosen letters were changed, and whether more match.
+
+    The others were replayed or discarded before, or cannot be replayed because only their beginning is kept.
+    """
 
     done: int
     chosen: int
@@ -78,7 +81,7 @@ async def list_letters(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> DeadLetters:
-    """Messages that could not be processed, the oldest first."""
+    """List the messages that could not be processed, the oldest first."""
     page = await dead_letters.page(
         redis, tenant_of(request), after=cursor, limit=limit, reason=reason, agent=agent and agent.lower()
     )
@@ -89,7 +92,7 @@ async def list_letters(
 
 @get("/{id:str}", opt={"permission": "ingestion.manage"})
 async def read_letter(request: ApiRequest, redis: RedisDep, id: FromPath[Id]) -> DeadLetterWithBytes:  # noqa: A002
-    """One of them with its bytes, which may hold secrets that an agent reported."""
+    """Return one dead letter with its payload, which can contain secrets that an agent reported."""
     letter = await dead_letters.get(redis, tenant_of(request), id)
     if letter is None or letter.id != id:
         raise NotFound
@@ -107,7 +110,10 @@ async def replay(
     redis: RedisDep,
     context: ServerContextDep,
 ) -> DeadLettersChanged:
-    """Give letters back to the stream they failed in; what fails again becomes a dead letter again."""
+    """Put dead letters back into the stream in which they failed.
+
+    Messages that fail again become dead letters again.
+    """
     tenant = tenant_of(request)
     letters, more = await _chosen(redis, request, data)
     done = await dead_letter_replay.replay(redis, tenant, letters, high_water_mark=context.settings.stream_mark)
@@ -119,7 +125,7 @@ async def replay(
 async def discard(
     request: ApiRequest, data: JSONBody[DeadLetterChoice], database: DatabaseDep, redis: RedisDep
 ) -> DeadLettersChanged:
-    """Throw letters away, for ever; the audit keeps how many."""
+    """Delete dead letters for good; the audit log keeps their number."""
     letters, more = await _chosen(redis, request, data)
     done = await dead_letter_replay.discard(redis, tenant_of(request), letters)
     await _record(request, database, "dead_letters.discard", data, done)
@@ -128,7 +134,7 @@ async def discard(
 
 async def _chosen(redis: Redis, request: ApiRequest, data: DeadLetterChoice) -> tuple[Sequence[DeadLetter], bool]:
     if sum(choice is not None for choice in (data.ids, data.reason, data.all)) != 1:
-        raise Invalid("say which: one of ids, reason, all")
+        raise Invalid("Give exactly one of ids, reason and all.")
     if data.ids is not None:
         return await dead_letters.get_many(redis, tenant_of(request), data.ids), False
     page = await dead_letters.page(

@@ -1,4 +1,4 @@
-"""The ledgers of what was taken in."""
+"""Routes for the ledger of accepted payloads and readings, and for the health of ingestion."""
 
 import time
 from datetime import datetime
@@ -15,7 +15,7 @@ from iotistica.errors import NotFound
 from iotistica.storage.agents import agents
 from iotistica.storage.delivery import ledger, stream_stats
 
-LATE: Final = 60.0  # seconds that a message waits before this is no longer well
+LATE: Final = 60.0  # seconds that a message can wait before the status is `degraded`
 
 
 class PayloadsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -28,7 +28,7 @@ class PayloadsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ReadingsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """found = stored + duplicate + rejected; a conflict is a duplicate with another value."""
+    """found = stored + duplicate + rejected; a conflict is a duplicate with a different value."""
 
     found: int
     stored: int
@@ -53,7 +53,10 @@ async def get_ledger(
     redis: RedisDep,
     agent: FromQuery[UUID | None] = None,
 ) -> LedgerView:
-    """What was taken in and what became of it, of your tenant or one of its agents."""
+    """Return how many payloads and readings of the tenant were accepted, and what became of them.
+
+    With `agent`, only the readings of that agent are counted.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         if agent is not None and await agents.get(tx, tenant, agent) is None:
@@ -84,7 +87,7 @@ async def get_ledger(
 
 
 class IngestionHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What waits of your tenant: in streams, parked for a dictionary, on disks; and what was put aside."""
+    """The tenant's messages that wait in streams, for a dictionary or in a spool, and its dead letters."""
 
     status: str
     waiting_messages: int
@@ -100,7 +103,11 @@ class IngestionHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 @get("/health", opt={"permission": "ingestion.read"})
 async def get_health(request: ApiRequest, redis: RedisDep, context: ServerContextDep) -> IngestionHealth:
-    """How far the ingestion of your tenant is behind."""
+    """Return how far the ingestion of the tenant's messages is behind.
+
+    `status` is `degraded` if a message has waited for more than a minute, messages are spooled on disk, the streams
+    hold `streamMark` entries, or dead letters could not be kept.
+    """
     (state,) = await stream_stats.stream_stats(redis, [tenant_of(request)], now=time.time())
     high_water_mark = context.settings.stream_mark
     is_late = (

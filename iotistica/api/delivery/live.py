@@ -1,4 +1,4 @@
-"""What happens now: server-sent events for the agents that one chooses, beginning with how they are."""
+"""The route for live updates of agents by server-sent events, which begin with a snapshot of the agents."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -23,10 +23,10 @@ from iotistica.storage.delivery.live import KINDS, ON_DEMAND_KINDS, LiveKind
 from iotistica.storage.delivery.live_hub import Listener, LiveMessage
 from iotistica.storage.postgres import Database, Tx
 
-CHOSEN: Final = 100  # agents that may be chosen by name
-SHOWN: Final = 1000  # agents of a snapshot of all
-HEARTBEAT: Final = 15.0  # seconds of nothing until a comment keeps the connection open
-CHECKED: Final = 10.0  # seconds between looks whether the caller still may
+CHOSEN: Final = 100  # agents that a client can list
+SHOWN: Final = 1000  # agents in a snapshot of all agents
+HEARTBEAT: Final = 15.0  # seconds without an event until a comment keeps the connection open
+CHECKED: Final = 10.0  # seconds between checks that the caller still has its permissions
 NEEDS: Final[dict[LiveKind, str]] = {
     "state": "agents.read",
     "metrics": "readings.read",
@@ -48,15 +48,17 @@ async def live(
     agents: Agents,
     kinds: Kinds = "state,metrics,events",
 ) -> Stream:
-    """Follow agents, their uuids by commas, or `all`: events named as `kinds`, after one that is a `snapshot`.
+    """Stream what happens to agents: first a `snapshot` event, then events that are named after their `kinds`.
 
-    Readings and logs need agents by name. It ends with an `end` that says why; connect again then.
+    `agents` is a comma-separated list of UUIDs, or `all`; readings and logs are sent only for listed agents. The
+    last event is `end` with its reason: connect again then.
     """
-    who, wanted = request.auth, kinds_of(kinds)
+    principal, wanted = request.auth, kinds_of(kinds)
     chosen = agents_of(agents, wanted)
-    check_kinds(who, wanted)
-    live_hub.check_limits(who.tenant, who.id)
-    await snapshot(database, who.tenant, chosen, wanted)  # an agent that is unknown is told at once
+    check_kinds(principal, wanted)
+    live_hub.check_limits(principal.tenant, principal.id)
+    # Read once before the stream begins, so that an unknown agent is answered 404.
+    await snapshot(database, principal.tenant, chosen, wanted)
     address, headers = address_of(request), dict(request.headers)
 
     async def may_still() -> None:
@@ -64,13 +66,16 @@ async def live(
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            with live_hub.listen(who.tenant, who.id) as listener:
+            with live_hub.listen(principal.tenant, principal.id) as listener:
                 listener.agents, listener.kinds = chosen, wanted
                 await live_hub.wait_until_subscribed(listener)
-                first = await snapshot(database, who.tenant, chosen, wanted)
+                first = await snapshot(database, principal.tenant, chosen, wanted)
                 yield b"retry: 2000\n" + _event("snapshot", msgspec.json.encode(first))
-                async for told in follow(listener, may_still):
-                    yield b"".join(_event(one.kind, one.content) for one in told) or b": still here\n\n"
+                async for messages in follow(listener, may_still):
+                    yield (
+                        b"".join(_event(message.kind, message.content) for message in messages)
+                        or b": still here\n\n"
+                    )
                 reason = listener.ended
         except IotisticaError as exc:
             reason = str(exc)
@@ -81,82 +86,82 @@ async def live(
 
 
 async def follow(listener: Listener, may_still: Any) -> AsyncIterator[list[LiveMessage]]:
-    """What comes, together; an empty list where nothing did for a while. Ends with the listener."""
+    """Yield arrived messages, or an empty list after `HEARTBEAT` seconds without any, until the listener ends."""
     clock = asyncio.get_running_loop().time
-    checked = spoke = clock()
+    checked_at = sent_at = clock()
     while not listener.ended:
-        told = await listener.take(CHECKED)
-        if clock() - checked >= CHECKED:
-            checked = clock()
+        messages = await listener.take(CHECKED)
+        if clock() - checked_at >= CHECKED:
+            checked_at = clock()
             try:
                 await may_still()
             except (Unauthorized, Forbidden) as exc:
                 listener.end(str(exc))
                 return
             except IotisticaError:
-                pass  # who is away is asked again
-        if told or clock() - spoke >= HEARTBEAT:
-            spoke = clock()
-            yield told
+                pass  # a service is unavailable: check again next time
+        if messages or clock() - sent_at >= HEARTBEAT:
+            sent_at = clock()
+            yield messages
 
 
 def kinds_of(text: str) -> frozenset[LiveKind]:
-    """The kinds that are named; raises `Invalid`."""
-    named = {word.strip() for word in text.split(",") if word.strip()}
-    if not named or named - {*KINDS}:
-        raise Invalid(f"some of {', '.join(KINDS)}, by commas", "kinds")
-    return frozenset(cast(set[LiveKind], named))
+    """Parse a comma-separated list of kinds; raises `Invalid`."""
+    words = {word.strip() for word in text.split(",") if word.strip()}
+    if not words or words - {*KINDS}:
+        raise Invalid(f"must be a comma-separated list of {', '.join(KINDS)}", "kinds")
+    return frozenset(cast(set[LiveKind], words))
 
 
 def agents_of(text: str, kinds: Collection[LiveKind]) -> frozenset[UUID] | None:
-    """The agents that are named, None for all; raises `Invalid`."""
+    """Parse a comma-separated list of agents, or `all` as None; raises `Invalid`."""
     if text == "all":
         check_named(None, kinds)
         return None
     try:
-        named = frozenset(UUID(word.strip()) for word in text.split(","))
+        uuids = frozenset(UUID(word.strip()) for word in text.split(","))
     except ValueError:
-        raise Invalid("uuids by commas, or all", "agents") from None
-    if len(named) > CHOSEN:
-        raise Invalid(f"at most {CHOSEN} agents by name", "agents")
-    return named
+        raise Invalid("must be a comma-separated list of UUIDs, or all", "agents") from None
+    if len(uuids) > CHOSEN:
+        raise Invalid(f"must be at most {CHOSEN} UUIDs", "agents")
+    return uuids
 
 
 def check_named(agents: frozenset[UUID] | None, kinds: Collection[LiveKind]) -> None:
-    """Raise `Invalid` if all agents are meant, and kinds that are told only of named ones."""
+    """Raise `Invalid` if all agents are followed and a kind is published only for listed agents."""
     if agents is None and {*kinds} & {*ON_DEMAND_KINDS}:
-        raise Invalid(f"readings and logs need agents by name, at most {CHOSEN}", "agents")
+        raise Invalid(f"must list at most {CHOSEN} agents for readings and logs", "agents")
 
 
 def check_kinds(who: Principal, kinds: Collection[LiveKind]) -> None:
-    """Raise `Forbidden` if somebody may not see one of these kinds."""
+    """Raise `Forbidden` if the principal may not see one of these kinds."""
     for kind in sorted(kinds):
         if who.kind == "agent" or not is_allowed(NEEDS[kind], who.role, who.scopes):
-            raise Forbidden(f"{kind} need the scope {NEEDS[kind]}")
+            raise Forbidden(f"The kind {kind} needs the permission {NEEDS[kind]}.")
 
 
 async def snapshot(
     database: Database, tenant: TenantId, agents: frozenset[UUID] | None, kinds: Collection[LiveKind]
 ) -> dict[str, Any]:
-    """How agents are now; raises `NotFound`."""
+    """Return the current status of agents; raises `NotFound`."""
     async with database.transaction(tenant) as tx:
         if agents is None:
             found = await agent_search.page(tx, tenant, AgentFilter(), limit=SHOWN + 1)
-            return {"agents": [_shown(one) for one in found[:SHOWN]], "more": len(found) > SHOWN}
-        return {"agents": [await _one(tx, tenant, agent, kinds) for agent in sorted(agents)], "more": False}
+            return {"agents": [_summary_of(agent) for agent in found[:SHOWN]], "more": len(found) > SHOWN}
+        return {"agents": [await _snapshot_of(tx, tenant, agent, kinds) for agent in sorted(agents)], "more": False}
 
 
-async def _one(tx: Tx, tenant: TenantId, agent: UUID, kinds: Collection[LiveKind]) -> dict[str, Any]:
-    found = await agent_search.get(tx, tenant, agent)
-    if found is None:
+async def _snapshot_of(tx: Tx, tenant: TenantId, agent: UUID, kinds: Collection[LiveKind]) -> dict[str, Any]:
+    summary = await agent_search.get(tx, tenant, agent)
+    if summary is None:
         raise NotFound
     if not {"state", "metrics"} & {*kinds}:
-        return _shown(found)
+        return _summary_of(summary)
     row = await reported_states.get(tx, tenant, agent)
-    return _shown(found) | {"state": document_secrets.mask(row.merged.values) if row else {}}
+    return _summary_of(summary) | {"state": document_secrets.mask(row.merged.values) if row else {}}
 
 
-def _shown(agent: agent_search.AgentSummary) -> dict[str, Any]:
+def _summary_of(agent: agent_search.AgentSummary) -> dict[str, Any]:
     return {
         "agentUuid": agent.agent_uuid,
         "name": agent.name,

@@ -1,4 +1,4 @@
-"""Which messages of an agent never arrived."""
+"""The route that lists the gaps in the message numbers of an agent."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -20,7 +20,7 @@ Time = Annotated[str | None, QueryParameter(max_length=64)]
 
 
 class GapView(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers that are missing, both ends included, and when the messages around them were made."""
+    """Missing message numbers, `first` and `last` included, and when the messages around them were made."""
 
     first: int
     last: int
@@ -30,7 +30,7 @@ class GapView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gaps(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An agent that is not `counted` numbers no messages, so nothing can be said of it."""
+    """If `counted` is false, the agent does not number its messages, and gaps cannot be detected."""
 
     agent_uuid: UUID
     start: datetime
@@ -45,7 +45,7 @@ class Gaps(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 async def get_gaps(
     request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], start: Time = None, end: Time = None
 ) -> Gaps:
-    """Ranges of the agent's message numbers that never arrived; of the last day unless asked."""
+    """List the ranges of an agent's message numbers that never arrived; by default in the last day."""
     since, until = time_ranges.parse_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
@@ -55,10 +55,10 @@ async def get_gaps(
     inside = [
         run for run in runs if run.last_ms >= since.timestamp() * 1000 and run.first_ms < until.timestamp() * 1000
     ]
-    found = [gap for gap in message_gaps.gaps(runs) if gap.before >= since and gap.after < until]
+    in_range = [gap for gap in message_gaps.gaps(runs) if gap.before >= since and gap.after < until]
     views = [
         GapView(first=gap.first, last=gap.last, count=gap.last - gap.first + 1, after=gap.after, before=gap.before)
-        for gap in found
+        for gap in in_range
     ]
     return Gaps(
         agent_uuid=agent,

@@ -1,4 +1,4 @@
-"""The same by WebSocket, in the words of older dashboards: `/ws?token=…&deviceUuid=…`."""
+"""Live updates by WebSocket, with the message names of older dashboards: `/ws?token=…&deviceUuid=…`."""
 
 import asyncio
 import time
@@ -33,9 +33,9 @@ CHANNELS: Final[dict[str, LiveKind]] = {
     "logs": "logs",
     "events": "events",
 }
-"""What they call it, and what it is."""
+"""The channel names of older dashboards, and the kinds that they stand for."""
 NAMES: Final = {kind: name for name, kind in CHANNELS.items()}
-MESSAGES: Final = 1000  # that a client may send a minute
+MESSAGES: Final = 1000  # messages that a client can send per minute
 CLOSE_CODES: Final[dict[type[IotisticaError], int]] = {
     Unauthorized: 4401,
     Forbidden: 4403,
@@ -43,14 +43,14 @@ CLOSE_CODES: Final[dict[type[IotisticaError], int]] = {
     Invalid: 4400,
     TooMany: 4429,
 }
-"""Why a connection is closed: as the status of an answer, and 4000."""
-CLOSE_RESTART: Final = 1012  # begin anew
+"""Why a connection is closed: 4000 plus the HTTP status of the error."""
+CLOSE_RESTART: Final = 1012  # the client should connect again
 
 Socket = WebSocket[Any, Any, Any]
 
 
 class ClientMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client sends."""
+    """A message from a client."""
 
     type: str
     channel: str = ""
@@ -65,16 +65,17 @@ async def sockets(
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
 ) -> None:
-    """Follow one agent, or all without `deviceUuid`; `{type: subscribe | unsubscribe | ping, channel}` chooses.
+    """Stream what happens to one agent, or to all agents without `deviceUuid`.
 
-    The token comes as a header, or in the query, since browsers send no headers here.
+    The client chooses channels by `{type: subscribe | unsubscribe | ping, channel}`. The token comes in a header or
+    in the query, because browsers cannot set headers on a WebSocket.
     """
     await socket.accept()
     try:
-        who = await _identify(socket, authenticator, rate_limiter, context)
-        live.check_kinds(who, ["state"])
-        with live_hub.listen(who.tenant, who.id) as listener:
-            await _serve(socket, database, live_hub, authenticator, listener, who)
+        principal = await _identify(socket, authenticator, rate_limiter, context)
+        live.check_kinds(principal, ["state"])
+        with live_hub.listen(principal.tenant, principal.id) as listener:
+            await _serve(socket, database, live_hub, authenticator, listener, principal)
         await socket.close(CLOSE_RESTART, (listener.ended or "")[:100])
     except WebSocketDisconnect:
         return
@@ -86,7 +87,7 @@ async def sockets(
 async def _identify(
     socket: Socket, authenticator: Authenticator, rate_limiter: RateLimiter, context: ServerContext
 ) -> Principal:
-    """Who it is; wrong credentials count against the address, as they do everywhere."""
+    """Return the authenticated client; wrong credentials count against its address, as on every route."""
     try:
         return await authenticator.authenticate(_headers(socket), address_of(socket))
     except Unauthorized as exc:
@@ -106,69 +107,72 @@ async def _serve(
     live_hub: LiveHub,
     authenticator: Authenticator,
     listener: Listener,
-    who: Principal,
+    principal: Principal,
 ) -> None:
-    """Both ways, until one of them ends."""
+    """Receive and send messages until either direction ends."""
     uuid = socket.query_params.get("deviceUuid")
     listener.agents = live.agents_of(uuid, ()) if uuid else None
     await live_hub.wait_until_subscribed(listener)
-    await _send(socket, "snapshot", await live.snapshot(database, who.tenant, listener.agents, ["state"]))
+    await _send(socket, "snapshot", await live.snapshot(database, principal.tenant, listener.agents, ["state"]))
 
     async def may_still() -> None:
-        who = await authenticator.authenticate(_headers(socket), address_of(socket), fresh=True)
-        live.check_kinds(who, listener.kinds | {"state"})
+        principal = await authenticator.authenticate(_headers(socket), address_of(socket), fresh=True)
+        live.check_kinds(principal, listener.kinds | {"state"})
 
-    both = _hear(socket, live_hub, listener, who), _tell(socket, listener, may_still)
-    ways = {asyncio.create_task(way) for way in both}
+    directions = (
+        _receive_messages(socket, live_hub, listener, principal),
+        _send_updates(socket, listener, may_still),
+    )
+    tasks = {asyncio.create_task(direction) for direction in directions}
     try:
-        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-    for way in done:
-        way.result()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
-async def _tell(socket: Socket, listener: Listener, may_still: Any) -> None:
-    async for told in live.follow(listener, may_still):
-        for one in told:
-            await _send(socket, NAMES[one.kind], msgspec.Raw(one.content))
+async def _send_updates(socket: Socket, listener: Listener, may_still: Any) -> None:
+    async for messages in live.follow(listener, may_still):
+        for message in messages:
+            await _send(socket, NAMES[message.kind], msgspec.Raw(message.content))
 
 
-async def _hear(socket: Socket, live_hub: LiveHub, listener: Listener, who: Principal) -> None:
-    began, heard = time.monotonic(), 0
+async def _receive_messages(socket: Socket, live_hub: LiveHub, listener: Listener, principal: Principal) -> None:
+    started, count = time.monotonic(), 0
     while True:
         text = await socket.receive_text()
-        if time.monotonic() - began > 60:
-            began, heard = time.monotonic(), 0
-        heard += 1
-        if heard > MESSAGES:
-            raise TooMany(f"more than {MESSAGES} messages a minute", seconds=60)
+        if time.monotonic() - started > 60:
+            started, count = time.monotonic(), 0
+        count += 1
+        if count > MESSAGES:
+            raise TooMany(f"The client sent more than {MESSAGES} messages in a minute.", seconds=60)
         try:
-            wish = msgspec.json.decode(text, type=ClientMessage)
-            await _grant(socket, live_hub, listener, who, wish)
+            message = msgspec.json.decode(text, type=ClientMessage)
+            await _handle(socket, live_hub, listener, principal, message)
         except (msgspec.MsgspecError, Invalid, Forbidden) as exc:
             await _send(socket, "error", {"message": str(exc)})
 
 
-async def _grant(
-    socket: Socket, live_hub: LiveHub, listener: Listener, who: Principal, wish: ClientMessage
+async def _handle(
+    socket: Socket, live_hub: LiveHub, listener: Listener, principal: Principal, message: ClientMessage
 ) -> None:
-    if wish.type == "ping":
+    if message.type == "ping":
         await _send(socket, "pong", {})
         return
-    kind = CHANNELS.get(wish.channel)
-    if wish.type not in ("subscribe", "unsubscribe") or kind is None:
-        raise Invalid(f"ping, or subscribe and unsubscribe with a channel of {', '.join(CHANNELS)}")
-    if wish.type == "unsubscribe":
+    kind = CHANNELS.get(message.channel)
+    if message.type not in ("subscribe", "unsubscribe") or kind is None:
+        raise Invalid(f"Send ping, or subscribe or unsubscribe with one of the channels {', '.join(CHANNELS)}.")
+    if message.type == "unsubscribe":
         listener.kinds -= {kind}
     else:
-        live.check_kinds(who, [kind])
+        live.check_kinds(principal, [kind])
         live.check_named(listener.agents, [kind])
         listener.kinds |= {kind}
         await live_hub.wait_until_subscribed(listener)
-    await _send(socket, f"{wish.type}d", {"channel": wish.channel})
+    await _send(socket, f"{message.type}d", {"channel": message.channel})
 
 
 async def _send(socket: Socket, name: str, data: Any) -> None:

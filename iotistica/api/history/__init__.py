@@ -1,4 +1,4 @@
-"""Routes for the audit and the timelines of agents."""
+"""Routes for the audit log and the timelines of agents."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The audit, read."""
+"""The route that lists the audit log."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ class AuditEvents(msgspec.Struct, frozen=True, kw_only=True):
     events: list[AuditEventView]
     count: int
     next: str | None
-    """Give it as `cursor` for the older ones."""
+    """Pass it as `cursor` to get older events; null on the last page."""
 
 
 @get("/events", opt={"permission": "audit.read"})
@@ -51,7 +51,10 @@ async def list_events(
     limit: Limit = 100,
     cursor: Annotated[str | None, QueryParameter(max_length=20)] = None,
 ) -> AuditEvents:
-    """Who changed what, the newest first; `action` may be a whole group, such as `agent`."""
+    """List who changed what, the newest first.
+
+    `action` is one action, or a group of actions such as `agent`; `actor` and `subject` are ids.
+    """
     now = datetime.now(UTC)
     since = time_ranges.parse_time(start, now=now, default=now, path="start") if start else None
     until = time_ranges.parse_time(end, now=now, default=now, path="end") if end else None

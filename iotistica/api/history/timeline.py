@@ -1,4 +1,4 @@
-"""What happened to an agent, in one list."""
+"""The route that lists the timeline of an agent."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ class TimelineEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     details: dict[str, Any]
     times: int
     last_at: datetime | None
-    """Of what came more than once within an hour."""
+    """The last time of an event that occurred more than once within an hour; `at` is the first time."""
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -33,7 +33,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     happenings: list[TimelineEventView]
     count: int
     next: str | None
-    """Give it as `cursor` for the older ones."""
+    """Pass it as `cursor` to get older events; null on the last page."""
 
 
 @get("/{agent:uuid}/timeline", opt={"permission": "agents.read"})
@@ -45,7 +45,10 @@ async def get_timeline(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Timeline:
-    """What happened to an agent within 90 days, the newest first; `kind` names kinds or groups, by commas."""
+    """List the events of an agent within 90 days, the newest first.
+
+    `kind` is a comma-separated list of event kinds, or of groups of kinds such as `target`.
+    """
     tenant, kinds = tenant_of(request), [word.strip() for word in kind.split(",")] if kind else None
     before = cursors.parse(cursor)
     async with database.transaction(tenant) as tx:

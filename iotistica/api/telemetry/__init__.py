@@ -1,4 +1,4 @@
-"""Routes for readings: queries, writing, export, erasure."""
+"""Routes that query, write, export and erase readings."""
 
 from typing import Final
 

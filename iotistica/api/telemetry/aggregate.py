@@ -1,4 +1,4 @@
-"""All aggregates of one series, in buckets."""
+"""The route that returns all aggregates of one series, in buckets."""
 
 from datetime import datetime
 from typing import Final
@@ -18,7 +18,7 @@ ALL: Final = ("avg", "min", "max", "sum", "stddev", "first", "last")
 
 
 class AggregateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one bucket: the values are of its good and uncertain readings, `sample_count` is of all."""
+    """One bucket. The values are computed from good and uncertain readings; `sample_count` counts all readings."""
 
     bucket: datetime
     sample_count: int
@@ -32,7 +32,7 @@ class AggregateRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Aggregates(QueryAnswer, frozen=True, kw_only=True):
-    """All aggregates in each interval, the oldest first."""
+    """All aggregates of each interval, the oldest first."""
 
     interval: str
     tz: str
@@ -52,11 +52,14 @@ async def aggregate(
     tz: Zone = None,
     source: SourceChoice = None,
 ) -> Aggregates:
-    """All aggregates of a series in each interval; `granularity`, hourly or daily, is its older name."""
+    """Return all aggregates of one series for each interval, the oldest first.
+
+    The range is the last hour and the interval `hourly` by default. `granularity` is the older name of `interval`.
+    """
     width = interval or granularity or "hourly"
-    asked = [rules.named(name) for name in ALL]
+    wanted = [rules.named(name) for name in ALL]
     span = SeriesRange(agent, metric, start, end)
-    how, rows = await bucketed(database, tenant_of(request), span, BucketSpec(width, tz, source), asked)
+    plan, rows = await bucketed(database, tenant_of(request), span, BucketSpec(width, tz, source), wanted)
     views = [
         AggregateRow(
             bucket=row.time,
@@ -65,7 +68,7 @@ async def aggregate(
         )
         for row in rows
     ]
-    head = answer_head(agent, metric, how.grid.start, how.grid.end, how.segments)
+    head = answer_head(agent, metric, plan.grid.start, plan.grid.end, plan.segments)
     return Aggregates(**head, count=len(views), aggregates=views, interval=width, tz=tz or "UTC")
 
 

@@ -1,4 +1,4 @@
-"""Aggregates of one series in buckets: planned, asked for, and what every answer says of its sources."""
+"""Plans and runs bucketed queries of one series, and holds the fields that all answers share."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,11 +17,11 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import aggregates
 from iotistica.storage.telemetry.aggregates import Bucket
 
-LONGEST: Final = 20_000  # rows of an answer; buckets are fewer, apart from the pieces at the ends
+LONGEST: Final = 20_000  # rows of an answer; it has at most 10,000 buckets, and pieces of buckets at the ends
 
 
 class QueryAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, and the sources that answered; `source` is that of the longest part."""
+    """The series and range of the query, and the sources of the answer; `source` is that of the longest part."""
 
     agent_uuid: UUID
     metric: str
@@ -33,7 +33,7 @@ class QueryAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeriesRange(NamedTuple):
-    """A series and a range of it, as the caller wrote it."""
+    """A series and a time range, as the caller wrote them."""
 
     agent: UUID
     metric: str
@@ -42,7 +42,7 @@ class SeriesRange(NamedTuple):
 
 
 class BucketSpec(NamedTuple):
-    """The buckets, as the caller wrote them."""
+    """The width, time zone and source of the buckets, as the caller wrote them."""
 
     interval: str
     tz: str | None
@@ -52,20 +52,20 @@ class BucketSpec(NamedTuple):
 async def bucketed(
     database: Database, tenant: TenantId, span: SeriesRange, by: BucketSpec, asked: Sequence[Aggregate]
 ) -> tuple[QueryPlan, list[Bucket]]:
-    """The buckets that have readings, and how they were found; raises `Invalid` and `NotFound`."""
+    """Return the plan of the query and the buckets that have readings; raises `Invalid` and `NotFound`."""
     width, zone = time_ranges.parse_interval(by.interval), time_ranges.parse_zone(by.tz)
     async with database.transaction(tenant) as tx:
         range_ = await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone)
-        how = plan_query(width, range_.start, range_.end, asked, range_.coverage, zone=zone, only=by.source)
+        plan = plan_query(width, range_.start, range_.end, asked, range_.coverage, zone=zone, only=by.source)
         series = [(span.agent, span.metric)]
-        rows = await aggregates.buckets(tx, tenant, series, how.grid, how.segments, asked, limit=LONGEST)
-    return how, rows
+        rows = await aggregates.buckets(tx, tenant, series, plan.grid, plan.segments, asked, limit=LONGEST)
+    return plan, rows
 
 
 def answer_head(
     agent: UUID, metric: str, start: datetime, end: datetime, segments: list[SourceRange]
 ) -> dict[str, Any]:
-    """What every answer begins with."""
+    """Return the fields that every answer begins with."""
     return {
         "agent_uuid": agent,
         "metric": metric,

@@ -1,4 +1,4 @@
-"""The catalog of metrics."""
+"""The route that lists the catalog of metrics."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -21,7 +21,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     metrics: list[CatalogEntry]
     next: str | None
-    """Give it as `cursor` for the following ones."""
+    """Pass it as `cursor` to get the next page; null on the last page."""
 
 
 @get("/catalog", opt={"permission": "readings.read"})
@@ -35,7 +35,10 @@ async def catalog(
     limit: Limit = 100,
     cursor: Annotated[str | None, QueryParameter(max_length=600)] = None,
 ) -> Catalog:
-    """Every series of the tenant, by agent and name, with the times of its first and its last measurement."""
+    """List the series of the tenant by agent and name, with the times of their first and last readings.
+
+    `metricName` is the whole name of a series, or the metric of any device.
+    """
     tenant = tenant_of(request)
     filters = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol, "metric": metric_name}
     now, after = datetime.now(UTC), _after(cursor)

@@ -1,4 +1,4 @@
-"""Readings deleted for good, by agent, device or metric."""
+"""Routes that delete the readings of an agent, device or metric for good, and list these erasures."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -21,7 +21,10 @@ Label = Annotated[str | None, QueryParameter(min_length=1, max_length=512)]
 
 
 class ErasureView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Done once `doneAt` is there: then `readings` of before `before` are gone, and all rollups of them."""
+    """An erasure of the readings before `before` and of their rollups.
+
+    `readings` counts those deleted so far; `doneAt` is null until the erasure is complete.
+    """
 
     id: UUID
     agent_uuid: UUID
@@ -33,16 +36,16 @@ class ErasureView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     done_at: datetime | None
 
 
-def _view(one: Erasure) -> ErasureView:
+def _view(erasure: Erasure) -> ErasureView:
     return ErasureView(
-        id=one.erasure_id,
-        agent_uuid=one.agent_uuid,
-        device=one.device_name,
-        metric=one.metric_name,
-        before=one.before,
-        asked_at=one.asked_at,
-        readings=one.readings,
-        done_at=one.done_at,
+        id=erasure.erasure_id,
+        agent_uuid=erasure.agent_uuid,
+        device=erasure.device_name,
+        metric=erasure.metric_name,
+        before=erasure.before,
+        asked_at=erasure.asked_at,
+        readings=erasure.readings,
+        done_at=erasure.done_at,
     )
 
 
@@ -55,35 +58,36 @@ async def erase(
     metric: Label = None,
     before: Annotated[str | None, QueryParameter(max_length=64)] = None,
 ) -> ErasureView:
-    """Have all readings of an agent deleted, or of a device of it, or of a series; up to now unless told otherwise.
+    """Delete all readings of an agent, or those of one of its devices or metrics, together with their rollups.
 
-    It is done by and by, a day of readings at a time; `GET /erasures` shows how far it is.
+    Deletes the readings before `before`, by default all up to now. The deletion runs in the background, one day of
+    readings at a time; `GET /erasures` reports its progress.
     """
     tenant, now = tenant_of(request), datetime.now(UTC)
     until = parse_time(before, now=now, default=now, path="before")
     if until > now:
-        raise Invalid("readings to come cannot be erased", "before")
+        raise Invalid("must not be in the future", "before")
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
-        one = await table.request_erasure(
+        erasure = await table.request_erasure(
             tx, tenant, agent, device=device, metric=metric, before=until, by=actor_of(request)
         )
-    return _view(one)
+    return _view(erasure)
 
 
 class Erasures(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest first."""
+    """Erasures, the newest first."""
 
     erasures: list[ErasureView]
 
 
 @get("/erasures", opt={"permission": "readings.erase"})
 async def list_erasures(request: ApiRequest, database: DatabaseDep, limit: Limit = 100) -> Erasures:
-    """What was asked to be deleted, and how far it is."""
+    """List the requested erasures and their progress, the newest first."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        return Erasures(erasures=[_view(one) for one in await table.page(tx, tenant, limit=limit)])
+        return Erasures(erasures=[_view(erasure) for erasure in await table.page(tx, tenant, limit=limit)])
 
 
 router = Router("/", route_handlers=[erase, list_erasures], tags=["readings"])

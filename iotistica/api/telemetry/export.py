@@ -1,4 +1,4 @@
-"""Readings of an agent as a file: streamed, in order of time, in memory a slice at a time."""
+"""The route that exports an agent's readings as a file, streamed by time with one slice in memory."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -22,13 +22,13 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import csv_export
 from iotistica.storage.telemetry.csv_export import ExportQuery, SliceTooLargeError
 
-SMALL: Final = 1 << 20  # bytes of a slice below which the next is longer
-MOST: Final = 8 << 20  # bytes of a slice, some 60,000 rows
+SMALL: Final = 1 << 20  # bytes of a slice below which the next slice covers a longer time
+MOST: Final = 8 << 20  # bytes of a slice, about 60,000 rows
 FIRST: Final = timedelta(hours=1)
 LONGEST: Final = timedelta(days=366)
 SHORTEST: Final = timedelta(microseconds=1)
-NAMES: Final = 200  # series of one microsecond at a time; each has some kB at most
-PIECE: Final = 1 << 18  # bytes
+NAMES: Final = 200  # series read at once if one microsecond is too large; each has a few kB at most
+PIECE: Final = 1 << 18  # bytes sent at a time
 
 
 @get("/{agent:uuid}/export", opt={"permission": "readings.read"})
@@ -43,29 +43,32 @@ async def export(
     format_: Annotated[Format, QueryParameter(name="format")] = "csv",
     after: Annotated[
         str | None,
-        QueryParameter(max_length=600, description="`time,metric_name` of the last row that arrived: go on there"),
+        QueryParameter(
+            max_length=600, description="`time,metric_name` of the last row received; continue after it"
+        ),
     ] = None,
 ) -> Stream:
-    """Every reading of [start, end) as it is stored, by time and name; of the last day unless asked.
+    """Export every reading of an agent in [start, end) as it is stored, ordered by time and name.
 
-    An answer that breaks off is not complete; `after` goes on where it broke, and needs no `start`.
+    The default range is the last day. If the connection breaks, the file is incomplete: continue it with `after`,
+    which does not need `start`.
     """
     tenant, writer, last = tenant_of(request), export_formats.writer(format_), _last(after, datetime.now(UTC))
     begin = start or (last[0].isoformat() if last else None)
     async with database.transaction(tenant) as tx:
-        asked = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
+        query_range = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
     extract = ExportQuery(tenant, agent, names(metrics, exactly), last)
-    whole = single(asked)
-    since = max(whole.start, last[0]) if last else whole.start
-    sent = _sent(database, writer, extract, since, asked.end)
-    first = await anext(sent)  # while it can still be answered otherwise
+    raw_range = single(query_range)
+    since = max(raw_range.start, last[0]) if last else raw_range.start
+    sent = _sent(database, writer, extract, since, query_range.end)
+    first = await anext(sent)  # before the headers are sent: a failure is still answered as an error
     return Stream(
         _pieces(first, sent),
         media_type=MEDIA[format_],
         headers={
             "Content-Disposition": f'attachment; filename="{agent}.{format_}"',
             "Iotistica-Start": since.isoformat(),
-            "Iotistica-End": asked.end.isoformat(),
+            "Iotistica-End": query_range.end.isoformat(),
         },
     )
 
@@ -75,7 +78,7 @@ def _last(after: str | None, now: datetime) -> tuple[datetime, str] | None:
         return None
     time, comma, name = after.partition(",")
     if not comma or not name:
-        raise Invalid("give the time and the metric_name of the last row, with a comma between", "after")
+        raise Invalid("must be the time and the metric_name of the last row, separated by a comma", "after")
     return parse_time(time, now=now, default=now, path="after"), name
 
 
@@ -89,7 +92,7 @@ async def _sent(
 
 
 async def _pieces(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """The same in pieces, each of which even a slow reader takes within the time that the server allows it."""
+    """Yield the data in pieces that even a slow reader accepts within the server's time limit."""
     for at in range(0, len(first), PIECE):
         yield first[at : at + PIECE]
     async with aclosing(rest):
@@ -99,7 +102,7 @@ async def _pieces(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[by
 
 
 async def slices(database: Database, extract: ExportQuery, start: datetime, end: datetime) -> AsyncIterator[bytes]:
-    """Rows of [start, end), each slice read in a transaction of its own: who reads slowly holds nothing of ours."""
+    """Yield the rows of [start, end). Each slice has its own transaction, so a slow reader keeps none open."""
     width = FIRST
     while start < end:
         until = min(start + width, end)
@@ -123,17 +126,17 @@ async def slices(database: Database, extract: ExportQuery, start: datetime, end:
 async def _instant(
     database: Database, extract: ExportQuery, start: datetime, end: datetime
 ) -> AsyncIterator[bytes]:
-    """Rows of one microsecond that are too many for a slice, by name."""
+    """Yield the rows of one microsecond that are too many for a slice, some series at a time, ordered by name."""
     async with database.transaction(extract.tenant) as tx:
-        found = await csv_export.series_names(tx, extract, start, end)
+        series = await csv_export.series_names(tx, extract, start, end)
     at, size = 0, NAMES
-    while at < len(found):
-        some = extract._replace(metrics=found[at : at + size])
+    while at < len(series):
+        part = extract._replace(metrics=series[at : at + size])
         try:
             async with database.transaction(extract.tenant) as tx:
-                rows = await csv_export.read_slice(tx, some, start, end, most=MOST)
+                rows = await csv_export.read_slice(tx, part, start, end, most=MOST)
         except SliceTooLargeError:
-            size //= 2  # one alone is never too much
+            size //= 2  # a single series always fits
             continue
         if rows:
             yield rows

@@ -1,4 +1,4 @@
-"""What rows of CSV become on their way out: CSV, Arrow or Parquet, a slice at a time."""
+"""Converts the CSV rows of an export to CSV, Arrow or Parquet, one slice at a time."""
 
 import io
 from collections.abc import Callable
@@ -16,14 +16,14 @@ MEDIA: Final[dict[Format, str]] = {
 
 
 class Writer(Protocol):
-    """Takes slices of rows and gives what is to be sent."""
+    """Accepts slices of CSV rows and returns the bytes to send."""
 
     def add(self, rows: bytes) -> bytes: ...
     def end(self) -> bytes: ...
 
 
 class Csv:
-    """The rows as they are, after a line of names."""
+    """Returns the rows unchanged, after a header line."""
 
     def __init__(self) -> None:
         self._head = HEADER
@@ -37,7 +37,7 @@ class Csv:
 
 
 class _Sink(io.RawIOBase):
-    """A file of which only what was written since the last look is kept."""
+    """A file that keeps only what was written since the last `take`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,15 +61,17 @@ class _Sink(io.RawIOBase):
 
 
 class Columnar:
-    """Record batches of a stream of Arrow, or row groups of a Parquet file."""
+    """Writes the record batches of an Arrow stream, or the row groups of a Parquet file."""
 
     def __init__(self, format_: Format) -> None:
-        """Raises `Invalid` where the package that knows how is missing."""
+        """Raise `Invalid` if pyarrow is not installed."""
         try:
             import pyarrow as pa
             from pyarrow import csv, ipc, parquet
         except ImportError:
-            raise Invalid("this server has no pyarrow, of `iotistica[parquet]`: ask for csv", "format") from None
+            raise Invalid(
+                "must be csv: this server lacks pyarrow, which `iotistica[parquet]` installs", "format"
+            ) from None
         kinds = dict.fromkeys(COLUMNS, pa.string())
         kinds |= {"time": pa.timestamp("us", tz="UTC")}
         kinds |= dict.fromkeys(("value", "anomaly_score", "anomaly_threshold"), pa.float64())
@@ -99,5 +101,5 @@ class Columnar:
 
 
 def writer(format_: Format) -> Writer:
-    """A writer of that format; raises `Invalid`."""
+    """Return a writer for a format; raises `Invalid`."""
     return Csv() if format_ == "csv" else Columnar(format_)

@@ -1,4 +1,4 @@
-"""Several series in one question: chosen by tags, brought to one grid, joined, and turned into rates."""
+"""The route that queries several series on one time grid: chosen by tags, merged, converted to rates."""
 
 import time
 from collections import defaultdict
@@ -27,10 +27,10 @@ from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry import aggregates, series_search
 from iotistica.storage.telemetry.series_search import TagFilter, TaggedSeries, TagName
 
-SERIES: Final = 200  # of one query
-PATIENCE: Final = 8.0  # seconds after which no further statement begins: each may take long by itself
-COUNTED: Final = ("last", "first", "max", "min")  # of a counter: a mean over its fall is of nothing
-ROWS: Final = 100_000  # values of one answer, all its queries and series together
+SERIES: Final = 200  # series of one query
+PATIENCE: Final = 8.0  # seconds after which no further statement starts; each can take long by itself
+COUNTED: Final = ("last", "first", "max", "min")  # for counters: a mean across a reset is meaningless
+ROWS: Final = 100_000  # values of one answer, over all its queries and series
 
 Text = Annotated[str, Meta(max_length=256)]
 
@@ -43,9 +43,9 @@ class FilterBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SeriesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`metric` is a series' whole name, or the metric of any device; `downsample` is such as 5m-avg.
+    """`metric` is the whole name of a series, or the metric of any device; `downsample` is for example 5m-avg.
 
-    Without one it is 1h; without a function it is avg, of counters last.
+    The default interval is 1h. The default function is avg, or last for counters.
     """
 
     metric: Annotated[str, Meta(min_length=1, max_length=512)]
@@ -72,7 +72,7 @@ class LinePoint(msgspec.Struct, frozen=True):
 
 
 class QueryLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One series, or several that were joined: then `agent_uuid` is None unless it is the same."""
+    """One series, or several merged ones: then `agent_uuid` is null unless all are of the same agent."""
 
     metric: str
     agent_uuid: str | None
@@ -82,7 +82,7 @@ class QueryLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueryLines(msgspec.Struct, frozen=True, kw_only=True):
-    """For each query its lines."""
+    """The lines of each query, in the order of the queries."""
 
     query_count: int
     start: datetime
@@ -92,76 +92,88 @@ class QueryLines(msgspec.Struct, frozen=True, kw_only=True):
 
 @post("/query", opt={"permission": "readings.read"}, status_code=200)
 async def query(request: ApiRequest, database: DatabaseDep, data: JSONBody[MultiSeriesQuery]) -> QueryLines:
-    """Lines of many series on one grid; of a filter with `group_by` those that share the tag become one."""
+    """Query many series on one time grid.
+
+    Each query returns one line per series. Series that share the tags of filters with `group_by` are merged into
+    one line by `aggregator`.
+    """
     tenant = tenant_of(request)
     results: list[list[QueryLine]] = []
     left, until = ROWS, time.monotonic() + PATIENCE
     async with database.transaction(tenant) as tx:
-        asked = await of_agents(tx, tenant, None, data.start, data.end, zone=time_ranges.parse_zone(data.tz))
-        for at, one in enumerate(data.queries):
-            results.append(await _answer(tx, tenant, one, asked, data.tz, f"queries[{at}]", most=left, until=until))
+        query_range = await of_agents(tx, tenant, None, data.start, data.end, zone=time_ranges.parse_zone(data.tz))
+        for at, spec in enumerate(data.queries):
+            results.append(
+                await _answer(tx, tenant, spec, query_range, data.tz, f"queries[{at}]", most=left, until=until)
+            )
             left -= sum(len(line.dps) for line in results[-1])
-    return QueryLines(query_count=len(results), start=asked.start, end=asked.end, results=results)
+    return QueryLines(query_count=len(results), start=query_range.start, end=query_range.end, results=results)
 
 
 async def _answer(
     tx: Tx,
     tenant: TenantId,
-    one: SeriesQuery,
-    asked: QueryRange,
+    spec: SeriesQuery,
+    query_range: QueryRange,
     tz: str | None,
     path: str,
     *,
     most: int,
     until: float,
 ) -> list[QueryLine]:
-    if one.agent_uuids is None and not one.filters:
-        raise Invalid("name agents, or a filter", f"{path}.agent_uuids")
-    if one.rate and one.percentiles:
-        raise Invalid("a rate has no percentiles", f"{path}.percentiles")
-    counter = one.rate and one.rate_options.counter
-    width, _, name = (one.downsample or "1h").partition("-")
-    names = [f"p{fraction:g}" for fraction in one.percentiles] or [name or ("last" if counter else "avg")]
+    if spec.agent_uuids is None and not spec.filters:
+        raise Invalid("must be given if there is no filter", f"{path}.agent_uuids")
+    if spec.rate and spec.percentiles:
+        raise Invalid("must be empty for a rate", f"{path}.percentiles")
+    is_counter = spec.rate and spec.rate_options.counter
+    width, _, name = (spec.downsample or "1h").partition("-")
+    names = [f"p{fraction:g}" for fraction in spec.percentiles] or [name or ("last" if is_counter else "avg")]
     wanted = [rules.named(found, f"{path}.downsample") for found in names]
     interval = time_ranges.parse_interval(width, f"{path}.downsample")
-    if counter and names[0] not in COUNTED:
+    if is_counter and names[0] not in COUNTED:
         raise Invalid(
-            f"the rate of a counter is one of {', '.join(COUNTED)}: such as 5m-last", f"{path}.downsample"
+            f"must use one of {', '.join(COUNTED)} for a counter, for example 5m-last", f"{path}.downsample"
         )
-    filters = [TagFilter(f.tagk, f.type, f.filter) for f in one.filters]
-    _in_time(until)
+    filters = [TagFilter(f.tagk, f.type, f.filter) for f in spec.filters]
+    _check_deadline(until)
     series = await series_search.find(
-        tx, tenant, one.metric, one.agent_uuids, filters, limit=SERIES + 1, path=f"{path}.filters"
+        tx, tenant, spec.metric, spec.agent_uuids, filters, limit=SERIES + 1, path=f"{path}.filters"
     )
-    _in_time(until)
+    _check_deadline(until)
     if len(series) > SERIES:
-        raise Invalid(f"more than {SERIES} series: narrow it down", f"{path}.filters")
+        raise Invalid(f"must match at most {SERIES} series", f"{path}.filters")
     if not series:
         return []
-    how = plan_query(interval, asked.start, asked.end, wanted, asked.coverage, zone=time_ranges.parse_zone(tz))
-    if len(series) * len(wanted) * len(how.grid.starts()) > most:
-        raise Invalid(f"more than {ROWS} values: take a longer interval or fewer series", f"{path}.downsample")
+    plan = plan_query(
+        interval, query_range.start, query_range.end, wanted, query_range.coverage, zone=time_ranges.parse_zone(tz)
+    )
+    if len(series) * len(wanted) * len(plan.grid.starts()) > most:
+        raise Invalid(
+            f"must yield at most {ROWS} values: use a longer interval or fewer series", f"{path}.downsample"
+        )
     keys = [(found.agent_uuid, found.metric_name) for found in series]
-    rows = await aggregates.buckets(tx, tenant, keys, how.grid, how.segments, wanted, limit=ROWS + len(series) * 10)
+    rows = await aggregates.buckets(
+        tx, tenant, keys, plan.grid, plan.segments, wanted, limit=ROWS + len(series) * 10
+    )
     points: defaultdict[tuple[int, int], dict[datetime, float | None]] = defaultdict(dict)
     for row in rows:
         for number, value in enumerate(row.values):
             points[row.series, number][row.time] = value
     return [
-        _line(one, how, [series[at] for at in group], [points[at, number] for at in group], percentile)
-        for group in _groups(one, series)
-        for number, percentile in enumerate(one.percentiles or [None])
+        _line(spec, plan, [series[at] for at in group], [points[at, number] for at in group], percentile)
+        for group in _groups(spec, series)
+        for number, percentile in enumerate(spec.percentiles or [None])
     ]
 
 
-def _in_time(until: float) -> None:
+def _check_deadline(until: float) -> None:
     if time.monotonic() > until:
-        raise TooSlow("the queries took too long together: ask for fewer at once, or shorter ranges")
+        raise TooSlow("The queries took too long together: send fewer at once, or use shorter ranges.")
 
 
-def _groups(one: SeriesQuery, series: Sequence[TaggedSeries]) -> list[list[int]]:
-    """Numbers of the series that become one line."""
-    by = [found.tagk for found in one.filters if found.group_by]
+def _groups(spec: SeriesQuery, series: Sequence[TaggedSeries]) -> list[list[int]]:
+    """Return the positions of the series that are merged into each line."""
+    by = [filter_.tagk for filter_ in spec.filters if filter_.group_by]
     groups: defaultdict[Any, list[int]] = defaultdict(list)
     for at, found in enumerate(series):
         groups[tuple(found.tags.get(tag) for tag in by) if by else at].append(at)
@@ -169,24 +181,24 @@ def _groups(one: SeriesQuery, series: Sequence[TaggedSeries]) -> list[list[int]]
 
 
 def _line(
-    one: SeriesQuery,
-    how: QueryPlan,
+    spec: SeriesQuery,
+    plan: QueryPlan,
     series: Sequence[TaggedSeries],
     points: Sequence[dict[datetime, float | None]],
     percentile: float | None,
 ) -> QueryLine:
-    joined = points[0] if len(points) == 1 else merge(points, one.aggregator)
-    line = sorted(joined.items()) if one.fill == "none" else fill(how.grid.starts(), joined, one.fill)
-    if one.rate:
-        line = rates(line, one.rate_options)
+    merged = points[0] if len(points) == 1 else merge(points, spec.aggregator)
+    line = sorted(merged.items()) if spec.fill == "none" else fill(plan.grid.starts(), merged, spec.fill)
+    if spec.rate:
+        line = rates(line, spec.rate_options)
     shared = dict(set.intersection(*(set(found.tags.items()) for found in series)))
     if percentile is not None:
         shared["percentile"] = f"{percentile:g}"
     return QueryLine(
-        metric=one.metric,
+        metric=spec.metric,
         agent_uuid=shared.get("agent_uuid"),
         tags=dict(sorted(shared.items())),
-        source=main_source(how.segments),
+        source=main_source(plan.segments),
         dps=[LinePoint(time, value) for time, value in line],
     )
 

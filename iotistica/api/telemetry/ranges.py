@@ -1,4 +1,4 @@
-"""The range and the store of a query of readings, as far as its tenant is shown them."""
+"""The time range of a query of readings, limited to what the tenant can see, and the sources that cover it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,18 +18,18 @@ from iotistica.storage.telemetry import coverage
 from iotistica.storage.telemetry.coverage import TenantCoverage
 
 Metric = Annotated[str, QueryParameter(min_length=1, max_length=512)]
-Names = Annotated[str | None, QueryParameter(max_length=8192, description="names by commas")]
-Exactly = Annotated[list[str] | None, QueryParameter(name="metric", description="a whole name, as often as needed")]
+Names = Annotated[str | None, QueryParameter(max_length=8192, description="comma-separated names")]
+Exactly = Annotated[list[str] | None, QueryParameter(name="metric", description="one whole name; can be repeated")]
 Time = Annotated[str | None, QueryParameter(max_length=64)]
-Width = Annotated[str | None, QueryParameter(max_length=16, description="such as 30s, 5m, 1h, 1d, 1w, 1mo")]
-Zone = Annotated[str | None, QueryParameter(max_length=64, description="such as Europe/Zurich; UTC unless given")]
+Width = Annotated[str | None, QueryParameter(max_length=16, description="for example 30s, 5m, 1h, 1d, 1w, 1mo")]
+Zone = Annotated[str | None, QueryParameter(max_length=64, description="for example Europe/Zurich; default UTC")]
 SourceChoice = Annotated[
-    Source | None, QueryParameter(description="ask this source alone, or finer ones at its ends")
+    Source | None, QueryParameter(description="use only this source, and finer ones at the ends of the range")
 ]
 
 
 class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the range, and the source that answered for it."""
+    """A part of the range, and the source that answered it."""
 
     source: str
     start: datetime
@@ -37,7 +37,7 @@ class SourcePart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueryRange(NamedTuple):
-    """[start, end) as far as it is shown, and where it lies."""
+    """[start, end) as far as the tenant can see it, and how far the stored sources reach."""
 
     start: datetime
     end: datetime
@@ -54,7 +54,10 @@ async def of_agent(
     *,
     zone: ZoneInfo | None = None,
 ) -> QueryRange:
-    """The range of a query of one agent's readings; raises `Invalid`, and `NotFound` for a foreign agent."""
+    """Return the range of a query of one agent's readings.
+
+    Raises `Invalid`, and `NotFound` if the tenant has no such agent.
+    """
     now = datetime.now(UTC)
     since, until = time_ranges.parse_range(start, end, now=now, default=default, zone=zone)
     store = await coverage.of_agent(tx, tenant, agent, since, until)
@@ -72,7 +75,7 @@ async def of_agents(
     *,
     zone: ZoneInfo | None = None,
 ) -> QueryRange:
-    """The range of a query of several agents' readings, or of all; raises `Invalid`."""
+    """Return the range of a query of the readings of several agents, or of all (None); raises `Invalid`."""
     now = datetime.now(UTC)
     since, until = time_ranges.parse_range(start, end, now=now, zone=zone)
     store = await coverage.of_agents(tx, tenant, agents, since, until)
@@ -80,21 +83,23 @@ async def of_agents(
 
 
 def source_parts(segments: list[SourceRange]) -> list[SourcePart]:
-    """The segments as an answer shows them."""
+    """Return the API representation of segments."""
     return [SourcePart(source=s.source, start=s.start, end=s.end) for s in segments]
 
 
 def single(asked: QueryRange) -> SourceRange:
-    """The part of a range of which there are single readings; raises `Invalid` if there is none."""
+    """Return the part of a range for which single readings are kept; raises `Invalid` if there is none."""
     since = asked.coverage.raw_since
     if asked.end <= since:
-        raise Invalid(f"single readings are kept since {since.isoformat()}: give an interval", "end")
+        raise Invalid(
+            f"must be after {since.isoformat()}, since when single readings are kept; or give an interval", "end"
+        )
     return SourceRange("raw", max(asked.start, since), asked.end)
 
 
 def names(text: str | None, exact: Sequence[str] | None = None) -> list[str] | None:
-    """Names by commas, and those given one by one; None where all are meant."""
+    """Return the comma-separated names of `text` and those of `exact`; None, for all names, if there are none."""
     found = [name.strip() for name in (text or "").split(",") if name.strip()] + list(exact or []) or None
     if found is not None and len(found) > 1000:
-        raise Invalid("at most 1000 names", "metrics")
+        raise Invalid("must be at most 1000 names", "metrics")
     return found

@@ -1,4 +1,4 @@
-"""Readings of an agent: the latest values and a summary; what else there is of them has files of its own."""
+"""Routes for the latest readings of an agent, and for a summary of its series."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -19,17 +19,17 @@ from iotistica.storage.telemetry.summaries import Summary
 from iotistica.storage.telemetry.timeseries import StoredReading
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
-After = Annotated[str | None, QueryParameter(max_length=512, description="`next` of the page before")]
+After = Annotated[str | None, QueryParameter(max_length=512, description="`next` of the previous page")]
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
-    """One that has no quality is the last good value of a series that is silent for long."""
+    """A reading without a quality is the last good value of a series that has been silent for a long time."""
 
     agent_uuid: UUID
     count: int
     readings: list[StoredReading]
     next: str | None
-    """Give it as `after` for the following series."""
+    """Pass it as `after` to get the following series; null on the last page."""
 
 
 @get("/{agent:uuid}/latest", opt={"permission": "readings.read"})
@@ -42,7 +42,10 @@ async def latest(
     limit: Limit = 1000,
     after: After = None,
 ) -> Latest:
-    """The newest reading of each series by measured time; what a fast clock dated ahead waits for its time."""
+    """Return the newest reading of each series of an agent, by measured time.
+
+    A reading that a fast clock dated in the future is returned only once that time has come.
+    """
     tenant, now = tenant_of(request), datetime.now(UTC)
     async with database.transaction(tenant) as tx:
         store = await coverage.of_agent(tx, tenant, agent, LONG_AGO, now)
@@ -71,7 +74,7 @@ class SummaryView(msgspec.Struct, frozen=True, kw_only=True):
     total_metrics: int
     metrics: list[Summary]
     next: str | None
-    """Give it as `after` for the following series."""
+    """Pass it as `after` to get the following series; null on the last page."""
 
 
 @get("/{agent:uuid}/summary", opt={"permission": "readings.read"})
@@ -84,12 +87,15 @@ async def summary(
     limit: Limit = 1000,
     after: After = None,
 ) -> SummaryView:
-    """Per series the number of readings, the first, the last and the range; of the last day unless asked."""
+    """Return for each series of an agent the number of readings, the first and last time, and the range of values.
+
+    The default range is the last day.
+    """
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        asked = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
-        since, until = widen(asked.start, asked.end, asked.coverage)
-        segments = split_by_source(since, until, asked.coverage)
+        query_range = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
+        since, until = widen(query_range.start, query_range.end, query_range.coverage)
+        segments = split_by_source(since, until, query_range.coverage)
         some = await table.series_names(tx, tenant, agent, only=None, after=after, limit=limit + 1)
         rows = await summaries.summarise(tx, tenant, agent, some[:limit], segments)
     return SummaryView(

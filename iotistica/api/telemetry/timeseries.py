@@ -1,4 +1,4 @@
-"""One series over time: single readings, fewer that draw the same line, or one value a bucket."""
+"""The route for one series over time: single readings, fewer points for drawing, or one value per bucket."""
 
 import asyncio
 from datetime import datetime
@@ -26,11 +26,11 @@ from iotistica.storage.telemetry import timeseries as table
 from iotistica.storage.telemetry.aggregates import Bucket
 from iotistica.storage.telemetry.timeseries import StoredReading
 
-POINTS: Final = 200_000  # single readings that are looked at to draw fewer
+POINTS: Final = 200_000  # single readings that are read at most to draw fewer points
 
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
 Agg = Annotated[str, QueryParameter(max_length=16, description=", ".join(rules.NAMES))]
-Most = Annotated[int | None, QueryParameter(ge=LEAST, le=10_000, description="draw at most so many points")]
+Most = Annotated[int | None, QueryParameter(ge=LEAST, le=10_000, description="draw at most this many points")]
 
 
 class Timeseries(QueryAnswer, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class Timeseries(QueryAnswer, frozen=True, kw_only=True):
 
     readings: list[StoredReading]
     next: datetime | None
-    """Give it as `start` for the rest, when the answer was cut at `limit`."""
+    """Pass it as `start` to get the rest; null if the answer is complete."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +47,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Points(QueryAnswer, frozen=True, kw_only=True):
-    """Those good readings that draw the same line, the oldest first; `total` is of all."""
+    """Good and uncertain readings that draw the same line, the oldest first; `total` counts all of them."""
 
     readings: list[Point]
     total: int
 
 
 class BucketView(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` is of all readings, whatever their quality."""
+    """`count` is the number of all readings, whatever their quality."""
 
     time: datetime
     value: float | None
@@ -62,7 +62,7 @@ class BucketView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Buckets(QueryAnswer, frozen=True, kw_only=True):
-    """One value an interval, the oldest first."""
+    """One value per interval, the oldest first."""
 
     readings: list[BucketView]
     interval: str
@@ -87,19 +87,22 @@ async def timeseries(
     source: SourceChoice = None,
     limit: Limit = 10_000,
 ) -> Timeseries | Points | Buckets:
-    """Readings of one series, the oldest first; with `interval`, their aggregate in each bucket."""
+    """Return readings of one series, the oldest first; with `interval`, their aggregate in each bucket.
+
+    The default range is the last hour. `max_points` returns fewer points that draw the same line.
+    """
     tenant, span, aggregate = tenant_of(request), SeriesRange(agent, metric, start, end), rules.named(agg)
     if interval is not None:
-        how, rows = await bucketed(database, tenant, span, BucketSpec(interval, tz, source), [aggregate])
-        views = _filled(how, rows, fill)
+        plan, rows = await bucketed(database, tenant, span, BucketSpec(interval, tz, source), [aggregate])
+        views = _filled(plan, rows, fill)
         if max_points is not None:
             views = await asyncio.to_thread(_fewer_buckets, views, max_points, downsample)
-        head = answer_head(agent, metric, how.grid.start, how.grid.end, how.segments)
+        head = answer_head(agent, metric, plan.grid.start, plan.grid.end, plan.segments)
         return Buckets(**head, readings=views, count=len(views), interval=interval, agg=agg, tz=tz or "UTC")
     if fill != "none":
-        raise Invalid("only buckets can be filled: give an interval too", "fill")
+        raise Invalid("needs an interval: only buckets can be filled", "fill")
     if source not in (None, "raw"):
-        raise Invalid("single readings come from `raw` alone: give an interval too", "source")
+        raise Invalid("must be `raw` for single readings, or give an interval too", "source")
     if max_points is not None:
         return await _points(database, tenant, span, time_ranges.parse_zone(tz), max_points, downsample)
     return await _raw(database, tenant, span, time_ranges.parse_zone(tz), limit)
@@ -109,12 +112,12 @@ async def _raw(
     database: Database, tenant: TenantId, span: SeriesRange, zone: ZoneInfo | None, limit: int
 ) -> Timeseries:
     async with database.transaction(tenant) as tx:
-        whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        raw_range = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
         page = await table.raw_readings(
-            tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=limit
+            tx, tenant, span.agent, span.metric, start=raw_range.start, end=raw_range.end, limit=limit
         )
     return Timeseries(
-        **answer_head(span.agent, span.metric, whole.start, whole.end, [whole]),
+        **answer_head(span.agent, span.metric, raw_range.start, raw_range.end, [raw_range]),
         count=len(page.values),
         readings=page.values,
         next=page.next,
@@ -125,26 +128,26 @@ async def _points(
     database: Database, tenant: TenantId, span: SeriesRange, zone: ZoneInfo | None, most: int, method: Method
 ) -> Points:
     async with database.transaction(tenant) as tx:
-        whole = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
-        rows = await table.usable_points(
-            tx, tenant, span.agent, span.metric, start=whole.start, end=whole.end, limit=POINTS + 1
+        raw_range = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        points = await table.usable_points(
+            tx, tenant, span.agent, span.metric, start=raw_range.start, end=raw_range.end, limit=POINTS + 1
         )
-    if len(rows) > POINTS:
-        raise Invalid(f"more than {POINTS} readings to draw: give an interval, or a shorter range", "max_points")
-    kept = await asyncio.to_thread(_positions, rows, most, method)
+    if len(points) > POINTS:
+        raise Invalid(f"can draw at most {POINTS} readings: give an interval, or a shorter range", "max_points")
+    kept = await asyncio.to_thread(_positions, points, most, method)
     return Points(
-        **answer_head(span.agent, span.metric, whole.start, whole.end, [whole]),
+        **answer_head(span.agent, span.metric, raw_range.start, raw_range.end, [raw_range]),
         count=len(kept),
-        readings=[Point(time=rows[at][0], value=rows[at][1]) for at in kept],
-        total=len(rows),
+        readings=[Point(time=points[at][0], value=points[at][1]) for at in kept],
+        total=len(points),
     )
 
 
-def _filled(how: QueryPlan, rows: list[Bucket], by: Fill) -> list[BucketView]:
+def _filled(plan: QueryPlan, rows: list[Bucket], by: Fill) -> list[BucketView]:
     if by == "none":
         return [BucketView(time=row.time, value=row.values[0], count=row.readings) for row in rows]
     readings = {row.time: row.readings for row in rows}
-    values = fill(how.grid.starts(), {row.time: row.values[0] for row in rows}, by)
+    values = fill(plan.grid.starts(), {row.time: row.values[0] for row in rows}, by)
     return [BucketView(time=time, value=value, count=readings.get(time, 0)) for time, value in values]
 
 

@@ -1,4 +1,4 @@
-"""Readings by HTTP, on the same way as those by MQTT."""
+"""The route that accepts readings over HTTP; they take the same path as readings over MQTT."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ Protocol = Annotated[str, QueryParameter(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class AcceptedReadings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Readings that are durable and will be stored, and those that will be rejected, by reason."""
+    """The number of readings that are durable and will be stored, and of those that will be rejected, by reason."""
 
     agent_uuid: UUID
     accepted: int
@@ -39,36 +39,36 @@ async def write(
     agent: FromQuery[UUID | None] = None,
     protocol: Protocol = "http",
 ) -> AcceptedReadings:
-    """Accept readings in any shape that agents send, of at most 1 MiB; answered when they are durable.
+    """Accept readings in any shape that agents send, up to 1 MiB; answers 202 once they are durable.
 
-    An agent writes its own; everybody else names the agent.
+    An agent writes its own readings; all other callers must name the agent.
     """
-    whose = await _whose(request, database, agent)
+    agent_id = await _writing_for(request, database, agent)
     payload = await request.body()
     if len(payload) > PAYLOAD_CAP:
-        raise Invalid(f"more than {PAYLOAD_CAP} bytes: send it in parts")
+        raise Invalid(f"The body has more than {PAYLOAD_CAP} bytes: send it in parts.")
     retention_us = context.settings.retention_days * partitions.DAY_US
     received = time.time_ns() // 1000
     try:
-        found = await asyncio.to_thread(
+        parsed = await asyncio.to_thread(
             envelopes.parse_readings, payload, protocol=protocol, received=received, retention_us=retention_us
         )
     except InvalidMessage as exc:
         raise Invalid(str(exc)) from exc
     except NeedsDictionary:
-        raise Invalid("what is compacted with a dictionary comes by MQTT") from None
-    topic = f"{agent_topic(tenant_of(request), whose)}/endpoints/{protocol}"
+        raise Invalid("Readings compacted with a dictionary are accepted only by MQTT.") from None
+    topic = f"{agent_topic(tenant_of(request), agent_id)}/endpoints/{protocol}"
     await inbox.accept([(topic.encode(), payload)])
-    return AcceptedReadings(agent_uuid=whose, accepted=len(found.readings), rejected=found.rejected)
+    return AcceptedReadings(agent_uuid=agent_id, accepted=len(parsed.readings), rejected=parsed.rejected)
 
 
-async def _whose(request: ApiRequest, database: DatabaseDep, agent: UUID | None) -> AgentId:
+async def _writing_for(request: ApiRequest, database: DatabaseDep, agent: UUID | None) -> AgentId:
     if request.auth.kind == "agent":
         if agent not in (None, request.auth.id):
             raise NotFound
         return AgentId(request.auth.id)
     if agent is None:
-        raise Invalid("say whose readings these are", "agent")
+        raise Invalid("must be given unless an agent writes its own readings", "agent")
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:

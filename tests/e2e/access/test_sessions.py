@@ -108,7 +108,7 @@ def test_a_session_ends_alone_or_with_all_others(server: Served, user: dict[str,
     four = login(server, user)
     assert (
         api(server, "/auth/logout", {"all": True}, two["accessToken"]).json()["message"]
-        == "logged out of 2 sessions"
+        == "Logged out of 2 sessions."
     )
     until(lambda: me(server, four["accessToken"]) == 401, 3)
     assert api(server, "/auth/refresh", {"refreshToken": four["refreshToken"]}).status_code == 401

@@ -251,7 +251,7 @@ def test_a_websocket_follows_an_agent(server: Served, owner: httpx.Client, devic
     with connect(f"{base}?token={token}") as ws:
         messages(ws, "snapshot")
         ws.send('{"type":"subscribe","channel":"logs"}')
-        assert "by name" in messages(ws, "error")["message"]
+        assert "must list" in messages(ws, "error")["message"]
     for query, code in (("token=x.y.z", 4401), (f"token={token}&deviceUuid=x", 4400)):
         with connect(f"{base}?{query}") as ws, pytest.raises(ConnectionClosed) as closed:
             ws.recv(timeout=10)
