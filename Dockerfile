@@ -1,6 +1,7 @@
-# The application alone: any role of it, beside servers that IOTISTICA_DATABASE_URL, IOTISTICA_REDIS_URL and
-# IOTISTICA_MQTT_URL name. All containers of one deployment share IOTISTICA_SECRET_KEY.
-# `--target broker` makes the image of the broker: Mosquitto with its accounts, from IOTISTICA_DATABASE_URL.
+# The image of the application, for any role. It needs external servers, whose addresses are set with
+# IOTISTICA_DATABASE_URL, IOTISTICA_REDIS_URL and IOTISTICA_MQTT_URL. All containers of one deployment share
+# IOTISTICA_SECRET_KEY. `--target broker` builds the image of the broker: Mosquitto, whose accounts come from the
+# database of IOTISTICA_DATABASE_URL.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY . .
@@ -14,7 +15,7 @@ RUN useradd --system --create-home --home-dir /data iotistica
 USER iotistica
 WORKDIR /data
 ENV PATH=/app/bin:$PATH IOTISTICA_LISTEN=0.0.0.0 IOTISTICA_DATA_DIR=/data IOTISTICA_LOG_FORMAT=json
-# What is acknowledged may wait in /data/spool: it must outlive the container.
+# Acknowledged messages can wait in /data/spool, so the volume must outlive the container.
 VOLUME /data
 EXPOSE 3002 3003
 ENTRYPOINT ["iotistica"]
@@ -29,5 +30,5 @@ USER iotistica
 EXPOSE 1883 3003
 CMD ["broker"]
 
-# What is built without a target.
+# The default target.
 FROM application

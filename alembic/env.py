@@ -1,11 +1,11 @@
-"""Runs the migrations: plain SQL, one transaction each, under a lock so that two starts do not race."""
+"""Runs the migrations: plain SQL, one transaction each, under a lock, so that two processes cannot race."""
 
 from sqlalchemy import create_engine, text
 
 from alembic import context
 
 LOCK = 0x10715
-"""Any constant that nothing else takes an advisory lock on."""
+"""Key of the advisory lock: any constant that no other advisory lock uses."""
 
 
 def run() -> None:

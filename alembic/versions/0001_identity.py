@@ -25,7 +25,7 @@ def upgrade() -> None:
         role          text NOT NULL CHECK (role IN ('owner', 'admin', 'manager', 'operator', 'viewer')),
         created_at    timestamptz NOT NULL DEFAULT now()
     );
-    -- Log-in names no tenant, so an address belongs to one user of all tenants.
+    -- A login does not name a tenant, so an address is unique across all tenants.
     CREATE UNIQUE INDEX users_email ON users (lower(email));
     CREATE INDEX users_tenant ON users (tenant_id);
 
@@ -37,7 +37,7 @@ def upgrade() -> None:
     );
     CREATE INDEX agents_tenant ON agents (tenant_id, agent_uuid);
 
-    -- `line` is the finished line of Mosquitto's password file; the password itself is derived, never kept.
+    -- `line` is the complete line of Mosquitto's password file; the password itself is derived, never stored.
     CREATE TABLE broker_accounts (
         username   text PRIMARY KEY,
         tenant_id  text REFERENCES tenants,

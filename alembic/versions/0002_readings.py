@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("""
-    -- lz4 and fillfactor are left alone: rows are small and never updated.
+    -- lz4 and fillfactor keep their defaults, since rows are small and never updated.
     CREATE TABLE readings (
         time              timestamptz NOT NULL,
         agent_uuid        uuid NOT NULL,
@@ -25,7 +25,7 @@ def upgrade() -> None:
         PRIMARY KEY (agent_uuid, metric_name, time)
     ) PARTITION BY RANGE (time);
 
-    -- What is the same for every reading of a series, written when it is first seen.
+    -- The values that all readings of a series share, written when the series is first seen.
     CREATE TABLE series (
         agent_uuid    uuid NOT NULL REFERENCES agents ON DELETE CASCADE,
         metric_name   text NOT NULL COLLATE "C",
@@ -48,7 +48,7 @@ def upgrade() -> None:
            r.anomaly_score, r.anomaly_threshold
     FROM readings r LEFT JOIN series s USING (agent_uuid, metric_name);
 
-    -- One row a batch and agent, in the transaction that stored it: found = stored + duplicate + rejected.
+    -- One row per batch and agent, written in its transaction. found = stored + duplicate + rejected.
     CREATE TABLE readings_ledger (
         id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -96,8 +96,8 @@ def upgrade() -> None:
         PRIMARY KEY (tenant_id, agent_uuid, reason)
     );
 
-    -- A row for the messages of a stream entry from `first` on that one transaction stored, as many as it counts:
-    -- what is delivered twice is stored and counted once.
+    -- One row for the messages of a stream entry that one transaction stored, with the number of the first and
+    -- their count. So a message that is delivered twice is stored and counted once.
     CREATE TABLE payloads_ledger (
         tenant_id text NOT NULL,
         entry     text NOT NULL,

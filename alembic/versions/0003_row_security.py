@@ -1,4 +1,4 @@
-"""Two roles that own nothing, and row-level security behind every statement of the API."""
+"""Two roles that own no tables, and row-level security for every statement of the API."""
 
 from alembic import op
 
@@ -23,7 +23,7 @@ SCOPED = (
 
 
 def upgrade() -> None:
-    # Roles are the cluster's: another database of it may have made them.
+    # Roles belong to the cluster, so another database of the cluster may already have created them.
     op.execute("""
     DO $$
     DECLARE
@@ -47,7 +47,7 @@ def upgrade() -> None:
     END $$;
     GRANT USAGE ON SCHEMA public TO iotistica_api, iotistica_worker;
 
-    -- `api` sees the tenant that its transaction names, `worker` every one.
+    -- `api` sees only the tenant that its transaction sets, `worker` sees every tenant.
     CREATE PROCEDURE confine_to_tenant(confined regclass) LANGUAGE plpgsql AS $$
     BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', confined);
@@ -67,7 +67,7 @@ def upgrade() -> None:
     GRANT SELECT, INSERT, DELETE ON readings TO iotistica_worker;
     GRANT SELECT ON alembic_version TO iotistica_api, iotistica_worker;
 
-    -- Readings carry no tenant: whoever reads them joins `agents`, and sees those of its tenant.
+    -- Readings have no tenant column. The view joins `agents`, so a role sees only the readings of its tenant.
     DROP VIEW readings_with_series;
     CREATE VIEW readings_with_series WITH (security_invoker = true) AS
     SELECT r.time, r.agent_uuid, r.metric_name, r.value, r.quality, r.unit, r.protocol,
@@ -78,14 +78,14 @@ def upgrade() -> None:
     FROM agents a JOIN readings r USING (agent_uuid) LEFT JOIN series s USING (agent_uuid, metric_name);
     GRANT SELECT ON readings_with_series TO iotistica_api, iotistica_worker;
 
-    -- Only an owner makes and drops partitions, so the worker asks for them. CREATE, then ATTACH:
+    -- Only the table's owner can create partitions, so the worker calls this function. CREATE, then ATTACH, because
     -- PARTITION OF would lock the parent against every reader and writer.
     CREATE FUNCTION make_readings_partition(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DECLARE
         name text := 'readings_p' || to_char(day, 'YYYYMMDD');
     BEGIN
-        -- Two workers may want the same day; the lock is held until the commit, so one of them waits.
+        -- Two workers can need the same day; the lock is held until the commit, so one of them waits.
         PERFORM pg_advisory_xact_lock(67350);
         IF to_regclass('public.' || name) IS NOT NULL THEN
             RETURN false;

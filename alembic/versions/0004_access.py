@@ -1,4 +1,4 @@
-"""Who is who: keys of agents and integrations, sessions, invitations, quotas, and the audit of every change."""
+"""Access: keys of agents and integrations, sessions, invitations, quotas, and the audit log of every change."""
 
 from alembic import op
 
@@ -20,8 +20,8 @@ SCOPED = (
 
 
 def upgrade() -> None:
-    # Foreign keys carry the tenant: their checks pass row-level security by, and would else let a row of one
-    # tenant point at another's.
+    # Foreign keys include the tenant, because their checks bypass row-level security and would otherwise let a row
+    # of one tenant refer to a row of another tenant.
     op.execute("""
     ALTER TABLE tenants
         ADD quota_agents          integer CHECK (quota_agents >= 0),
@@ -39,7 +39,7 @@ def upgrade() -> None:
         UNIQUE (tenant_id, name)
     );
 
-    -- A user name has no @, so that it is never somebody's address.
+    -- A user name has no @, so that it cannot be an e-mail address.
     ALTER TABLE users
         ADD username  text CHECK (username ~ '^[A-Za-z0-9][A-Za-z0-9._-]{2,63}$'),
         ADD full_name text CHECK (length(full_name) <= 200),
@@ -48,7 +48,7 @@ def upgrade() -> None:
         ADD UNIQUE (tenant_id, user_id);
     CREATE UNIQUE INDEX users_username ON users (lower(username));
 
-    -- A log-in on one machine. Its refresh token changes with each use; a token that was used before ends it.
+    -- A login on one machine. Its refresh token changes with each use; reusing an old token ends the session.
     CREATE TABLE sessions (
         session_id   uuid PRIMARY KEY,
         tenant_id    text NOT NULL REFERENCES tenants,
@@ -64,14 +64,14 @@ def upgrade() -> None:
     );
     CREATE INDEX sessions_user ON sessions (tenant_id, user_id);
 
-    -- Counted for every name that somebody tries, so that one which exists looks like one which does not.
+    -- Counted for every name that is tried, so that a caller cannot tell whether a name exists.
     CREATE TABLE login_failures (
         login    bytea PRIMARY KEY,
         failures integer NOT NULL,
         last_at  timestamptz NOT NULL DEFAULT now()
     );
 
-    -- Links that work once: an invitation, or a new password.
+    -- One-time links, for an invitation or a new password.
     CREATE TABLE links (
         link_id    uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         tenant_id  text NOT NULL REFERENCES tenants,
@@ -122,8 +122,8 @@ def upgrade() -> None:
     );
     CREATE INDEX provisioning_keys_tenant ON provisioning_keys (tenant_id, created_at);
 
-    -- new: may register, until enrol_until. registered: its key is known, its proof is not.
-    -- active: works. revoked: locked out. retired: gone for good, its readings stay.
+    -- new - can register until enrol_until. registered - its key is stored, but the agent has not proved it yet.
+    -- active - in service. revoked - locked out. retired - out of service permanently, its readings are kept.
     ALTER TABLE agents
         ADD state         text NOT NULL DEFAULT 'active'
             CHECK (state IN ('new', 'registered', 'active', 'revoked', 'retired')),
@@ -144,7 +144,7 @@ def upgrade() -> None:
         ADD FOREIGN KEY (tenant_id, replaced_by) REFERENCES agents (tenant_id, agent_uuid);
     DROP INDEX agents_tenant;
 
-    -- During a rotation an agent has two.
+    -- During a rotation an agent has two keys.
     CREATE TABLE agent_keys (
         digest     bytea PRIMARY KEY,
         tenant_id  text NOT NULL,
@@ -165,7 +165,7 @@ def upgrade() -> None:
         FOREIGN KEY (tenant_id, agent_uuid) REFERENCES agents (tenant_id, agent_uuid) ON DELETE CASCADE
     );
 
-    -- A tenant's own users of the broker have a name and rules, [{"topic": below i/{tenant}/, "access": …}].
+    -- Broker users that a tenant creates have a name and rules, [{"topic": below i/{tenant}/, "access": …}].
     ALTER TABLE broker_accounts
         ADD name       text,
         ADD rules      jsonb,

@@ -1,4 +1,4 @@
-"""What became of each message of an entry, dictionaries of compacted payloads, and the numbers of messages."""
+"""The outcome of each message of an entry, dictionaries of compacted payloads, and message numbers."""
 
 from alembic import op
 
@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("""
-    -- Positions in the entry: what is delivered again must end where it ended before, whatever has changed since.
+    -- Positions in the entry. A message that is delivered again must keep its outcome, whatever has changed since.
     ALTER TABLE payloads_ledger
         ADD dead_at   integer[] NOT NULL DEFAULT '{}',
         ADD parked_at integer[] NOT NULL DEFAULT '{}';
@@ -26,7 +26,7 @@ def upgrade() -> None:
         FOREIGN KEY (tenant_id, agent_uuid) REFERENCES agents (tenant_id, agent_uuid) ON DELETE CASCADE
     );
 
-    -- Appended while readings are stored, joined to runs later.
+    -- Appended while readings are stored; later merged into ranges of consecutive numbers.
     CREATE TABLE sequence_marks (
         tenant_id  text NOT NULL,
         agent_uuid uuid NOT NULL,

@@ -1,4 +1,4 @@
-"""Rollups by minute, hour and day, how far they are, and what must be computed anew."""
+"""Rollups by minute, hour and day, their progress, and the hours that must be computed again."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# The same names as those of TimescaleDB's continuous aggregates, which take the place of these tables there.
+# The tables have the names of the continuous aggregates that replace them with TimescaleDB.
 ROLLUP = """
     CREATE TABLE {name} (
         bucket          timestamptz NOT NULL,
@@ -42,12 +42,12 @@ def upgrade() -> None:
     op.execute("""
     ALTER TABLE tenants ADD retention_days integer CHECK (retention_days BETWEEN 1 AND 36500);
 
-    -- For the rollups, which read all series of a minute. A b-tree would cost a tenth of the inserts, this nothing.
+    -- For the rollups, which read all series of a minute. A B-tree would slow inserts by a tenth, BRIN does not.
     CREATE INDEX readings_time ON readings USING brin (time) WITH (pages_per_range = 16, autosummarize = on);
 
     -- Readings before `closed_until` are marked when they are stored; rollups are complete before `rolled_until`.
-    -- What is older than `*_since` was dropped. TimescaleDB keeps its own account: nothing is ever marked there,
-    -- and rollups reach until the end of time.
+    -- Data older than `*_since` was dropped. TimescaleDB tracks this itself, so with it no reading is ever marked,
+    -- and rollups are complete to the end of time.
     CREATE TABLE rollup_progress (
         one           boolean PRIMARY KEY DEFAULT true CHECK (one),
         engine        text NOT NULL CHECK (engine IN ('plain', 'timescaledb')),
@@ -65,8 +65,8 @@ def upgrade() -> None:
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'readings'::regclass
     ) oldest;
 
-    -- Appended by whoever stores late readings; exactly those that were read are deleted. Never ON CONFLICT:
-    -- a mark that finds an older one there is lost when that is taken meanwhile.
+    -- Appended when late readings are stored; the rollup job deletes exactly the marks that it read. Never use
+    -- ON CONFLICT - a new mark that gives way to an existing one is lost if that one is processed meanwhile.
     CREATE TABLE rollup_marks (
         agent_uuid uuid NOT NULL,
         hour       timestamptz NOT NULL
@@ -86,7 +86,7 @@ def upgrade() -> None:
     DROP FUNCTION make_readings_partition;
     DROP FUNCTION drop_readings_partition;
 
-    -- Only an owner makes and drops partitions, so the worker asks for them. CREATE, then ATTACH:
+    -- Only the table's owner can create partitions, so the worker calls this function. CREATE, then ATTACH, because
     -- PARTITION OF would lock the parent against every reader and writer.
     CREATE FUNCTION make_partition(parent text, first date, next date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -97,9 +97,9 @@ def upgrade() -> None:
             RAISE invalid_parameter_value USING MESSAGE = parent || ' has no partitions';
         END IF;
         IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass('public.' || parent)) THEN
-            RETURN false;  -- TimescaleDB makes its own
+            RETURN false;  -- TimescaleDB creates its own chunks
         END IF;
-        -- Two workers may want the same one; the lock is held until the commit, so one of them waits.
+        -- Two workers can need the same partition; the lock is held until the commit, so one of them waits.
         PERFORM pg_advisory_xact_lock(67350);
         IF to_regclass('public.' || name) IS NOT NULL THEN
             RETURN false;

@@ -1,4 +1,4 @@
-"""Erasures: what is to be deleted of an agent's readings, everywhere it lies."""
+"""Erasures: which of an agent's readings must be deleted, from every table that holds them."""
 
 from alembic import op
 
@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("""
-    -- Readings of before `before`: of all series of the agent, of one device, or of one metric.
+    -- Readings older than `before`, either of all series of the agent, of one device, or of one metric.
     CREATE TABLE erasures (
         erasure_id  uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         tenant_id   text NOT NULL REFERENCES tenants,
@@ -28,10 +28,10 @@ def upgrade() -> None:
     CALL confine_to_tenant('erasures');
     GRANT SELECT, INSERT ON erasures TO iotistica_api;
 
-    -- How far what a tenant is no longer shown is deleted.
+    -- The time up to which a tenant's expired readings are deleted.
     ALTER TABLE tenants ADD erased_until timestamptz;
 
-    -- Rollups of TimescaleDB are deleted by their owner alone, from the tables behind the views.
+    -- Only the owner can delete TimescaleDB's rollups, from the tables behind the views.
     CREATE FUNCTION erase_rollups(agent uuid, names text[], until timestamptz) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DECLARE
@@ -49,8 +49,8 @@ def upgrade() -> None:
         END LOOP;
     END $$;
 
-    -- Before readings go for want of room, the refreshes are told not to look there any more: they would find
-    -- nothing, and erase what the rollups know of it.
+    -- Before readings are dropped to free disk space, the refresh policies are limited to later days. Otherwise
+    -- they would find no readings and delete the rollups of these days.
     CREATE FUNCTION drop_chunks_before(day date) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DECLARE

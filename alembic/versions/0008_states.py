@@ -1,4 +1,4 @@
-"""What agents report of themselves, and what happened to each of them."""
+"""Reported states of agents, and the timeline of each agent."""
 
 from alembic import op
 
@@ -10,8 +10,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("""
-    -- `state` seldom changes, `lively` with nearly every report: a long value that stays is not written again.
-    -- `stamps` say of each key when it came, in us since the epoch, 0 where a replay filled it.
+    -- `state` seldom changes, `lively` changes with nearly every report, so a long stable value is not rewritten.
+    -- `stamps` holds the time at which each key was received, in us since the epoch; 0 if it came from a replay.
     CREATE TABLE agent_states (
         agent_uuid  uuid PRIMARY KEY,
         tenant_id   text NOT NULL,

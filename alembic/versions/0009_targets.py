@@ -1,4 +1,4 @@
-"""What agents are told to be: versions that are never changed, and an agent's number that rises with its answer."""
+"""Target states of agents: immutable versions, and a number per agent that rises whenever its target changes."""
 
 from alembic import op
 
@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("""
-    -- Of an agent or of a fleet. Secrets in it are sealed; `changes` say what is different from the version before.
+    -- Versions of an agent or of a fleet. Secrets are sealed; `changes` is the difference to the previous version.
     CREATE TABLE target_versions (
         tenant_id  text NOT NULL,
         agent_uuid uuid,
@@ -43,8 +43,8 @@ def upgrade() -> None:
         FOREIGN KEY (tenant_id, fleet_uuid) REFERENCES fleets (tenant_id, fleet_uuid) ON DELETE CASCADE
     );
 
-    -- One row an agent. `counter` rises with every write that changes what the agent is sent, and is the version it
-    -- is told; `changed` is the transaction that last changed anything which those who answer its poll remember.
+    -- One row per agent. `counter` rises with every write that changes what the agent receives, and is the version
+    -- that it receives; `changed` is the last transaction that changed anything cached for answering polls.
     CREATE TABLE agent_sync (
         agent_uuid uuid PRIMARY KEY,
         tenant_id  text NOT NULL,
@@ -56,7 +56,7 @@ def upgrade() -> None:
     CREATE INDEX agent_sync_tenant ON agent_sync (tenant_id);
     INSERT INTO agent_sync (agent_uuid, tenant_id) SELECT agent_uuid, tenant_id FROM agents;
 
-    -- When agents last asked and were last told, written now and then.
+    -- The times of each agent's last poll and last received target, written only now and then.
     CREATE TABLE agent_polls (
         agent_uuid   uuid PRIMARY KEY,
         tenant_id    text NOT NULL,
@@ -69,7 +69,7 @@ def upgrade() -> None:
     ) WITH (fillfactor = 70);
     CREATE INDEX agent_polls_tenant ON agent_polls (tenant_id);
 
-    -- What is deleted leaves no row that says so.
+    -- Raised by deletions, since a deleted row cannot show that it changed.
     CREATE TABLE sync_epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch bigint NOT NULL);
     INSERT INTO sync_epoch (epoch) VALUES (1);
 

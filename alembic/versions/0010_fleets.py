@@ -1,4 +1,4 @@
-"""Agents in numbers: tags, what a fleet is, and whether each agent is there."""
+"""Tags, properties of fleets, and the presence of each agent."""
 
 from alembic import op
 
@@ -13,7 +13,7 @@ def upgrade() -> None:
     ALTER TABLE fleets
         ADD description text CHECK (length(description) <= 500),
         ADD tags        jsonb NOT NULL DEFAULT '{}';
-    -- One that is not active is left out of rollouts, and nobody is told that it is silent.
+    -- An agent that is not active is left out of rollouts, and its silence is not reported.
     ALTER TABLE agents ADD active boolean NOT NULL DEFAULT true;
     CREATE INDEX agents_fleet ON agents (tenant_id, fleet_uuid, agent_uuid);
     CREATE INDEX agents_name ON agents (tenant_id, name, agent_uuid);
@@ -28,7 +28,7 @@ def upgrade() -> None:
     );
     CREATE INDEX agent_tags_value ON agent_tags (tenant_id, key, value, agent_uuid);
 
-    -- A key that is defined takes the values that are named here alone, if any are.
+    -- A defined key accepts only the values listed here, if any are listed.
     CREATE TABLE tag_definitions (
         tenant_id   text NOT NULL REFERENCES tenants,
         key         text NOT NULL CHECK (length(key) BETWEEN 1 AND 63),
@@ -38,8 +38,8 @@ def upgrade() -> None:
         PRIMARY KEY (tenant_id, key)
     );
 
-    -- `data_at`: readings, states and other reports; `heard_at`: polls and logs as well. `turns` are the times of
-    -- the last changes of status.
+    -- `data_at` is the time of the last reading, state or other report; `heard_at` counts polls and logs as well.
+    -- `turns` are the times of the last changes of status.
     CREATE TABLE agent_presence (
         agent_uuid uuid PRIMARY KEY,
         tenant_id  text NOT NULL,
@@ -55,7 +55,7 @@ def upgrade() -> None:
     ) WITH (fillfactor = 60);
     CREATE INDEX agent_presence_status ON agent_presence (tenant_id, status, agent_uuid);
 
-    -- Since when the platform itself takes messages without a pause: a silence before that says nothing.
+    -- Since when the platform itself has accepted messages without a pause. Silence before that does not count.
     CREATE TABLE presence_watch (
         one       boolean PRIMARY KEY DEFAULT true CHECK (one),
         since     timestamptz NOT NULL DEFAULT now(),

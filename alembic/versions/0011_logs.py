@@ -1,4 +1,4 @@
-"""Lines that agents log, a partition a day."""
+"""Log lines of agents, with one partition per day."""
 
 from alembic import op
 
@@ -28,7 +28,7 @@ def upgrade() -> None:
     ALTER SEQUENCE agent_logs_id OWNED BY agent_logs.id;
     CREATE INDEX agent_logs_agent ON agent_logs (tenant_id, agent_uuid, time, id);
 
-    -- Batches of the last days: one that comes again is stored once.
+    -- Batches of the last days, so that a batch that is received again is stored once.
     CREATE TABLE agent_log_batches (
         tenant_id  text NOT NULL,
         agent_uuid uuid NOT NULL,
@@ -40,7 +40,7 @@ def upgrade() -> None:
     CREATE INDEX agent_log_batches_at ON agent_log_batches (at);
     CREATE INDEX agent_log_batches_tenant ON agent_log_batches (tenant_id);
 
-    -- Which services an agent has logged for, so that nobody counts lines to name them.
+    -- The services for which an agent has logged, so that listing them does not require scanning log lines.
     CREATE TABLE agent_log_services (
         tenant_id  text NOT NULL,
         agent_uuid uuid NOT NULL,
@@ -67,9 +67,9 @@ def upgrade() -> None:
             RAISE invalid_parameter_value USING MESSAGE = parent || ' has no partitions';
         END IF;
         IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass('public.' || parent)) THEN
-            RETURN false;  -- TimescaleDB makes its own
+            RETURN false;  -- TimescaleDB creates its own chunks
         END IF;
-        -- Two workers may want the same one; the lock is held until the commit, so one of them waits.
+        -- Two workers can need the same partition; the lock is held until the commit, so one of them waits.
         PERFORM pg_advisory_xact_lock(67350);
         IF to_regclass('public.' || name) IS NOT NULL THEN
             RETURN false;

@@ -1,4 +1,4 @@
-"""Updates of the agents' own software, as they were commanded and as they went."""
+"""Updates of the agents' own software: the commands and their results."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Jobs: templates, executions, and how far each agent is with one."""
+"""Jobs: templates, executions, and the progress of each agent."""
 
 from alembic import op
 
@@ -46,7 +46,7 @@ def upgrade() -> None:
         queued_at             timestamptz NOT NULL,
         started_at            timestamptz,
         completed_at          timestamptz,
-        -- Written by the one process that moves rollouts on.
+        -- Written only by the process that advances rollouts.
         credit                double precision NOT NULL DEFAULT 1,
         paced_at              timestamptz,
         counts                jsonb NOT NULL,

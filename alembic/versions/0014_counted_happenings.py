@@ -1,4 +1,4 @@
-"""Happenings that come again and again are one row an hour, with how often they came."""
+"""Repeated timeline events are stored as one row per hour, with their count."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""When a report was stored, which question a job was taken by, and who holds a lease."""
+"""The time a report was stored, the token of the request that claimed a job, and the holder of each lease."""
 
 from alembic import op
 
@@ -10,11 +10,11 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("""
-    -- `reported_at` is when a report came, which may be long before it is applied.
+    -- `reported_at` is the time a report was received, which can be long before it is applied.
     ALTER TABLE agent_states ADD stored_at timestamptz NOT NULL DEFAULT now();
-    -- A question that the broker delivers again gets the same job.
+    -- A request that the broker delivers again receives the same job.
     ALTER TABLE agent_job_status ADD claim_token text CHECK (length(claim_token) <= 64);
-    -- Who holds a lease writes under its number.
+    -- The holder of a lease writes with its fencing number.
     CREATE TABLE fences (name text PRIMARY KEY, number bigint NOT NULL);
     ALTER TABLE fences ENABLE ROW LEVEL SECURITY;
     CREATE POLICY worker ON fences TO iotistica_worker USING (true);

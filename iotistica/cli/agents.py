@@ -1,4 +1,4 @@
-"""The commands about agents and fleets."""
+"""The commands that manage agents and fleets."""
 
 import secrets
 from collections.abc import Awaitable, Callable
@@ -27,16 +27,19 @@ UUID_ = click.argument("uuid", type=click.UUID)
 
 @click.group()
 def agents() -> None:
-    """Edge gateways."""
+    """Manage agents (edge gateways)."""
 
 
 @agents.command("add")
 @click.argument("name", required=False, type=Text(200))
-@click.option("--uuid", "uuid_", type=click.UUID, help="Random unless given.")
+@click.option("--uuid", "uuid_", type=click.UUID, help="UUID of the agent.  [default: random]")
 @TENANT
 @click.pass_obj
 def add(settings: Settings, name: str | None, uuid_: UUID | None, tenant: str) -> None:
-    """Make an agent; prints how it connects."""
+    """Create an agent and print its connection to the broker.
+
+    Without NAME the agent is called `agent-` and the first eight characters of its UUID.
+    """
     agent, key = AgentId(uuid_ or uuid4()), server_key(settings)
     label = name if name is not None else f"agent-{str(agent)[:8]}"
 
@@ -52,20 +55,20 @@ def add(settings: Settings, name: str | None, uuid_: UUID | None, tenant: str) -
 @UUID_
 @click.pass_obj
 def show(settings: Settings, uuid: UUID) -> None:
-    """Print an agent's state, and how it connects if it may."""
+    """Print an agent's state and, if it is active, its connection."""
     key = server_key(settings)
 
     async def work(tx: Tx) -> str:
         owner, agent = await _owner(tx, uuid)
-        found = await agents_.get(tx, owner, agent)
-        assert found is not None  # noqa: S101 its owner was found
-        facts = f"name      {found.name}\ntenant    {owner}\nstate     {found.state}"
-        if found.replaced_by:
-            facts += f"\nsuccessor {found.replaced_by}"
-        if found.state != "active":
+        row = await agents_.get(tx, owner, agent)
+        assert row is not None  # noqa: S101 its tenant was found
+        facts = f"name      {row.name}\ntenant    {owner}\nstate     {row.state}"
+        if row.replaced_by:
+            facts += f"\nsuccessor {row.replaced_by}"
+        if row.state != "active":
             return facts
-        number = await broker_accounts.generation(tx, owner, agent)
-        return f"{facts}\n{_connection(settings, key, owner, agent, number)}"
+        generation = await broker_accounts.generation(tx, owner, agent)
+        return f"{facts}\n{_connection(settings, key, owner, agent, generation)}"
 
     click.echo(in_database(settings, work))
 
@@ -74,15 +77,15 @@ def show(settings: Settings, uuid: UUID) -> None:
 @TENANT
 @click.pass_obj
 def list_(settings: Settings, tenant: str) -> None:
-    """List a tenant's agents, and when each was last seen."""
+    """List a tenant's agents: UUID, state, time last seen and name."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await agent_search.page(tx, await find_tenant(tx, tenant), AgentFilter(), limit=100_000)
-        seen = [a.last_seen.isoformat(" ", "seconds") if a.last_seen else "never seen" for a in found]
+        rows = await agent_search.page(tx, await find_tenant(tx, tenant), AgentFilter(), limit=100_000)
+        seen = [a.last_seen.isoformat(" ", "seconds") if a.last_seen else "never seen" for a in rows]
         return [
             f"{a.agent_uuid}  {a.state:10}  {when:25}  {a.name}"
             + (f"  -> {a.replaced_by}" if a.replaced_by else "")
-            for a, when in zip(found, seen, strict=True)
+            for a, when in zip(rows, seen, strict=True)
         ]
 
     click.echo(format_list(in_database(settings, work), "none"))
@@ -90,10 +93,17 @@ def list_(settings: Settings, tenant: str) -> None:
 
 @agents.command("rotate")
 @UUID_
-@click.option("--grace-hours", type=click.FloatRange(0, 720), help="How long the old key stays good at most.")
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(0, 720),
+    help="Hours after which the old key ends in any case.  [default: IOTISTICA_KEY_GRACE_HOURS]",
+)
 @click.pass_obj
 def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
-    """Make another API key for an agent, and print it; the old one ends when the new one is used."""
+    """Create a new API key for an agent and print it.
+
+    The old key stays valid until the agent uses the new key, or until the grace hours have passed.
+    """
     key = server_key(settings)
     secret = credentials.new(key, credentials.AGENT, secrets.token_bytes(credentials.ENTROPY))
     hours = settings.key_grace_hours if grace_hours is None else grace_hours
@@ -103,7 +113,8 @@ def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
         await identities.rotate(tx, tenant, agent, secret.digest, until=until, by=command_actor())
         return (
             f"api key   {secret.text}\n"
-            f"A key it had before is good until this one is used, at the latest until {until:%Y-%m-%d %H:%M} UTC."
+            "The agent's previous key stays valid until the agent uses this key,"
+            f" at the latest until {until:%Y-%m-%d %H:%M} UTC."
         )
 
     _change(settings, uuid, work)
@@ -111,30 +122,42 @@ def rotate(settings: Settings, uuid: UUID, grace_hours: float | None) -> None:
 
 @agents.command("revoke")
 @UUID_
-@click.option("--reason", type=Text(500))
+@click.option("--reason", type=Text(500), help="Reason for the audit log.")
 @click.pass_obj
 def revoke(settings: Settings, uuid: UUID, reason: str | None) -> None:
-    """Lock an agent out at once, HTTP and MQTT; its readings stay."""
+    """Lock an agent out of HTTP and MQTT at once.
+
+    Its readings are kept.
+    """
     key = server_key(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
         await identities.revoke(tx, tenant, agent, reason=reason, server_key=key, by=command_actor())
-        return f"{agent} is revoked; `iotistica agents re-enrol` lets it register again"
+        return f"{agent} is revoked. To let it register again, use `iotistica agents re-enrol`."
 
     _change(settings, uuid, work)
 
 
 @agents.command("re-enrol")
 @UUID_
-@click.option("--hours", default=24.0, show_default=True, type=click.FloatRange(0, 720, min_open=True))
+@click.option(
+    "--hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(0, 720, min_open=True),
+    help="Hours in which the agent can register.",
+)
 @click.pass_obj
 def re_enrol(settings: Settings, uuid: UUID, hours: float) -> None:
-    """Let an agent register anew after a factory reset; its history is kept."""
+    """Let an agent register again, for example after a factory reset.
+
+    Its history is kept.
+    """
     key, until = server_key(settings), datetime.now(UTC) + timedelta(hours=hours)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
         await identities.re_enrol(tx, tenant, agent, until=until, server_key=key, by=command_actor())
-        return f"{agent} may register with a provisioning key until {until.isoformat(' ', 'seconds')}"
+        return f"{agent} can register with a provisioning key until {until.isoformat(' ', 'seconds')}"
 
     _change(settings, uuid, work)
 
@@ -143,7 +166,10 @@ def re_enrol(settings: Settings, uuid: UUID, hours: float) -> None:
 @UUID_
 @click.pass_obj
 def retire(settings: Settings, uuid: UUID) -> None:
-    """Take an agent out of service for good; its readings stay."""
+    """Take an agent out of service permanently.
+
+    Its readings are kept.
+    """
     key = server_key(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
@@ -158,19 +184,22 @@ def retire(settings: Settings, uuid: UUID) -> None:
 @click.argument("by", type=click.UUID)
 @click.pass_obj
 def replace(settings: Settings, uuid: UUID, by: UUID) -> None:
-    """Put the agent BY, new hardware that has registered, in the place of another: name and fleet go over."""
+    """Replace the agent UUID by the agent BY.
+
+    BY is new hardware that has already registered. It gets the name and the fleet of UUID, which is retired.
+    """
     key = server_key(settings)
 
     async def work(tx: Tx, tenant: TenantId, agent: AgentId) -> str:
         await identities.replace(tx, tenant, agent, by, server_key=key, by=command_actor())
-        return f"{agent} is retired; {by} has its name and fleet"
+        return f"{agent} is retired; {by} now has its name and fleet"
 
     _change(settings, uuid, work)
 
 
 @click.group()
 def fleets() -> None:
-    """Agents that belong together."""
+    """Manage fleets (groups of agents)."""
 
 
 @fleets.command("add")
@@ -178,7 +207,7 @@ def fleets() -> None:
 @TENANT
 @click.pass_obj
 def fleets_add(settings: Settings, name: str, tenant: str) -> None:
-    """Make a fleet; prints its id."""
+    """Create a fleet and print its id."""
 
     async def work(tx: Tx) -> str:
         return str((await fleets_.add(tx, await find_tenant(tx, tenant), name, by=command_actor())).fleet_uuid)
@@ -193,34 +222,35 @@ def fleets_list(settings: Settings, tenant: str) -> None:
     """List a tenant's fleets."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await fleets_.page(tx, await find_tenant(tx, tenant), after=None, limit=100_000)
-        return [f"{fleet.fleet_uuid}  {fleet.name}" for fleet in found]
+        rows = await fleets_.page(tx, await find_tenant(tx, tenant), after=None, limit=100_000)
+        return [f"{fleet.fleet_uuid}  {fleet.name}" for fleet in rows]
 
     click.echo(format_list(in_database(settings, work), "none"))
 
 
 def _change(settings: Settings, uuid: UUID, work: Callable[[Tx, TenantId, AgentId], Awaitable[str]]) -> None:
-    async def found(tx: Tx) -> str:
+    async def change(tx: Tx) -> str:
         return await work(tx, *await _owner(tx, uuid))
 
-    click.echo(in_database(settings, found))
+    click.echo(in_database(settings, change))
 
 
 async def _owner(tx: Tx, uuid: UUID) -> tuple[TenantId, AgentId]:
     owner = (await agents_.tenants_of(tx, [uuid])).get(uuid)
     if owner is None:
-        raise NotFound(f"there is no agent {uuid}; `iotistica agents list` shows them")
+        raise NotFound(f"There is no agent {uuid}. `iotistica agents list` lists the agents of a tenant.")
     return owner, AgentId(uuid)
 
 
 def _connection(settings: Settings, key: bytes, tenant: TenantId, agent: AgentId, generation: int) -> str:
-    found = broker_connection.mqtt_connection(
+    connection = broker_connection.mqtt_connection(
         settings.agents_broker(), tenant, agent, mqtt_password(key, tenant, agent, generation)
     )
-    broker, topic = found.broker_config, found.topics.publish[0].removesuffix("/#")
+    broker, topic = connection.broker_config, connection.topics.publish[0].removesuffix("/#")
     return (
         f"uuid      {agent}\nhost      {broker.host}:{broker.port}\n"
-        f"username  {found.username}\npassword  {found.password}\ntopic     {topic}\n\n"
-        f"mosquitto_pub -h {broker.host} -p {broker.port} -q 1 -u '{found.username}' -P '{found.password}' \\\n"
+        f"username  {connection.username}\npassword  {connection.password}\ntopic     {topic}\n\n"
+        f"mosquitto_pub -h {broker.host} -p {broker.port} -q 1"
+        f" -u '{connection.username}' -P '{connection.password}' \\\n"
         f"  -t '{topic}/endpoints/modbus' -m '{EXAMPLE}'"
     )

@@ -1,4 +1,4 @@
-"""Types of what people type."""
+"""Option and argument types that several commands share."""
 
 import os
 import pwd
@@ -11,7 +11,7 @@ from iotistica.storage.history.audit import Actor
 
 
 class Text(click.ParamType[str]):
-    """Text of 1 to `longest` characters that print."""
+    """Text of 1 to `longest` printable characters."""
 
     name = "text"
 
@@ -20,12 +20,15 @@ class Text(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not value.strip() or len(value) > self._longest or not value.isprintable():
-            self.fail(f"needs 1 to {self._longest} characters that print", param, ctx)
+            self.fail(f"must have 1 to {self._longest} printable characters", param, ctx)
         return value
 
 
 def command_actor() -> Actor:
-    """Who types: the log-in of the terminal, also under sudo, else the process's user; and on which machine."""
+    """Return the actor for the audit log.
+
+    Its name is the terminal's login, also under sudo, else the process's user; its address is the host name.
+    """
     try:
         name = os.getlogin()
     except OSError:
@@ -34,11 +37,11 @@ def command_actor() -> Actor:
 
 
 def format_list(lines: list[str], empty: str) -> str:
-    """Lines to print, or what to say when there are none."""
+    """Return the lines joined for printing, or `empty` in parentheses if there are none."""
     return "\n".join(lines) or f"({empty})"
 
 
-TENANT = click.option("--tenant", default="default", show_default=True, help="Its name or id.")
+TENANT = click.option("--tenant", default="default", show_default=True, help="Name or id of the tenant.")
 ROLE = click.option(
-    "--role", default="viewer", show_default=True, type=click.Choice(list(ROLES)), help="What the user may do."
+    "--role", default="viewer", show_default=True, type=click.Choice(list(ROLES)), help="Role of the user."
 )

@@ -1,4 +1,4 @@
-"""How a command reaches the database: the configured, the running instance's, or one started for it."""
+"""Connects a command to a database: the configured one, the running instance's, or one started for the command."""
 
 import asyncio
 import contextlib
@@ -19,29 +19,34 @@ T = TypeVar("T")
 
 
 def server_key(settings: Settings, *, make: bool = False) -> bytes:
-    """The key of `IOTISTICA_SECRET_KEY`, or of the data folder, where it is made only if it may be."""
+    """Return the key of IOTISTICA_SECRET_KEY or of the data folder, where it is created only if `make` is set."""
     if settings.secret_key:
         return data_folder.parse_key(settings.secret_key, "IOTISTICA_SECRET_KEY")
     if not make:
-        _expect(settings)
+        _require_key(settings)
     return data_folder.server_key(settings.data_path)
 
 
 async def find_tenant(tx: Tx, name: str) -> TenantId:
-    """The tenant of that name or id; raises `NotFound`."""
-    found = await tenants_.find(tx, name)
-    if found is None:
+    """Return the id of the tenant with this name or id; raises `NotFound`."""
+    row = await tenants_.find(tx, name)
+    if row is None:
         hint = (
-            "the first `iotistica serve` makes it" if name == "default" else "`iotistica tenants list` shows them"
+            "The first `iotistica serve` creates it."
+            if name == "default"
+            else "`iotistica tenants list` lists all tenants."
         )
-        raise NotFound(f"there is no tenant {name!r}; {hint}")
-    return found.tenant_id
+        raise NotFound(f"There is no tenant {name!r}. {hint}")
+    return row.tenant_id
 
 
-def _expect(settings: Settings) -> None:
-    """Raise `NotFound` where nothing was ever served: a command that made a new folder would hide a wrong one."""
+def _require_key(settings: Settings) -> None:
+    """Raise `NotFound` if the data folder has no key; creating one would hide a wrong IOTISTICA_DATA_DIR."""
     if not (settings.data_path / "server.key").exists():
-        raise NotFound(f"there is nothing in {settings.data_path}: is IOTISTICA_DATA_DIR right? `serve` makes it")
+        raise NotFound(
+            f"The data folder {settings.data_path} is empty. Check IOTISTICA_DATA_DIR;"
+            " the first `iotistica serve` creates the folder's content."
+        )
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +56,10 @@ async def opened(
     *,
     configure: Callable[[Tx], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Database]:
-    """A small pool for the block; `role` None is the tables' owner, `configure` runs on each new connection."""
+    """Open a small connection pool for the block.
+
+    With `role` None statements run as the tables' owner; `configure` runs on each new connection.
+    """
     database = Database(url, size=2, name="cli", role=role, statement_seconds=30, configure=configure)
     await database.open()
     try:
@@ -62,11 +70,11 @@ async def opened(
 
 @contextlib.contextmanager
 def database_url(settings: Settings, *, make: bool = False) -> Iterator[str]:
-    """The configured database, that of the running instance, or one started for this command alone."""
+    """Yield the URL of the configured database, the running instance's, or one started only for this command."""
     if settings.database_url:
         yield settings.database_url
-    elif found := data_folder.runtime(settings.data_path):
-        yield found.database_url
+    elif runtime := data_folder.runtime(settings.data_path):
+        yield runtime.database_url
     else:
         with servers.running(settings, server_key(settings, make=make), ("postgres", "redis")) as embedded:
             yield embedded.database_url
@@ -74,11 +82,11 @@ def database_url(settings: Settings, *, make: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def redis_url(settings: Settings) -> Iterator[str]:
-    """The configured Redis, that of the running instance, or one started for this command alone."""
+    """Yield the URL of the configured Redis, the running instance's, or one started only for this command."""
     if settings.redis_url:
         yield settings.redis_url
-    elif found := data_folder.runtime(settings.data_path):
-        yield found.redis_url
+    elif runtime := data_folder.runtime(settings.data_path):
+        yield runtime.redis_url
     else:
         with servers.running(settings, server_key(settings), ("redis",)) as embedded:
             yield embedded.redis_url
@@ -86,18 +94,18 @@ def redis_url(settings: Settings) -> Iterator[str]:
 
 @contextlib.contextmanager
 def database_and_redis_urls(settings: Settings) -> Iterator[tuple[str, str]]:
-    """The URLs of the database and of Redis: configured, of the running instance, or started for this command."""
-    found = data_folder.runtime(settings.data_path)
-    if found is not None or (settings.database_url and settings.redis_url):
-        database = settings.database_url or (found.database_url if found else "")
-        yield database, settings.redis_url or (found.redis_url if found else "")
+    """Yield the URLs of database and Redis: configured, the running instance's, or started for this command."""
+    runtime = data_folder.runtime(settings.data_path)
+    if runtime is not None or (settings.database_url and settings.redis_url):
+        database = settings.database_url or (runtime.database_url if runtime else "")
+        yield database, settings.redis_url or (runtime.redis_url if runtime else "")
         return
     with servers.running(settings, server_key(settings), ("postgres", "redis")) as embedded:
         yield embedded.database_url, embedded.redis_url
 
 
 def in_database(settings: Settings, work: Callable[[Tx], Awaitable[T]]) -> T:
-    """What `work` returns, once its transaction is committed."""
+    """Migrate the schema, run `work` in a transaction, and return its result after the commit."""
 
     async def inside(url: str) -> T:
         async with opened(url) as database, database.transaction() as tx:
@@ -109,6 +117,6 @@ def in_database(settings: Settings, work: Callable[[Tx], Awaitable[T]]) -> T:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end."""
+    """Run a coroutine to its end and return its result."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

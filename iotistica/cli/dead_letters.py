@@ -1,4 +1,4 @@
-"""The commands about dead letters."""
+"""The commands that list, show, replay and discard dead letters."""
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,24 +21,32 @@ from iotistica.storage.redis import Redis
 
 T = TypeVar("T")
 
-REASON = click.option("--reason", help="Only those of this reason.")
+REASON = click.option("--reason", help="Only dead letters with this reason.")
 IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
-ALL = click.option("--all", "every", is_flag=True, help="All of them.")
+ALL = click.option("--all", "every", is_flag=True, help="All dead letters of the tenant.")
 
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Messages that could not be processed, kept with their bytes and the reason."""
+    """Manage dead letters (messages that could not be processed).
+
+    A dead letter keeps the payload of the message and the reason why it could not be processed.
+    """
 
 
 @dead_letters.command("list")
 @TENANT
-@click.option("--platform", is_flag=True, help="Those of no tenant that exists instead.")
+@click.option("--platform", is_flag=True, help="Only dead letters that belong to no existing tenant.")
 @REASON
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Maximum number to list."
+)
 @click.pass_obj
 def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, limit: int) -> None:
-    """List them, the oldest first: id, when received, reason, attempts, bytes, topic, detail."""
+    """List dead letters, the oldest first.
+
+    The columns are id, time received, reason, attempts, size in bytes, topic and detail.
+    """
 
     async def work(redis: Redis, _: Database, owner: TenantId | None) -> list[str]:
         page = await dead_letters_.page(redis, owner, after=None, limit=limit, reason=reason)
@@ -47,7 +55,7 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
             f"  {x.size if x.size >= 0 else 'large':>8}  {_shown(x.topic)}  {_shown(x.detail)}".rstrip()
             for x in page.letters
         ]
-        return lines + (["(there are more: raise --limit)"] if page.next else [])
+        return lines + (["(there are more; raise --limit)"] if page.next else [])
 
     click.echo(format_list(_work(settings, None if platform else tenant, work), "none"))
 
@@ -55,17 +63,19 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
 @dead_letters.command("show")
 @click.argument("id_", metavar="ID")
 @TENANT
-@click.option("--platform", is_flag=True, help="One of no tenant that exists.")
-@click.option("--raw", is_flag=True, help="Write its bytes alone, as they came.")
+@click.option("--platform", is_flag=True, help="A dead letter that belongs to no existing tenant.")
+@click.option("--raw", is_flag=True, help="Write only the payload, byte for byte as it was received.")
 @click.pass_obj
 def show(settings: Settings, id_: str, tenant: str, platform: bool, raw: bool) -> None:
-    """Show one with its bytes."""
+    """Show one dead letter with its payload."""
 
     async def work(redis: Redis, _: Database, owner: TenantId | None) -> DeadLetter:
-        found = await dead_letters_.get(redis, owner, id_)
-        if found is None:
-            raise NotFound(f"there is no dead letter {id_}; `iotistica dead-letters list` shows those of a tenant")
-        return found
+        letter = await dead_letters_.get(redis, owner, id_)
+        if letter is None:
+            raise NotFound(
+                f"There is no dead letter {id_}. `iotistica dead-letters list` lists the dead letters of a tenant."
+            )
+        return letter
 
     letter = _work(settings, None if platform else tenant, work)
     if raw:
@@ -92,7 +102,11 @@ def show(settings: Settings, id_: str, tenant: str, platform: bool, raw: bool) -
 @TENANT
 @click.pass_obj
 def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: bool, tenant: str) -> None:
-    """Give them back to the stream they failed in; what was stored of them before is not stored twice."""
+    """Process dead letters again.
+
+    Choose them by ID, by --reason, or with --all. Each message returns to the stream in which it failed. Readings
+    that were already stored are not stored twice.
+    """
     _check(ids, reason, every)
 
     async def work(redis: Redis, database: Database, owner: TenantId | None) -> tuple[int, int]:
@@ -103,9 +117,11 @@ def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: 
         )
 
     done, chosen = _work(settings, tenant, work)
-    click.echo(f"{done} given back")
+    click.echo(f"{done} replayed")
     if done < chosen:
-        click.echo(f"{chosen - done} stay: only their heads are kept, or somebody else dealt with them")
+        click.echo(
+            f"{chosen - done} not replayed: only the head of the payload is kept, or another operator was faster"
+        )
 
 
 @dead_letters.command("discard")
@@ -115,7 +131,10 @@ def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: 
 @TENANT
 @click.pass_obj
 def discard(settings: Settings, ids: tuple[str, ...], reason: str | None, every: bool, tenant: str) -> None:
-    """Throw them away, for ever."""
+    """Delete dead letters permanently.
+
+    Choose them by ID, by --reason, or with --all.
+    """
     _check(ids, reason, every)
 
     async def work(redis: Redis, database: Database, owner: TenantId | None) -> tuple[int, int]:
@@ -125,12 +144,12 @@ def discard(settings: Settings, ids: tuple[str, ...], reason: str | None, every:
             lambda letters: dead_letter_replay.discard(redis, owner, letters),
         )
 
-    click.echo(f"{_work(settings, tenant, work)[0]} thrown away")
+    click.echo(f"{_work(settings, tenant, work)[0]} discarded")
 
 
 def _check(ids: Sequence[str], reason: str | None, every: bool) -> None:
     if (len(ids) > 0) + (reason is not None) + every != 1:
-        raise click.UsageError("say which: IDs, or --reason, or --all")
+        raise click.UsageError("Choose the dead letters by exactly one of: IDs, --reason, --all.")
 
 
 async def _each(
@@ -142,16 +161,16 @@ async def _each(
     reason: str | None,
     deal: Callable[[Sequence[DeadLetter]], Awaitable[int]],
 ) -> tuple[int, int]:
-    """Deal with the letters that were asked for, as many as there were at the beginning, and write it down.
+    """Apply `deal` to the chosen letters and record the action in the audit log.
 
-    Returns how many were dealt with, of how many.
+    Letters that arrive meanwhile are left alone. Returns how many letters were changed, and how many were chosen.
     """
     done, chosen, after = 0, 0, None
     until = await dead_letters_.newest_id(redis, tenant)
     if ids:
         letters = await dead_letters_.get_many(redis, tenant, ids)
         if missing := set(ids) - {letter.id for letter in letters}:
-            raise NotFound(f"there is no dead letter {', '.join(sorted(missing))}; nothing was done")
+            raise NotFound(f"There is no dead letter {', '.join(sorted(missing))}. Nothing was changed.")
         done, chosen = await deal(letters), len(letters)
     while not ids:
         page = await dead_letters_.page(redis, tenant, after=after, limit=dead_letters_.CHANGE_LIMIT, reason=reason)
@@ -189,12 +208,12 @@ def _work(
 
 
 def _shown(text: str) -> str:
-    """Text that a device chose, fit for a terminal."""
+    """Return text from an agent with unprintable characters replaced, so that it is safe on a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _dump(payload: bytes) -> str:
-    """Text as it is, anything else in hexadecimal."""
+    """Return a printable payload as text, any other payload as a hexadecimal dump."""
     try:
         text = payload.decode()
     except UnicodeDecodeError:

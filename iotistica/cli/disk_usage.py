@@ -1,4 +1,4 @@
-"""The command that tells how long the disk will do."""
+"""The command that shows disk usage and predicts when the disk is full."""
 
 import shutil
 from datetime import UTC, datetime
@@ -16,26 +16,31 @@ LONG = 3650  # days
 @click.command()
 @click.pass_obj
 def disk(settings: Settings) -> None:
-    """Show what readings take on the disk, and when it is full."""
-    found = in_database(settings, disk_usage.measure)
-    ours = not settings.database_url
-    usage = shutil.disk_usage(settings.data_path) if ours else None
-    most = int(settings.budget_gb * 1e9)
-    seen = forecast(found.days, found.rollups, usage and usage.free, datetime.now(UTC).date(), most)
+    """Show how much disk readings use, and when it will be full."""
+    measured = in_database(settings, disk_usage.measure)
+    is_builtin = not settings.database_url
+    usage = shutil.disk_usage(settings.data_path) if is_builtin else None
+    budget = int(settings.budget_gb * 1e9)
+    prediction = forecast(measured.days, measured.rollups, usage and usage.free, datetime.now(UTC).date(), budget)
+    a_day = prediction.bytes_a_day
     lines = [
-        ("readings", f"{_size(found.total - found.rollups)} in {len(found.days)} days"),
-        ("rollups", _size(found.rollups)),
-        ("a day", f"{_size(seen.bytes_a_day)}, by the last week" if seen.bytes_a_day else "no whole day yet"),
+        ("readings", f"{_size(measured.total - measured.rollups)} in {len(measured.days)} days"),
+        ("rollups", _size(measured.rollups)),
+        ("a day", f"{_size(a_day)}, average of the last week" if a_day else "unknown until the first whole day"),
     ]
     if settings.budget_gb:
-        lines.append(("budget", f"{settings.budget_gb:g} GB, beyond which the oldest days go"))
+        lines.append(("budget", f"{settings.budget_gb:g} GB; above that the oldest days are deleted"))
     if usage is not None:
         kept = settings.disk_reserve_mb << 20 or reserve(usage.total)
-        lines.append(("free", f"{_size(usage.free)} of {_size(usage.total)}, {_size(kept)} of it kept free"))
-    left = "the database is elsewhere: look at its disk" if usage is None else "nothing can be said yet"
-    if seen.days_left is not None:
-        days = f"{seen.days_left:.0f} days" if seen.days_left < LONG else "more than ten years"
-        left = f"{days}, until the {seen.full} is full"
+        lines.append(("free", f"{_size(usage.free)} of {_size(usage.total)}, of which {_size(kept)} stay free"))
+    left = (
+        "unknown: the database is external; check its disk"
+        if usage is None
+        else "unknown until the first whole day"
+    )
+    if prediction.days_left is not None:
+        days = f"{prediction.days_left:.0f} days" if prediction.days_left < LONG else "more than ten years"
+        left = f"{days}, until the {prediction.full} is full"
     lines.append(("left", left))
     for name, text in lines:
         click.echo(f"{name:10}{text}")

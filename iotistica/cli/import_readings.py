@@ -1,4 +1,4 @@
-"""The command that brings history in."""
+"""The command that imports readings from a file."""
 
 import time
 from pathlib import Path
@@ -15,36 +15,42 @@ from iotistica.storage import schema
 from iotistica.storage.agents import agents
 from iotistica.storage.telemetry import readings
 
-TELL_EVERY = 2.0  # seconds
+TELL_EVERY = 2.0  # seconds between progress lines
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--tenant", default="default", show_default=True, help="Name or id.")
-@click.option("--agent", required=True, type=click.UUID, help="Whose readings these become.")
-@click.option("--protocol", default="import", show_default=True, help="Of rows that name none.")
+@click.option("--tenant", default="default", show_default=True, help="Name or id of the tenant.")
+@click.option("--agent", required=True, type=click.UUID, help="UUID of the agent to which the readings belong.")
+@click.option("--protocol", default="import", show_default=True, help="Protocol of rows that do not have one.")
 @click.pass_obj
 def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: str) -> None:
-    """Bring in readings from a CSV, Parquet or Arrow FILE, such as an export.
+    """Import readings from a CSV, Parquet or Arrow FILE.
 
-    It needs columns time, value, and metric or metric_name; unit, quality, protocol, device_name, device_uuid,
-    endpoint_uuid, extra, anomaly_score and anomaly_threshold are taken too. Times without a zone are UTC. What is
-    stored already stays as it is, so after an interruption run it again. Ends with 1 if rows were rejected.
+    The file can be an export of this platform. It must have the columns time, value, and metric or metric_name. The
+    columns unit, quality, protocol, device_name, device_uuid, endpoint_uuid, extra, anomaly_score and
+    anomaly_threshold are optional. Times without a time zone are UTC.
+
+    Readings that are already stored are not changed, so an interrupted import can simply be run again. The exit
+    code is 1 if rows were rejected.
     """
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
 
-    def tell(outcome: ImportResult) -> None:
-        nonlocal told
-        if time.monotonic() - told > TELL_EVERY:
-            told = time.monotonic()
-            click.echo(f"{outcome.rows:>12,} rows, {outcome.rows / (told - began):,.0f} a second", err=True)
+    def print_progress(outcome: ImportResult) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > TELL_EVERY:
+            printed = time.monotonic()
+            click.echo(f"{outcome.rows:>12,} rows, {outcome.rows / (printed - began):,.0f} per second", err=True)
 
     async def work(url: str) -> ImportResult:
         async with opened(url, configure=readings.create_staging_table) as database:
             async with database.transaction() as tx:
                 owner = await find_tenant(tx, tenant)
                 if await agents.get(tx, owner, agent) is None:
-                    raise NotFound(f"tenant {tenant!r} has no agent {agent}; `iotistica agents list` shows them")
+                    raise NotFound(
+                        f"The tenant {tenant!r} has no agent {agent}."
+                        " `iotistica agents list --tenant` lists its agents."
+                    )
             return await file_import.import_file(
                 database,
                 file,
@@ -52,14 +58,14 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
                 agent,
                 protocol=protocol,
                 retention_days=settings.retention_days,
-                told=tell,
+                told=print_progress,
             )
 
     with database_url(settings) as url:
         schema.migrate(url)
         outcome = run(work(url))
     click.echo(
-        f"{outcome.rows:,} rows: {outcome.stored:,} stored, {outcome.duplicate:,} were there already"
+        f"{outcome.rows:,} rows: {outcome.stored:,} stored, {outcome.duplicate:,} were already stored"
         f" ({outcome.conflict:,} with another value), {sum(outcome.rejected.values()):,} rejected"
     )
     for reason, count in sorted(outcome.rejected.items()):
@@ -67,6 +73,6 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
     for number, why in outcome.bad:
         click.echo(f"    row {number:,}: {why}")
     if outcome.texts:
-        click.echo(f"  {outcome.texts:,} of the values are text and no numbers; they are kept as text")
+        click.echo(f"  {outcome.texts:,} of the values are not numbers; they are stored as text")
     if outcome.rejected:
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""The commands that run something; the only reader of the environment."""
+"""The commands that run and maintain a process. This is the only module that reads environment variables."""
 
 import asyncio
 import contextlib
@@ -37,19 +37,19 @@ from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.telemetry import timescale as timescale_
 from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
 
-FILES: Final = 65_536
-RESTART_SECONDS: Final = 60.0  # until the servers of a process that starts anew run
+FILES: Final = 65_536  # limit of open files
+RESTART_SECONDS: Final = 60.0  # until the embedded servers of a restarted process run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """A home in the cloud for edge agents."""
+    """Run and manage Iotistica, the platform for fleets of edge agents."""
     context.obj = settings_.load(os.environ)
     log.configure(context.obj.log_level, context.obj.log_format)
     for name in settings_.unknown(os.environ):
-        click.echo(f"iotistica: {name} is no setting; `iotistica config` lists them", err=True)
+        click.echo(f"iotistica: {name} is not a setting. `iotistica config` lists all settings.", err=True)
 
 
 for command in (
@@ -60,12 +60,19 @@ for command in (
 
 
 @cli.command()
-@click.option("--roles", default="", help="Some of api, ingest, http, mqtt, background; all unless given.")
-@click.option("--demo", is_flag=True, help="Also run 20 simulated agents in a tenant `demo`.")
+@click.option(
+    "--roles",
+    default="",
+    help="Roles of this process, separated by commas: api, ingest, http, mqtt, background.  [default: all]",
+)
+@click.option("--demo", is_flag=True, help="Also run 20 simulated agents in the tenant `demo`.")
 @click.pass_obj
 def serve(settings: Settings, roles: str, demo: bool) -> None:
-    """Start everything that no URL names, and serve until a signal."""
-    from iotistica import app, resources  # the other commands need not wait for Litestar
+    """Start the platform and serve until a signal stops it.
+
+    PostgreSQL, Valkey and Mosquitto are started too, unless a URL in the settings names an external server.
+    """
+    from iotistica import app, resources  # imported late, so that the other commands start without Litestar
 
     listening_socket.ignore_restart_signal()
     _raise_files()
@@ -79,59 +86,75 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         if not settings.database_url:
             resources.let_roles_in(url, key)
         run(_first_start(url, settings))
-        anew = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
-        ended = listening_socket.collect_stop_signals() if anew else []
-    if anew and not ended:
+        is_restart = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
+        ended = listening_socket.collect_stop_signals() if is_restart else []
+    if is_restart and not ended:
         listening_socket.restart_process(listener, os.environ)
 
 
 @cli.command()
 @click.pass_obj
 def broker(settings: Settings) -> None:
-    """Run Mosquitto alone and give it its accounts, in a container of its own beside the database."""
+    """Run only the MQTT broker (Mosquitto).
+
+    Its accounts come from the database that IOTISTICA_DATABASE_URL names. This is the command of the broker's
+    container.
+    """
     from iotistica import app
 
     listening_socket.ignore_restart_signal()
     if not settings.database_url:
-        raise CannotStart("set IOTISTICA_DATABASE_URL: the broker's accounts are in PostgreSQL")
+        raise CannotStart("Set IOTISTICA_DATABASE_URL: the broker's accounts are in PostgreSQL.")
     if not settings.secret_key:
-        raise CannotStart("set IOTISTICA_SECRET_KEY to that of the other processes: passwords derive from it")
+        raise CannotStart(
+            "Set IOTISTICA_SECRET_KEY to the same value as in the other processes: passwords derive from it."
+        )
     with servers.running(settings, server_key(settings), ("broker",)) as embedded:
         listener = app.open_port(settings, (), os.environ)
         if embedded.broker is None:
-            raise CannotStart("unset IOTISTICA_MQTT_URL: this command runs the broker that it would name")
+            raise CannotStart(
+                "Unset IOTISTICA_MQTT_URL: this command runs the broker instead of using another one."
+            )
         schema.migrate(settings.database_url)
-        anew = run(app.broker(settings, server_key(settings), embedded, listener))
-        ended = listening_socket.collect_stop_signals() if anew else []
-    if anew and not ended:
+        is_restart = run(app.broker(settings, server_key(settings), embedded, listener))
+        ended = listening_socket.collect_stop_signals() if is_restart else []
+    if is_restart and not ended:
         listening_socket.restart_process(listener, os.environ)
 
 
 @cli.command()
 @click.pass_obj
 def restart(settings: Settings) -> None:
-    """Start the instance on this data folder anew, with what is installed now; its HTTP port stays open."""
+    """Restart the instance on this data folder.
+
+    It then runs the version that is installed now. Its HTTP port stays open during the restart.
+    """
     before = data_folder.runtime(settings.data_path)
     if before is None:
-        raise CannotStart("nothing runs on this data folder; send a process with servers of your own a SIGUSR2")
+        raise CannotStart(
+            "No instance runs on this data folder. To restart a process that uses only external servers,"
+            " send it SIGUSR2."
+        )
     os.kill(before.pid, signal.SIGUSR2)
     end = time.monotonic() + RESTART_SECONDS
     while (now := data_folder.runtime(settings.data_path)) is None or now.children == before.children:
         if time.monotonic() > end:
-            raise CannotStart(f"process {before.pid} does not start anew; its log says why")
+            raise CannotStart(
+                f"Process {before.pid} did not restart within {RESTART_SECONDS:.0f} s. Its log shows the cause."
+            )
         time.sleep(0.1)
-    click.echo(f"process {now.pid} has started anew")
+    click.echo(f"process {now.pid} has restarted")
 
 
 def _raise_files() -> None:
-    """Allow `FILES` open files if we may: each connection is one, and many systems begin with 1,024.
+    """Raise the limit of open files to `FILES` or the hard limit: each connection is one, many systems allow 1,024.
 
-    No more than that: our servers inherit it, and some make tables of that length.
+    Not higher than `FILES`: the embedded servers inherit the limit, and some allocate tables of that length.
     """
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
-    if now != resource.RLIM_INFINITY and now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -144,30 +167,44 @@ def _servers(settings: Settings, key: bytes) -> Iterator[servers.Servers | None]
 
 
 @cli.command()
-@click.option("--agents", "count", default=20, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--tenant", default="demo", show_default=True, help="Made if it is missing.")
-@click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds between messages.")
-@click.option("--messages", default=0, type=click.IntRange(0), help="Of each agent, then end; 0 goes on.")
-@click.option("--readings", default=10, show_default=True, type=click.IntRange(1, 1000), help="In a message.")
-@click.option("--series", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of each agent.")
+@click.option(
+    "--agents", "count", default=20, show_default=True, type=click.IntRange(1, 10_000), help="Number of agents."
+)
+@click.option("--tenant", default="demo", show_default=True, help="Tenant of the agents; created if missing.")
+@click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0),
+              help="Seconds between the messages of an agent.")  # fmt: skip
+@click.option("--messages", default=0, type=click.IntRange(0),
+              help="Messages of each agent, after which the command ends; 0 is no limit.")  # fmt: skip
+@click.option(
+    "--readings", default=10, show_default=True, type=click.IntRange(1, 1000), help="Readings in a message."
+)
+@click.option("--series", default=10, show_default=True, type=click.IntRange(1, 1000), help="Series of each agent.")
 @click.option("--encoding", default="json", show_default=True,
-              type=click.Choice(["json", "msgpack", "deflate", "both", "mix"]))  # fmt: skip
-@click.option("--full", is_flag=True, help="Readings of 1 kB, as the real agent sends them.")
-@click.option("--duplicates", default=0.0, type=click.FloatRange(0, 1), help="Share of messages sent twice.")
-@click.option("--bad", default=0.0, type=click.FloatRange(0, 1), help="Share of readings that must be rejected.")
-@click.option("--skew", default=0.0, help="Seconds the agents' clocks are ahead.")
-@click.option("--seed", default=1, show_default=True)
+              type=click.Choice(["json", "msgpack", "deflate", "both", "mix"]),
+              help="Encoding of payloads: both is deflated MessagePack, mix is random.")  # fmt: skip
+@click.option("--full", is_flag=True, help="Send readings of 1 kB, like the real agent.")
+@click.option(
+    "--duplicates", default=0.0, type=click.FloatRange(0, 1), help="Share of messages to send twice, 0 to 1."
+)
+@click.option("--bad", default=0.0, type=click.FloatRange(0, 1), help="Share of invalid readings, 0 to 1.")
+@click.option("--skew", default=0.0, help="Seconds by which the agents' clocks are ahead.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the random values.")
 @click.pass_obj
 def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed: int, **options: Any) -> None:
-    """Run agents that publish as real ones do, against the instance on this data folder."""
+    """Run simulated agents.
+
+    They publish like real agents, to the instance on this data folder or to the broker of IOTISTICA_MQTT_URL.
+    """
     from iotistica.simulate import fleet
 
     plan = fleet.SimulationPlan(agents=count, messages=messages, seed=seed, **options)
     url = settings.mqtt_url
-    if not url and (found := data_folder.runtime(settings.data_path)):
-        url = found.mqtt_url
+    if not url and (runtime := data_folder.runtime(settings.data_path)):
+        url = runtime.mqtt_url
     if not url:
-        raise CannotStart("nothing runs on this data folder; start `iotistica serve`, or set IOTISTICA_MQTT_URL")
+        raise CannotStart(
+            "No instance runs on this data folder. Start `iotistica serve`, or set IOTISTICA_MQTT_URL."
+        )
 
     async def work(where: str) -> None:
         async with opened(where) as database:
@@ -186,7 +223,7 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
 @cli.command()
 @click.pass_obj
 def migrate(settings: Settings) -> None:
-    """Bring the database's schema up to date."""
+    """Upgrade the database schema to the newest revision."""
     with database_url(settings, make=True) as url:
         changed = schema.migrate(url)
         click.echo(f"the schema is at revision {schema.newest_revision()}{'' if changed else ' already'}")
@@ -195,16 +232,19 @@ def migrate(settings: Settings) -> None:
 @cli.command()
 @click.pass_obj
 def timescale(settings: Settings) -> None:
-    """Move the database to TimescaleDB, with everything in it; stop the platform's processes first."""
+    """Convert the database to TimescaleDB, with all its data.
+
+    Stop all processes of the platform first.
+    """
     if not settings.database_url:
-        raise CannotStart("set IOTISTICA_DATABASE_URL: a PostgreSQL of our own has no TimescaleDB")
+        raise CannotStart("Set IOTISTICA_DATABASE_URL: the built-in PostgreSQL does not have TimescaleDB.")
     schema.migrate(settings.database_url)
     moved = timescale_.move(settings.database_url, ages_of(settings), click.echo)
-    click.echo("moved to TimescaleDB" if moved else "this database is one of TimescaleDB already")
+    click.echo("converted to TimescaleDB" if moved else "the database already uses TimescaleDB")
 
 
 def ages_of(settings: Settings) -> PolicyAges:
-    """The ages of what is kept."""
+    """Return the ages, in days, at which data is compressed and deleted."""
     return PolicyAges(
         raw=settings.retention_days,
         minutes=settings.minutes_days,
@@ -214,10 +254,10 @@ def ages_of(settings: Settings) -> PolicyAges:
 
 
 @cli.command()
-@click.option("--markdown", is_flag=True, help="Write the page docs/configuration.md instead.")
+@click.option("--markdown", is_flag=True, help="Print the page docs/configuration.md instead.")
 @click.pass_obj
 def config(settings: Settings, markdown: bool) -> None:
-    """Show every setting, its value and its meaning."""
+    """Show every setting with its meaning and value."""
     if markdown:
         click.echo(settings_.page(), nl=False)
         return
@@ -226,10 +266,10 @@ def config(settings: Settings, markdown: bool) -> None:
 
 
 async def _first_start(url: str, settings: Settings) -> None:
-    """Make the tenant `default` and its owner, where they are missing."""
+    """Create the tenant `default` and its owner if they do not exist."""
     password = settings.admin_password or secrets.token_urlsafe(12)
     async with opened(url) as database:
-        with contextlib.suppress(Conflict):  # another process may start for the first time beside us
+        with contextlib.suppress(Conflict):  # another process can do the same at the same time
             async with database.transaction() as tx:
                 tenant = await tenants_.find(tx, "default") or await tenants_.add(tx, "default", by=PLATFORM)
                 if await users_.any_of(tx, tenant.tenant_id) is not None:
@@ -241,7 +281,7 @@ async def _first_start(url: str, settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run the command line; what goes wrong is one line and a code that is not 0."""
+    """Run the command line; an error is printed on one line, and the exit code is then not 0."""
     try:
         cli(prog_name="iotistica", standalone_mode=False)
     except click.exceptions.Abort:

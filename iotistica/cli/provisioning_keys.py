@@ -1,4 +1,4 @@
-"""The commands about provisioning keys."""
+"""The commands that manage provisioning keys."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -17,31 +17,44 @@ from iotistica.storage.postgres import Tx
 
 @click.group()
 def keys() -> None:
-    """Provisioning keys, with which agents register themselves."""
+    """Manage provisioning keys (with which agents register)."""
 
 
 @keys.command("add")
-@click.option("--uses", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Agents.")
-@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="Until it expires.")
+@click.option(
+    "--uses",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Number of agents that can register with the key.",
+)
+@click.option(
+    "--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="Days until the key expires."
+)
 @click.option("--fleet", help="Name or id of the fleet that the agents join.")
-@click.option("--description", type=Text(500))
+@click.option("--description", type=Text(500), help="Text shown in lists of keys.")
 @TENANT
 @click.pass_obj
 def add(settings: Settings, uses: int, days: int, fleet: str | None, description: str | None, tenant: str) -> None:
-    """Make a key; prints it, only now."""
+    """Create a provisioning key and print it.
+
+    The key is shown only once.
+    """
     key = server_key(settings)
     secret = credentials.new(key, credentials.PROVISIONING, secrets.token_bytes(credentials.ENTROPY))
 
     async def work(tx: Tx) -> str:
         owner = await find_tenant(tx, tenant)
-        found = await fleets.find(tx, owner, fleet) if fleet else None
-        if fleet and found is None:
-            raise NotFound(f"there is no fleet {fleet!r}; `iotistica fleets list --tenant` shows them")
+        joined = await fleets.find(tx, owner, fleet) if fleet else None
+        if fleet and joined is None:
+            raise NotFound(
+                f"There is no fleet {fleet!r}. `iotistica fleets list --tenant` lists a tenant's fleets."
+            )
         await provisioning_keys.add(
             *(tx, owner),
             digest=secret.digest,
             hint=secret.hint,
-            fleet=found.fleet_uuid if found else None,
+            fleet=joined.fleet_uuid if joined else None,
             description=description,
             max_uses=uses,
             expires=datetime.now(UTC) + timedelta(days=days),
@@ -56,15 +69,15 @@ def add(settings: Settings, uses: int, days: int, fleet: str | None, description
 @TENANT
 @click.pass_obj
 def list_(settings: Settings, tenant: str) -> None:
-    """List a tenant's keys that are not revoked."""
+    """List a tenant's provisioning keys that are not revoked."""
 
     async def work(tx: Tx) -> list[str]:
         owner = await find_tenant(tx, tenant)
-        found = await provisioning_keys.page(tx, owner, fleet=None, after=None, limit=100_000)
+        rows = await provisioning_keys.page(tx, owner, fleet=None, after=None, limit=100_000)
         return [
             f"{key.key_id}  {key.hint + '…':14}  {key.uses:>6} of {key.max_uses:<6}"
             f"  until {key.expires_at:%Y-%m-%d}  {key.description or ''}"
-            for key in found
+            for key in rows
         ]
 
     click.echo(format_list(in_database(settings, work), "none"))
@@ -75,11 +88,14 @@ def list_(settings: Settings, tenant: str) -> None:
 @TENANT
 @click.pass_obj
 def revoke(settings: Settings, key: UUID, tenant: str) -> None:
-    """End the key of that ID, which `keys list` shows; the agents that registered with it stay."""
+    """Revoke the provisioning key with this ID.
+
+    `iotistica keys list` shows the IDs. Agents that have registered with the key are not affected.
+    """
 
     async def work(tx: Tx) -> None:
         if not await provisioning_keys.revoke(tx, await find_tenant(tx, tenant), key, by=command_actor()):
-            raise NotFound(f"there is no key {key}; `iotistica keys list --tenant` shows them")
+            raise NotFound(f"There is no key {key}. `iotistica keys list --tenant` lists a tenant's keys.")
 
     in_database(settings, work)
     click.echo(f"{key} is revoked")

@@ -1,4 +1,4 @@
-"""The commands about tenants."""
+"""The commands that manage tenants."""
 
 import asyncio
 import os
@@ -24,15 +24,15 @@ from iotistica.storage.postgres import Tx
 
 @click.group()
 def tenants() -> None:
-    """Customers, each with its own agents and users."""
+    """Manage tenants (customers, each with its own agents and users)."""
 
 
 @tenants.command("add")
 @click.argument("name", type=Text(100))
-@click.option("--id", "id_", help="12 lower-case hex characters; random unless given.")
+@click.option("--id", "id_", help="Id of 12 lower-case hex characters.  [default: random]")
 @click.pass_obj
 def add(settings: Settings, name: str, id_: str | None) -> None:
-    """Make a tenant; prints its id."""
+    """Create a tenant and print its id."""
     try:
         wanted = tenant_id(id_) if id_ is not None else None
     except ValueError as exc:
@@ -47,11 +47,11 @@ def add(settings: Settings, name: str, id_: str | None) -> None:
 @tenants.command("list")
 @click.pass_obj
 def list_(settings: Settings) -> None:
-    """List the tenants with their quotas."""
+    """List all tenants with their quotas."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await tenants_.all_tenants(tx)
-        return [f"{t.tenant_id}  {'enabled ' if t.enabled else 'disabled'}  {t.name}{_quotas(t)}" for t in found]
+        rows = await tenants_.all_tenants(tx)
+        return [f"{t.tenant_id}  {'enabled ' if t.enabled else 'disabled'}  {t.name}{_quotas(t)}" for t in rows]
 
     click.echo(format_list(in_database(settings, work), "none"))
 
@@ -70,7 +70,10 @@ def _quotas(tenant: tenants_.Tenant) -> str:
 @click.argument("name")
 @click.pass_obj
 def disable(settings: Settings, name: str) -> None:
-    """Lock out all users, keys and agents of a tenant; nothing is removed."""
+    """Lock out all users, keys and agents of a tenant.
+
+    Nothing is deleted. NAME is the tenant's name or id.
+    """
     _enable(settings, name, enabled=False)
 
 
@@ -78,7 +81,10 @@ def disable(settings: Settings, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def enable(settings: Settings, name: str) -> None:
-    """Let a tenant in again."""
+    """Enable a tenant that was disabled.
+
+    NAME is the tenant's name or id.
+    """
     _enable(settings, name, enabled=True)
 
 
@@ -92,27 +98,31 @@ def _enable(settings: Settings, name: str, *, enabled: bool) -> None:
 
 @tenants.command("quotas")
 @click.argument("name")
-@click.option("--agents", type=click.IntRange(0), help="Agents that are not retired.")
-@click.option("--series", type=click.IntRange(0), help="Stored series.")
-@click.option("--readings-minute", type=click.IntRange(0), help="Readings taken in a minute.")
-@click.option("--none", "none", is_flag=True, help="Lift those that are not given.")
+@click.option("--agents", type=click.IntRange(0), help="Maximum number of agents that are not retired.")
+@click.option("--series", type=click.IntRange(0), help="Maximum number of stored series.")
+@click.option("--readings-minute", type=click.IntRange(0), help="Maximum number of readings accepted per minute.")
+@click.option("--none", "none", is_flag=True, help="Remove every quota that is not given.")
 @click.pass_obj
 def set_quotas(
     settings: Settings, name: str, agents: int | None, series: int | None, readings_minute: int | None, none: bool
 ) -> None:
-    """Set what a tenant may have at most; shows it when nothing is given."""
+    """Set or show a tenant's quotas.
+
+    Quotas without an option stay as they are; without any option the command only shows them. NAME is the tenant's
+    name or id.
+    """
 
     async def work(tx: Tx) -> Quotas:
         tenant = await find_tenant(tx, name)
-        old = Quotas() if none else await quotas.get(tx, tenant)
-        new = Quotas(
-            agents=old.agents if agents is None else agents,
-            series=old.series if series is None else series,
-            readings_minute=old.readings_minute if readings_minute is None else readings_minute,
+        base = Quotas() if none else await quotas.get(tx, tenant)
+        changed = Quotas(
+            agents=base.agents if agents is None else agents,
+            series=base.series if series is None else series,
+            readings_minute=base.readings_minute if readings_minute is None else readings_minute,
         )
-        if none or new != old:
-            await quotas.put(tx, tenant, new, by=command_actor())
-        return new
+        if none or changed != base:
+            await quotas.put(tx, tenant, changed, by=command_actor())
+        return changed
 
     shown = in_database(settings, work)
     for what, most in shown.facts().items():
@@ -121,19 +131,22 @@ def set_quotas(
 
 @tenants.command("keep")
 @click.argument("name")
-@click.option("--days", type=click.IntRange(1, 36_500), help="Of readings that are shown.")
-@click.option("--all", "all_", is_flag=True, help="Show all that the deployment keeps.")
+@click.option("--days", type=click.IntRange(1, 36_500), help="Days for which the tenant's readings are kept.")
+@click.option("--all", "all_", is_flag=True, help="Keep readings for as long as the deployment's settings say.")
 @click.pass_obj
 def keep(settings: Settings, name: str, days: int | None, all_: bool) -> None:
-    """Show a tenant its newest readings alone, at once; what is older is deleted for ever, by and by."""
+    """Limit how long a tenant's readings are kept.
+
+    Older readings are hidden at once, and deleted permanently in the background. NAME is the tenant's name or id.
+    """
     if all_ == (days is not None):
-        raise Invalid("give --days, or --all")
+        raise Invalid("Give either --days or --all.")
 
     async def work(tx: Tx) -> None:
         await tenants_.set_retention(tx, await find_tenant(tx, name), days, by=command_actor())
 
     in_database(settings, work)
-    click.echo(f"{name} is shown {'everything' if days is None else f'{days} days'}")
+    click.echo(f"{name} keeps {'all readings' if days is None else f'{days} days of readings'}")
 
 
 @tenants.command("export")
@@ -141,14 +154,17 @@ def keep(settings: Settings, name: str, days: int | None, all_: bool) -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.pass_obj
 def export(settings: Settings, name: str, folder: Path) -> None:
-    """Write everything stored of a tenant to CSV files in a new FOLDER; without secrets."""
+    """Export all data of a tenant to CSV files.
+
+    The files are written to a new or empty FOLDER, without secrets. NAME is the tenant's name or id.
+    """
     if folder.exists() and any(folder.iterdir()):
-        raise Invalid(f"{folder} is not empty: name a new folder")
+        raise Invalid(f"The folder {folder} is not empty. Name a new folder.")
 
     async def find(tx: Tx) -> TenantId:
-        found = await find_tenant(tx, name)
-        await audit.record(tx, found, command_actor(), "tenant.exported", ("tenant", found))
-        return found
+        id_ = await find_tenant(tx, name)
+        await audit.record(tx, id_, command_actor(), "tenant.exported", ("tenant", id_))
+        return id_
 
     async def write(url: str, tenant: TenantId) -> None:
         async with opened(url) as database, database.transaction(unbounded=True) as tx:
@@ -161,59 +177,60 @@ def export(settings: Settings, name: str, folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as exc:
-        raise Invalid(f"cannot make {folder}: {exc.strerror}") from exc
+        raise Invalid(f"Cannot create the folder {folder}: {exc.strerror}.") from exc
     with database_url(settings) as url:
         run(write(url, tenant))
 
 
 @tenants.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def delete(settings: Settings, name: str, yes: bool) -> None:
-    """Remove a disabled tenant with everything that is stored of it, for ever."""
+    """Delete a disabled tenant and all its data permanently.
+
+    NAME is the tenant's name or id. `iotistica tenants disable` must come first.
+    """
 
     async def find(tx: Tx) -> tenants_.Tenant:
         await find_tenant(tx, name)
-        found = await tenants_.find(tx, name)
-        assert found is not None  # noqa: S101 it was found a line ago
-        return found
+        row = await tenants_.find(tx, name)
+        assert row is not None  # noqa: S101 it was found a line ago
+        return row
 
-    found = in_database(settings, find)
-    if found.enabled:
-        raise Conflict(f"{found.name} is enabled: `iotistica tenants disable {found.name}` first")
-    if not yes and not _is_sure(found):
-        raise Conflict("nothing is removed")
+    tenant = in_database(settings, find)
+    if tenant.enabled:
+        raise Conflict(f"{tenant.name} is enabled. Run `iotistica tenants disable {tenant.name}` first.")
+    if not yes and not _is_sure(tenant):
+        raise Conflict("Nothing was deleted: the name was not confirmed.")
 
     running = bool(settings.redis_url) or data_folder.is_claimed(settings.data_path)
 
     async def remove(url: str, redis: str) -> None:
         client = redis_.client(redis)
         try:
-            # Redis first: killed in between, the tenant is still there to be deleted again.
-            await tenant_export.delete_redis_keys(client, found.tenant_id)
+            # Redis first: if the command is killed in between, the tenant still exists and can be deleted again.
+            await tenant_export.delete_redis_keys(client, tenant.tenant_id)
             async with opened(url, role=None) as database, database.transaction(unbounded=True) as tx:
-                await tenant_export.delete_tenant(tx, found.tenant_id)
-            if running:
-                await asyncio.sleep(
-                    directory.CACHE_SECONDS + 1
-                )  # so long a worker may look for the tenant's streams
-            await tenant_export.delete_redis_keys(client, found.tenant_id)
+                await tenant_export.delete_tenant(tx, tenant.tenant_id)
+            if running:  # for as long a worker can still read, and thereby create, the tenant's streams
+                await asyncio.sleep(directory.CACHE_SECONDS + 1)
+            await tenant_export.delete_redis_keys(client, tenant.tenant_id)
         finally:
             await client.aclose()
 
     with database_url(settings) as url, redis_url(settings) as redis:
         schema.migrate(url)
         run(remove(url, redis))
-    click.echo(f"{found.name} is removed")
+    click.echo(f"{tenant.name} is deleted")
 
 
 def _is_sure(tenant: tenants_.Tenant) -> bool:
     click.echo(
-        f"This removes {tenant.name} ({tenant.tenant_id}) for ever: users, keys, agents, readings and audit."
+        f"This deletes {tenant.name} ({tenant.tenant_id}) permanently: users, keys, agents, readings and audit log."
     )
     try:
-        return bool(click.prompt("Type its name to go on", default="", show_default=False) == tenant.name)
-    except click.Abort:  # nobody is there to ask
+        return bool(click.prompt("Type its name to confirm", default="", show_default=False) == tenant.name)
+    except click.Abort:  # standard input is closed, or Ctrl-C
         click.echo()
         return False

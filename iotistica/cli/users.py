@@ -1,4 +1,4 @@
-"""The commands about users."""
+"""The commands that manage users."""
 
 import secrets
 
@@ -13,23 +13,27 @@ from iotistica.storage.access import one_time_links, sessions
 from iotistica.storage.access import users as users_
 from iotistica.storage.postgres import Tx
 
-PASSWORD = click.option("--password", envvar="IOTISTICA_USER_PASSWORD", help="Generated and printed unless given.")
+PASSWORD = click.option(
+    "--password",
+    envvar="IOTISTICA_USER_PASSWORD",
+    help="Password, also from IOTISTICA_USER_PASSWORD.  [default: generated and printed]",
+)
 
 
 @click.group()
 def users() -> None:
-    """Operators."""
+    """Manage users (operators who log in)."""
 
 
 @users.command("add")
 @click.argument("email", type=Text(254))
 @TENANT
 @ROLE
-@click.option("--username", type=Text(64), help="Another name to log in by.")
+@click.option("--username", type=Text(64), help="Name to log in with, as an alternative to the e-mail address.")
 @PASSWORD
 @click.pass_obj
 def add(settings: Settings, email: str, tenant: str, role: str, username: str | None, password: str | None) -> None:
-    """Make a user of a tenant."""
+    """Create a user of a tenant."""
     secret = _checked(password, email)
 
     async def work(tx: Tx) -> str:
@@ -47,8 +51,8 @@ def list_(settings: Settings, tenant: str) -> None:
     """List a tenant's users."""
 
     async def work(tx: Tx) -> list[str]:
-        found = await users_.page(tx, await find_tenant(tx, tenant), after=None, limit=100_000)
-        return [f"{u.role:8}  {'active  ' if u.active else 'inactive'}  {u.email}" for u in found]
+        rows = await users_.page(tx, await find_tenant(tx, tenant), after=None, limit=100_000)
+        return [f"{u.role:8}  {'active  ' if u.active else 'inactive'}  {u.email}" for u in rows]
 
     click.echo(format_list(in_database(settings, work), "none"))
 
@@ -59,14 +63,16 @@ def list_(settings: Settings, tenant: str) -> None:
 @PASSWORD
 @click.pass_obj
 def password_(settings: Settings, email: str, tenant: str, password: str | None) -> None:
-    """Set a user's password; every session of theirs ends."""
+    """Set a user's password and end all of the user's sessions."""
     secret = _checked(password, email)
 
     async def work(tx: Tx) -> str:
         owner = await find_tenant(tx, tenant)
         user = await users_.by_email(tx, owner, email)
         if user is None:
-            raise NotFound(f"there is no user {email} in {tenant}; `iotistica users list --tenant` shows them")
+            raise NotFound(
+                f"There is no user {email} in {tenant}. `iotistica users list --tenant` lists a tenant's users."
+            )
         await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=command_actor())
         await sessions.end(tx, owner, user.user_id, by=command_actor())
         await one_time_links.withdraw_for_user(tx, owner, user.user_id, made=False, by=command_actor())
@@ -82,7 +88,7 @@ def _is_address(email: str) -> bool:
 
 def _checked(password: str | None, email: str) -> str:
     if not _is_address(email):
-        raise Invalid(f"{email!r} is no e-mail address; a name to log in by is --username")
+        raise Invalid(f"{email!r} is not an e-mail address. To set a name to log in with, use --username.")
     if password is None:
         return secrets.token_urlsafe(12)
     if problem := passwords.problem(password, email):

@@ -1,1 +1,1 @@
-"""Child PostgreSQL, Valkey and Mosquitto for one machine."""
+"""Runs PostgreSQL, Valkey and Mosquitto as child processes, for a deployment on one machine."""

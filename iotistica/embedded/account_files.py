@@ -1,4 +1,4 @@
-"""Renders the broker's accounts into Mosquitto's password file, and tells it to read them."""
+"""Writes the broker's accounts into Mosquitto's password and access files, and makes Mosquitto reload them."""
 
 import asyncio
 import signal
@@ -20,12 +20,12 @@ from iotistica.storage.agents.broker_accounts import Account
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep, wait_for_any
 
-EVERY: Final = 30.0  # seconds, should a notification be missed
-SPACING: Final = 0.2  # seconds between reloads at least
+EVERY: Final = 30.0  # seconds between renders if no notification arrives
+SPACING: Final = 0.2  # minimum seconds between reloads
 
 
 def own_lines(key: bytes) -> str:
-    """The accounts of the platform itself, with which the broker first starts."""
+    """Return the password lines of the platform's own accounts, with which the broker first starts."""
     return "".join(
         password_line(name, service_password(key, name), derive(key, "salt", name)[:SALT_BYTES]) + "\n"
         for name in OWN_USERS
@@ -33,13 +33,13 @@ def own_lines(key: bytes) -> str:
 
 
 def first_lines(key: bytes, path: Path) -> str:
-    """What the file must hold before the database can be asked: our accounts, and the agents known last time."""
-    old = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return own_lines(key) + "".join(line for line in old if line.partition(":")[0] not in OWN_USERS)
+    """Return the password file until the database can be queried: the platform's accounts, and the last agents."""
+    previous = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return own_lines(key) + "".join(line for line in previous if line.partition(":")[0] not in OWN_USERS)
 
 
 def acl(users: Sequence[Account]) -> str:
-    """The access file: the constant lines, and a block a user of the tenants' own."""
+    """Return the access file: the constant lines, and one block for each broker user that a tenant created."""
     blocks = [ACL]
     for user in users:
         assert user.tenant_id is not None  # noqa: S101 an account of a tenant
@@ -50,7 +50,7 @@ def acl(users: Sequence[Account]) -> str:
 
 
 class AccountFiles:
-    """The password and access files, and the broker that reads them."""
+    """Keeps the password and access files current, and makes the broker reload them."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class AccountFiles:
         self._reload = reload
         self._written = {path: path.read_text() for path in (files.passwords, files.acl)}  # as the broker read them
         self._files = files
-        self._is_told = False  # others look when the broker was last given its accounts
+        self._is_rendered = False  # since the start; other processes read the time of the last render
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Render at once, at each notification and every `EVERY` seconds."""
+        """Render at once, after each notification and every `EVERY` seconds, until `stop`."""
         changed = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(
@@ -84,7 +84,7 @@ class AccountFiles:
             listening.cancel()
 
     async def render(self) -> bool:
-        """Write the files and reload, if anything changed; whether it did."""
+        """Write the files and make the broker reload them if the accounts changed; return whether it reloaded."""
         began = time.monotonic()
         async with self._database.transaction() as tx:
             read_at = await broker_accounts.database_now(tx)
@@ -95,12 +95,12 @@ class AccountFiles:
             self._files.acl: acl(users),
         }
         changed = {path: text for path, text in wanted.items() if text != self._written[path]}
-        if not changed and self._is_told:
+        if not changed and self._is_rendered:
             return False
         for path, text in changed.items():
             await asyncio.to_thread(self._home.write, path, text)
         self._reload(signal.SIGHUP)
-        self._written, self._is_told = wanted, True
+        self._written, self._is_rendered = wanted, True
         seconds = time.monotonic() - began
         RENDER_SECONDS.record(seconds)
         logger.bind(accounts=len(lines), ms=round(seconds * 1000)).info("broker accounts written")

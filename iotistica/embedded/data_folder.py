@@ -1,4 +1,4 @@
-"""The data folder: who may use it, where the servers live in it, and the key everything derives from."""
+"""The data folder: its lock, the folder of the embedded servers, and the key from which all secrets derive."""
 
 import contextlib
 import fcntl
@@ -19,11 +19,11 @@ from loguru import logger
 from iotistica.errors import CannotStart
 
 ROOT_FOLDER: Final = Path("/var/lib/iotistica")
-USERS: Final = ("iotistica", "postgres", "nobody")  # as root, servers run as the first of these there is
+USERS: Final = ("iotistica", "postgres", "nobody")  # as root, servers run as the first of these that exists
 
 
 class ServerUser(msgspec.Struct, frozen=True):
-    """The user that servers run as when we are root."""
+    """The user that servers run as when this process runs as root."""
 
     uid: int
     gid: int
@@ -31,7 +31,7 @@ class ServerUser(msgspec.Struct, frozen=True):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running instance tells other commands on the same data folder."""
+    """Addresses and process ids of a running instance, for other commands on the same data folder."""
 
     pid: int
     database_url: str
@@ -46,14 +46,14 @@ class DataFolder(msgspec.Struct, frozen=True):
     owner: ServerUser | None
 
     def folder(self, name: str) -> Path:
-        """A folder of a server, owned by who runs it."""
+        """Create a server's folder, owned by the user that runs the server, and return its path."""
         folder = self.servers / name
         folder.mkdir(mode=0o700, exist_ok=True)
         self.give(folder)
         return folder
 
     def write(self, path: Path, text: str, mode: int = 0o600) -> None:
-        """Replace a file of a server in one step, so that nobody reads half of it."""
+        """Replace a file of a server atomically, so that no reader sees half of it."""
         temporary = path.with_name(f".{path.name}.new")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
             file.write(text)
@@ -67,21 +67,22 @@ class DataFolder(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Hold the data folder for the block; raises `CannotStart` if another instance has it.
+    """Lock the data folder for the block; raises `CannotStart` if another instance holds the lock.
 
-    The lock dies with the process, so a crash leaves nothing behind.
+    The lock ends with the process, so a crash leaves nothing behind.
     """
     _make(path)
     with (path / "lock").open("a+") as lock:
-        for patience in (0.05,) * 10 + (0.0,):  # another command may be looking for an instant
+        for delay in (0.05,) * 10 + (0.0,):  # `is_claimed` of another command holds the lock for an instant
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            time.sleep(patience)
+            time.sleep(delay)
         else:
             raise CannotStart(
-                f"{path} is in use by another instance (process {_first_line(path / 'lock') or 'unknown'});"
-                " stop it, or give this one its own IOTISTICA_DATA_DIR"
+                f"The data folder {path} is in use by another instance"
+                f" (process {_first_line(path / 'lock') or 'unknown'})."
+                " Stop that instance, or set IOTISTICA_DATA_DIR to another folder."
             )
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -102,7 +103,7 @@ def is_claimed(path: Path) -> bool:
 
 
 def runtime(path: Path) -> Runtime | None:
-    """What the instance on this folder tells, if one runs."""
+    """Return what the instance on this folder wrote about itself; None if no instance runs."""
     if not is_claimed(path):
         return None
     with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -111,7 +112,7 @@ def runtime(path: Path) -> Runtime | None:
 
 
 def open_home(path: Path) -> DataFolder:
-    """Prepare the folder of the servers; call while it is claimed."""
+    """Prepare the folder of the servers; call this only while the data folder is claimed."""
     owner = _owner(path / "servers") if os.geteuid() == 0 else None
     if owner is None or _reaches(owner, path):
         servers = path / "servers"
@@ -119,7 +120,7 @@ def open_home(path: Path) -> DataFolder:
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
         servers = ROOT_FOLDER / f"{path.parent.name or 'root'}-{digest}"
         logger.bind(folder=str(servers), user=owner.name).warning(
-            f"{owner.name} cannot reach {path}: the servers' data goes elsewhere"
+            f"the user {owner.name} cannot reach {path}: the servers' data is stored in another folder"
         )
         ROOT_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -131,37 +132,37 @@ def open_home(path: Path) -> DataFolder:
 
 
 def server_key(path: Path) -> bytes:
-    """The 32 bytes every password and token key derives from; made at the first start."""
+    """Return the 32-byte key from which every password and token key derives; the first start creates it."""
     _make(path)
     file = path / "server.key"
     if not file.exists():
-        new = file.with_name(f".server.key.{os.getpid()}")
-        new.touch(mode=0o600)
-        new.write_text(secrets.token_hex(32) + "\n")
+        temporary = file.with_name(f".server.key.{os.getpid()}")
+        temporary.touch(mode=0o600)
+        temporary.write_text(secrets.token_hex(32) + "\n")
         with contextlib.suppress(FileExistsError):
-            file.hardlink_to(new)  # whole or not at all, and the first of two wins
-        new.unlink()
+            file.hardlink_to(temporary)  # atomic: of two processes, the first wins
+        temporary.unlink()
     return parse_key(file.read_text().strip(), str(file))
 
 
 def parse_key(text: str, source: str) -> bytes:
-    """64 hex characters; raises `CannotStart`."""
+    """Return the key written as 64 hex characters; raises `CannotStart` if the text is anything else."""
     try:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
     if len(key) != 32:
-        raise CannotStart(f"{source} must hold 64 hex characters; make one with `openssl rand -hex 32`")
+        raise CannotStart(f"{source} must hold 64 hex characters. Create a key with `openssl rand -hex 32`.")
     return key
 
 
 def within_reach(home: DataFolder, folder: Path, name: str) -> Path:
-    """A folder of programs, copied to where the servers' user can reach it if it must be."""
+    """Return a folder of programs that the servers' user can reach: `folder` itself, or else a copy of it."""
     if home.owner is None or _reaches(home.owner, folder):
         return folder
     copy = ROOT_FOLDER / "bin" / name
     if not copy.is_dir():
-        logger.bind(folder=str(copy)).warning(f"{home.owner.name} cannot reach {folder}: copied")
+        logger.bind(folder=str(copy)).warning(f"the user {home.owner.name} cannot reach {folder}: copying it")
         copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
         shutil.copytree(folder, temporary, symlinks=True)
@@ -173,13 +174,15 @@ def _make(path: Path) -> None:
     try:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as exc:
-        raise CannotStart(f"cannot make the data folder {path}: {exc.strerror}; set IOTISTICA_DATA_DIR") from exc
+        raise CannotStart(
+            f"Cannot create the data folder {path}: {exc.strerror}. Set IOTISTICA_DATA_DIR to another folder."
+        ) from exc
     if not os.access(path, os.W_OK | os.X_OK):
-        raise CannotStart(f"cannot write to the data folder {path}; set IOTISTICA_DATA_DIR")
+        raise CannotStart(f"Cannot write to the data folder {path}. Set IOTISTICA_DATA_DIR to another folder.")
 
 
 def _owner(servers: Path) -> ServerUser:
-    """Who owns the data already there, else the first of `USERS`."""
+    """Return the owner of the existing data, else the first of `USERS` that exists."""
     if servers.exists() and (uid := servers.stat().st_uid) != 0:
         entry = pwd.getpwuid(uid)
         return ServerUser(entry.pw_uid, entry.pw_gid, entry.pw_name)
@@ -187,7 +190,9 @@ def _owner(servers: Path) -> ServerUser:
         with contextlib.suppress(KeyError):
             entry = pwd.getpwnam(name)
             return ServerUser(entry.pw_uid, entry.pw_gid, entry.pw_name)
-    raise CannotStart("PostgreSQL does not run as root, and there is none of the users " + ", ".join(USERS))
+    raise CannotStart(
+        f"PostgreSQL does not run as root, and none of the users {', '.join(USERS)} exists. Create one of them."
+    )
 
 
 def _reaches(owner: ServerUser, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A Mosquitto of our own, with every agent confined to its own topics."""
+"""The embedded Mosquitto, with every agent confined to its own topics."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
 PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
-"""One that sees all of the probe's topics, and two that are confined as agents are."""
+"""Accounts of the access probe: one that sees all topics of the probe, and two that are confined like agents."""
 OWN_USERS: Final = (SERVICE_USER, WATCH_USER, *PROBE_USERS)
-"""The accounts of the platform itself."""
+"""The platform's own accounts."""
 
-# Two constant pattern lines instead of a block an agent: only the password file changes, and 50,000
-# agents reload in a second. Blocks are for the few users of the tenants' own, after the last line. The user
-# name is the client id, so nobody can end another's session.
+# Constant pattern lines instead of one block for each agent: only the password file changes, and 50,000 agents
+# reload in a second. Blocks, after the last line, are only for the few broker users that tenants create. The user
+# name is the client id, so no client can take over the session of another.
 ACL: Final = f"""\
 user {SERVICE_USER}
 topic read $SYS/#
@@ -66,7 +66,7 @@ log_type notice
 
 
 class BrokerFiles(msgspec.Struct, frozen=True):
-    """What the broker reads again at a SIGHUP."""
+    """The files that the broker reads again after a SIGHUP."""
 
     passwords: Path
     acl: Path
@@ -75,17 +75,17 @@ class BrokerFiles(msgspec.Struct, frozen=True):
 def prepare(
     home: DataFolder, *, listen: str, port: int, local: str, queue: int
 ) -> tuple[ChildProcess, BrokerFiles]:
-    """The broker, not yet started, and the files its accounts belong in.
+    """Return the broker's process, not yet started, and its account files.
 
-    It keeps `queue` bytes for a client that is away.
+    The broker queues up to `queue` bytes for an offline client; `local` is its address for this process.
     """
     _check_free(listen, port)
     folder = home.folder("mosquitto")
     settings = CONFIGURATION.format(listen=listen, port=port, folder=folder, queue=queue)
     home.write(folder / "mosquitto.conf", settings)
     acl = folder / "acl"
-    known = acl.read_text().partition(ACL.splitlines()[-1] + "\n")[2] if acl.exists() else ""
-    home.write(acl, ACL + known)  # the users known last time, until the database can be asked
+    blocks = acl.read_text().partition(ACL.splitlines()[-1] + "\n")[2] if acl.exists() else ""
+    home.write(acl, ACL + blocks)  # the tenants' users of the last run, until the database can be queried
     program, libraries = _program(home)
     child = ChildProcess(
         "mosquitto",
@@ -110,7 +110,7 @@ def _program(home: DataFolder) -> tuple[Path, str]:
 
 
 def _beside_the_environment(home: DataFolder) -> Path:
-    """Where the program is unpacked: in the virtual environment, like the other servers' programs."""
+    """Return where to unpack the program: in the virtual environment if writable, else in the servers' folder."""
     if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK):
         return Path(sys.prefix) / "mosquitto"
     return home.servers / "mosquitto-program"
@@ -124,5 +124,5 @@ def _check_free(listen: str, port: int) -> None:
             probe.bind((listen, port))
         except OSError as exc:
             raise CannotStart(
-                f"MQTT cannot listen on {listen}:{port} ({exc.strerror}); set IOTISTICA_MQTT_PORT to another port"
+                f"MQTT cannot listen on {listen}:{port} ({exc.strerror}). Set IOTISTICA_MQTT_PORT to another port."
             ) from exc

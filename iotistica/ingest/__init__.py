@@ -1,1 +1,1 @@
-"""From the streams into tables."""
+"""The consumers: read messages from the streams and store their content in tables."""

@@ -1,4 +1,4 @@
-"""What a batch of messages says, ready to be stored."""
+"""The decoded content of a batch of messages, ready to be stored."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +21,7 @@ MessageKey = tuple[EntryKey, int]
 
 
 class EntryProgress:
-    """How far an entry is: what was dealt with before, messages seen now, and what of these was put aside."""
+    """Progress within an entry: the messages committed before, and those seen and set aside now."""
 
     def __init__(self, before: CommittedEntry | None = None) -> None:
         self.before = before or CommittedEntry(0, frozenset(), frozenset())
@@ -30,10 +30,10 @@ class EntryProgress:
         self.parked: list[ParkedMessage] = []
 
     def copy(self) -> "EntryProgress":
-        """One to go on with, while this stays as it is."""
-        new = EntryProgress(self.before)
-        new.seen, new.letters, new.parked = self.seen, [*self.letters], [*self.parked]
-        return new
+        """Return a copy whose changes do not affect this object."""
+        copy = EntryProgress(self.before)
+        copy.seen, copy.letters, copy.parked = self.seen, [*self.letters], [*self.parked]
+        return copy
 
     @property
     def aside(self) -> NotStored:
@@ -41,7 +41,7 @@ class EntryProgress:
 
 
 class ReadingsBatch:
-    """What a batch of entries says, ready to be stored."""
+    """The decoded content of a batch of entries, with everything to count and to set aside."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
@@ -51,16 +51,16 @@ class ReadingsBatch:
         self.marks: list[tuple[TenantId, UUID, MessageNumber]] = []
         self.progress: dict[EntryKey, EntryProgress] = {}
         self.entries: list[EntryOutcome] = []
-        self.minutes: Counter[tuple[TenantId, int]] = Counter()  # readings by the minute in which they came
-        self.messages = 0  # whose content is to be stored
-        self.last: MessageKey | None = None  # of them
-        self.faults: Counter[TenantId] = Counter()  # messages that we failed to decode
+        self.minutes: Counter[tuple[TenantId, int]] = Counter()  # readings by the minute of their reception
+        self.messages = 0  # messages whose content is to be stored
+        self.last: MessageKey | None = None  # the last of these messages
+        self.faults: Counter[TenantId] = Counter()  # messages that the platform failed to decode
         self.condemned: Counter[TenantId] = Counter()  # messages that the database refuses
         self.found = 0  # readings, duplicates included
-        self.conflicts = 0  # the same key with another value, inside the batch
+        self.conflicts = 0  # readings with the same key and another value, inside the batch
 
     def add(self, tenant: TenantId, agent: UUID, found: ParsedPayload, received: int) -> None:
-        """Add the readings of one payload, which came at `received` us; the first of a key wins."""
+        """Add the readings of one payload, received at `received` us since the epoch; the first of a key wins."""
         count = self.counts.get(agent)
         if count is None:
             count = self.counts[agent] = AgentCounts(tenant)
@@ -82,11 +82,11 @@ class ReadingsBatch:
             self.marks.append((tenant, agent, mark))
 
     def of(self, tenant: TenantId) -> int:
-        """How many readings of a tenant there are to store."""
+        """Return the number of a tenant's readings to store."""
         return sum(len(rows) for agent, rows in self.rows.items() if self.counts[agent].tenant == tenant)
 
     def reject(self, reason: str, is_refused: Callable[[UUID, Reading], bool]) -> None:
-        """Reject readings that were found good, for a reason that lies outside them."""
+        """Reject valid readings for a reason that is not in the readings themselves, such as a quota."""
         for agent, rows in self.rows.items():
             keys = [key for key, reading in rows.items() if is_refused(agent, reading)]
             if keys:
@@ -98,6 +98,6 @@ class ReadingsBatch:
                 self.rejections[ledger_key] = self.rejections.get(ledger_key, 0) + len(keys)
 
     def days(self) -> set[date]:
-        """The days that need a partition."""
+        """Return the days whose partitions the readings need."""
         times = {reading.time // partitions.DAY_US for rows in self.rows.values() for reading in rows.values()}
         return {partitions.day_of(day * partitions.DAY_US) for day in times}

@@ -1,4 +1,4 @@
-"""Everything a batch says, into the database in one transaction: the one way in of readings."""
+"""Stores a whole batch in one transaction; all readings enter the database this way."""
 
 from collections.abc import Mapping
 
@@ -14,12 +14,12 @@ from iotistica.storage.telemetry import readings as table
 async def store(
     database: Database, series_cache: SeriesCache, batch: ReadingsBatch, tenants: Mapping[TenantId, Tenant]
 ) -> table.StoreResult:
-    """Series, readings and ledgers of a batch, whose partitions must be there.
+    """Store the series, readings and ledgers of a batch; its partitions must exist.
 
-    Raises `Conflict` if entries of it were stored before, and then stores nothing.
+    Raises `Conflict` if some of its entries were stored before, and then stores nothing.
     """
     most_series = {t.tenant_id: t.quota_series for t in tenants.values() if t.quota_series is not None}
-    rows = {agent: found.values() for agent, found in batch.rows.items()}
+    rows = {agent: readings.values() for agent, readings in batch.rows.items()}
     async with database.transaction() as tx:
         await ledger.record_entries(tx, batch.entries)
         owners = {agent: count.tenant for agent, count in batch.counts.items()}

@@ -1,4 +1,4 @@
-"""From the messages of stream entries to a batch that can be stored."""
+"""Decodes the messages of stream entries into a batch that can be stored."""
 
 import asyncio
 import time
@@ -24,13 +24,13 @@ from iotistica.storage.delivery.ledger import EntryOutcome
 from iotistica.storage.delivery.streams import Entry, EntryKey
 from iotistica.storage.telemetry import partitions
 
-ROWS_PER_TRANSACTION: Final = 40_000  # readings in one transaction, and those of one message more
-YIELD_SECONDS: Final = 0.01  # seconds of decoding after which others get their turn
+ROWS_PER_TRANSACTION: Final = 40_000  # readings in one transaction; the last message can exceed it
+YIELD_SECONDS: Final = 0.01  # seconds of decoding after which other tasks run
 NO_LIMIT: Final = 1 << 30
 
 
 class Decoder:
-    """What the workers of a process share to understand messages."""
+    """Decodes messages; shared by the workers of a process."""
 
     def __init__(self, directory: Directory, dictionaries: DictionaryCache, *, retention_days: int) -> None:
         self._directory = directory
@@ -44,14 +44,15 @@ class Decoder:
         condemned: Mapping[MessageKey, str],
         most: int = NO_LIMIT,
     ) -> ReadingsBatch:
-        """The next messages of these entries, in order: at most `most`, until they hold `ROWS_PER_TRANSACTION`.
+        """Decode the next messages of these entries, in order.
 
-        Those `condemned` are dead letters, with why; of those that were dealt with before only what was put
-        aside is wanted, because it may not be there yet.
+        Stops after `most` messages, or when the batch holds `ROWS_PER_TRANSACTION` readings.
+        Messages in `condemned` become dead letters, with the reason given there. Of messages that were committed
+        before, only those that were set aside are produced again, because they may not have been written yet.
         """
-        batch, breathed = ReadingsBatch(), time.monotonic()
-        asked = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
-        owners = await self._directory.owners(asked)
+        batch, yielded = ReadingsBatch(), time.monotonic()
+        agents = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
+        owners = await self._directory.owners(agents)
         for entry in entries:
             key = entry.key
             at = progress[key].copy() if key in progress else EntryProgress()
@@ -62,9 +63,9 @@ class Decoder:
                 if number < at.before.messages:
                     self._again(entry, number, owners, at)
                     continue
-                if time.monotonic() - breathed > YIELD_SECONDS:
+                if time.monotonic() - yielded > YIELD_SECONDS:
                     await asyncio.sleep(0)
-                    breathed = time.monotonic()
+                    yielded = time.monotonic()
                 aside: NewDeadLetter | ParkedMessage | None
                 if condemned and (key, number) in condemned:
                     aside = dead_letters.of_message(entry, number, "refused", condemned[key, number])
@@ -95,7 +96,7 @@ class Decoder:
         return batch
 
     def _again(self, entry: Entry, number: int, owners: Mapping[UUID, TenantId], at: EntryProgress) -> None:
-        """Put aside once more what was put aside when this message was dealt with."""
+        """Set a committed message aside again if it was set aside when it was committed."""
         topic, payload = entry.messages[number]
         received = entry.received + number
         if number in at.before.dead:
@@ -122,7 +123,7 @@ class Decoder:
     async def _add_later(
         self, batch: ReadingsBatch, entry: Entry, number: int, owners: Mapping[UUID, TenantId], version: int
     ) -> NewDeadLetter | ParkedMessage | None:
-        """Add the readings of a message once more of its dictionary was looked for, else park it."""
+        """Refresh the dictionary of a message and add its readings; park the message if keys are still missing."""
         topic, payload = entry.messages[number]
         agent = topics.route(topic).agent
         if await self._dictionaries.refresh(entry.tenant, agent, version):
@@ -136,17 +137,20 @@ class Decoder:
     def _add_now(
         self, batch: ReadingsBatch, entry: Entry, number: int, owners: Mapping[UUID, TenantId]
     ) -> NewDeadLetter | None:
-        """Add the readings of one message; returns it as a dead letter if it cannot be understood."""
+        """Add the readings of one message; returns the message as a dead letter if it cannot be decoded.
+
+        Raises `NeedsDictionary` if its keys are compacted with a dictionary that is not in the cache.
+        """
         topic, payload = entry.messages[number]
-        received = entry.received + number  # as the intake stamped them
+        received = entry.received + number  # the intake's time stamp: 1 us apart within an entry
         try:
             route = topics.route(topic)
             if owners.get(route.agent) != entry.tenant:
                 return dead_letters.of_message(entry, number, "unknown_agent", "")
             if route.subtopic == b"metrics":
-                found = envelopes.parse_system_metrics(payload, received=received, retention_us=self._retention_us)
+                parsed = envelopes.parse_system_metrics(payload, received=received, retention_us=self._retention_us)
             else:
-                found = envelopes.parse_readings(
+                parsed = envelopes.parse_readings(
                     payload,
                     protocol=clean_label(topics.protocol_of(route.subtopic)) or "unknown",
                     received=received,
@@ -157,10 +161,10 @@ class Decoder:
             raise
         except InvalidMessage as exc:
             return dead_letters.of_message(entry, number, exc.code, exc.detail)
-        except Exception:  # noqa: BLE001 a fault of ours must cost this message alone
+        except Exception:  # noqa: BLE001 a bug in decoding must cost only this message
             logger.opt(exception=True).error("a message could not be decoded")
             return dead_letters.of_message(entry, number, "internal_error", "")
-        batch.add(entry.tenant, route.agent, found, received)
+        batch.add(entry.tenant, route.agent, parsed, received)
         return None
 
 

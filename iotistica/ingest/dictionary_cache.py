@@ -1,4 +1,4 @@
-"""The dictionaries this process knows, so that others are asked only for what is new."""
+"""Caches key dictionaries in this process, so that Redis and the database are queried only for new ones."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,11 +11,11 @@ from iotistica.storage.delivery import dictionaries as table
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-AGENTS_LIMIT: Final = 2000  # whose dictionaries are remembered at most
+AGENTS_LIMIT: Final = 2000  # agents whose dictionaries are cached; a new agent above that empties the cache
 
 
 class DictionaryCache:
-    """From memory, else from Redis, else from the database."""
+    """Looks up key dictionaries in memory, then in Redis, then in the database."""
 
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
@@ -24,15 +24,15 @@ class DictionaryCache:
         self._revisions: dict[tuple[UUID, int], int] = {}
 
     def expanders_of(self, agent: UUID) -> Mapping[int, Expander]:
-        """What is remembered, by version."""
+        """Return an agent's cached dictionaries, by version."""
         return self._expanders.get(agent, NO_DICTIONARIES)
 
     def revision(self, agent: UUID, version: int) -> int:
-        """How much of it is remembered."""
+        """Return the cached revision of a dictionary; 0 if it is not cached."""
         return self._revisions.get((agent, version), 0)
 
     async def refresh(self, tenant: TenantId, agent: UUID, version: int) -> bool:
-        """Look for more of a dictionary than is remembered; whether there was more."""
+        """Load a dictionary if a newer revision than the cached one exists; return whether one was loaded."""
         before = self.revision(agent, version)
         newest = await table.cached_revision(self._redis, tenant, agent, version)
         if newest is not None and newest <= before:

@@ -1,4 +1,4 @@
-"""The messages of a control or log entry that one transaction applies."""
+"""Applies the part of a control or log entry that fits in one transaction."""
 
 import asyncio
 import time
@@ -27,11 +27,11 @@ from iotistica.storage.postgres import Database, Tx
 
 DICTIONARY: Final = (b"meta/dictionary", b"meta/dictionary/delta")
 STATE: Final = b"state"
-TRANSACTION_SECONDS: Final = 3.0  # seconds of messages in one transaction, and those of one message more
+TRANSACTION_SECONDS: Final = 3.0  # for the messages of one transaction; the last message can exceed it
 
 
 class EntryPart:
-    """The messages of an entry from one on that one transaction applies."""
+    """The messages of an entry, from number `start` on, that one transaction applies."""
 
     def __init__(
         self, entry: Entry, start: int, condemned: Mapping[int, NewDeadLetter], reports: StateReports, *, most: int
@@ -48,12 +48,12 @@ class EntryPart:
         self._condemned = condemned
         self.end = start
         self.at: int | None = None
-        """The message in hand, while there is one."""
+        """Number of the message that is being applied; None while it cannot be attributed to one."""
         self.letters: dict[int, NewDeadLetter] = {}
         self.learned: dict[tuple[UUID, int], KnownDictionary] = {}
 
     async def apply(self, tx: Tx, database: Database, owners: Mapping[UUID, TenantId]) -> None:
-        """Apply messages until they have taken `TRANSACTION_SECONDS`, and write once what they taught."""
+        """Apply messages until `TRANSACTION_SECONDS` have passed, then write the collected changes once."""
         entry, began = self._entry, time.monotonic()
         while self.end < self._last and time.monotonic() - began < TRANSACTION_SECONDS:
             self.at = number = self.end
@@ -95,11 +95,11 @@ class EntryPart:
         elif route.subtopic in DICTIONARY:
             await self._learn(tx, route, payload)
         else:
-            raise InvalidMessage("bad_topic", "nothing consumes this topic")
+            raise InvalidMessage("bad_topic", "no consumer exists for this topic")
 
     async def _learn(self, tx: Tx, route: Route, payload: bytes) -> None:
         document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
         update = key_compaction.parse_update(codec.decode(document, is_msgpack, object))
         key = route.agent, update.version
-        old = self.learned.get(key) or await table.get(tx, self._entry.tenant, *key)
-        self.learned[key] = table.extended(old, update)
+        known = self.learned.get(key) or await table.get(tx, self._entry.tenant, *key)
+        self.learned[key] = table.extended(known, update)

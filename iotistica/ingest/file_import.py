@@ -1,4 +1,4 @@
-"""Brings history in from a file, on the way that all readings take: sent again, it changes nothing."""
+"""Imports readings from a file with the code that stores all readings: repeating an import changes nothing."""
 
 import asyncio
 import csv
@@ -23,16 +23,16 @@ from iotistica.storage.agents.directory import Directory
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions
 
-ROWS: Final = 10_000  # in a transaction
-SHOWN: Final = 10  # rejected rows that are told of
+ROWS: Final = 10_000  # rows in a transaction
+SHOWN: Final = 10  # rejected rows that are reported one by one
 LONGEST: Final = 200  # characters of the reason of each
 Row = Mapping[str, Any]
 
 
 class ImportResult(msgspec.Struct):
-    """Rows so far: rows == stored + duplicate + rejected; `texts` of them have a text that is no number.
+    """Counts of rows so far: rows == stored + duplicate + rejected; `texts` rows have a text that is not a number.
 
-    `bad` are the first rows that were rejected, each counted from 1 with its reason.
+    `bad` lists the first rejected rows: row number, counted from 1, and reason.
     """
 
     rows: int = 0
@@ -54,14 +54,14 @@ async def import_file(
     retention_days: int,
     told: Callable[[ImportResult], None],
 ) -> ImportResult:
-    """Store the rows of a CSV, Arrow or Parquet file; `told` hears how far it is. Raises `Invalid`."""
+    """Store the rows of a CSV, Arrow or Parquet file; `told` is called after each transaction. Raises `Invalid`."""
     outcome, series_cache, directory = ImportResult(rejected={}), SeriesCache(corrects=False), Directory(database)
     rows = _rows(path)
-    while some := await asyncio.to_thread(_some, rows, outcome):
+    while chunk := await asyncio.to_thread(_next_rows, rows, outcome):
         now = time.time_ns() // 1000
         context = PayloadContext(protocol=protocol, received=now, oldest=now - retention_days * partitions.DAY_US)
         batch = ReadingsBatch()
-        batch.add(tenant, agent, _found(some, context, outcome), now)
+        batch.add(tenant, agent, _parse(chunk, context, outcome), now)
         await partitions.create(database, batch.days())
         stored = await batch_transaction.store(database, series_cache, batch, await directory.tenants())
         outcome.rows += batch.counts[agent].found
@@ -74,49 +74,51 @@ async def import_file(
     return outcome
 
 
-def _some(rows: Iterator[Row], outcome: ImportResult) -> list[Row]:
+def _next_rows(rows: Iterator[Row], outcome: ImportResult) -> list[Row]:
     try:
         return list(itertools.islice(rows, ROWS))
     except Invalid as exc:
         if not outcome.rows:
             raise
-        raise Invalid(f"{exc}; the {outcome.rows:,} rows before are stored: mend it and import it again") from exc
+        raise Invalid(
+            f"{exc} The first {outcome.rows:,} rows are stored. Correct the file and import it again."
+        ) from exc
 
 
-def _found(rows: list[Row], context: PayloadContext, outcome: ImportResult) -> ParsedPayload:
-    found = ParsedPayload([], {})
+def _parse(rows: list[Row], context: PayloadContext, outcome: ImportResult) -> ParsedPayload:
+    parsed = ParsedPayload([], {})
     for number, row in enumerate(rows, outcome.rows + 1):
         try:
             reading = reading_of(row, context)
         except InvalidMessage as exc:
-            found.reject(exc.code)
+            parsed.reject(exc.code)
             if len(outcome.bad) < SHOWN:
-                outcome.bad.append((number, _shown(f"{exc.code} {exc.detail}")))
+                outcome.bad.append((number, _printable(f"{exc.code} {exc.detail}")))
             continue
         outcome.texts += reading.value is None and bool(row.get("value")) and isinstance(row["value"], str)
-        found.readings.append(reading)
-    return found
+        parsed.readings.append(reading)
+    return parsed
 
 
-def _shown(text: str) -> str:
-    """What a file says, so that a terminal takes it for text."""
+def _printable(text: str) -> str:
+    """Return text from a file without control characters and shortened, so that it is safe on a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text[:LONGEST]).strip()
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The rows of a file by our names of its columns."""
+    """Yield the rows of a file, with the column names that the platform uses."""
     kind = path.suffix.lower()
     readers = {".csv": _csv, ".parquet": _parquet, ".arrow": _arrow, ".arrows": _arrow, ".feather": _arrow}
     if kind not in readers:
-        raise Invalid(f"{path.name}: the name must end in {', '.join(readers)}")
+        raise Invalid(f"Cannot import {path.name}: the name must end in one of {', '.join(readers)}.")
     try:
         yield from readers[kind](path)
-    except (OSError, ValueError, csv.Error) as exc:  # of which pyarrow's errors are kinds
-        raise Invalid(f"cannot read {path.name}: {exc}") from exc
+    except (OSError, ValueError, csv.Error) as exc:  # pyarrow's errors are subclasses of these
+        raise Invalid(f"Cannot read {path.name}: {exc}.") from exc
     except InvalidMessage as exc:
-        raise Invalid(f"{path.name} has no column {exc.detail}") from exc
+        raise Invalid(f"The file {path.name} has no column {exc.detail}.") from exc
     except ImportError as exc:
-        raise Invalid(f"{path.name} needs pyarrow: install `iotistica[parquet]`") from exc
+        raise Invalid(f"Reading {path.name} needs pyarrow. Install `iotistica[parquet]`.") from exc
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -124,7 +126,7 @@ def _csv(path: Path) -> Iterator[Row]:
         lines = csv.DictReader(file)
         names = columns(list(lines.fieldnames or []))
         for line in lines:
-            yield {ours: line.get(theirs) for ours, theirs in names.items()}
+            yield {name: line.get(column) for name, column in names.items()}
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -138,7 +140,7 @@ def _arrow(path: Path) -> Iterator[Row]:
     from pyarrow import ipc, memory_map
 
     with memory_map(str(path)) as source:
-        if source.read(6) == b"ARROW1":  # a file, which is a stream with an index
+        if source.read(6) == b"ARROW1":  # the file format; without this magic number it is the stream format
             file = ipc.open_file(source)
             yield from _batches(map(file.get_batch, range(file.num_record_batches)), file.schema.names)
             return
@@ -151,9 +153,9 @@ def _batches(batches: Any, header: list[str]) -> Iterator[Row]:
     names = columns(list(header))
     for batch in batches:
         for row in batch.to_pylist():
-            yield {ours: _plain(row[theirs]) for ours, theirs in names.items()}
+            yield {name: _plain(row[column]) for name, column in names.items()}
 
 
 def _plain(value: Any) -> Any:
-    """A time as text; everything else as it is."""
+    """Return a time as ISO 8601 text, any other value unchanged."""
     return value.isoformat() if hasattr(value, "isoformat") else value

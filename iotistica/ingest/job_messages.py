@@ -1,4 +1,4 @@
-"""What agents say of their jobs, and ask for, by MQTT."""
+"""Messages of agents about jobs: reports on a job's progress, and requests for the next job."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,8 @@ from iotistica.storage.postgres import Tx
 
 TOPIC: Final = b"jobs/"
 NEXT: Final = b"jobs/start-next"
-ASKED: Final = 60.0  # seconds for which the answer to a question is worth sending
-TOKEN: Final = 64  # characters
+ASKED: Final = 60.0  # seconds after a request within which an answer is still sent
+TOKEN: Final = 64  # characters of a client token that are kept
 
 
 class _Answer(NamedTuple):
@@ -35,20 +35,22 @@ class _JobRequest(NamedTuple):
 
 
 class JobMessages:
-    """What the agents of one tenant say in one transaction, in its order."""
+    """The job messages of one tenant's agents in one transaction, in order."""
 
     def __init__(self, tenant: TenantId) -> None:
         self._tenant = tenant
-        self._taken: list[_Answer | _JobRequest] = []
+        self._messages: list[_Answer | _JobRequest] = []
         self.replies: list[OutboundMessage] = []
-        """To be sent after the commit: a job told twice would run twice, one that is lost is tried again."""
+        """To send after the commit: a job sent twice would run twice; one whose reply is lost is tried again."""
 
     def add(self, number: int, agent: UUID, subtopic: bytes, payload: bytes, received: int) -> None:
-        """Take a message; raises `InvalidMessage`."""
+        """Collect message `number` of the entry, received at `received` us; raises `InvalidMessage`."""
         content, at = _content(payload), datetime.fromtimestamp(received / 1e6, UTC)
         if subtopic == NEXT:
             token = content.get("clientToken") if isinstance(content, dict) else None
-            self._taken.append(_JobRequest(agent, strip_nul(token)[:TOKEN] if isinstance(token, str) else None, at))
+            self._messages.append(
+                _JobRequest(agent, strip_nul(token)[:TOKEN] if isinstance(token, str) else None, at)
+            )
             return
         try:
             job = UUID(subtopic.removeprefix(TOPIC).removesuffix(b"/update").decode())
@@ -57,45 +59,47 @@ class JobMessages:
             raise InvalidMessage("unknown_shape", f"{exc.path}: {exc}" if exc.path else str(exc)) from exc
         except ValueError as exc:
             raise InvalidMessage("bad_topic", "jobs/{uuid}/update or jobs/start-next") from exc
-        self._taken.append(_Answer(number, agent, job, answer, at))
+        self._messages.append(_Answer(number, agent, job, answer, at))
 
     @property
     def agents(self) -> set[UUID]:
-        """Who spoke."""
-        return {one.agent for one in self._taken}
+        """The agents that sent these messages."""
+        return {message.agent for message in self._messages}
 
     async def write(self, tx: Tx) -> dict[int, InvalidMessage]:
-        """Apply them in their order; returns those that speak of a job the agent was never given."""
+        """Apply the messages in order; returns, by number, those about a job that the agent was never given."""
         refused: dict[int, InvalidMessage] = {}
-        for one in self._taken:
-            if isinstance(one, _JobRequest):
-                if datetime.now(UTC) - one.at < timedelta(seconds=ASKED):  # nobody waits for the answer any more
-                    self.replies.append(await self._next(tx, one))
+        for message in self._messages:
+            if isinstance(message, _JobRequest):
+                if datetime.now(UTC) - message.at < timedelta(seconds=ASKED):  # later, the agent no longer waits
+                    self.replies.append(await self._next(tx, message))
                 continue
             try:
-                await agent_jobs.record_answer(tx, self._tenant, one.agent, one.job, one.answer, one.at)
+                await agent_jobs.record_answer(
+                    tx, self._tenant, message.agent, message.job, message.answer, message.at
+                )
             except NotFound:
-                refused[one.number] = InvalidMessage("unknown_job")
+                refused[message.number] = InvalidMessage("unknown_job")
             except Conflict:
-                continue  # it was told before, or came too late; the timeline has how it ended
+                continue  # reported before, or too late; the timeline has the job's end
         return refused
 
-    async def _next(self, tx: Tx, asked: _JobRequest) -> OutboundMessage:
+    async def _next(self, tx: Tx, request: _JobRequest) -> OutboundMessage:
         now = datetime.now(UTC)
-        topic = f"{agent_topic(self._tenant, AgentId(asked.agent))}/{NEXT.decode()}"
-        found = await agent_jobs.claim(tx, self._tenant, asked.agent, token=asked.token)
-        if found is None:
+        topic = f"{agent_topic(self._tenant, AgentId(request.agent))}/{NEXT.decode()}"
+        job = await agent_jobs.claim(tx, self._tenant, request.agent, token=request.token)
+        if job is None:
             return OutboundMessage(
-                f"{topic}/rejected", job_messages.rejected(asked.token, now), now.timestamp() + ASKED
+                f"{topic}/rejected", job_messages.rejected(request.token, now), now.timestamp() + ASKED
             )
-        facts = (found.job_id, found.job_document, found.queued_at, found.started_at, found.execution_number)
+        facts = (job.job_id, job.job_document, job.queued_at, job.started_at, job.execution_number)
         return OutboundMessage(
-            f"{topic}/accepted", job_messages.accepted(*facts, asked.token), now.timestamp() + ASKED
+            f"{topic}/accepted", job_messages.accepted(*facts, request.token), now.timestamp() + ASKED
         )
 
 
 def _content(payload: bytes) -> Any:
-    """The message; a question may be empty."""
+    """Return the decoded message; a request with an empty payload counts as an empty object."""
     if not payload:
         return {}
     document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)

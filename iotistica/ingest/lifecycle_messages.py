@@ -1,4 +1,4 @@
-"""What agents say of their own life: starts, stops, versions, and how an update goes."""
+"""Lifecycle messages of agents: starts, stops, versions, and the progress of updates."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,8 +19,8 @@ from iotistica.storage.postgres import Tx
 
 TOPIC: Final = b"agent/"
 OURS: Final = (b"agent/update",)
-"""Commands to agents, which nobody sends to us."""
-SIZE: Final = 8 << 10  # bytes of a message, which the timeline keeps
+"""Topics of commands that the platform sends to agents; messages on them are ignored."""
+SIZE: Final = 8 << 10  # bytes of a message; the timeline stores it
 
 
 class LifecycleMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,26 +28,26 @@ class LifecycleMessage(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     content: dict[str, Any]
     at: datetime
-    """When it came."""
+    """When the platform received it."""
     said_at: datetime | None
-    """When the agent says that it was."""
+    """The agent's own time stamp."""
 
 
 class LifecycleMessages:
-    """What the agents of one tenant say in one transaction, in its order."""
+    """The lifecycle messages of one tenant's agents in one transaction, in order."""
 
     def __init__(self, tenant: TenantId) -> None:
         self._tenant = tenant
         self._signs: list[LifecycleMessage] = []
 
     def add(self, agent: UUID, subtopic: bytes, payload: bytes, received: int) -> None:
-        """Take a message; raises `InvalidMessage`."""
+        """Collect a message, received at `received` us; raises `InvalidMessage`."""
         if subtopic in OURS:
             return
         document, is_msgpack = codec.unwrap(payload, cap=SIZE)
         content = document_secrets.mask(documents.clean(codec.decode(document, is_msgpack, object)))
         if not isinstance(content, dict):
-            raise InvalidMessage("unknown_shape", "an object is expected on agent/…")
+            raise InvalidMessage("unknown_shape", "a message on agent/… must be an object")
         word = subtopic.removeprefix(TOPIC).decode("utf-8", "replace")
         if word == "status":
             word = content["type"] if isinstance(content.get("type"), str) else "status"
@@ -63,33 +63,33 @@ class LifecycleMessages:
 
     @property
     def agents(self) -> set[UUID]:
-        """Who spoke."""
+        """The agents that sent these messages."""
         return {sign.agent for sign in self._signs}
 
     async def write(self, tx: Tx) -> None:
-        """Put them on the timeline, and move the updates on that they speak of."""
+        """Add the messages to the timeline, and advance the updates that they report on."""
         if not self._signs:
             return
         current = await table.open_updates(tx, self._tenant, self.agents)
-        happened = []
+        events = []
         for sign in self._signs:
             answer = sign.kind.removeprefix("agent.")
             if answer in agent_updates.STATUS_BY_ANSWER:
                 update = current.get(sign.agent)
-                new = agent_updates.status_after(update.status, answer) if update else None
+                status = agent_updates.status_after(update.status, answer) if update else None
                 if (
                     update is None
-                    or new is None
+                    or status is None
                     or not agent_updates.answers_command(sign.said_at, update.issued_at)
                 ):
-                    continue  # retained by the broker, and told before
-                moved = msgspec.structs.replace(
-                    update, status=new, reason=agent_updates.reason_of(sign.content), changed_at=sign.at
+                    continue  # a retained message that was already reported
+                changed = msgspec.structs.replace(
+                    update, status=status, reason=agent_updates.reason_of(sign.content), changed_at=sign.at
                 )
-                await table.save_status(tx, self._tenant, moved, is_open=new in OPEN)
-                current[sign.agent] = moved
-            happened.append(TimelineEvent(agent=sign.agent, at=sign.at, kind=sign.kind, details=sign.content))
-        await timeline.add(tx, self._tenant, happened)
+                await table.save_status(tx, self._tenant, changed, is_open=status in OPEN)
+                current[sign.agent] = changed
+            events.append(TimelineEvent(agent=sign.agent, at=sign.at, kind=sign.kind, details=sign.content))
+        await timeline.add(tx, self._tenant, events)
 
 
 def _time(stamp: Any) -> datetime | None:

@@ -1,4 +1,4 @@
-"""What was stored of agents that somebody watches, as it is told to those who do."""
+"""Publishes newly stored readings and log lines of agents that a client is watching."""
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
@@ -13,35 +13,35 @@ from iotistica.storage.delivery import live
 from iotistica.storage.delivery.live import LiveUpdate, WatchedAgents
 from iotistica.storage.redis import Redis
 
-UPDATE_LIMIT: Final = 500  # readings, or lines, of an agent in one message; the newest
+UPDATE_LIMIT: Final = 500  # readings or log lines of an agent in one update; the newest are sent
 
 
 async def publish_readings(redis: Redis, watched: WatchedAgents, batch: ReadingsBatch) -> None:
-    """Tell what readings were stored of agents that are watched."""
-    news = []
+    """Publish the stored readings of watched agents."""
+    updates = []
     for agent, rows in batch.rows.items():
         tenant = batch.counts[agent].tenant
         if rows and agent in await watched.of_tenant(tenant):
             newest = sorted(rows.values(), key=lambda reading: reading.time)[-UPDATE_LIMIT:]
-            content = {"agentUuid": agent, "readings": [_reading(one) for one in newest], "count": len(rows)}
-            news.append(LiveUpdate(tenant, agent, "readings", content))
-    await live.publish(redis, news)
+            content = {"agentUuid": agent, "readings": [_reading(row) for row in newest], "count": len(rows)}
+            updates.append(LiveUpdate(tenant, agent, "readings", content))
+    await live.publish(redis, updates)
 
 
 def log_updates(
     watched: Collection[UUID], tenant: TenantId, batches: Iterable[tuple[UUID, LogBatch]]
 ) -> list[LiveUpdate]:
-    """What lines were stored of agents that are watched."""
+    """Return one update for each watched agent, with its stored log lines."""
     lines: dict[UUID, list[LogLine]] = {}
     for agent, batch in batches:
         if agent in watched:
             lines.setdefault(agent, []).extend(batch.lines)
     return [
         LiveUpdate(
-            tenant, agent, "logs", {"agentUuid": agent, "logs": [_line(line) for line in found[-UPDATE_LIMIT:]]}
+            tenant, agent, "logs", {"agentUuid": agent, "logs": [_line(line) for line in stored[-UPDATE_LIMIT:]]}
         )
-        for agent, found in lines.items()
-        if found
+        for agent, stored in lines.items()
+        if stored
     ]
 
 

@@ -1,4 +1,4 @@
-"""Log lines of one transaction: collected message by message, and written together."""
+"""Log lines of one transaction: collected message by message, then written together."""
 
 from typing import Final
 from uuid import UUID
@@ -15,14 +15,14 @@ TOPIC: Final = b"logs/"
 
 
 class LogMessages:
-    """The lines of one tenant's agents, in their order."""
+    """The log lines of one tenant's agents in one transaction, in order."""
 
     def __init__(self, tenant: TenantId) -> None:
         self._tenant = tenant
         self._batches: list[tuple[UUID, LogBatch]] = []
 
     def add(self, agent: UUID, subtopic: bytes, payload: bytes, received: int) -> None:
-        """Take a message; raises `InvalidMessage`."""
+        """Collect a message, received at `received` us; raises `InvalidMessage`."""
         service = subtopic.removeprefix(TOPIC).decode("utf-8", "replace")
         batch = log_lines.parse_lines(
             payload, received, service="agent" if service == log_lines.HTTP else service[: log_lines.SERVICE]
@@ -31,11 +31,11 @@ class LogMessages:
 
     @property
     def batches(self) -> list[tuple[UUID, LogBatch]]:
-        """What was taken, by agent."""
+        """The collected batches, each with its agent."""
         return self._batches
 
     async def write(self, tx: Tx, database: Database) -> None:
-        """Store them; missing partitions are made before, in transactions of their own."""
+        """Store the lines; missing partitions are created before, in separate transactions."""
         if not self._batches:
             return
         missing = table.days_of(self._batches) - await partitions.existing(tx, "agent_logs")

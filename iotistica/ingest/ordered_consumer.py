@@ -1,4 +1,4 @@
-"""Reads what is applied message by message: one consumer of all tenants' control streams, or of their logs."""
+"""Reads streams whose messages must be applied in order: one consumer for all control streams, one for all logs."""
 
 import asyncio
 import time
@@ -41,22 +41,22 @@ from iotistica.storage.redis import Redis
 from iotistica.supervise import sleep
 
 NO_LIMIT: Final = 1 << 30
-"""Entries of a stream beyond which measured values are not appended: what is in hand must find room."""
-TENANTS_PER_READ: Final = 64  # asked at a time
+"""High-water mark for appending measured values: effectively none, since a message being applied cannot wait."""
+TENANTS_PER_READ: Final = 64  # tenants whose streams one read covers
 RELEASE_SECONDS: Final = 1.0  # seconds between releases of one tenant's parked messages
-IDLE_SECONDS: Final = (0.01, 0.1)  # seconds between looks at empty streams: at first, and after many
+IDLE_SECONDS: Final = (0.01, 0.1)  # seconds between reads of empty streams: the first wait, and the longest
 
 Revisions = dict[tuple[UUID, int], int]
-"""Of agents' dictionaries, by version."""
+"""Revisions of dictionaries, by agent and version."""
 
 
 class OrderedConsumer:
-    """Applies messages one by one, an entry after the other."""
+    """Applies messages one by one, entry after entry."""
 
     def __init__(
         self, name: Stream, *, redis: Redis, database: Database, directory: Directory, box: SecretBox
     ) -> None:
-        """`name` is that of the streams, and of the lease; `box` seals the secrets that reports repeat."""
+        """`name` names the streams and the lease; `box` seals the secrets that agents repeat in their reports."""
         self._name = name
         self._kind = streams.KIND_BY_NAME[name]
         self._box = box
@@ -64,19 +64,19 @@ class OrderedConsumer:
         self._database = database
         self._directory = directory
         self._fenced = database  # until the lease is held; then each transaction checks the fencing number
-        self._mine: set[TenantId] = set()
+        self._resumed: set[TenantId] = set()
         self._turn = 0
         self._watched = WatchedAgents(redis)
-        self._news: dict[TenantId, Revisions] = {}
+        self._learned: dict[TenantId, Revisions] = {}
         self._released: dict[TenantId, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Apply what comes for as long as the lease is ours; what a predecessor left comes first."""
+        """Apply entries while this process holds the lease, first those that a predecessor left unfinished."""
         async with lease.hold(self._redis, self._name, stop) as fence:
             if fence is None:
                 return
             self._fenced = await lease.fenced(self._database, self._name)
-            self._mine.clear()
+            self._resumed.clear()
             idle = IDLE_SECONDS[0]
             while not stop.is_set():
                 if await self._round():
@@ -86,12 +86,12 @@ class OrderedConsumer:
                     idle = min(idle * 1.5, IDLE_SECONDS[1])
 
     async def _round(self) -> bool:
-        """One look at the streams of some tenants, another time of others; whether anything was there."""
+        """Read and apply one entry of each of some tenants, in turn; return whether there was any entry."""
         tenants = sorted(await self._directory.tenants())
         if len(tenants) > TENANTS_PER_READ:
             self._turn = (self._turn + TENANTS_PER_READ) % len(tenants)
             tenants = (tenants + tenants)[self._turn : self._turn + TENANTS_PER_READ]
-        await self._resume([tenant for tenant in tenants if tenant not in self._mine])
+        await self._resume([tenant for tenant in tenants if tenant not in self._resumed])
         entries = await streams.read(self._redis, tenants, self._name, count=1, kind=self._kind)
         for entry in entries:
             await self._apply(entry)
@@ -99,66 +99,66 @@ class OrderedConsumer:
         return bool(entries)
 
     async def _resume(self, tenants: Sequence[TenantId]) -> None:
-        """Apply first what was read and not finished; the consumer's name is the lease's, so it is all ours."""
+        """Apply entries that were read but not finished; all holders of the lease use one consumer name."""
         for tenant in tenants:
             while entries := await streams.read_pending(
                 self._redis, [tenant], self._name, count=1, kind=self._kind
             ):
                 await self._apply(entries[0])
-            self._mine.add(tenant)
+            self._resumed.add(tenant)
 
     async def _apply(self, entry: Entry) -> None:
-        """Apply an entry, in as many transactions as its messages take time.
+        """Apply an entry, in as many transactions as the time its messages take requires.
 
-        A message that the database refuses is put aside, and the others of its transaction are applied again. One
-        that was applied before, by whoever was killed then, ends as it ended.
+        A message that the database refuses becomes a dead letter, and the others of its transaction are applied
+        again. A message that was committed before a process was killed keeps its outcome.
         """
         owners = await self._directory.owners({topics.route(topic).agent for topic, _ in entry.messages})
         letters: dict[int, NewDeadLetter] = {}
         learned: dict[tuple[UUID, int], KnownDictionary] = {}
-        news: list[LiveUpdate] = []
+        updates: list[LiveUpdate] = []
         replies: list[OutboundMessage] = []
         done, most = 0, len(entry.messages)
         while done < len(entry.messages):
-            portion = EntryPart(entry, done, letters, StateReports(entry.tenant, self._box), most=most)
+            part = EntryPart(entry, done, letters, StateReports(entry.tenant, self._box), most=most)
             try:
                 async with self._fenced.transaction() as tx:
-                    await portion.apply(tx, self._fenced, owners)
-                    await self._pass_on(entry, portion.reports.metrics())
+                    await part.apply(tx, self._fenced, owners)
+                    await self._append_metrics(entry, part.reports.metrics())
             except Conflict:
                 done = await self._resume_after(entry, letters, learned)
                 continue
             except (Unavailable, Superseded):
                 raise
-            except Exception as exc:  # whatever it is, it must cost one message, and not everybody's
+            except Exception as exc:  # any error must cost only the message that causes it
                 if is_database_error(exc):
-                    raise  # it would be every message's: they wait until we are mended
-                if portion.at is None:
+                    raise  # it would hit every message: they wait until the database is repaired
+                if part.at is None:
                     if most == 1:
                         raise
-                    most = 1  # one of them is at fault: it is found alone
+                    most = 1  # apply the messages one by one to find the one at fault
                     continue
-                letters[portion.at] = _refused(entry, portion.at, exc)
+                letters[part.at] = _refused(entry, part.at, exc)
                 continue
-            letters |= portion.letters
-            learned |= portion.learned
-            news += portion.reports.news()
-            replies += portion.answers.replies
-            news += live_updates.log_updates(
-                await self._watched.of_tenant(entry.tenant), entry.tenant, portion.lines.batches
+            letters |= part.letters
+            learned |= part.learned
+            updates += part.reports.news()
+            replies += part.answers.replies
+            updates += live_updates.log_updates(
+                await self._watched.of_tenant(entry.tenant), entry.tenant, part.lines.batches
             )
-            done = portion.end
-        await live.publish(self._redis, news)
+            done = part.end
+        await live.publish(self._redis, updates)
         try:
             await outbound.enqueue(self._redis, entry.tenant, replies)
-        except Full:  # who asked asks again, and a job whose answer is lost is tried again
-            logger.bind(tenant=entry.tenant, answers=len(replies)).warning("no room for answers to agents")
-        await self._tell(entry, learned, [letters[number] for number in sorted(letters)])
+        except Full:  # the agent requests again, and a job whose reply is lost is tried again
+            logger.bind(tenant=entry.tenant, answers=len(replies)).warning("the queue of answers to agents is full")
+        await self._finish(entry, learned, [letters[number] for number in sorted(letters)])
 
-    async def _pass_on(self, entry: Entry, measured: Sequence[Message]) -> None:
-        """Give measured values of reports to those who store readings.
+    async def _append_metrics(self, entry: Entry, measured: Sequence[Message]) -> None:
+        """Append the measured values of reports to the readings stream.
 
-        Before the commit: what is applied again after a crash is passed on again, and stored once.
+        This happens before the commit: after a crash they are appended again, and stored only once.
         """
         if measured:
             batch = {(entry.tenant, READINGS): measured}
@@ -167,7 +167,10 @@ class OrderedConsumer:
     async def _resume_after(
         self, entry: Entry, letters: dict[int, NewDeadLetter], learned: dict[tuple[UUID, int], KnownDictionary]
     ) -> int:
-        """How much of an entry was applied before; what was put aside and learnt then is read back."""
+        """Return how many messages of an entry were committed before.
+
+        Adds their dead letters to `letters` and their dictionaries to `learned`.
+        """
         async with self._fenced.transaction() as tx:
             before = (await ledger.committed_entries(tx, [entry.key]))[entry.key]
             for number, (topic, payload) in enumerate(entry.messages[: before.messages]):
@@ -183,27 +186,32 @@ class OrderedConsumer:
             del letters[number]
         return before.messages
 
-    async def _tell(
+    async def _finish(
         self, entry: Entry, learned: Mapping[tuple[UUID, int], KnownDictionary], letters: Sequence[NewDeadLetter]
     ) -> None:
-        """Let others know what is committed, and release what waited for it."""
+        """Cache the learned dictionaries, acknowledge the entry, and mark parked messages for release."""
         for (agent, version), known in learned.items():
             await table.cache(self._redis, entry.tenant, agent, version, known)
         await acknowledgement.acknowledge(self._redis, [entry], {entry.key: NotStored(letters)})
         for letter in letters:
             DEAD.add(1, {"reason": letter.reason})
         for key, known in learned.items():
-            self._news.setdefault(entry.tenant, {})[key] = known.revision
+            self._learned.setdefault(entry.tenant, {})[key] = known.revision
 
     async def _release(self) -> None:
-        """Give back what waited for news; seldom for each tenant, since all that is parked is looked through."""
+        """Release parked messages whose dictionary has grown.
+
+        At most every `RELEASE_SECONDS` for each tenant, since a release scans all of its parked messages.
+        """
         now = time.monotonic()
         for tenant in [
-            tenant for tenant in self._news if now - self._released.get(tenant, -RELEASE_SECONDS) >= RELEASE_SECONDS
+            tenant
+            for tenant in self._learned
+            if now - self._released.get(tenant, -RELEASE_SECONDS) >= RELEASE_SECONDS
         ]:
-            news = self._news.pop(tenant)
+            revisions = self._learned.pop(tenant)
             self._released[tenant] = now
-            await parked_messages.release(self._redis, tenant, _is_due(news))
+            await parked_messages.release(self._redis, tenant, _is_due(revisions))
 
 
 def _version(topic: bytes, payload: bytes) -> int | None:
@@ -216,12 +224,12 @@ def _version(topic: bytes, payload: bytes) -> int | None:
         return None
 
 
-def _is_due(news: Revisions) -> Callable[[UUID, int, int], bool]:
-    return lambda agent, version, known: news.get((agent, version), -1) > known
+def _is_due(revisions: Revisions) -> Callable[[UUID, int, int], bool]:
+    return lambda agent, version, known: revisions.get((agent, version), -1) > known
 
 
 def _refused(entry: Entry, number: int, exc: Exception) -> NewDeadLetter:
-    """The letter of a message that cannot be applied."""
+    """Return the dead letter of a message that cannot be applied."""
     if isinstance(exc, REFUSALS):
         return dead_letters.of_message(entry, number, "refused", str(exc))
     logger.bind(tenant=entry.tenant).opt(exception=exc).error("a message could not be applied")

@@ -1,4 +1,4 @@
-"""The series this process knows, so that the database hears only of new ones."""
+"""Caches the stored series in this process, so that only new or changed series are written to the database."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from iotistica.storage.telemetry import series as table
 from iotistica.storage.telemetry.series import Series
 
 NO_QUOTAS: Final[Mapping[TenantId, int]] = MappingProxyType({})
-SERIES_LIMIT: Final = 500_000  # series remembered at most
+SERIES_LIMIT: Final = 500_000  # cached series; the cache is emptied when it holds more
 
 
 class SeriesFacts(NamedTuple):
@@ -31,10 +31,10 @@ SeriesKey = tuple[UUID, str]
 
 
 class SeriesCache:
-    """What is known of each series; learnt only from committed transactions."""
+    """The facts of each known series; filled only from committed transactions."""
 
     def __init__(self, *, corrects: bool = True) -> None:
-        """`corrects`: whether what these readings say of a series takes the place of what was said before."""
+        """`corrects`: whether the unit and protocol of these readings replace those stored for a series."""
         self._corrects = corrects
         self._known: Learned = {}
         self._size = 0
@@ -46,19 +46,19 @@ class SeriesCache:
         tenants: Mapping[UUID, TenantId],
         most: Mapping[TenantId, int] = NO_QUOTAS,
     ) -> tuple[Learned, set[SeriesKey]]:
-        """Write the series among these readings that are new or have changed; `remember` them after the commit.
+        """Write the new and changed series of these readings; pass the result to `remember` after the commit.
 
-        Also returns those that a tenant may not have: it has as many as `most` says.
+        Also returns the series that were refused because their tenant has reached its quota in `most`.
         """
-        news = self._news(rows)
-        if not news:
+        unknown = self._unknown(rows)
+        if not unknown:
             return {}, set()
-        keys = [(agent, name) for agent, found in news.items() for name in found]
+        keys = [(agent, name) for agent, readings in unknown.items() for name in readings]
         stored = {(s.agent_uuid, s.metric_name): s for s in await table.get(tx, keys)}
         learned: Learned = {}
         new, changed, conflicts = [], [], 0
-        for agent, found in news.items():
-            for name, reading in found.items():
+        for agent, readings in unknown.items():
+            for name, reading in readings.items():
                 known = stored.get((agent, name))
                 device = reading.device_uuid
                 if known is None:
@@ -69,7 +69,7 @@ class SeriesCache:
                     owner = str(known.device_uuid) if known.device_uuid else None
                     conflicts += device is not None and owner is not None and device != owner
                 learned.setdefault(agent, {})[name] = SeriesFacts(reading.unit, reading.protocol, device)
-        new, refused = await _within(tx, new, most)
+        new, refused = await _within_quotas(tx, new, most)
         for agent, name in refused:
             del learned[agent][name]
         if new:
@@ -78,35 +78,37 @@ class SeriesCache:
             SERIES.add(await table.update(tx, changed), {"outcome": "changed"})
         if conflicts:
             SERIES.add(conflicts, {"outcome": "device_conflict"})
-            logger.bind(series=conflicts).warning("another device reports under the name of a known series")
+            logger.bind(series=conflicts).warning("another device reports under the name of an existing series")
         return learned, refused
 
     def remember(self, learned: Learned) -> None:
-        """Remember what was committed."""
+        """Cache series facts whose transaction was committed."""
         if self._size > SERIES_LIMIT:
             self._known.clear()
             self._size = 0
-        for agent, found in learned.items():
-            self._known.setdefault(agent, {}).update(found)
-            self._size += len(found)
+        for agent, facts in learned.items():
+            self._known.setdefault(agent, {}).update(facts)
+            self._size += len(facts)
 
-    def _news(self, rows: Mapping[UUID, Collection[Reading]]) -> dict[UUID, dict[str, Reading]]:
-        news: dict[UUID, dict[str, Reading]] = {}
+    def _unknown(self, rows: Mapping[UUID, Collection[Reading]]) -> dict[UUID, dict[str, Reading]]:
+        unknown: dict[UUID, dict[str, Reading]] = {}
         nothing: dict[str, SeriesFacts] = {}
         for agent, readings in rows.items():
             known = self._known.get(agent, nothing)
             for reading in readings:
                 facts = known.get(reading.metric_name)
                 if facts is None or facts != (reading.unit, reading.protocol, reading.device_uuid):
-                    news.setdefault(agent, {})[reading.metric_name] = reading
-        return news
+                    unknown.setdefault(agent, {})[reading.metric_name] = reading
+        return unknown
 
 
-async def _within(tx: Tx, new: list[Series], most: Mapping[TenantId, int]) -> tuple[list[Series], set[SeriesKey]]:
-    """Those of these series that their tenants may add, and the others."""
+async def _within_quotas(
+    tx: Tx, new: list[Series], most: Mapping[TenantId, int]
+) -> tuple[list[Series], set[SeriesKey]]:
+    """Return the series that their tenants' quotas allow, and the keys of the others."""
     left = {
         tenant: await quotas.series_left(tx, tenant, most[tenant])
-        for tenant in sorted({series.tenant_id for series in new})  # in one order, so that nobody deadlocks
+        for tenant in sorted({series.tenant_id for series in new})  # sorted, so that workers cannot deadlock
         if tenant in most
     }
     kept: list[Series] = []

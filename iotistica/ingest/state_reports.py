@@ -1,4 +1,4 @@
-"""Reports of agents: those of one transaction are merged and written together."""
+"""State reports of agents: the reports of one transaction are merged and written together."""
 
 import asyncio
 from collections import defaultdict
@@ -22,13 +22,13 @@ from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Tx
 
 CHANGED: Final = "state.changed"
-"""The kind of a happening: an agent says of itself what it did not say before."""
+"""Event kind: an agent's reported state has changed."""
 REACHED: Final = "target.reported"
-"""It reports another version of its target than before."""
+"""Event kind: an agent reports another version of its target than before."""
 
 
 class StateReports:
-    """The reports of one tenant's agents in one transaction, in their order."""
+    """The reports of one tenant's agents in one transaction, in order."""
 
     def __init__(self, tenant: TenantId, box: SecretBox) -> None:
         self._tenant = tenant
@@ -36,56 +36,56 @@ class StateReports:
         self._reports: defaultdict[UUID, list[tuple[int, Report]]] = defaultdict(list)
 
     def add(self, number: int, agent: UUID, payload: bytes, received: int) -> None:
-        """Take the report that came as the message of that number; raises `InvalidMessage`."""
+        """Collect the report of message `number`, received at `received` us; raises `InvalidMessage`."""
         report = reported_state.parse_report(payload, agent, received)
         sealed = msgspec.structs.replace(report, values=self._box.seal(report.values, self._tenant))
         self._reports[agent].append((number, sealed))
 
     async def write(self, tx: Tx) -> dict[int, InvalidMessage]:
-        """Merge the reports and write what became of them; returns those that are refused after all."""
+        """Merge the reports and write the resulting states; returns the refused reports by message number."""
         if not self._reports:
             return {}
         refused: dict[int, InvalidMessage] = {}
-        old = await table.load_for_update(tx, self._tenant, self._reports)
-        new = {}
-        happened = []
+        stored = await table.load_for_update(tx, self._tenant, self._reports)
+        states = {}
+        events = []
         for agent, reports in self._reports.items():
-            before = old[agent].merged if agent in old else reported_state.EMPTY
+            before = stored[agent].merged if agent in stored else reported_state.EMPTY
             merging = _MergedState(before)
             for number, report in reports:
                 try:
-                    merging.take(report)
+                    merging.merge(report)
                 except InvalidMessage as exc:
                     refused[number] = exc
-                await asyncio.sleep(0)  # the others have their turn
-            new[agent] = state = merging.state
+                await asyncio.sleep(0)  # let other tasks run
+            states[agent] = state = merging.state
             if changes := reported_state.changes(before, state):
                 at = datetime.fromtimestamp(reports[-1][1].received / 1e6, UTC)
                 details = {"changes": [document_secrets.mask(msgspec.to_builtins(change)) for change in changes]}
-                happened.append(TimelineEvent(agent=agent, at=at, kind=CHANGED, details=details))
+                events.append(TimelineEvent(agent=agent, at=at, kind=CHANGED, details=details))
                 versions = before.values.get("version"), state.values.get("version")
                 if versions[0] != versions[1]:
                     facts = {"before": versions[0], "version": versions[1]}
-                    happened.append(TimelineEvent(agent=agent, at=at, kind=REACHED, details=facts))
-        await table.save(tx, self._tenant, new, old)
-        await timeline.add(tx, self._tenant, happened)
+                    events.append(TimelineEvent(agent=agent, at=at, kind=REACHED, details=facts))
+        await table.save(tx, self._tenant, states, stored)
+        await timeline.add(tx, self._tenant, events)
         return refused
 
     def metrics(self) -> list[Message]:
-        """Measured values of live reports as messages of their own, with the times at which they came."""
-        found = []
+        """Return the measured values of live reports as separate messages, with the times of their reception."""
+        messages = []
         for agent, reports in self._reports.items():
             topic = f"{agent_topic(self._tenant, agent)}/metrics".encode()
-            found += [
+            messages += [
                 (topic, msgspec.json.encode({"timestamp": report.received, **measured}))
                 for _, report in reports
                 if (measured := report.metrics)
             ]
-        return found
+        return messages
 
     def news(self) -> list[LiveUpdate]:
-        """What those who watch these agents are told."""
-        found = []
+        """Return the updates for clients that watch these agents."""
+        updates = []
         for agent, reports in self._reports.items():
             for _, report in reports:
                 if not report.is_live:
@@ -93,23 +93,26 @@ class StateReports:
                 head = {"agentUuid": str(agent), "at": datetime.fromtimestamp(report.received / 1e6, UTC)}
                 measured = report.metrics
                 rest = {key: value for key, value in report.values.items() if key not in measured}
-                found.append(
+                updates.append(
                     LiveUpdate(self._tenant, agent, "state", head | {"state": document_secrets.mask(rest)})
                 )
                 if measured:
-                    found.append(LiveUpdate(self._tenant, agent, "metrics", head | {"metrics": measured}))
-        return found
+                    updates.append(LiveUpdate(self._tenant, agent, "metrics", head | {"metrics": measured}))
+        return updates
 
 
 class _MergedState:
-    """A state that reports are merged into, with the size of each key: it may be much larger than they are."""
+    """A state into which reports are merged.
+
+    Keeps the size of each key, so that a report does not require encoding the whole, possibly much larger, state.
+    """
 
     def __init__(self, state: reported_state.ReportedState) -> None:
         self.state = state
         self._sizes = {key: _size(value) for key, value in state.values.items()}
 
-    def take(self, report: Report) -> None:
-        """Merge a report; raises `InvalidMessage`, and the state is as it was."""
+    def merge(self, report: Report) -> None:
+        """Merge a report; raises `InvalidMessage`, and leaves the state unchanged, if the result is too large."""
         merged = reported_state.merge(self.state, report)
         sizes = {key: _size(value) for key, value in report.values.items() if merged.values[key] is value}
         if sum((self._sizes | sizes).values()) > reported_state.STATE_CAP:

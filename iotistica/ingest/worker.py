@@ -1,4 +1,4 @@
-"""Reads batches from the streams and copies their readings into the table."""
+"""Reads batches from the readings streams and stores their readings in the database."""
 
 import asyncio
 import time
@@ -33,20 +33,20 @@ from iotistica.storage.telemetry import partitions
 from iotistica.storage.telemetry import readings as table
 from iotistica.supervise import sleep
 
-MOST_ENTRIES: Final = 64  # in one batch; each holds at most 512 KiB
-IDLE: Final = 0.01  # seconds after the first look at empty streams
+MOST_ENTRIES: Final = 64  # entries in one batch; each holds up to 512 KiB
+IDLE: Final = 0.01  # seconds to wait after the first read of empty streams
 TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
-TAKE_OVER_EVERY: Final = 5.0  # seconds between looks for entries a dead consumer left
-YOUNG: Final = 30.0  # seconds after a start in which such entries need not be old: what died was probably us
+TAKE_OVER_EVERY: Final = 5.0  # seconds between searches for entries that a dead consumer left
+YOUNG: Final = 30.0  # seconds after a start in which `YOUNG_STALE` applies: probably this process had died
 YOUNG_STALE: Final = 3000  # ms
 RATE: Final = "readings"
-"""The name of the limit of a tenant's readings a minute."""
+"""Name of the rate limit for a tenant's readings per minute."""
 STOPPED: Final = "ingest_stopped"
-"""The alarm while most of what comes cannot be stored."""
+"""Alarm: most messages cannot be stored, and the platform is probably the cause."""
 
 
 class Worker:
-    """One consumer; several may run side by side, in one process or many."""
+    """One consumer of the readings streams; several can run side by side, in one process or many."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Worker:
         messages: int,
         longest_idle: float,
     ) -> None:
-        """`messages` are asked for at a time; empty streams are looked at every `longest_idle` seconds."""
+        """Read about `messages` messages at a time; wait up to `longest_idle` seconds when streams are empty."""
         self._name = name
         self._redis = redis
         self._watched = WatchedAgents(redis)
@@ -81,17 +81,17 @@ class Worker:
         self._count = 1
         self._turn = 0
         self._bad: Counter[str] = Counter()
-        self._told = -TELL_EVERY
+        self._reported = -TELL_EVERY
         self._days: set[date] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Store what comes, until `stop`; the batch in hand is finished first."""
-        self._days.clear()  # what a crash was about may be a partition that went away
+        """Store readings until `stop`; finishes the current batch first."""
+        self._days.clear()  # a missing partition may have caused the last crash
         await self._catch_up(streams.read_pending)
         started = looked = time.monotonic()
         idle = IDLE
         while not stop.is_set():
-            if self._disk_space.level() == "short":  # they are durable where they are
+            if self._disk_space.level() == "short":  # readings wait in the streams, where they are durable
                 await sleep(self._longest_idle, stop)
                 continue
             if time.monotonic() - looked > TAKE_OVER_EVERY:
@@ -106,15 +106,15 @@ class Worker:
                 idle = min(idle * 1.5, self._longest_idle)
 
     async def _catch_up(self, left: Callable[..., Awaitable[list[Entry]]], **how: int) -> None:
-        """Store all that was left: by this consumer when it last stopped, or by one that is gone."""
+        """Store all entries that `left` returns: unfinished entries of this consumer, or of one that is gone."""
         tenants = sorted(await self._directory.tenants())
         for at in range(0, len(tenants), MOST_ENTRIES):
-            some = tenants[at : at + MOST_ENTRIES]
-            while entries := await left(self._redis, some, self._name, count=MOST_ENTRIES // len(some), **how):
+            group = tenants[at : at + MOST_ENTRIES]
+            while entries := await left(self._redis, group, self._name, count=MOST_ENTRIES // len(group), **how):
                 await self._store(entries, again=True)
 
     async def _read(self) -> list[Entry]:
-        """The next entries: at most `MOST_ENTRIES`, of as many tenants; another time of others."""
+        """Read up to `MOST_ENTRIES` entries of up to as many tenants; more tenants take turns."""
         tenants = sorted(await self._directory.tenants())
         if len(tenants) > MOST_ENTRIES:
             self._turn = (self._turn + MOST_ENTRIES) % len(tenants)
@@ -123,10 +123,10 @@ class Worker:
         return await streams.read(self._redis, tenants, self._name, count=count)
 
     async def _store(self, entries: list[Entry], *, again: bool = False) -> None:
-        """Store entries, in as many transactions as their readings call for; `again` if some may be stored.
+        """Store entries, in as many transactions as their readings require; `again`: some may already be stored.
 
-        Messages that cannot be stored are found by halving: what is refused is tried again by half as many, until
-        one is left, which is put aside.
+        A message that cannot be stored is found by halving: a refused batch is tried again with half as many
+        messages, until only one is left, which becomes a dead letter.
         """
         messages = sum(len(entry.messages) for entry in entries)
         self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
@@ -139,7 +139,7 @@ class Worker:
             self._judge(batch)
             try:
                 stored = await self._commit(batch)
-            except Conflict:  # another consumer took an entry over and stored it meanwhile
+            except Conflict:  # another consumer has taken over an entry and stored it
                 progress = await self._committed(entries)
                 continue
             except TooSlow:
@@ -148,7 +148,7 @@ class Worker:
                 most = batch.messages // 2
                 continue
             except REFUSALS as exc:
-                self._days.clear()  # a partition may have gone meanwhile
+                self._days.clear()  # a partition may have been dropped meanwhile
                 if batch.messages <= 1:
                     if batch.last is None:
                         raise
@@ -173,27 +173,27 @@ class Worker:
             self._report(batch, stored, time.monotonic() - began)
 
     def _judge(self, batch: ReadingsBatch) -> None:
-        """Raise `Unavailable` if it is not the messages that are at fault; they stay where they are."""
+        """Raise `Unavailable` if the platform, not the messages, is at fault; the messages stay in the stream."""
         if not batch.condemned and not batch.faults:
             return
         if self._fault_history.is_platform_fault(batch.messages, batch.condemned, batch.faults):
-            text = "most messages cannot be stored, so no more are put aside: see the log for what refuses them"
+            text = "most messages cannot be stored, so ingest has stopped setting them aside; the log has the cause"
             self._alarms.set(STOPPED, text)
             raise Unavailable(text)
 
     async def _committed(self, entries: list[Entry]) -> dict[EntryKey, EntryProgress]:
         async with self._database.transaction() as tx:
-            found = await ledger.committed_entries(tx, [entry.key for entry in entries])
-        return {key: EntryProgress(before) for key, before in found.items()}
+            committed = await ledger.committed_entries(tx, [entry.key for entry in entries])
+        return {key: EntryProgress(before) for key, before in committed.items()}
 
     async def _commit(self, batch: ReadingsBatch) -> table.StoreResult:
-        """Everything a batch says, in one transaction."""
+        """Apply rate limits to a batch and store it in one transaction, after creating missing partitions."""
         days = batch.days() - self._days
         if days:
             await partitions.create(self._database, days)
             self._days |= days
         tenants = await self._directory.tenants()
-        taken = await self._keep_to_rates(batch, tenants)
+        taken = await self._apply_rate_limits(batch, tenants)
         try:
             return await batch_transaction.store(self._database, self._series_cache, batch, tenants)
         except BaseException:
@@ -201,12 +201,12 @@ class Worker:
                 await self._rate_limiter.take(limit, tenant, minute, -readings)
             raise
 
-    async def _keep_to_rates(
+    async def _apply_rate_limits(
         self, batch: ReadingsBatch, tenants: Mapping[TenantId, Tenant]
     ) -> list[tuple[RateLimit, TenantId, int, int]]:
-        """Reject what is beyond a tenant's readings a minute; returns what was counted, to be given back.
+        """Reject readings above a tenant's quota per minute; returns the counts, so that a failure can revert them.
 
-        It counts by the minute in which they came: what had to wait for us is not too much at once.
+        Readings count in the minute of their reception, so that a backlog does not exceed the quota.
         """
         taken: list[tuple[RateLimit, TenantId, int, int]] = []
         for tenant in {count.tenant for count in batch.counts.values()}:
@@ -215,18 +215,18 @@ class Worker:
                 continue
             limit = RateLimit(RATE, bounds.quota_readings_minute)
             left = 0
-            for (whose, minute), readings in batch.minutes.items():
-                if whose == tenant:
+            for (owner, minute), readings in batch.minutes.items():
+                if owner == tenant:
                     left += await self._rate_limiter.take(limit, tenant, minute, readings)
                     taken.append((limit, tenant, minute, readings))
             places = iter(range(left))
 
-            def is_beyond(
+            def exceeds_quota(
                 agent: UUID, _: Reading, tenant: TenantId = tenant, places: Iterator[int] = places
             ) -> bool:
                 return batch.counts[agent].tenant == tenant and next(places, None) is None
 
-            batch.reject("rate_quota", is_beyond)
+            batch.reject("rate_quota", exceeds_quota)
         return taken
 
     def _report(self, batch: ReadingsBatch, stored: table.StoreResult, seconds: float) -> None:
@@ -240,7 +240,7 @@ class Worker:
         self._bad.update(batch.dead)
         for (_, _, reason), count in batch.rejections.items():
             self._bad[reason] += count
-        if self._bad and time.monotonic() - self._told > TELL_EVERY:
-            logger.bind(**self._bad).warning("bad input set aside")
-            self._told = time.monotonic()
+        if self._bad and time.monotonic() - self._reported > TELL_EVERY:
+            logger.bind(**self._bad).warning("bad input was rejected or set aside")
+            self._reported = time.monotonic()
             self._bad.clear()

@@ -1,4 +1,4 @@
-"""The consumers of a process: as many as are needed, each started again when it fails."""
+"""Runs the readings consumers of a process: as many as the load requires, each restarted when it fails."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ NO_LOAD: Final = LoadSignals(lag=0.0, saturation=0.0, depth=0.0, memory=0.0)
 
 
 class WorkerPool:
-    """Starts and ends consumers by a profile."""
+    """Starts and ends workers according to the load and a scaling profile."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class WorkerPool:
         directory: Directory,
         high_water_mark: int,
     ) -> None:
-        """`make_worker` makes the worker of a number, from 0 on; `high_water_mark` is in entries of a stream."""
+        """`make_worker` returns the worker of a number, from 0 on; `high_water_mark` is in entries of a stream."""
         self.profile = profile
         self._make_worker = make_worker
         self._redis = redis
@@ -51,15 +51,15 @@ class WorkerPool:
         return len(self._members)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep as many consumers as the scale says until `stop`; then all finish what they have in hand."""
+        """Run as many workers as the scale requires until `stop`; then all finish their current batch."""
         try:
             while not stop.is_set():
                 self._match()
                 await supervise.sleep(CHECK_SECONDS, stop)
                 for task, _ in self._members:
                     if task.done():
-                        task.result()  # one that cannot start ends us all
-                self._scale = next_scale(self._scale, await self._look(), self.profile, now=time.monotonic())
+                        task.result()  # a worker that cannot start ends the pool
+                self._scale = next_scale(self._scale, await self._measure(), self.profile, now=time.monotonic())
         except asyncio.CancelledError:
             for task in (*(task for task, _ in self._members), *self._leaving):
                 task.cancel()
@@ -78,21 +78,21 @@ class WorkerPool:
             self._members.append((asyncio.create_task(keep, name=f"ingest-{number}"), end))
         while len(self._members) > self._scale.workers:
             task, end = self._members.pop()
-            end.set()  # it finishes its batch and ends by itself
+            end.set()  # the worker finishes its batch and ends by itself
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
         if before != len(self._members):
             logger.bind(workers=len(self._members), lag=round(self.signals.lag, 3)).info("ingest scaled")
         WORKERS.set(len(self._members))
 
-    async def _look(self) -> LoadSignals:
-        """What there is to see; while Redis is away nothing, so that nothing changes."""
+    async def _measure(self) -> LoadSignals:
+        """Return the current load; while Redis is unavailable, signals that prevent more workers."""
         try:
             tenants = sorted(await self._directory.tenants())
             oldest, deepest = await stream_stats.lag(self._redis, tenants)
             memory = await streams.memory_share(self._redis)
         except Unavailable:
-            # Nobody knows; what waited then waits longer by as much, and so it is shown.
+            # The lag is unknown, but what waited at the last check has waited longer since, so the metric grows.
             self.signals = msgspec.structs.replace(self.signals, lag=self.signals.lag + CHECK_SECONDS)
             LAG_SECONDS.set(self.signals.lag)
             return msgspec.structs.replace(self.signals, saturation=1.0)

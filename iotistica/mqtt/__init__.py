@@ -1,1 +1,1 @@
-"""From the broker into the streams; the only gmqtt."""
+"""Moves messages from the MQTT broker into the streams. This is the only package that uses gmqtt."""

@@ -1,4 +1,4 @@
-"""Watches the broker's own figures, so that an alarm comes before it drops what it has acknowledged."""
+"""Watches the broker's metrics, so that an alarm is raised before the broker drops acknowledged messages."""
 
 import asyncio
 import time
@@ -17,16 +17,16 @@ from iotistica.storage.history.timeline_counts import TimelineCounts
 STORED: Final = b"$SYS/broker/store/messages/bytes"
 DROPPED: Final = b"$SYS/broker/publish/messages/dropped"
 LOGS: Final = (b"$SYS/broker/log/N", b"$SYS/broker/log/E")
-"""Its notices and errors, where `log_dest topic` is set: who connects, and who is thrown out."""
-NEARLY_FULL: Final = 0.5  # share of what it keeps for one client that is an alarm
-REMEMBERED: Final = 600.0  # seconds that an alarm about dropped messages stays
+"""The broker's notices and errors (with `log_dest topic`): which clients connect and which are disconnected."""
+NEARLY_FULL: Final = 0.5  # share of one client's queue limit at which the alarm is raised
+REMEMBERED: Final = 600.0  # seconds for which the alarm about dropped messages stays
 
 
 class BrokerWatch:
-    """What is known of the broker, and the alarms it gives."""
+    """Keeps the broker's latest metrics and sets the alarms that follow from them."""
 
     def __init__(self, alarms: Alarms, *, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`limit` is the most that the broker keeps for one client that is away, in bytes."""
+        """`limit` is the size, in bytes, of the queue that the broker keeps for one offline client."""
         self._alarms = alarms
         self._limit = limit
         self._clock = clock
@@ -34,7 +34,7 @@ class BrokerWatch:
         self._dropped_at = -REMEMBERED
 
     def hear(self, topic: bytes, payload: bytes) -> None:
-        """Take one figure of the broker."""
+        """Process one metric of the broker; a payload that is not an integer is ignored."""
         try:
             value = int(payload)
         except ValueError:
@@ -49,8 +49,8 @@ class BrokerWatch:
             self._dropped = value
         self._alarms.set(
             "broker_dropped",
-            "the broker has dropped messages: some client was away, or too slow, for longer than its queue is"
-            " large; if it was ours, they are lost (docs/delivery.md)"
+            "the broker has dropped messages because the queue of a client that was offline or too slow was full;"
+            " if that client was the intake, the messages are lost (docs/delivery.md)"
             if self._clock() - self._dropped_at < REMEMBERED
             else None,
         )
@@ -59,13 +59,16 @@ class BrokerWatch:
         if stored < NEARLY_FULL * self._limit:
             return None
         return (
-            f"{stored >> 20} MiB of messages wait in the broker, and it drops beyond {self._limit >> 20} MiB:"
-            " bring the intake back, or raise IOTISTICA_BROKER_QUEUE_MB"
+            f"{stored >> 20} MiB of messages are queued in the broker, which drops messages above"
+            f" {self._limit >> 20} MiB: restore the intake, or raise IOTISTICA_BROKER_QUEUE_MB"
         )
 
 
 async def run(url: str, watch: BrokerWatch, timeline_counts: TimelineCounts, stop: asyncio.Event) -> None:
-    """Listen until `stop`, and count who connects; a broker that does not let us is not watched: that is said."""
+    """Watch the broker's metrics and count the agents' connection events until `stop`.
+
+    If the broker refuses the account or the subscription, log a warning and wait for `stop`.
+    """
     try:
         async with connect(url) as client:
             await client.subscribe([topic.decode() for topic in (STORED, DROPPED, *LOGS)])
@@ -74,8 +77,8 @@ async def run(url: str, watch: BrokerWatch, timeline_counts: TimelineCounts, sto
                 for _, topic, payload in batch.messages:
                     if topic not in LOGS:
                         watch.hear(topic, payload)
-                    elif said := broker_log.parse_line(payload):
-                        timeline_counts.add(said.tenant, said.agent, said.kind, said.details, word=said.word)
+                    elif event := broker_log.parse_line(payload):
+                        timeline_counts.add(event.tenant, event.agent, event.kind, event.details, word=event.word)
     except CannotStart as exc:
-        logger.bind(reason=str(exc)).warning("the broker's queue is not watched: it has no account for that")
+        logger.bind(reason=str(exc)).warning("the broker's queue is not monitored: the broker refused access")
         await stop.wait()

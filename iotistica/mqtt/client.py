@@ -1,9 +1,9 @@
-"""A lean MQTT 5 client on gmqtt: whole batches in, acknowledged when told, and pipelined publishes out.
+"""A lean MQTT 5 client on top of gmqtt: receives batches, acknowledges them on request, pipelines publishes.
 
-gmqtt keeps what it does well (CONNECT, SUBSCRIBE, properties, keep-alive). PUBLISH and PUBACK, the two
-packets that come by the thousand, are parsed here, a socket read at a time: a tenth of the cost, and
-nothing is acknowledged before `Batch.ack`. It leans on gmqtt's internals; `tests/unit/test_gmqtt.py`
-fails when they change.
+gmqtt handles CONNECT, SUBSCRIBE, properties and keep-alive. PUBLISH and PUBACK, the two packets that come by
+the thousand, are parsed by `Protocol`, one socket read at a time: this costs a tenth of gmqtt's parsing, and
+nothing is acknowledged before `ReceivedBatch.ack`. The client depends on gmqtt's internals;
+`tests/unit/test_gmqtt.py` fails when they change.
 """
 
 import asyncio
@@ -25,33 +25,33 @@ from iotistica.storage.circuit_breaker import CircuitBreaker
 KEEPALIVE: Final = 30  # seconds
 CONNECT_SECONDS: Final = 10.0
 NEVER_EXPIRES: Final = 0xFFFFFFFF  # seconds; MQTT 5, 3.1.2.11.2
-IN_FLIGHT: Final = 500  # own publishes without an acknowledgement
+IN_FLIGHT: Final = 500  # publishes of this client that await a PUBACK
 
 _BAD_CREDENTIALS: Final = frozenset({4, 5, 134, 135})
 _TAKEN_OVER: Final = 0x8E  # DISCONNECT reason code
 
 
 class ReceivedBatch:
-    """Messages of one or more socket reads, in order, and the connection they must be acknowledged on."""
+    """Messages of one or more socket reads, in order, and the connection on which to acknowledge them."""
 
     def __init__(self, messages: list[RawMessage], protocol: "Protocol") -> None:
         self.messages = messages
         self._protocol = protocol
 
     def ack(self) -> None:
-        """Acknowledge every message, in order, in one write; after a lost connection this does nothing."""
+        """Acknowledge every message, in order, in one write; does nothing after the connection is lost."""
         self._protocol.write_pubacks(mid for mid, _, _ in self.messages if mid)
 
 
 class _Connection(MQTTConnection):  # type: ignore[misc]
     def _keep_connection(self) -> None:
-        if self._protocol.paused:  # we do not listen, so silence proves nothing
+        if self._protocol.paused:  # reading is paused, so silence does not mean a dead connection
             self._last_data_in = time.monotonic()
         super()._keep_connection()
 
 
 class _Client(gmqtt.Client):  # type: ignore[misc]
-    """One connection; never reconnects by itself, so that the owner decides what a loss means."""
+    """One connection; it never reconnects by itself, so that its owner decides how to react to a loss."""
 
     protocol: Protocol
 
@@ -65,20 +65,20 @@ class _Client(gmqtt.Client):  # type: ignore[misc]
         return _Connection(transport, self.protocol, clean_session, keepalive, package_handler=handler)
 
     async def reconnect(self, delay: bool = False) -> None:
-        self._connack_received.set()  # a connect() that still waits must end
+        self._connack_received.set()  # a pending connect() must end
 
     def connection(self) -> Any:
         return self._connection
 
     def abort(self) -> None:
-        """Leave nothing of a connection that was not made."""
+        """Clean up after a failed connection attempt."""
         if self._connection is not None:
             self._connection._transport.abort()
             self._connection._keep_connection_callback.cancel()
 
 
 class Client:
-    """What the rest of the platform sees of a connection to the broker."""
+    """A connection to the broker, as the rest of the platform uses it."""
 
     def __init__(self, client: _Client) -> None:
         self._client = client
@@ -91,7 +91,11 @@ class Client:
         client.on_subscribe = self._on_subscribe
 
     async def subscribe(self, filters: Iterable[str]) -> None:
-        """Subscribe with QoS 1, no local, retained messages only for a new session; waits for the answer."""
+        """Subscribe with QoS 1 and no-local, and wait for the SUBACK; retained messages come only if it is new.
+
+        Raises `CannotStart` if the broker refuses a filter, and `Unavailable` if the connection is lost or the
+        SUBACK does not arrive within `CONNECT_SECONDS`.
+        """
         self._subscribed = asyncio.get_running_loop().create_future()
         self._client.subscribe(
             [gmqtt.Subscription(name, qos=1, no_local=True, retain_handling_options=1) for name in filters]
@@ -104,15 +108,15 @@ class Client:
                     await asyncio.wait([self._subscribed], timeout=0.1)
                 granted = self._subscribed.result()
         except TimeoutError as exc:
-            raise Unavailable("the broker did not answer a subscription") from exc
+            raise Unavailable("the broker did not answer a subscription request") from exc
         if any(code >= 0x80 for code in granted):
-            raise CannotStart(f"the broker refused a subscription: {granted}")
+            raise CannotStart(f"The broker refused a subscription; its reason codes are {granted}.")
 
     async def batches(self, stop: asyncio.Event) -> AsyncIterator[ReceivedBatch]:
-        """Batches as they come, until `stop` is set.
+        """Yield batches as they arrive, until `stop` is set.
 
-        Reading from the socket pauses by itself while more than `PAUSE_BYTES` wait here. Raises
-        `Superseded` when another client took the session over, `Unavailable` when the connection is lost.
+        Reading from the socket pauses by itself while more than `PAUSE_BYTES` of payload are not yet consumed.
+        Raises `Superseded` when another client takes over the session, `Unavailable` when the connection is lost.
         """
         protocol = self._protocol
         stopping = asyncio.create_task(_set_on(stop, protocol.arrived), name="intake stop")
@@ -123,13 +127,16 @@ class Client:
                     yield ReceivedBatch(protocol.take(), protocol)
                 elif protocol.lost:
                     if self._taken_over:
-                        raise Superseded("another client took over our session at the broker")
+                        raise Superseded("another client took over this session at the broker")
                     raise Unavailable("the connection to the broker was lost")
         finally:
             stopping.cancel()
 
     async def publish(self, topic: str, payload: bytes) -> "asyncio.Future[None]":
-        """Write a QoS 1 message; waits while too many are unacknowledged. The future ends with the PUBACK."""
+        """Send a QoS 1 message and return a future that completes with its PUBACK.
+
+        Waits while `IN_FLIGHT` messages are unacknowledged. Raises `Unavailable` if the connection is lost.
+        """
         await self._window.acquire()
         if self._protocol.lost:
             self._window.release()
@@ -156,7 +163,7 @@ class Client:
         self._protocol._transport.abort()
 
     async def close(self) -> None:
-        """Leave the broker with a DISCONNECT; the session stays there."""
+        """Send a DISCONNECT and close the connection; the broker keeps a persistent session."""
         if not self._protocol.lost:
             await self._client.disconnect()
         callback = self._client.connection()._keep_connection_callback
@@ -185,7 +192,7 @@ async def _open(raw: _Client, parts: SplitResult, keepalive: int) -> None:
     except MQTTConnectError as exc:
         raw.abort()
         if exc._code in _BAD_CREDENTIALS:
-            raise CannotStart(f"the broker refuses {parts.username!r}: {exc}") from exc
+            raise CannotStart(f"The broker refuses the credentials of {parts.username!r}: {exc}.") from exc
         raise Refused(f"the broker refused the connection: {exc}") from exc
     except (OSError, TimeoutError) as exc:
         raw.abort()
@@ -201,10 +208,10 @@ async def connect(
     keepalive: int = KEEPALIVE,
     breaker: CircuitBreaker | None = None,
 ) -> AsyncIterator[Client]:
-    """A connection to the broker of `mqtt[s]://user:password@host:port`, closed at the end of the block.
+    """Connect to the broker at `mqtt[s]://user:password@host:port`; the end of the block closes the connection.
 
-    With a `breaker` it is asked before, and told whether the connection was made.
-    Raises `CannotStart` for refused credentials and `Unavailable` for everything that may pass.
+    A `breaker` is checked before the attempt and records its result. Raises `CannotStart` for refused credentials,
+    and `Unavailable` (or its subclass `Refused`) for failures that can be temporary.
     """
     parts = urlsplit(url)
     properties = {"session_expiry_interval": NEVER_EXPIRES} if keep_session else {}

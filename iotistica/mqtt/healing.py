@@ -1,6 +1,7 @@
-"""Heals agents that poll and send nothing: a connection under their account makes the broker drop theirs.
+"""Heals agents that poll but send no data: makes the broker drop their connection, so that they connect again.
 
-The public agent that has failed two polls keeps what it has to say to itself until it connects anew.
+The broker drops an agent's connection when this process connects with the agent's account. The public agent, once
+two of its polls have failed, holds its messages back until it connects to the broker again.
 """
 
 import asyncio
@@ -22,35 +23,35 @@ from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
 EVERY: Final = 5.0  # seconds
-AT_ONCE: Final = 10  # agents
+AT_ONCE: Final = 10  # agents per round
 HEALED: Final = "presence.healed"
-"""The kind of a happening: the agent's connection was dropped so that it makes another."""
+"""Event kind: the agent's connection was dropped so that the agent connects again."""
 
 
 async def run(database: Database, url: str, key: bytes, stop: asyncio.Event) -> None:
-    """Look every `EVERY` seconds; passwords of agents derive from `key`."""
+    """Heal agents every `EVERY` seconds until `stop`; the agents' broker passwords derive from `key`."""
     while not stop.is_set():
         try:
             await heal(database, url, key)
         except Unavailable as exc:
-            logger.bind(reason=str(exc)).debug("nobody is healed")
+            logger.bind(reason=str(exc)).debug("silent agents could not be healed")
         await sleep(EVERY, stop)
 
 
 async def heal(database: Database, url: str, key: bytes) -> None:
-    """Drop the connections of some that are due; raises `Unavailable`."""
+    """Drop the connections of up to `AT_ONCE` silent agents that are due; raises `Unavailable`."""
     async with database.transaction() as tx:
         silent = await presence.claim_silent(tx, most=AT_ONCE)
     for agent in silent:
         outcome = await _drop(url, key, agent)
         details = {"attempt": agent.heals, "outcome": outcome}
-        happened = TimelineEvent(agent=agent.agent_uuid, at=datetime.now(UTC), kind=HEALED, details=details)
+        event = TimelineEvent(agent=agent.agent_uuid, at=datetime.now(UTC), kind=HEALED, details=details)
         async with database.transaction() as tx:
-            await timeline.add(tx, agent.tenant_id, [happened])
+            await timeline.add(tx, agent.tenant_id, [event])
 
 
 async def _drop(url: str, key: bytes, agent: SilentAgent) -> str:
-    """Take the agent's session over for a moment; its messages that wait in the broker stay there."""
+    """Take over the agent's session for a moment and return the outcome; messages queued for it stay queued."""
     account = (
         agent_user(agent.tenant_id, agent.agent_uuid),
         mqtt_password(key, agent.tenant_id, agent.agent_uuid, agent.generation),
@@ -59,4 +60,4 @@ async def _drop(url: str, key: bytes, agent: SilentAgent) -> str:
         async with connect(as_account(url, account), client_id=account[0], keep_session=True):
             return "its connection was dropped"
     except (CannotStart, Refused, Unavailable) as exc:
-        return f"the broker did not let us: {exc}"
+        return f"its connection was not dropped: {exc}"

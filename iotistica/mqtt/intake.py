@@ -1,4 +1,4 @@
-"""From the broker into the inbox: durable, then acknowledged, in order."""
+"""Moves messages from the broker into the inbox: makes each batch durable, then acknowledges it, in order."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, run_beside
 
 PAUSED: Final = "intake_paused"
-"""The alarm while nothing is taken from the broker."""
+"""Alarm: the intake accepts no messages from the broker."""
 
 
 class Intake:
-    """Takes messages from the broker for as long as this process holds the lease."""
+    """Receives messages from the broker for as long as this process holds the intake's lease."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class Intake:
         opened: Callable[[], None],
         watch: Group,
     ) -> None:
-        """`opened` is called when the session and its subscriptions are in place; `breaker` is the broker's.
+        """`opened` is called once the session and its subscriptions exist; `breaker` guards the broker.
 
-        `watch` runs beside the intake.
+        The group `watch` runs beside the intake.
         """
         self._redis = redis
         self._inbox = inbox
@@ -50,7 +50,7 @@ class Intake:
         self._watch = watch
 
     async def run(self, stop: asyncio.Event) -> None:
-        """One lease and one connection; whatever ends them is raised, and the supervisor comes back."""
+        """Receive under one lease and one connection; raises the error that ends either."""
         async with lease.hold(self._redis, "intake", stop) as fence:
             if fence is None:
                 return
@@ -66,7 +66,10 @@ class Intake:
                     await self._take(batch, client, stop)
 
     async def _take(self, batch: ReceivedBatch, client: Client, stop: asyncio.Event) -> None:
-        """Make a batch durable and acknowledge it; raises `Unavailable` if we must go before it was."""
+        """Make a batch durable, then acknowledge it.
+
+        Retries while that fails. Raises `Unavailable` if `stop` is set, or the connection lost, before it succeeds.
+        """
         messages, received = [(topic, payload) for _, topic, payload in batch.messages], None
         try:
             async for attempt in AsyncRetrying(
@@ -82,12 +85,12 @@ class Intake:
                     except PartlyAcceptedError as exc:
                         messages, received = exc.left, exc.received
                         raise
-        finally:  # a lost connection ends the pause too: the next one may have nothing to bring
+        finally:  # also after a lost connection: the next one may deliver no message that would clear the alarm
             self._alarms.set(PAUSED, None)
         batch.ack()
 
     def _paused(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._alarms.set(PAUSED, f"nothing is taken from the broker, which keeps it in its memory: {error}")
+        self._alarms.set(PAUSED, f"the intake is paused, and the broker queues the messages in its memory: {error}")
         if state.attempt_number == 1:
             PAUSES.add(1, {"reason": type(error).__name__})

@@ -1,4 +1,4 @@
-"""The MQTT protocol of a connection: PUBLISH and PUBACK by the socket read, all else as gmqtt does it."""
+"""The MQTT protocol of one connection: parses PUBLISH and PUBACK per socket read, leaves the rest to gmqtt."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ RawMessage = tuple[int, bytes, bytes]
 
 BATCH_MESSAGES: Final = 2000
 BATCH_BYTES: Final = 4 << 20
-PAUSE_BYTES: Final = 8 << 20  # payload bytes not yet taken at which reading stops
+PAUSE_BYTES: Final = 8 << 20  # payload bytes not yet consumed above which reading pauses
 RESUME_BYTES: Final = 2 << 20
 
 _PUBLISH: Final = 0x30
@@ -57,7 +57,7 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
                     if not byte & 0x80 or shift > 28:
                         break
                 else:
-                    break  # the length itself is cut
+                    break  # the length field is incomplete
             stop = body + size
             if stop > end:
                 break
@@ -80,22 +80,22 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
                 self._transport.pause_reading()
 
     def _acked(self, body: bytes) -> None:
-        waiting = self.acks.pop(int.from_bytes(body[:2], "big"), None)
-        if waiting is not None and not waiting.done():
+        acked = self.acks.pop(int.from_bytes(body[:2], "big"), None)
+        if acked is not None and not acked.done():
             code = body[2] if len(body) > 2 else 0
             if code >= 0x80:
-                waiting.set_exception(Unavailable(f"the broker refused a publish with 0x{code:02x}"))
+                acked.set_exception(Unavailable(f"the broker refused a publish with reason code 0x{code:02x}"))
             else:
-                waiting.set_result(None)
+                acked.set_result(None)
 
     def take(self) -> list[RawMessage]:
-        """Everything that waits, within the bounds of a batch."""
+        """Remove and return waiting messages, until `BATCH_MESSAGES` or `BATCH_BYTES` is reached."""
         messages = self.inbox.popleft()
         size = sum(len(message[2]) for message in messages)
         while self.inbox and len(messages) < BATCH_MESSAGES and size < BATCH_BYTES:
-            more = self.inbox.popleft()
-            size += sum(len(message[2]) for message in more)
-            messages += more
+            chunk = self.inbox.popleft()
+            size += sum(len(message[2]) for message in chunk)
+            messages += chunk
         self.inbox_bytes -= size
         if not self.inbox and not self.lost:
             self.arrived.clear()
@@ -110,14 +110,14 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
             self.write_data(packets)
 
     def eof_received(self) -> bool:
-        return False  # close; a stream reader would keep the half that is left
+        return False  # close; a stream reader would keep the connection half open
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.arrived.set()
-        for waiting in self.acks.values():
-            if not waiting.done():
-                waiting.set_exception(Unavailable("the connection to the broker was lost"))
+        for acked in self.acks.values():
+            if not acked.done():
+                acked.set_exception(Unavailable("the connection to the broker was lost"))
         self.acks.clear()
         super().connection_lost(None)
 
@@ -131,7 +131,7 @@ def _publish(data: bytes, first: int, position: int, stop: int) -> RawMessage:
         mid = data[position] << 8 | data[position + 1]
         position += 2
     properties = shift = 0
-    while True:  # the length of the properties, which nothing here needs
+    while True:  # the length of the properties, which are skipped
         byte = data[position]
         position += 1
         properties |= (byte & 0x7F) << shift
@@ -142,7 +142,7 @@ def _publish(data: bytes, first: int, position: int, stop: int) -> RawMessage:
 
 
 def publish_packet(topic: bytes, payload: bytes, mid: int) -> bytes:
-    """A QoS 1 PUBLISH of MQTT 5 without properties."""
+    """Return a QoS 1 PUBLISH packet of MQTT 5 without properties."""
     body = len(topic).to_bytes(2, "big") + topic + mid.to_bytes(2, "big") + b"\0"
     size, length = len(body) + len(payload), bytearray()
     while True:

@@ -1,4 +1,4 @@
-"""Publishes what waits for agents, on the connection of the intake: one process talks to the broker."""
+"""Publishes the queued messages for agents over the intake's connection: one process talks to the broker."""
 
 import asyncio
 from typing import Final
@@ -9,22 +9,22 @@ from iotistica.storage.delivery import outbound
 from iotistica.storage.redis import Redis
 from iotistica.supervise import Group, sleep
 
-EVERY: Final = 0.1  # seconds between looks
-ACK_SECONDS: Final = 10.0  # for the broker's acknowledgement
+EVERY: Final = 0.1  # seconds between checks of the queues
+ACK_SECONDS: Final = 10.0  # for the broker's acknowledgements
 
 
 def publish_queued(redis: Redis, client: Client) -> Group:
-    """Publish with QoS 1, never retained; a message is removed once the broker has it."""
+    """Return a group that publishes with QoS 1, never retained, and removes messages after their PUBACK."""
 
     async def run(stop: asyncio.Event) -> None:
         while not stop.is_set() and not client.is_lost:
             try:
                 for tenant in await outbound.tenants_with_messages(redis):
-                    found = await outbound.next_messages(redis, tenant)
-                    acks = [await client.publish(one.message.topic, one.message.payload) for one in found]
+                    queued = await outbound.next_messages(redis, tenant)
+                    acks = [await client.publish(item.message.topic, item.message.payload) for item in queued]
                     async with asyncio.timeout(ACK_SECONDS):
                         await asyncio.gather(*acks)
-                    await outbound.remove(redis, tenant, [one.id for one in found])
+                    await outbound.remove(redis, tenant, [item.id for item in queued])
             except (Unavailable, TimeoutError):
                 await sleep(1.0, stop)
             await sleep(EVERY, stop)

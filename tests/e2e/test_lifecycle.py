@@ -176,7 +176,7 @@ def test_a_folder_that_the_servers_user_cannot_reach_is_left_to_root() -> None:
                 server = Served(folder).start().ready()
                 elsewhere = (folder / "servers").resolve()
                 assert str(elsewhere).startswith("/var/lib/iotistica/")
-                assert server.text().count("the servers' data goes elsewhere") >= times
+                assert server.text().count("the servers' data is stored in another folder") >= times
                 assert len(server.command("tenants", "list").stdout.splitlines()) == times
                 server.add_tenant(f"tenant {times}")
                 assert server.stop() == 0
@@ -293,7 +293,7 @@ def test_a_taken_port_ends_the_process_with_what_to_do(folder: Path, setting: st
         ([], {"IOTISTICA_SECRET_KEY": "short"}, "must hold 64 hex characters"),
         ([], {"IOTISTICA_DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "Cannot reach PostgreSQL"),
         ([], {"IOTISTICA_CONFIG": "/does/not/exist.toml"}, "cannot read the configuration"),
-        ([], {"IOTISTICA_DATA_DIR": "/proc/nowhere"}, "cannot make the data folder"),
+        ([], {"IOTISTICA_DATA_DIR": "/proc/nowhere"}, "Cannot create the data folder"),
     ],
 )
 def test_a_bad_setting_ends_the_process_with_what_to_do(
@@ -323,7 +323,7 @@ def test_an_open_broker_is_refused(stack: Stack) -> None:
             server = Served(folder, **urls).start("--roles", "mqtt")
             assert server.process is not None
             assert server.process.wait(30) == 1
-            assert "lets clients in without a password" in server.text().splitlines()[-1]
+            assert "accepts clients without a password" in server.text().splitlines()[-1]
         finally:
             broker.terminate()
             broker.wait(10)

@@ -43,7 +43,7 @@ def test_without_a_running_instance_it_says_what_to_do(tmp_path: object) -> None
     command = [sys.executable, "-m", "iotistica", "simulate"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("iotistica: nothing runs on this data folder; start `iotistica serve`")
+    assert done.stderr.startswith("iotistica: No instance runs on this data folder. Start `iotistica serve`")
 
 
 def test_the_demonstration_prints_a_command_that_reads_values() -> None:

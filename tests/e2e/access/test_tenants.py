@@ -136,7 +136,7 @@ def test_a_tenant_is_written_out_and_removed(own: Served, tmp_path: Path) -> Non
     assert (refused.returncode, "disable leaving" in refused.stderr) == (1, True)
     own.command("tenants", "disable", "leaving")
     unsure = own.command("tenants", "delete", "leaving")  # nothing is typed
-    assert (unsure.returncode, "nothing is removed" in unsure.stderr) == (1, True)
+    assert (unsure.returncode, "Nothing was deleted" in unsure.stderr) == (1, True)
     done = own.command("tenants", "delete", "leaving", "--yes")
     assert done.returncode == 0, done.stderr
     assert "leaving" not in own.command("tenants", "list").stdout
@@ -181,7 +181,7 @@ def test_a_folder_where_nothing_was_served_stays_empty(tmp_path: Path) -> None:
     """A wrong IOTISTICA_DATA_DIR is said so; a new database would look as if everything were lost."""
     for arguments in (("tenants", "list"), ("agents", "add"), ("keys", "add"), ("audit",)):
         done = Served(tmp_path / "wrong").command(*arguments)
-        assert (done.returncode, "is IOTISTICA_DATA_DIR right?" in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, "Check IOTISTICA_DATA_DIR" in done.stderr) == (1, True), done.stderr
     assert not (tmp_path / "wrong").exists()
 
 

@@ -96,15 +96,15 @@ def test_dead_letters_by_command(server: Served, agent: dict[str, str], manager:
     assert letter["reason"] in shown
     assert "81 01 ff 1b 5b 33 31 6d" in shown
     assert "\x1b" not in shown
-    assert command("replay", "--reason", letter["reason"]).startswith("1 given back")
+    assert command("replay", "--reason", letter["reason"]).startswith("1 replayed")
     until(lambda: [x["attempts"] for x in letters(manager)] == [2], what="it fails again")
-    assert command("discard", "--all").startswith("1 thrown away")
+    assert command("discard", "--all").startswith("1 discarded")
     assert command("list") == "(none)\n"
     missing = server.command("dead-letters", "show", "1-1", "--tenant", "delivery")
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
     unclear = server.command("dead-letters", "discard", "--tenant", "delivery")
     assert unclear.returncode == 2
-    assert "say which" in unclear.stderr
+    assert "exactly one of" in unclear.stderr
 
 
 def test_readings_by_http_go_the_same_way(server: Served, tenant: str, agent: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ def agent(server: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
     assert "rejected, bad_time: 1" in done.stdout
     assert "rejected, future: 1" in done.stdout
     again = server.command("import", str(path), "--tenant", tenant, "--agent", uuid)
-    assert f"0 stored, {2 * MINUTES + 2:,} were there already (0 with another value), 2 rejected" in again.stdout
+    assert f"0 stored, {2 * MINUTES + 2:,} were already stored (0 with another value), 2 rejected" in again.stdout
     client = server.login("series")
     ask = {"metric": "boiler.temperature", "start": iso(DAY), "end": iso(DAY + timedelta(days=2)), "interval": "1d"}
     until(lambda: client.get(f"/readings/{uuid}/timeseries", params=ask).json()["source"] == "daily", 60)
@@ -279,8 +279,8 @@ def test_what_is_exported_can_be_brought_in_elsewhere(
         ("a.txt", b"x", "the name must end in"),
         ("a.csv", b"when,value\n1,2\n", "no column 'time'"),
         ("a.csv", b"time,value\n1,2\n", "no column 'metric'"),
-        ("a.csv", b"\xff\xfe\x00", "cannot read"),
-        ("a.parquet", b"PAR1", "cannot read"),
+        ("a.csv", b"\xff\xfe\x00", "Cannot read"),
+        ("a.parquet", b"PAR1", "Cannot read"),
     ],
 )
 def test_a_file_that_is_no_history_is_refused(
@@ -404,7 +404,7 @@ def test_an_import_leaves_what_a_series_says_of_itself(server: Served, agent: st
     path.write_text(path.read_text() + f'{iso(DAY + timedelta(hours=2))},temp,"1,5"\n')
     done = server.command("import", str(path), "--tenant", "series", "--agent", uuid)
     assert (done.returncode, "3 stored" in done.stdout) == (0, True), done.stdout
-    assert "1 of the values are text and no numbers" in done.stdout
+    assert "1 of the values are not numbers" in done.stdout
     (entry,) = client.get("/metrics/catalog", params=catalog).json()["metrics"]
     assert (entry["unit"], entry["protocol"]) == ("degC", "modbus")
 

@@ -44,8 +44,8 @@ def test_a_tenant_is_shown_its_own_days_at_once(own: Served) -> None:
     client = own.login("brief", "admin")
     put(client, agent, 30, 10, 1)
     until(lambda: values(client, agent) == [30, 10, 1])
-    assert "give --days" in own.command("tenants", "keep", "brief").stderr
-    assert own.command("tenants", "keep", "brief", "--days", "20").stdout == "brief is shown 20 days\n"
+    assert "Give either --days" in own.command("tenants", "keep", "brief").stderr
+    assert own.command("tenants", "keep", "brief", "--days", "20").stdout == "brief keeps 20 days of readings\n"
     assert values(client, agent) == [10, 1]
     asked = {"metric": "d.m", "start": "400d", "interval": "1d", "agg": "count"}
     assert client.get(f"/readings/{agent}/timeseries", params=asked).json()["count"] == 2

@@ -176,7 +176,7 @@ async def test_a_second_connection_supersedes_the_first(stack: Stack) -> None:
 async def test_wrong_credentials_cannot_start_and_no_broker_is_waited_for(stack: Stack) -> None:
     """Wrong credentials must be fixed by the operator; an unreachable broker can come back."""
     port = stack.settings.mqtt_port
-    with pytest.raises(CannotStart, match="refuses 'nobody'"):
+    with pytest.raises(CannotStart, match="refuses the credentials of 'nobody'"):
         async with connect(f"mqtt://nobody:x@127.0.0.1:{port}"):
             pass
     with pytest.raises(Unavailable, match="cannot reach the broker"):
@@ -193,9 +193,9 @@ async def test_a_confined_broker_passes_the_probe_and_an_open_one_does_not() -> 
         rules = stack.servers.home.servers / "mosquitto" / "acl"
         good = rules.read_text()
         for change, message in (
-            (good + "pattern write i/#\n", "publish under another's topics"),
-            (good + "pattern read i/#\n", "read another's topics"),
-            (good.replace("pattern write i/%u/#", "").replace("readwrite %u", "read %u"), "does not deliver"),
+            (good + "pattern write i/#\n", "publish to another agent's topics"),
+            (good + "pattern read i/#\n", "read another agent's topics"),
+            (good.replace("pattern write i/%u/#", "").replace("readwrite %u", "read %u"), "did not deliver"),
         ):
             stack.servers.home.write(rules, change)
             stack.servers.broker.signal(signal.SIGHUP)
