@@ -1,4 +1,4 @@
-"""Lets `python -m iotistica` be the command."""
+"""Runs the command line for `python -m iotistica`."""
 
 from iotistica.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Alarms of this process: what a person must look at, for as long as it lasts."""
+"""Alarms of this process: conditions that an operator must act on, for as long as they last."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,22 +9,22 @@ from iotistica.instruments import ALARMS
 
 
 class Alarms:
-    """Raised and cleared by name; shown on /health and /metrics, and logged when they change."""
+    """The raised alarms by name; /health and /metrics show them, and each change is logged."""
 
     def __init__(self) -> None:
         self._raised: dict[str, str] = {}
 
     @property
     def raised(self) -> Mapping[str, str]:
-        """Names and what to do about them."""
+        """The names of the raised alarms, each with what happened and what to do."""
         return MappingProxyType(self._raised)
 
     def set(self, name: str, text: str | None) -> None:
-        """Raise an alarm with what happened and what to do, or clear it with None."""
+        """Raise an alarm with a text that says what happened and what to do, or clear it with None."""
         if text is None:
             if self._raised.pop(name, None) is not None:
                 ALARMS.set(0, {"alarm": name})
-                logger.bind(alarm=name).info("alarm is over")
+                logger.bind(alarm=name).info("an alarm was cleared")
             return
         if name not in self._raised:
             ALARMS.set(1, {"alarm": name})

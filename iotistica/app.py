@@ -1,4 +1,4 @@
-"""The composition root: which roles there are, and how their parts are put together."""
+"""The composition root: builds the task groups of a process from its settings and runs them."""
 
 import asyncio
 import os
@@ -50,7 +50,7 @@ from iotistica.supervise import Group
 
 
 def open_port(settings: Settings, groups: Sequence[str], environ: Mapping[str, str]) -> socket.socket:
-    """The one port that a process of these groups listens on; raises `CannotStart`."""
+    """Open the only port that a process with these groups listens on; raises `CannotStart`."""
     if "http" in groups:
         return listening_socket.open_socket(settings.listen, settings.http_port, "IOTISTICA_HTTP_PORT", environ)
     return listening_socket.open_socket(settings.listen, settings.ops_port, "IOTISTICA_OPS_PORT", environ)
@@ -65,7 +65,7 @@ async def serve(
     *,
     with_demo: bool = False,
 ) -> bool:
-    """Run these groups until a signal; whether to start anew. Raises `CannotStart`."""
+    """Run these groups until a signal; return whether the process must restart. Raises `CannotStart`."""
     instruments.start()
     async with open_resources(settings, key, servers, listener) as resources:
         running: dict[str, Group] = {}
@@ -81,7 +81,10 @@ async def serve(
 
 
 async def broker(settings: Settings, key: bytes, servers: Servers, listener: socket.socket) -> bool:
-    """Run the broker and give it its accounts until a signal; for its own container, without Redis."""
+    """Run the embedded Mosquitto and maintain its accounts until a signal; needs no Redis.
+
+    For a separate container; returns whether the process must restart. Raises `CannotStart`.
+    """
     instruments.start()
     database = Database(
         settings.database_url, size=4, name="broker", role="iotistica_worker", statement_seconds=INGEST_SECONDS
@@ -109,7 +112,9 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
     )
 
     async def run(stop: asyncio.Event) -> None:
-        with suppress(Unavailable):  # who asks first shall be known, should the database go away then
+        with suppress(
+            Unavailable
+        ):  # fill the cache before the first request, in case the database fails soon after
             await agent_cache.refresh()
         poll_answers = PollAnswers(agent_cache, resources.api, resources.redis, resources.key)
         app = http.create(
@@ -163,13 +168,13 @@ def _ops(
 
 def _mqtt(resources: Resources, _: list[str]) -> dict[str, Group]:
     if not resources.mqtt_url:
-        raise CannotStart("there is no broker: set IOTISTICA_MQTT_URL")
+        raise CannotStart("There is no MQTT broker. Set IOTISTICA_MQTT_URL.")
     broker = resources.servers.broker if resources.servers is not None else None
 
     def opened() -> None:
         if broker is not None:
-            # Saves our session now: a broker killed before its next save would forget it, and take messages
-            # for nobody until we are back.
+            # Makes Mosquitto save the intake's session now. If Mosquitto were killed before its next save, it would
+            # forget the session and drop messages until the intake has connected again.
             broker.signal(signal.SIGUSR1)
 
     breaker = CircuitBreaker("broker")
@@ -178,9 +183,9 @@ def _mqtt(resources: Resources, _: list[str]) -> dict[str, Group]:
     watcher = WATCH_USER, service_password(resources.key, WATCH_USER)
 
     async def watched(stop: asyncio.Event) -> None:
-        seen = broker_watch.BrokerWatch(alarms, limit=resources.settings.broker_queue_mb << 20)
+        watch = broker_watch.BrokerWatch(alarms, limit=resources.settings.broker_queue_mb << 20)
         await broker_watch.run(
-            access_probe.as_account(resources.mqtt_url, watcher), seen, resources.timeline_counts, stop
+            access_probe.as_account(resources.mqtt_url, watcher), watch, resources.timeline_counts, stop
         )
 
     intake = Intake(
@@ -203,10 +208,11 @@ def _ingest(resources: Resources, _: list[str]) -> dict[str, Group]:
     series_cache, rate_limiter, fault_history = SeriesCache(), RateLimiter(redis), FaultHistory()
     dictionaries, profile = DictionaryCache(redis, database), resources.settings.profile
     decoder = Decoder(directory, dictionaries, retention_days=resources.settings.retention_days)
-    # With a Redis that only we use the name lasts, so that what a crash left open is read again at once.
-    # Elsewhere two processes must not share one; what they leave is taken over after a minute.
-    alone = resources.servers is not None and not resources.settings.redis_url
-    host = "worker" if alone else f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    # With the built-in Redis the consumers' names are fixed, so that entries pending after a crash are read again
+    # at once. With a shared Redis two processes must not have the same names; another consumer takes over their
+    # pending entries after a minute.
+    has_own_redis = resources.servers is not None and not resources.settings.redis_url
+    host = "worker" if has_own_redis else f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
     def make_worker(number: int) -> Group:
         return Worker(

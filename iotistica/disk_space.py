@@ -1,4 +1,4 @@
-"""The room on the disk that the database of this machine has."""
+"""Watches the free space of the disk with the built-in PostgreSQL's data."""
 
 import shutil
 import time
@@ -8,15 +8,15 @@ from typing import Final
 from iotistica.alarms import Alarms
 from iotistica.domain.telemetry.disk_budget import DiskLevel, disk_level, reserve
 
-CACHE_SECONDS: Final = 2.0  # seconds a look is believed
+CACHE_SECONDS: Final = 2.0  # seconds before the free space is measured again
 ALARM: Final = "disk_short"
 
 
 class DiskSpace:
-    """Looks at the file system of a folder; without one, since the database is elsewhere, there is always room."""
+    """The free space of the file system of a folder; None if the database is on another machine: always "ok"."""
 
     def __init__(self, folder: Path | None, alarms: Alarms, *, kept: int = 0) -> None:
-        """`kept` bytes are left free; 0 is a share of the disk."""
+        """`kept` is the number of bytes to leave free; 0 stands for the default share of the disk."""
         self._folder = folder
         self._kept = kept
         self._alarms = alarms
@@ -25,7 +25,7 @@ class DiskSpace:
         self.free: int | None = None
 
     def level(self) -> DiskLevel:
-        """What still goes on."""
+        """Return the level, which decides what still runs; measures and updates the alarm if the cache is old."""
         if self._folder is not None and time.monotonic() - self._at > CACHE_SECONDS:
             self._at = time.monotonic()
             usage = shutil.disk_usage(self._folder)
@@ -37,6 +37,6 @@ class DiskSpace:
 
 _TEXT: Final[dict[DiskLevel, str | None]] = {
     "ok": None,
-    "low": "the disk is nearly full: rollups have stopped, readings are still stored; make room",
-    "short": "the disk is full: readings wait in Redis and the spool, then with the broker; make room",
+    "low": "the disk is nearly full: rollups have stopped, but readings are still stored; free disk space",
+    "short": "the disk is full: readings wait in Redis and the spool, then in the broker; free disk space",
 }

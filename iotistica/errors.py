@@ -1,4 +1,4 @@
-"""Errors named for the reaction they call for; the docstring is the default message."""
+"""The platform's exceptions, one for each reaction of the caller; a class's docstring is its default message."""
 
 import struct
 from typing import ClassVar, Final
@@ -14,45 +14,45 @@ class IotisticaError(Exception):
 
 
 class InvalidMessage(IotisticaError):
-    """The sender must fix this message; it is kept as a dead letter, never retried."""
+    """The message is invalid; it is stored as a dead letter and not retried, and its sender must be fixed."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        """Keep `reason` as one of the few stable words that metrics and dead letters count by."""
+        """`reason` is one of a few stable codes by which metrics and dead letters are counted."""
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.code = reason
         self.detail = detail
 
 
 class Unavailable(IotisticaError):
-    """A service this needs is away; wait and try again."""
+    """A required service is unavailable; try again later."""
 
 
 class NotTaken(Unavailable):
-    """Neither Redis nor the disk takes these messages; wait and try again."""
+    """Neither Redis nor the disk can accept these messages now; try again later."""
 
 
 class TooSlow(Unavailable):
-    """It took too long; ask for less."""
+    """The request took too long; request less data."""
 
 
 class Refused(Unavailable):
-    """A service answered, and does not want us now; wait and try again."""
+    """A required service refused the request; try again later."""
 
 
 class Full(Unavailable):
-    """A stream is at its mark; wait until its consumers have caught up."""
+    """A stream is at its high-water mark; wait until its consumers have caught up."""
 
 
 class Superseded(IotisticaError):
-    """Another process holds this now; stand by."""
+    """Another process holds this lease now; stand by."""
 
 
 class CannotStart(IotisticaError):
-    """This process cannot do its work as configured; end it and say why."""
+    """This process cannot work with its configuration; it must end with a message that says why."""
 
 
 class Invalid(IotisticaError):
-    """The caller must change the request; `path` names the field at fault."""
+    """The request is invalid and must be changed; `path` is the field at fault."""
 
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
@@ -68,11 +68,11 @@ class Forbidden(IotisticaError):
 
 
 class NotFound(IotisticaError):
-    """There is nothing here by that name."""
+    """Not found."""
 
 
 class TooMany(IotisticaError):
-    """Too often; wait `seconds` and try again."""
+    """There were too many requests; wait `seconds` and try again."""
 
     def __init__(self, message: str, *, seconds: float) -> None:
         super().__init__(message)
@@ -80,11 +80,11 @@ class TooMany(IotisticaError):
 
 
 class Conflict(IotisticaError):
-    """Something with that name exists already, or it has changed meanwhile."""
+    """The name is already in use, or the object has changed in the meantime."""
 
 
 class Outdated(Conflict):
-    """Somebody else has changed this meanwhile: read it, and write again; `current` says what it is now."""
+    """Another client has changed the object in the meantime; `current` is its present state, to base a retry on."""
 
     def __init__(self, message: str, current: object) -> None:
         super().__init__(message)
@@ -92,4 +92,4 @@ class Outdated(Conflict):
 
 
 REFUSALS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
-"""What a message may bring about that the database, or our packing of it, does not take."""
+"""The errors that a single message can cause when the database, or the packing for it, refuses its values."""

@@ -1,4 +1,4 @@
-"""The port of a process: bound once, kept while what answers on it starts anew, and handed to its successor."""
+"""The listening socket of a process: opened once, kept across restarts, and passed on to the new process."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from typing import Final, NoReturn
 from iotistica.errors import CannotStart
 from iotistica.supervise import ENDING
 
-FIRST: Final = 3  # the descriptor of a socket that somebody opened for us, as sd_listen_fds(3) has it
-BACKLOG: Final = 4096  # connections that wait while nobody answers; the kernel's net.core.somaxconn bounds it too
+FIRST: Final = 3  # the file descriptor of an inherited socket, as in sd_listen_fds(3)
+BACKLOG: Final = 4096  # connections that can wait during a restart; the kernel's net.core.somaxconn limits it too
 
 
 def open_socket(host: str, port: int, setting: str, environ: Mapping[str, str]) -> socket.socket:
-    """The socket that systemd or a predecessor left open for this process, else a new one, listening.
+    """Return the listening socket inherited from systemd or from the process before a restart, or open a new one.
 
-    Raises `CannotStart` when the address is taken; `setting` names what to change then.
+    Raises `CannotStart` if the address is in use; its message names `setting`, the one to change.
     """
     if environ.get("LISTEN_PID") == str(os.getpid()):
         return _inherited(environ.get("LISTEN_FDS", ""))
@@ -29,45 +29,45 @@ def open_socket(host: str, port: int, setting: str, environ: Mapping[str, str]) 
     except OSError as exc:
         listener.close()
         raise CannotStart(
-            f"cannot listen on {host}:{port} ({exc.strerror}); set {setting} to another port"
+            f"Cannot listen on {host}:{port} ({exc.strerror}). Set {setting} to another port."
         ) from exc
     return listener
 
 
 def _inherited(count: str) -> socket.socket:
     if count != "1":
-        raise CannotStart(f"LISTEN_FDS is {count or 'not set'}: one socket is expected, that of HTTP")
+        raise CannotStart(f"LISTEN_FDS is {count or 'not set'}, but must be 1, for the socket of HTTP.")
     try:
         listener = socket.socket(fileno=FIRST)
         listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as exc:
-        raise CannotStart(f"LISTEN_FDS is 1, and descriptor {FIRST} is no socket ({exc.strerror})") from exc
+        raise CannotStart(f"LISTEN_FDS is 1, but descriptor {FIRST} is not a socket ({exc.strerror}).") from exc
     if not listens or listener.type != socket.SOCK_STREAM:
-        raise CannotStart(f"LISTEN_FDS is 1, and descriptor {FIRST} is not a TCP socket that listens")
-    os.set_inheritable(FIRST, False)  # the servers that we start must not keep it open
+        raise CannotStart(f"LISTEN_FDS is 1, but descriptor {FIRST} is not a TCP socket that listens.")
+    os.set_inheritable(FIRST, False)  # the embedded servers, which are child processes, must not keep it open
     return listener
 
 
 def ignore_restart_signal() -> None:
-    """Let nobody who asks for a new start end a process that is just starting."""
+    """Ignore SIGUSR2, which requests a restart: by default it would end a process that is still starting."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def collect_stop_signals() -> list[int]:
-    """Hear the signals that end a process, from now on: none is to start anew after one of them."""
-    heard: list[int] = []
+    """Collect stop signals from now on into the returned list: a process that gets one must not restart."""
+    received: list[int] = []
     for sign in ENDING:
-        signal.signal(sign, lambda number, _: heard.append(number))
-    return heard
+        signal.signal(sign, lambda number, _: received.append(number))
+    return received
 
 
 def restart_process(listener: socket.socket, environ: Mapping[str, str]) -> NoReturn:
-    """Become a new process of the same command line and number, which goes on with the socket.
+    """Replace this process by a new one with the same command line and process id, which inherits the socket.
 
-    Whoever connects meanwhile waits in its queue.
+    Clients that connect in the meantime wait in the socket's queue.
     """
     ignore_restart_signal()
     os.dup2(listener.fileno(), FIRST)
-    os.set_inheritable(FIRST, True)  # also where it is that one already
-    given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-    os.execve(sys.executable, sys.orig_argv, {**environ, **given})  # noqa: S606 our own command line
+    os.set_inheritable(FIRST, True)  # dup2 does not do it if the socket already has descriptor FIRST
+    variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+    os.execve(sys.executable, sys.orig_argv, {**environ, **variables})  # noqa: S606 this process's own command line

@@ -1,4 +1,4 @@
-"""Sets up logging: loguru for everything, the standard library's loggers included."""
+"""Sets up logging: loguru writes all log lines, including those of the standard library's loggers."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ _QUIET = {"gmqtt": "CRITICAL", "uvicorn.error": "WARNING", "alembic": "WARNING",
 
 
 def configure(level: str = "INFO", style: str = "text") -> None:
-    """Send every log line to stderr, as text or as one JSON object a line."""
+    """Write every log line to stderr, as text or, for `style` "json", as one JSON object per line."""
     logger.remove()
     if style == "json":
         logger.add(_json_line, level=level)

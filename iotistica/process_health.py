@@ -1,4 +1,4 @@
-"""What of this process shows whether it is well."""
+"""The state of this process from which health reports are made."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,10 @@ from iotistica.storage.delivery.inbox import Inbox
 
 
 class StorageForecast(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Bytes on the disk, and the days until it or the budget is `full`; `free` is of a disk of this machine."""
+    """Bytes on disk, and the days until the disk or the budget is full; `full` says which of them.
+
+    `free` is the free space of the built-in PostgreSQL's disk, None for another PostgreSQL.
+    """
 
     readings: int
     rollups: int
@@ -34,16 +37,16 @@ class TaskHealth(Struct, kw_only=True):
 
 
 class ProcessHealth(Struct, frozen=True, kw_only=True):
-    """Filled while the process is put together."""
+    """What /health reports of this process; the parts register themselves when they are created."""
 
     breakers: list[CircuitBreaker]
     alarms: Alarms = field(default_factory=Alarms)
     inboxes: dict[str, Inbox] = {}
     workers: list[Callable[[], tuple[int, int, int]]] = []
-    """Consumers that store readings: how many there are, at least and at most."""
+    """Consumers that store readings: their present, minimum and maximum numbers."""
     storage: list[StorageForecast] = []
-    """The last look, of the process that does the timed work."""
+    """The latest forecast; only a process with the role background makes one."""
     tasks: dict[str, TaskHealth] = {}
     """Periodic background tasks by name, of the process that runs them."""
     asking: dict[str, asyncio.Task[Any]] = {}
-    """Questions to the parts that are on their way."""
+    """Health checks of the dependencies that have not been answered yet."""

@@ -1,4 +1,4 @@
-"""What the groups of one process share, built once and closed at its end."""
+"""The resources that the task groups of a process share: opened once, and closed when the process ends."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -24,13 +24,14 @@ from iotistica.storage.postgres import Database, Role, allow_role_logins, url_fo
 from iotistica.storage.redis import Redis
 from iotistica.storage.telemetry import readings
 
-INGEST_SECONDS: Final = 30.0  # longest statement of a worker
+INGEST_SECONDS: Final = 30.0  # longest SQL statement of a worker
 API_CONNECTIONS: Final = 10
-WORKER_CONNECTIONS: Final = 8  # beside the ingest's: timed work, who is who, the renderer that listens
+# In addition to one for each ingest consumer: timed work, lookups of agents, the listener for account changes.
+WORKER_CONNECTIONS: Final = 8
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What the groups of one process share."""
+    """The resources that the task groups of a process share; `servers` is None if no embedded server runs."""
 
     settings: Settings
     key: bytes
@@ -46,7 +47,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     disk_space: DiskSpace
 
     def inbox(self, name: str) -> Inbox:
-        """The way in for one edge of this process, with a spool of its own; raises `CannotStart`."""
+        """Open the inbox for messages by `name`, http or mqtt, with a separate spool; raises `CannotStart`."""
         spool = Spool(self.settings.spool_path / name, cap=self.settings.spool_mb << 20)
         inbox = Inbox(
             name,
@@ -64,15 +65,15 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 async def open_resources(
     settings: Settings, key: bytes, servers: Servers | None, listener: socket.socket
 ) -> AsyncIterator[Resources]:
-    """The parts of a process with these settings; raises `CannotStart`."""
-    where = servers or settings
-    redis = redis_.client(where.redis_url)
-    own = servers is not None and not settings.database_url
+    """Open the resources for these settings, and close them at the end; raises `CannotStart`."""
+    urls = servers or settings
+    redis = redis_.client(urls.redis_url)
+    is_built_in = servers is not None and not settings.database_url
     breaker = CircuitBreaker("postgres")
     api = _database(
         "iotistica_api",
-        where.database_url,
-        key if own else None,
+        urls.database_url,
+        key if is_built_in else None,
         size=API_CONNECTIONS,
         name="api",
         breaker=breaker,
@@ -80,8 +81,8 @@ async def open_resources(
     )
     worker = _database(
         "iotistica_worker",
-        where.database_url,
-        key if own else None,
+        urls.database_url,
+        key if is_built_in else None,
         size=settings.profile.most + WORKER_CONNECTIONS,
         name="worker",
         breaker=breaker,
@@ -95,7 +96,7 @@ async def open_resources(
         if servers is not None and not settings.redis_url:
             await lease.clear_all(redis)
         process_health = ProcessHealth(breakers=[breaker, redis.breaker])
-        folder = settings.data_path if own else None
+        folder = settings.data_path if is_built_in else None
         yield Resources(
             settings=settings,
             key=key,
@@ -106,7 +107,7 @@ async def open_resources(
             timeline_counts=TimelineCounts(worker),
             servers=servers,
             listener=listener,
-            mqtt_url=_with_account(where.mqtt_url, key),
+            mqtt_url=_with_account(urls.mqtt_url, key),
             process_health=process_health,
             disk_space=DiskSpace(folder, process_health.alarms, kept=settings.disk_reserve_mb << 20),
         )
@@ -117,7 +118,10 @@ async def open_resources(
 
 
 def _database(role: Role, url: str, key: bytes | None, **options: Any) -> Database:
-    """A pool of a role: logged in as it in a PostgreSQL of our own, whose `key` is given, else by SET ROLE."""
+    """Return a connection pool for a role.
+
+    With `key`, for the built-in PostgreSQL, it logs in as the role; without, it uses SET ROLE after the login.
+    """
     if key is None:
         return Database(url, role=role, **options)
     password = derive(key, "postgres", role).hex()
@@ -125,13 +129,13 @@ def _database(role: Role, url: str, key: bytes | None, **options: Any) -> Databa
 
 
 def let_roles_in(url: str, key: bytes) -> None:
-    """Let the application's roles log in to a PostgreSQL of our own, by passwords that derive from the key."""
+    """Allow the platform's roles to log in to the built-in PostgreSQL, with passwords derived from the key."""
     roles: tuple[Role, ...] = ("iotistica_api", "iotistica_worker")
     allow_role_logins(url, {role: derive(key, "postgres", role).hex() for role in roles})
 
 
 def _with_account(url: str, key: bytes) -> str:
-    """The broker's URL; one that names no account gets the intake's, whose password derives from the key."""
+    """Return the broker's URL; if it has no account, add the intake's, whose password is derived from the key."""
     scheme, sep, rest = url.partition("://")
     if not url or "@" in rest:
         return url

@@ -1,4 +1,4 @@
-"""Roles: what a process is started for, and the task groups that each stands for."""
+"""The roles of a process, and the task groups that each role runs."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,9 +16,9 @@ ROLES: Final = {
 
 
 def groups_of(roles: Sequence[str]) -> list[str]:
-    """The groups that these roles stand for; none means all. Raises `CannotStart`."""
+    """Return the groups of these roles, all groups for no roles; raises `CannotStart` for an unknown role."""
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
-        raise CannotStart(f"unknown role {unknown[0]!r}; there are {', '.join(ROLES)}")
+        raise CannotStart(f"Unknown role {unknown[0]!r}. Use one or more of {', '.join(ROLES)}.")
     wanted = {group for role in roles for group in ROLES[role]} or set(GROUPS)
     return [group for group in GROUPS if group in wanted]

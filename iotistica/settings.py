@@ -1,9 +1,9 @@
-"""Every setting, its default and its meaning; read once, from the environment and a TOML file."""
+"""All settings with their defaults and meanings; read once, from the environment and a TOML file."""
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,7 @@ from msgspec import Meta
 from iotistica.domain.agents.broker_connection import BrokerAddress, parse_broker_url
 from iotistica.domain.delivery.worker_scaling import PROFILES, Profile, ProfileName
 from iotistica.errors import CannotStart
+from iotistica.setting_errors import explain, hint
 
 PREFIX = "IOTISTICA_"
 SECRET = frozenset({"admin_password", "secret_key", "broker_secret", "update_secret"})
@@ -20,123 +21,148 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The environment variable of a field is its name in capitals after `IOTISTICA_`."""
+    """The settings of a process; a field's environment variable is `IOTISTICA_` and its name in capitals."""
 
-    database_url: Annotated[str, Meta(description="PostgreSQL 15 to 18; empty: one of our own")] = ""
-    redis_url: Annotated[str, Meta(description="Redis 6.2+ or Valkey; empty starts one of our own")] = ""
+    database_url: Annotated[str, Meta(description="PostgreSQL 15 to 18; empty: the built-in PostgreSQL")] = ""
+    redis_url: Annotated[str, Meta(description="Redis 6.2+ or Valkey; empty: the built-in Redis")] = ""
     mqtt_url: Annotated[
-        str, Meta(description="mqtt://user:password@host:port of a broker; empty starts Mosquitto")
+        str, Meta(description="mqtt://user:password@host:port of the broker; empty: the embedded Mosquitto")
     ] = ""
-    data_dir: Annotated[str, Meta(description="where the servers of our own and the keys live")] = ".iotistica"
-    listen: Annotated[str, Meta(description="address of HTTP and MQTT; gateways need 0.0.0.0")] = "127.0.0.1"
-    public_host: Annotated[str, Meta(description="host agents are told; empty: the listen address")] = ""
-    http_port: Annotated[Port, Meta(description="REST API")] = 3002
-    ops_port: Annotated[Port, Meta(description="health and metrics of a process without the http role")] = 3003
-    mqtt_port: Annotated[Port, Meta(description="port of the Mosquitto of our own")] = 1883
+    data_dir: Annotated[str, Meta(description="folder of the built-in servers' data and the keys")] = ".iotistica"
+    listen: Annotated[str, Meta(description="address of HTTP and MQTT; 0.0.0.0 lets other machines connect")] = (
+        "127.0.0.1"
+    )
+    public_host: Annotated[str, Meta(description="host name that agents connect to; empty: the listen address")] = (
+        ""
+    )
+    http_port: Annotated[Port, Meta(description="port of the REST API")] = 3002
+    ops_port: Annotated[
+        Port, Meta(description="port for health and metrics in a process without the role http")
+    ] = 3003
+    mqtt_port: Annotated[Port, Meta(description="port of the embedded Mosquitto")] = 1883
     admin_email: Annotated[
-        str, Meta(pattern=r"^[^@\s]+@[^@\s]+$", description="first owner of tenant `default`")
+        str,
+        Meta(pattern=r"^[^@\s]+@[^@\s]+$", description="email address of the first owner, in the tenant `default`"),
     ] = "admin@localhost"
-    admin_password: Annotated[str, Meta(description="its password; empty: generated and printed once")] = ""
+    admin_password: Annotated[
+        str, Meta(description="password of the first owner; empty: generated and printed once")
+    ] = ""
     secret_key: Annotated[
         str,
-        Meta(description="64 hex characters; empty: `server.key` in the data folder"),
+        Meta(description="the server's key, 64 hex characters; empty: `server.key` in the data folder"),
     ] = ""
     site_url: Annotated[
-        str, Meta(description="URL of the dashboard, for links that are handed on; empty: host and HTTP port")
+        str, Meta(description="URL of the dashboard, for links in invitations; empty: public host and HTTP port")
     ] = ""
     agents_mqtt_url: Annotated[
-        str, Meta(description="broker that agents are told, such as mqtts://host:8883; empty: host and MQTT port")
+        str,
+        Meta(description="broker URL sent to agents, such as mqtts://host:8883; empty: public host and MQTT port"),
     ] = ""
     agents_ca_file: Annotated[
-        str, Meta(description="PEM of who signed the broker's certificate, told to agents; empty: a public one")
+        str, Meta(description="PEM with the broker's CA certificate, sent to agents; empty: a public CA signed it")
     ] = ""
     token_key_file: Annotated[
         str,
-        Meta(description="PEM with an RSA key: tokens become RS256, with JWKS; further keys are only checked by"),
+        Meta(description="PEM with RSA keys: the first signs access tokens (RS256, JWKS), the others only verify"),
     ] = ""
     broker_secret: Annotated[
-        str, Meta(description="secret of a broker that asks /mosquitto-auth/*; empty: it is closed")
+        str, Meta(description="secret of an external broker that calls /mosquitto-auth/*; empty: routes are off")
     ] = ""
     update_secret: Annotated[
         str,
-        Meta(description="the agents' UPDATE_COMMAND_SECRET, which signs their updates; empty: unsigned"),
+        Meta(description="the agents' UPDATE_COMMAND_SECRET, which signs update commands; empty: unsigned"),
     ] = ""
     trusted_proxies: Annotated[
-        str, Meta(description="addresses of proxies whose X-Forwarded-For is believed, by commas")
+        str, Meta(description="addresses of proxies whose X-Forwarded-For is trusted, separated by commas")
     ] = ""
     registration_tenant: Annotated[
-        str, Meta(description="tenant whose viewer anybody may become; empty: by invitation only")
+        str, Meta(description="tenant in which anyone can register as a viewer; empty: by invitation only")
     ] = ""
     login_limit: Annotated[
         int,
-        Meta(ge=1, description="log-ins a minute from one address; 3 x refused registrations, 30 x wrong tokens"),
+        Meta(
+            ge=1,
+            description="log-ins a minute from one address; refused registrations: 3 times, wrong tokens: 30 times",
+        ),
     ] = 10
     user_limit: Annotated[int, Meta(ge=1, description="requests a minute of one user or API key")] = 1000
     admin_limit: Annotated[
-        int, Meta(ge=1, description="those of them that administer users, keys and identities")
+        int, Meta(ge=1, description="requests a minute of one user or API key for administration")
     ] = 100
     agent_limit: Annotated[int, Meta(ge=1, description="requests a minute of one agent")] = 10_000
-    session_days: Annotated[int, Meta(ge=1, le=365, description="how long a log-in can be refreshed")] = 30
+    session_days: Annotated[int, Meta(ge=1, le=365, description="days for which a session can be refreshed")] = 30
     key_grace_hours: Annotated[
-        float, Meta(ge=0, le=720, description="how long an agent's old key is good after a rotation")
+        float, Meta(ge=0, le=720, description="hours that an agent's old key stays valid after a rotation")
     ] = 168.0
     log_level: Annotated[
-        Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="least level that is logged")
+        Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="lowest level that is logged")
     ] = "INFO"
-    log_format: Annotated[Literal["text", "json"], Meta(description="text for people, json for collectors")] = (
+    log_format: Annotated[Literal["text", "json"], Meta(description="text for people, json for log collectors")] = (
         "text"
     )
     ingest_profile: Annotated[
-        ProfileName, Meta(description="balanced, batch (fewer, larger transactions) or streaming (soonest stored)")
+        ProfileName, Meta(description="balanced, batch (fewer, larger transactions) or streaming (lowest latency)")
     ] = "balanced"
     ingest_workers: Annotated[
-        int, Meta(ge=0, le=32, description="consumers that store readings at least; 0: the profile's")
+        int, Meta(ge=0, le=32, description="minimum number of consumers that store readings; 0: the profile's")
     ] = 0
     ingest_workers_most: Annotated[
-        int, Meta(ge=0, le=32, description="consumers when much waits; 0: the profile's")
+        int, Meta(ge=0, le=32, description="maximum number of such consumers; 0: the profile's")
     ] = 0
     ingest_batch: Annotated[
-        int, Meta(ge=0, le=50_000, description="messages a consumer takes at a time; 0: the profile's")
+        int, Meta(ge=0, le=50_000, description="messages that a consumer reads at a time; 0: the profile's")
     ] = 0
     stream_mark: Annotated[
         int,
-        Meta(ge=100, description="entries of one stream beyond which its messages go to the disk; at least 100"),
+        Meta(
+            ge=100,
+            description="high-water mark of a stream, in entries; above it messages go to the spool",
+        ),
     ] = 100_000
     spool_dir: Annotated[
-        str, Meta(description="where messages wait while Redis is away; empty: `spool` in the data folder")
+        str, Meta(description="folder for messages while Redis is unavailable; empty: `spool` in the data folder")
     ] = ""
     spool_mb: Annotated[
-        int, Meta(ge=16, description="MiB of each spool, one for MQTT and one for HTTP; at least 16")
+        int,
+        Meta(ge=16, description="maximum size in MiB of each spool, one for MQTT and one for HTTP; at least 16"),
     ] = 1024
     broker_queue_mb: Annotated[
         int,
-        Meta(ge=16, description="MiB our Mosquitto keeps for a client that is away, with an alarm; at least 16"),
+        Meta(
+            ge=16,
+            description="MiB that the embedded Mosquitto queues for one absent client; at least 16",
+        ),
     ] = 256
-    retention_days: Annotated[int, Meta(ge=1, le=36_500, description="age at which readings are dropped")] = 730
+    retention_days: Annotated[int, Meta(ge=1, le=36_500, description="days until readings are deleted")] = 730
     minutes_days: Annotated[
-        int, Meta(ge=1, le=36_500, description="age at which values by the minute are dropped; a month at a time")
+        int, Meta(ge=1, le=36_500, description="days until minute rollups are deleted, a month at a time")
     ] = 400
     hours_days: Annotated[
         int,
-        Meta(ge=1, le=36_500, description="the same by the hour, a year at a time; not before the readings"),
+        Meta(
+            ge=1,
+            le=36_500,
+            description="days until hour rollups are deleted, a year at a time; not before readings",
+        ),
     ] = 3650
     budget_gb: Annotated[
         float,
-        Meta(ge=0, description="GB that readings and rollups may take: the oldest days go first; 0: all"),
+        Meta(ge=0, description="GB for readings and rollups, above which the oldest days are deleted; 0: no limit"),
     ] = 0.0
     disk_reserve_mb: Annotated[
-        int, Meta(ge=0, description="MiB of our own servers' disk that no reading is stored into; 0: 3 % of it")
+        int, Meta(ge=0, description="MiB of the built-in PostgreSQL's disk to keep free of readings; 0: 3 % of it")
     ] = 0
     offline_minutes: Annotated[
-        float, Meta(ge=0.1, le=1440, description="silence after which an agent is offline; at least 0.1")
+        float,
+        Meta(ge=0.1, le=1440, description="minutes without a message until an agent is offline; at least 0.1"),
     ] = 5.0
     compress_days: Annotated[
-        int, Meta(ge=1, le=36_500, description="age at which TimescaleDB compresses readings")
+        int, Meta(ge=1, le=36_500, description="days until TimescaleDB compresses readings")
     ] = 7
-    query_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a query may run")] = 15.0
-    drain_seconds: Annotated[float, Meta(gt=0, le=600, description="longest a stop waits for work in flight")] = (
-        10.0
-    )
+    query_seconds: Annotated[float, Meta(gt=0, le=600, description="maximum duration of a query in seconds")] = 15.0
+    drain_seconds: Annotated[
+        float, Meta(gt=0, le=600, description="seconds that a stop waits for work in progress")
+    ] = 10.0
 
     @property
     def data_path(self) -> Path:
@@ -148,13 +174,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def profile(self) -> Profile:
-        """How readings are ingested: the profile, with what was set beside it."""
+        """The ingest profile, changed by the settings that override it; raises `CannotStart`."""
         profile = PROFILES[self.ingest_profile]
         least = self.ingest_workers or profile.least
         if 0 < self.ingest_workers_most < least:
-            raise CannotStart(
-                f"IOTISTICA_INGEST_WORKERS_MOST={self.ingest_workers_most} is less than the least, {least}"
-            )
+            most = self.ingest_workers_most
+            raise CannotStart(f"IOTISTICA_INGEST_WORKERS_MOST must be at least {least}, the minimum; it is {most}")
         return msgspec.structs.replace(
             profile,
             least=least,
@@ -164,65 +189,81 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def local_host(self) -> str:
-        """Where this machine reaches what listens on `listen`."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 looked up, not bound
+        """The address at which clients on this machine reach a server that listens on `listen`."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 a lookup, no bind
 
     @property
     def agents_host(self) -> str:
-        """The host name that agents and people are told."""
+        """The host name that agents and users connect to."""
         return self.public_host or self.local_host
 
     @property
     def site(self) -> str:
-        """The URL that people are told."""
+        """The URL of the dashboard for users."""
         return self.site_url.rstrip("/") or f"http://{self.agents_host}:{self.http_port}"
 
     def agents_broker(self) -> BrokerAddress:
-        """The broker that agents are told; raises `CannotStart`."""
+        """The address of the broker that agents receive; raises `CannotStart`."""
         url = self.agents_mqtt_url or f"mqtt://{self.agents_host}:{self.mqtt_port}"
         try:
             ca = Path(self.agents_ca_file).read_text() if self.agents_ca_file else None
             return parse_broker_url(url, ca)
         except (OSError, UnicodeDecodeError) as exc:
-            raise CannotStart(f"cannot read IOTISTICA_AGENTS_CA_FILE: {exc}") from exc
-        except ValueError as exc:
-            raise CannotStart(f"bad setting IOTISTICA_AGENTS_MQTT_URL: {exc}") from exc
+            raise CannotStart(f"Cannot read the file of IOTISTICA_AGENTS_CA_FILE: {exc}.") from exc
+        except ValueError as exc:  # its text can contain a part of the URL's password
+            schemes = "mqtt, mqtts, ws or wss, such as mqtts://host:8883"
+            raise CannotStart(f"IOTISTICA_AGENTS_MQTT_URL must be a URL with {schemes}") from exc
+
+
+FIELDS: Final = frozenset(Settings.__struct_fields__)
+VARIABLES: Final = (*(field.upper() for field in Settings.__struct_fields__), "CONFIG", "USER_PASSWORD")
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Read `IOTISTICA_*` over the TOML file of `IOTISTICA_CONFIG`; an unknown name in the file is an error."""
+    """Read the variables `IOTISTICA_*`, which override the TOML file named by `IOTISTICA_CONFIG`.
+
+    Raises `CannotStart` for an invalid value and for an unknown name in the file, but not for unknown variables.
+    """
     values: dict[str, Any] = {}
     if path := environ.get(PREFIX + "CONFIG"):
         try:
             values.update(tomllib.loads(Path(path).read_text()))
         except (OSError, tomllib.TOMLDecodeError) as exc:
-            raise CannotStart(f"cannot read the configuration {path}: {exc}") from exc
-    known = set(Settings.__struct_fields__)
+            raise CannotStart(f"Cannot read the configuration file {path}: {exc}.") from exc
+    for name in values:
+        if name not in FIELDS:
+            raise CannotStart(f"{name} in {path} is not a setting. {hint(name, FIELDS)}")
     for name, value in environ.items():
         field = name.removeprefix(PREFIX).lower()
-        if name.startswith(PREFIX) and field in known and value != "":
+        if name.startswith(PREFIX) and field in FIELDS and value != "":
             values[field] = value
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as exc:
         what, _, field = str(exc).partition(" - at `$.")
-        name = PREFIX + field.rstrip("`").upper() if field else "in the file"
-        meaning = next((m for n, _, m in describe(Settings()) if n == name), "docs/configuration.md names them all")
-        raise CannotStart(f"bad setting {name}: {what}; it is: {meaning}") from exc
-    if settings.hours_days < settings.retention_days:  # those of a late reading's day must all be there
-        raise CannotStart("bad setting IOTISTICA_HOURS_DAYS: it must be IOTISTICA_RETENTION_DAYS or more")
+        field = field.rstrip("`")
+        kind = next(f.type for f in msgspec.structs.fields(Settings) if f.name == field)
+        invalid = None if field in SECRET | URLS else values[field]
+        raise CannotStart(f"{PREFIX}{field.upper()} {explain(what, kind, invalid)}") from exc
+    hours, raw = settings.hours_days, settings.retention_days
+    if hours < raw:  # a late reading needs the rollups of its whole day
+        raise CannotStart(f"IOTISTICA_HOURS_DAYS must be at least {raw}, IOTISTICA_RETENTION_DAYS; it is {hours}")
     return settings
 
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
-    """Variables with our prefix that mean nothing to us; probably misspelt."""
-    known = {PREFIX + field.upper() for field in Settings.__struct_fields__}
-    known |= {PREFIX + "CONFIG", PREFIX + "USER_PASSWORD"}
+    """Return the variables with the prefix `IOTISTICA_` that are not settings, and so are probably misspelled."""
+    known = {PREFIX + name for name in VARIABLES}
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
+def unknown_message(name: str) -> str:
+    """Say that a variable is not a setting, and suggest a setting with a similar name."""
+    return f"{name} is not a setting. {hint(name.removeprefix(PREFIX), VARIABLES, PREFIX)}"
+
+
 def describe(settings: Settings) -> list[tuple[str, str, str]]:
-    """Name, value (secrets masked) and meaning of every setting, in order."""
+    """Return the variable, value (secrets masked) and meaning of every setting, in the order of the fields."""
     rows = []
     for field in msgspec.structs.fields(Settings):
         value = str(getattr(settings, field.name))
@@ -237,7 +278,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def mask(url: str) -> str:
-    """The URL without its password."""
+    """Return the URL with its password masked."""
     head, at, tail = url.rpartition("@")
     scheme, sep, credentials = head.partition("://")
     user = credentials.partition(":")[0]
@@ -245,11 +286,11 @@ def mask(url: str) -> str:
 
 
 def page() -> str:
-    """The settings with their defaults, as a page of the documentation."""
+    """Return the documentation page of the settings and their defaults, in Markdown."""
     rows = "".join(f"| `{n}` | {f'`{v}`' if v else ''} | {meaning} |\n" for n, v, meaning in describe(Settings()))
     return (
-        "# Configuration\n\nWritten by `iotistica config --markdown`.\n\n"
-        f"Settings are environment variables, or lines of the TOML file that `{PREFIX}CONFIG` names, there in\n"
-        "lower case and without the prefix. `iotistica config` shows those in force.\n\n"
+        "# Configuration\n\n`iotistica config --markdown` generates this page.\n\n"
+        f"A setting is an environment variable, or a line of the TOML file that `{PREFIX}CONFIG` names, in lower\n"
+        "case and without the prefix. `iotistica config` shows the values in use.\n\n"
         f"| variable | default | meaning |\n|---|---|---|\n{rows}"
     )

@@ -49,7 +49,7 @@ def cli(context: click.Context) -> None:
     context.obj = settings_.load(os.environ)
     log.configure(context.obj.log_level, context.obj.log_format)
     for name in settings_.unknown(os.environ):
-        click.echo(f"iotistica: {name} is not a setting. `iotistica config` lists all settings.", err=True)
+        click.echo(f"iotistica: {settings_.unknown_message(name)}", err=True)
 
 
 for command in (

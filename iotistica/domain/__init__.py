@@ -1,1 +1,1 @@
-"""Pure rules: no I/O, no clock, no await."""
+"""The rules of the domain as pure functions: no I/O, no clock, no await."""

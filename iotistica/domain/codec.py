@@ -1,4 +1,4 @@
-"""Decodes payloads: deflate around MessagePack or JSON, told apart by their first bytes."""
+"""Decodes payloads: MessagePack or JSON, optionally deflated; the first bytes tell which."""
 
 import json
 import math
@@ -10,14 +10,14 @@ import msgspec
 
 from iotistica.errors import InvalidMessage
 
-PAYLOAD_CAP: Final = 1 << 20  # bytes as sent; what is larger is a dead letter
+PAYLOAD_CAP: Final = 1 << 20  # bytes as sent; a larger payload becomes a dead letter
 INFLATED_CAP: Final = 16 << 20  # bytes after inflation
 
 _DEFLATED: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _MSGPACK: Final = frozenset([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 
 _ESCAPES: Final = re.compile(
-    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a backslash, or a whole pair
+    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a backslash, or a full surrogate pair
     r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 def unwrap(payload: bytes, *, cap: int = INFLATED_CAP) -> tuple[bytes, bool]:
-    """The encoded document inside a payload, and whether it is MessagePack.
+    """Return the encoded document inside a payload, and whether it is MessagePack.
 
-    Raises `InvalidMessage` for an empty payload, a truncated or foreign deflate stream, a wrapper inside
-    a wrapper, and more than `cap` bytes, inflated or plain.
+    Raises `InvalidMessage` for an empty payload, a truncated or corrupt deflate stream, deflate inside deflate,
+    and a document of more than `cap` bytes (after inflation, if it is deflated).
     """
     if payload[:2] in _DEFLATED:
         payload = _inflate(payload, cap)
@@ -55,9 +55,9 @@ def _inflate(payload: bytes, cap: int) -> bytes:
 
 
 def decode(document: bytes, is_msgpack: bool, type_: type[T]) -> T:
-    """The document as `type_`; raises `msgspec.ValidationError` if it has another shape.
+    """Decode a document into `type_`; raises `msgspec.ValidationError` if it has another shape.
 
-    Whatever cannot be decoded at all raises `InvalidMessage`.
+    Raises `InvalidMessage` if it cannot be decoded at all.
     """
     try:
         if is_msgpack:
@@ -72,9 +72,9 @@ def decode(document: bytes, is_msgpack: bool, type_: type[T]) -> T:
 
 
 def _lenient(document: bytes, is_msgpack: bool, cause: Exception) -> Any:
-    """JSON as Python writes it: NaN, infinities, numbers of any size, bad UTF-8 as U+FFFD.
+    """Decode what Python's JSON parser accepts: NaN, infinities, numbers of any size; bad UTF-8 becomes U+FFFD.
 
-    Agents written in other languages send these; one such value must not cost the readings beside it.
+    Agents written in other languages send such values; one of them must not invalidate the other readings.
     """
     if isinstance(cause, RecursionError):
         raise InvalidMessage("too_deep") from cause
@@ -82,7 +82,7 @@ def _lenient(document: bytes, is_msgpack: bool, cause: Exception) -> Any:
         raise InvalidMessage("bad_msgpack", str(cause)) from cause
     try:
         text = document.decode("utf-8", "replace")
-        if b"\\u" in document:  # half a surrogate pair is no text anywhere else
+        if b"\\u" in document:  # a lone surrogate cannot be encoded as UTF-8 later
             text = _ESCAPES.sub(lambda m: m[0] if m[1] else "\ufffd", text)
         return json.loads(text, parse_int=_integer)
     except RecursionError as exc:
@@ -94,5 +94,5 @@ def _lenient(document: bytes, is_msgpack: bool, cause: Exception) -> Any:
 def _integer(digits: str) -> int | float:
     try:
         return int(digits)
-    except ValueError:  # Python refuses more than 4,300 digits
+    except ValueError:  # Python does not parse more than 4,300 digits
         return math.inf

@@ -1,4 +1,4 @@
-"""JSON documents of others: made fit to be kept, and compared."""
+"""JSON documents from outside: cleaned for storage, limited in size and depth, and compared."""
 
 import math
 from typing import Any, Final
@@ -6,22 +6,22 @@ from typing import Any, Final
 import msgspec
 
 DEEPEST: Final = 32  # levels of a document
-VALUES: Final = 50_000  # in one document, objects and lists among them; each is looked at several times
-MOST: Final = 100  # changes named of one comparison
-SHOWN: Final = 1024  # bytes of a value that a comparison shows
-TOTAL: Final = 32 << 10  # bytes of a comparison; what is beyond is counted
+VALUES: Final = 50_000  # values of one document, objects and lists included; each is visited several times
+MOST: Final = 100  # changes that one comparison lists
+SHOWN: Final = 1024  # bytes of JSON of a value in a comparison; of a larger value only the size is given
+TOTAL: Final = 32 << 10  # bytes of a comparison; further changes are only counted
 KEY: Final = 100  # characters of a key in a path
 PATH: Final = 400  # characters of a path
 IDENTITIES: Final = ("uuid", "id", "serviceId", "appId", "name")
-"""What tells the members of a list apart, the first that all of them have."""
+"""Keys that identify the members of a list; the first key that all members have is used."""
 
 
 SEALED: Final = "$sealed"
-"""The one key of the object that stands for a sealed text; it is compared as a whole."""
+"""The only key of an object that holds a sealed secret; a comparison treats such an object as one value."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One difference; what is absent on a side is unset there."""
+    """One difference; `before` or `after` is unset where the value is absent."""
 
     path: str
     before: Any = msgspec.UNSET
@@ -29,14 +29,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def strip_nul(text: str) -> str:
-    """PostgreSQL's text holds no NUL, nor half a surrogate pair."""
+    """Return the text without NUL and with "?" for lone surrogates, which PostgreSQL's text cannot hold."""
     if text.isascii():
         return text.replace("\0", "") if "\0" in text else text
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def clean(value: Any, *, deepest: int = DEEPEST) -> Any:
-    """A document as PostgreSQL's JSON can hold it: text without NUL, finite numbers of 64 bits, not too deep."""
+    """Return a document that PostgreSQL's JSON can hold: text without NUL, finite 64-bit numbers, limited depth."""
     if isinstance(value, str):
         return strip_nul(value)
     if isinstance(value, bool) or value is None:
@@ -55,55 +55,55 @@ def clean(value: Any, *, deepest: int = DEEPEST) -> Any:
 
 
 def is_large(value: Any, *, most: int = VALUES) -> bool:
-    """Whether a document holds more values than anybody should have to look at."""
+    """Whether a document has more than `most` values, objects and lists included."""
     left, waiting = most, [value]
     while waiting and left >= 0:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            left -= len(one)
-            waiting += one.values()
-        elif isinstance(one, list):
-            left -= len(one)
-            waiting += one
+        item = waiting.pop()
+        if isinstance(item, dict):
+            left -= len(item)
+            waiting += item.values()
+        elif isinstance(item, list):
+            left -= len(item)
+            waiting += item
     return left < 0
 
 
 def is_deep(value: Any, *, deepest: int = DEEPEST) -> bool:
-    """Whether a document has more levels than `clean` leaves it."""
+    """Whether a document has more levels than `clean` keeps."""
     level = [value]
     for _ in range(deepest + 1):
-        level = [inner for one in level for inner in _members(one)]
+        level = [inner for outer in level for inner in _members(outer)]
         if not level:
             return False
     return True
 
 
 def _members(value: Any) -> list[Any]:
-    """The objects and lists directly inside."""
+    """Return the objects and lists directly inside a value."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [one for one in inner if isinstance(one, (dict, list))]
+    return [item for item in inner if isinstance(item, (dict, list))]
 
 
 def differences(old: Any, new: Any) -> list[Change]:
-    """What is different in `new`, by path, as `config.endpoints[plc-1].pollInterval`; the first `MOST`.
+    """Return the first `MOST` changes from `old` to `new`, with paths like `config.endpoints[plc-1].pollInterval`.
 
-    Lists of objects that all have an identity are compared by it, others by position.
+    Lists whose members are all objects with an identity are compared by identity, other lists by position.
     """
-    found: list[Change] = []
-    _compare(old, new, "", found)
+    changes: list[Change] = []
+    _compare(old, new, "", changes)
     size = 0
-    for number, change in enumerate(found):
+    for number, change in enumerate(changes):
         size += len(msgspec.json.encode(change))
         if size > TOTAL:
-            return [*found[:number], Change(path="…", after=f"{len(found) - number} changes more")]
-    return found
+            return [*changes[:number], Change(path="…", after=f"{len(changes) - number} more changes")]
+    return changes
 
 
-def _compare(old: Any, new: Any, path: str, found: list[Change]) -> None:
-    if len(found) >= MOST or (old == new and type(old) is type(new)):
+def _compare(old: Any, new: Any, path: str, changes: list[Change]) -> None:
+    if len(changes) >= MOST or (old == new and type(old) is type(new)):
         return
     if isinstance(old, dict) and isinstance(new, dict) and SEALED not in old and SEALED not in new:
-        _compare_keys(old, new, path, found, lambda key: f"{path}.{_cut(key)}" if path else _cut(key))
+        _compare_keys(old, new, path, changes, lambda key: f"{path}.{_cut(key)}" if path else _cut(key))
         return
     if isinstance(old, list) and isinstance(new, list):
         names = names_of(old), names_of(new)
@@ -112,28 +112,28 @@ def _compare(old: Any, new: Any, path: str, found: list[Change]) -> None:
         by_name = [
             dict(zip(n or positions(items), items, strict=True)) for n, items in zip(names, (old, new), strict=True)
         ]
-        _compare_keys(by_name[0], by_name[1], path, found, lambda key: f"{path}[{_cut(key)}]")
+        _compare_keys(by_name[0], by_name[1], path, changes, lambda key: f"{path}[{_cut(key)}]")
         return
-    found.append(_change(path, old, new))
+    changes.append(_change(path, old, new))
 
 
-def _compare_keys(old: dict[Any, Any], new: dict[Any, Any], path: str, found: list[Change], named: Any) -> None:
+def _compare_keys(old: dict[Any, Any], new: dict[Any, Any], path: str, changes: list[Change], path_of: Any) -> None:
     for key in [*old, *(key for key in new if key not in old)]:
-        if len(found) >= MOST:
+        if len(changes) >= MOST:
             return
         if key in old and key in new:
-            _compare(old[key], new[key], named(key), found)
+            _compare(old[key], new[key], path_of(key), changes)
         else:
-            found.append(_change(named(key), old.get(key, msgspec.UNSET), new.get(key, msgspec.UNSET)))
+            changes.append(_change(path_of(key), old.get(key, msgspec.UNSET), new.get(key, msgspec.UNSET)))
 
 
 def positions(items: list[Any]) -> list[str]:
-    """The members of a list by their places."""
+    """Return the positions of a list's members as text: "0", "1" and so on."""
     return [str(number) for number in range(len(items))]
 
 
 def names_of(items: list[Any]) -> list[str] | None:
-    """What tells each member of a list from the others, if they all are objects that say it."""
+    """Return the identity of each member of a list; None unless all are objects with different identities."""
     if not all(isinstance(item, dict) for item in items):
         return None
     for name in IDENTITIES:

@@ -1,4 +1,4 @@
-"""Ids of tenants and agents, as text and as they appear on topics."""
+"""Ids of tenants and agents: their text form, and their encoding in topics and broker user names."""
 
 import binascii
 import re
@@ -18,39 +18,39 @@ _ALPHABET: Final = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 def tenant_id(text: str) -> TenantId:
-    """Check a tenant id; raises ValueError."""
+    """Return the text as a tenant id; raises ValueError if it is not one."""
     if not _TENANT.fullmatch(text):
-        raise ValueError("a tenant id is 12 lower-case hex characters")
+        raise ValueError("a tenant id must be 12 lower-case hex characters")
     return TenantId(text)
 
 
 def encode_tenant(tenant: TenantId) -> str:
-    """`a1b2c3d4e5f6` -> `obLD1OX2`."""
+    """Return a tenant id as a topic level: `a1b2c3d4e5f6` -> `obLD1OX2`."""
     return base64url(bytes.fromhex(tenant))
 
 
 def encode_agent(agent: UUID) -> str:
-    """`550e8400-e29b-41d4-a716-446655440000` -> `VQ6EAOKbQdSnFkRmVUQAAA`."""
+    """Return a uuid as a topic level: `550e8400-e29b-41d4-a716-446655440000` -> `VQ6EAOKbQdSnFkRmVUQAAA`."""
     return base64url(agent.bytes)
 
 
 def decode_tenant(text: bytes) -> TenantId:
-    """The tenant of a topic segment; raises ValueError for any other length or alphabet."""
+    """Return the tenant in a topic level; raises ValueError for any other length or alphabet."""
     return TenantId(_decode(text, TENANT_BYTES).hex())
 
 
 def decode_agent(text: bytes) -> AgentId:
-    """The agent of a topic segment; raises ValueError for any other length or alphabet."""
+    """Return the agent in a topic level; raises ValueError for any other length or alphabet."""
     return AgentId(UUID(bytes=_decode(text, AGENT_BYTES)))
 
 
 def agent_user(tenant: TenantId, agent: UUID) -> str:
-    """The broker's user name of an agent: what its topics have after `i/`."""
+    """Return an agent's user name at the broker, which is also the part of its topics after `i/`."""
     return f"{encode_tenant(tenant)}/a/{encode_agent(agent)}"
 
 
 def agent_of_user(user: str) -> tuple[TenantId, AgentId] | None:
-    """The agent that a broker's user name is of; None for any other user."""
+    """Return the agent with this user name at the broker; None if the user is not an agent."""
     tenant, between, agent = user.partition("/a/")
     try:
         return (decode_tenant(tenant.encode()), decode_agent(agent.encode())) if between else None
@@ -59,17 +59,17 @@ def agent_of_user(user: str) -> tuple[TenantId, AgentId] | None:
 
 
 def tenant_user(tenant: TenantId, name: str) -> str:
-    """The broker's user name of a tenant's own user."""
+    """Return the user name at the broker of an MQTT user that the tenant created."""
     return f"{encode_tenant(tenant)}/u/{name}"
 
 
 def agent_topic(tenant: TenantId, agent: UUID) -> str:
-    """The root of an agent's topics, without a slash at the end."""
+    """Return the prefix of an agent's topics, without a slash at the end."""
     return f"i/{agent_user(tenant, agent)}"
 
 
 def base64url(raw: bytes) -> str:
-    """RFC 4648 section 5, without padding."""
+    """Encode bytes in base64url (RFC 4648 section 5) without padding."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 

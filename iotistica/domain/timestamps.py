@@ -1,4 +1,4 @@
-"""Timestamps as agents write them, in us since the epoch."""
+"""Parses the timestamps of agents into us since the epoch."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from iotistica.errors import InvalidMessage
 
-LONGEST: Final = 64  # characters of a time
+LONGEST: Final = 64  # characters of a timestamp
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 _SCALES: Final = ((1e11, 1_000_000), (1e14, 1_000), (1e17, 1))  # below this: s, ms, us; else ns
@@ -15,7 +15,7 @@ _LAST: Final = 253_402_300_800_000_000  # us: the year 10000, which datetime can
 
 
 def parse_us(stamp: Any) -> int:
-    """ISO 8601 text, or a number in s, ms, us or ns told apart by its size; text without a zone is UTC.
+    """Parse ISO 8601 text (UTC if it has no zone), or a number whose size tells whether it is s, ms, us or ns.
 
     Raises `InvalidMessage("bad_time")`.
     """
@@ -35,7 +35,7 @@ def parse_us(stamp: Any) -> int:
     return us
 
 
-@lru_cache(maxsize=4096)  # the readings of one poll share their text
+@lru_cache(maxsize=4096)  # the readings of one poll have the same text
 def _parse_iso(text: str) -> int:
     try:
         when = datetime.fromisoformat(text)

@@ -1,1 +1,1 @@
-"""A fleet of agents that behave like the real one, with faults."""
+"""A simulated fleet of agents that publish like the real agent, with optional faults."""

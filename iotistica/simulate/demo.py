@@ -1,4 +1,4 @@
-"""The demonstration: a tenant `demo` with a user and 20 agents that publish every second."""
+"""The demo: a tenant `demo` with one user and 20 simulated agents that publish every second."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ GUIDE: Final = """
     URL       {base}          (API documentation: {base}/schema)
     Login     {email}  password: {password}
 
-  Read the latest values of one of them:
+  Read the latest values of one agent:
 
     curl -s {base}/api/v1/readings/{agent}/latest -H "Authorization: Bearer $(curl -s {base}/api/v1/auth/login \
 -H 'Content-Type: application/json' -d '{{"email":"{email}","password":"{password}"}}' \
@@ -34,7 +34,7 @@ GUIDE: Final = """
 
 
 async def prepare(database: Database, key: bytes, settings: Settings, url: str) -> Group:
-    """Make what is missing, and return the group that tells about it and runs the agents."""
+    """Create the missing tenant, user and agents; return the group that prints the guide and runs the agents."""
     members = await fleet.enlist(database, key, TENANT, AGENTS)
     password = derive(key, "demo").hex()[:16]
     with suppress(Conflict):

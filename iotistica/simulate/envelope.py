@@ -1,4 +1,4 @@
-"""What an agent publishes: the real one's envelope, lean or full, in any encoding, with faults."""
+"""Makes messages in the real agent's format, with or without details, in any encoding, optionally with faults."""
 
 import json
 import math
@@ -33,21 +33,24 @@ BAD: Final[tuple[dict[str, Any], ...]] = (
 
 
 class AgentMessages:
-    """The messages of one agent, one poll after another."""
+    """Makes the messages of one agent, whose polls read one series after another."""
 
     def __init__(self, uuid: UUID, *, series: int, readings: int, full: bool, seed: int) -> None:
         self._uuid = uuid
         self._readings = readings
         self._series = series
         self._full = full
-        self._random = random.Random(f"{uuid} {seed}")  # noqa: S311 a simulation that can be repeated
+        self._random = random.Random(f"{uuid} {seed}")  # noqa: S311 seeded, so that a simulation can be repeated
         self._device_uuid = str(uuid5(NAMESPACE_OID, f"{uuid} device"))
         self._device = f"plc-001-{self._device_uuid[:8]}"
         self._sent = 0
         self._next = 0
 
     def message(self, now: datetime, *, bad: float = 0.0) -> dict[str, Any]:
-        """The envelope of one message; its polls end at `now`, a millisecond apart."""
+        """Return one message; its polls are a millisecond apart, the last one at `now`.
+
+        `bad` is the share of readings, 0 to 1, that get a fault.
+        """
         polls = -(-self._readings // self._series)
         left = self._readings
         messages = []
@@ -89,7 +92,7 @@ class AgentMessages:
         return reading
 
     def _details(self, metric: str, value: Any, unit: str) -> dict[str, Any]:
-        """What the real agent adds to each reading, and no consumer needs."""
+        """Return the fields that the real agent adds to each reading and that no consumer needs."""
         return {
             "pointIdentity": {
                 "provisionalPointId": str(uuid5(NAMESPACE_OID, f"{self._device} {metric}")),
@@ -116,7 +119,7 @@ class AgentMessages:
 
 
 def encode(message: dict[str, Any], encoding: str) -> bytes:
-    """The payload in one of `ENCODINGS`."""
+    """Return the payload of a message in one of `ENCODINGS`; "both" is MessagePack inside deflate."""
     if encoding in ("msgpack", "both"):
         document = msgspec.msgpack.encode(message)
     else:

@@ -1,4 +1,4 @@
-"""Runs many simulated agents against a broker and reports what was acknowledged, and how soon."""
+"""Runs many simulated agents against a broker and reports acknowledged messages and their latencies."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,16 @@ from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
 
 RETRY: Final = 0.5  # seconds before an agent connects again
-LATENCIES: Final = 1_000_000  # kept at most
-CONNECTING: Final = 50  # agents that connect at a time
+LATENCIES: Final = 1_000_000  # the largest number of latencies in memory
+CONNECTING: Final = 50  # agents that connect at the same time
 
 
 class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fleet does; `every` in seconds between an agent's messages, `skew` in seconds ahead."""
+    """The parameters of a simulation.
+
+    `messages` is per agent, 0 for no limit; `every` is the time in seconds between an agent's messages; `skew` is
+    how far the agents' clocks are ahead, in seconds; `duplicates` and `bad` are shares from 0 to 1.
+    """
 
     agents: int = 20
     messages: int = 0
@@ -45,13 +49,15 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimulatedAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent of the simulation and its broker password."""
+
     tenant: TenantId
     agent: AgentId
     password: str
 
 
 class SimulationReport(msgspec.Struct, kw_only=True):
-    """Counts, and latencies from publish to the broker's acknowledgement in s."""
+    """Counts of messages, and latencies from a publish to the broker's acknowledgement in s."""
 
     published: int = 0
     acknowledged: int = 0
@@ -61,14 +67,14 @@ class SimulationReport(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
 
     def acknowledge(self, seconds: float) -> None:
-        """Count an acknowledgement; of the latencies the newest are kept."""
+        """Count an acknowledgement and keep its latency; when the list is full, its older half is dropped."""
         self.acknowledged += 1
         self.latencies.append(seconds)
         if len(self.latencies) > LATENCIES:
             del self.latencies[: LATENCIES // 2]
 
     def text(self) -> str:
-        """One line a fact."""
+        """Return the report as text, one line for each figure."""
         ranked = sorted(self.latencies) or [0.0]
         at = [ranked[min(int(len(ranked) * share), len(ranked) - 1)] * 1000 for share in (0.5, 0.99, 1)]
         rate = self.readings / self.seconds if self.seconds else 0.0
@@ -82,10 +88,10 @@ class SimulationReport(msgspec.Struct, kw_only=True):
 
 
 async def enlist(database: Database, key: bytes, tenant: str, count: int) -> list[SimulatedAgent]:
-    """Make the tenant and its agents where they are missing; their ids are the same each time."""
+    """Create the tenant and `count` agents where they are missing; an agent's id is the same in each run."""
     async with database.transaction() as tx:
-        found = await tenants.find(tx, tenant) or await tenants.add(tx, tenant, by=PLATFORM)
-    owner = found.tenant_id
+        row = await tenants.find(tx, tenant) or await tenants.add(tx, tenant, by=PLATFORM)
+    owner = row.tenant_id
     members = []
     for number in range(count):
         agent = AgentId(uuid5(NAMESPACE_OID, f"iotistica simulation {owner} {number}"))
@@ -102,7 +108,7 @@ async def enlist(database: Database, key: bytes, tenant: str, count: int) -> lis
 async def run(
     plan: SimulationPlan, members: Sequence[SimulatedAgent], url: str, stop: asyncio.Event
 ) -> SimulationReport:
-    """Publish until every agent has sent its messages, or until `stop`."""
+    """Publish until every agent has sent its messages, or until `stop` is set."""
     report = SimulationReport()
     connecting = asyncio.Semaphore(CONNECTING)
     began = time.monotonic()
@@ -116,7 +122,7 @@ async def run(
 
 
 class _Agent:
-    """One agent: what was not acknowledged when its connection is lost, it sends again."""
+    """One agent; after a lost connection it sends the messages again that were not acknowledged."""
 
     def __init__(self, plan: SimulationPlan, member: SimulatedAgent, url: str, report: SimulationReport) -> None:
         broker = urlsplit(url)
@@ -134,7 +140,7 @@ class _Agent:
         self._unsent: list[bytes] = []
 
     async def live(self, delay: float, connecting: asyncio.Semaphore, stop: asyncio.Event) -> None:
-        """Publish all messages, over as many connections as that takes."""
+        """Publish all messages, with a new connection each time one is lost."""
         await sleep(delay, stop)
         while not stop.is_set() and not self._is_done():
             try:
@@ -143,7 +149,7 @@ class _Agent:
                         client = await stack.enter_async_context(connect(self._url))
                     await self._publish(client, stop)
             except CannotStart:
-                await sleep(RETRY, stop)  # the broker may not have read our account yet
+                await sleep(RETRY, stop)  # the broker may not have read the agent's new account yet
             except Unavailable:
                 self._report.lost_connections += 1
                 await sleep(RETRY, stop)

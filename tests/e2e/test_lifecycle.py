@@ -270,7 +270,7 @@ def test_a_second_instance_on_the_same_folder_refuses(server: Served) -> None:
     assert f"{server.folder} is in use by another instance (process {server.process.pid})" in server.text()
 
 
-@pytest.mark.parametrize(("setting", "what"), [("HTTP", "cannot listen on"), ("MQTT", "MQTT cannot listen on")])
+@pytest.mark.parametrize(("setting", "what"), [("HTTP", "Cannot listen on"), ("MQTT", "MQTT cannot listen on")])
 def test_a_taken_port_ends_the_process_with_what_to_do(folder: Path, setting: str, what: str) -> None:
     """A role that cannot start ends the process with a message and a code."""
     with socket.socket() as taken:
@@ -288,11 +288,11 @@ def test_a_taken_port_ends_the_process_with_what_to_do(folder: Path, setting: st
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["--roles", "api,cook"], {}, "unknown role 'cook'"),
-        ([], {"IOTISTICA_HTTP_PORT": "99999"}, "bad setting"),
+        (["--roles", "api,cook"], {}, "Unknown role 'cook'"),
+        ([], {"IOTISTICA_HTTP_PORT": "99999"}, "IOTISTICA_HTTP_PORT must be at most 65535; it is 99999"),
         ([], {"IOTISTICA_SECRET_KEY": "short"}, "must hold 64 hex characters"),
         ([], {"IOTISTICA_DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "Cannot reach PostgreSQL"),
-        ([], {"IOTISTICA_CONFIG": "/does/not/exist.toml"}, "cannot read the configuration"),
+        ([], {"IOTISTICA_CONFIG": "/does/not/exist.toml"}, "Cannot read the configuration file"),
         ([], {"IOTISTICA_DATA_DIR": "/proc/nowhere"}, "Cannot create the data folder"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Rules for permissions, credentials, passwords and secrets in documents."""
+"""Rules for permissions, credentials, passwords, and secrets in documents."""

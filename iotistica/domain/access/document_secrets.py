@@ -1,4 +1,4 @@
-"""Secrets inside documents: found by where they stand, sealed at rest, masked in what people read."""
+"""Secrets in JSON documents: found by their keys, sealed (encrypted) for storage, and masked for display."""
 
 import binascii
 import re
@@ -17,7 +17,7 @@ from iotistica.domain.key_derivation import derive
 from iotistica.errors import Invalid
 
 MASK: Final = "********"
-"""Stands for a secret; written back where one was, it leaves that as it is."""
+"""The text shown instead of a secret; a client that writes it back in the same place keeps the secret."""
 _NAME: Final = re.compile(
     r"pass(word|wd|phrase|code)?$|pwd$|secret|token$|private_?key|access_?key|credential|psk$|^community$"
     r"|(api|client|auth|priv|privacy|shared|account|signing|encryption)_?key$",
@@ -26,36 +26,36 @@ _NAME: Final = re.compile(
 _ENVIRONMENT: Final = re.compile(r"^env(ironment)?(_?(vars?|variables))?$", re.I)
 _AUTHORITY: Final = re.compile(r"://([^/\s]*)")
 _NUMBER: Final = "\0"
-"""Before what is sealed as a number; no text of a document holds one."""
+"""Prefix of a sealed number; text in a document never contains a NUL character."""
 _INSIDE: Final = ("connectionString",)
-"""Texts that are JSON themselves, as agents echo the connections of endpoints."""
+"""Keys whose text is itself JSON: agents report the connections of endpoints in this form."""
 
 Path = tuple[str, ...]
 Secret = str | int | float
 Leaf = Callable[[Path, Secret], Any]
-"""What becomes of a secret: where it stands, key by key, and itself."""
+"""A function that returns the replacement of a secret, from its path (key by key) and the secret."""
 
 
 class SecretBox:
-    """Seals and opens the secrets of documents; the same text of one tenant is always sealed alike."""
+    """Seals and opens the secrets of documents; the same text of one tenant always gives the same sealed text."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESSIV(derive(key, "documents") + derive(key, "documents", "2"))
 
     def seal(self, document: Any, tenant: TenantId) -> Any:
-        """The document with every secret in it sealed for the tenant; raises `Invalid` for a foreign seal."""
+        """Return the document with every secret in it sealed for the tenant; sealed values stay as they are."""
         return _walk(document, lambda _, secret: self._seal(secret, tenant), (), under=False)
 
     def open(self, document: Any, tenant: TenantId) -> Any:
-        """The document as it was before it was sealed; what was sealed by another key becomes the mask."""
+        """Return the document with its sealed secrets opened; a secret sealed with another key becomes the mask."""
         return _unseal(document, lambda sealed: self._open(sealed, tenant))
 
     def seal_bytes(self, content: bytes, tenant: TenantId) -> bytes:
-        """A whole document, sealed for the tenant."""
+        """Seal a whole document for the tenant."""
         return self._cipher.encrypt(content, [tenant.encode()])
 
     def open_bytes(self, sealed: bytes, tenant: TenantId) -> bytes | None:
-        """What was sealed; None if it was by another key, or for another tenant."""
+        """Open a sealed document; None if it was sealed with another key or for another tenant."""
         try:
             return self._cipher.decrypt(sealed, [tenant.encode()])
         except InvalidTag:
@@ -75,14 +75,14 @@ class SecretBox:
 
 
 def mask(document: Any) -> Any:
-    """The document, sealed or not, as people may read it who must not see its secrets."""
+    """Return the document, sealed or not, with all its secrets replaced by the mask."""
     return _walk(_unseal(document, lambda _: MASK), lambda _, __: MASK, (), under=False)
 
 
 def keep_masked(new: Any, old: Any) -> Any:
-    """A written document with the masks in it replaced by the secrets that stand there in `old`, both open.
+    """Return `new` with each mask replaced by the secret at the same path in `old`; both must not be sealed.
 
-    Raises `Invalid` with the path of a mask where there was no secret.
+    Raises `Invalid` with the path of a mask for which `old` has no secret.
     """
 
     def kept(path: Path, secret: Secret) -> Secret:
@@ -90,7 +90,7 @@ def keep_masked(new: Any, old: Any) -> Any:
             return secret
         if path not in before:
             where = ".".join(path).replace(".[", "[")
-            raise Invalid(f"{MASK} stands for a secret that is there already, and here is none: write it", where)
+            raise Invalid(f"must be the secret itself, since there is no earlier one that {MASK} could keep", where)
         return before[path]
 
     before: dict[Path, Secret] = {}
@@ -104,26 +104,26 @@ def keep_masked(new: Any, old: Any) -> Any:
 
 
 def has_seal(document: Any) -> bool:
-    """Whether somebody wrote what only we write."""
+    """Whether a document from a client contains a sealed value, which only the platform can write."""
     if isinstance(document, dict):
         return SEALED in document or any(has_seal(item) for item in document.values())
     return isinstance(document, list) and any(has_seal(item) for item in document)
 
 
 def _walk(value: Any, leaf: Leaf, path: Path, *, under: bool) -> Any:
-    """The document with its secrets replaced; `under` what is secret as a whole."""
+    """Return the document with its secrets replaced; `under` is True inside a key whose whole value is secret."""
     if isinstance(value, dict):
         if SEALED in value:
             return value
-        found = {}
+        replaced = {}
         for key, item in value.items():
             where = (*path, str(key))
             if key in _INSIDE and isinstance(item, str):
-                found[key] = _walk_inside(item, leaf, where)
+                replaced[key] = _walk_inside(item, leaf, where)
             else:
                 secret = under or _ENVIRONMENT.search(str(key)) is not None
-                found[key] = _walk(item, leaf, where, under=secret or _NAME.search(str(key)) is not None)
-        return found
+                replaced[key] = _walk(item, leaf, where, under=secret or _NAME.search(str(key)) is not None)
+        return replaced
     if isinstance(value, list):
         names = documents.names_of(value) or documents.positions(value)
         return [_walk(item, leaf, (*path, f"[{n}]"), under=under) for n, item in zip(names, value, strict=True)]
@@ -134,9 +134,9 @@ def _walk(value: Any, leaf: Leaf, path: Path, *, under: bool) -> Any:
 
 
 def _has_login(text: str) -> bool:
-    """Whether an address in it names a user and a password."""
-    for found in _AUTHORITY.finditer(text):
-        user, at, _ = found[1].rpartition("@")
+    """Whether the text contains a URL with a user and a password."""
+    for match in _AUTHORITY.finditer(text):
+        user, at, _ = match[1].rpartition("@")
         if at and ":" in user:
             return True
     return False
@@ -151,17 +151,17 @@ def _walk_inside(text: str, leaf: Leaf, path: Path) -> Any:
         return leaf(path, text) if text == MASK or _has_login(text) else text
     if documents.is_deep(document) or documents.is_large(document):
         return leaf(path, text)
-    became: list[Any] = []
+    replacements: list[Any] = []
 
     def noted(where: Path, secret: Secret) -> Any:
-        became.append(leaf(where, secret))
-        return became[-1]
+        replacements.append(leaf(where, secret))
+        return replacements[-1]
 
     new = _walk(document, noted, path, under=False)
-    if not became:
+    if not replacements:
         return text
-    whole = leaf(path, text)  # which its mask may stand for, where it was sealed as a whole
-    if any(isinstance(one, dict) for one in became):
+    whole = leaf(path, text)  # called in any case: a text that was sealed as a whole is kept by its mask
+    if any(isinstance(item, dict) for item in replacements):
         return whole
     return text if new == document else msgspec.json.encode(new).decode()
 

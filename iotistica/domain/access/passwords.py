@@ -1,17 +1,17 @@
-"""Which passwords are taken, and how long a name is locked after wrong ones."""
+"""Password rules: which passwords are accepted, and how long a name is locked after wrong passwords."""
 
 from typing import Final
 
 SHORTEST: Final = 8  # characters (NIST SP 800-63B)
-LONGEST: Final = 1024  # characters; argon2 takes any, but not for any price
+LONGEST: Final = 1024  # characters; argon2 accepts any length, but a longer password costs more time
 
-FREE: Final = 5  # wrong passwords in a row, from one address, that cost nothing
-FREE_EVERYWHERE: Final = 100  # and from anywhere
+FREE: Final = 5  # wrong passwords in a row from one address before the first lock
+FREE_EVERYWHERE: Final = 100  # wrong passwords in a row from all addresses before the first lock
 FIRST: Final = 1.0  # seconds of the first lock; each further wrong password doubles it
 LONGEST_LOCK: Final = 900.0  # seconds
 FORGOTTEN: Final = 86_400.0  # seconds after which wrong passwords are forgotten
 
-# The commonest of eight and more characters in published leaks, without digits or signs at their end.
+# The most common passwords in published leaks, without digits and punctuation at their ends.
 _WORDS: Final = (
     "password passw0rd p@ssw0rd p@ssword qwertyui qwertyuiop asdfghjk asdfghjkl zxcvbnm iloveyou sunshine "
     "princess football baseball superman trustno welcome letmein abcdefgh abcd qazwsx qazwsxedc qwerty "
@@ -23,21 +23,21 @@ _COMMON: Final = frozenset(_WORDS.split())
 
 
 def problem(password: str, *about: str) -> str | None:
-    """Why a password is not taken, or None; `about` is what everybody knows of its user."""
+    """Return why a password is rejected, as a predicate, or None; `about` holds the user's name and address."""
     if len(password) < SHORTEST:
-        return f"a password has at least {SHORTEST} characters"
+        return f"must have at least {SHORTEST} characters"
     if len(password) > LONGEST:
-        return f"a password has at most {LONGEST} characters"
+        return f"must have at most {LONGEST} characters"
     plain = password.lower()
     if len(set(plain)) < 4 or plain.isdecimal():
-        return "this password is too simple"
+        return "is too simple: use at least 4 different characters, and not only digits"
     if plain.strip("0123456789!.?*#$_-@ ") in _COMMON:
-        return "this is among the commonest passwords"
+        return "is one of the most common passwords"
     if any(plain in (known.lower(), known.lower().partition("@")[0]) for known in about if known):
-        return "a password is not the user's name"
+        return "must not be the user's name"
     return None
 
 
 def lock_seconds(failures: int, free: int = FREE) -> float:
-    """How long a name is locked after so many wrong passwords in a row, of which some cost nothing."""
+    """Return how long a name is locked after `failures` wrong passwords in a row; fewer than `free` do not lock."""
     return 0.0 if failures < free else min(FIRST * 2 ** min(failures - free, 20), LONGEST_LOCK)

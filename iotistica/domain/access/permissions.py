@@ -1,4 +1,4 @@
-"""Who may do what: one table. Every route names one of its lines."""
+"""The table of permissions and the roles that have them; every route requires one of these permissions."""
 
 from collections.abc import Collection
 from typing import Final, Literal, NamedTuple
@@ -6,11 +6,15 @@ from typing import Final, Literal, NamedTuple
 Role = Literal["viewer", "operator", "manager", "admin", "owner"]
 
 ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "manager", "admin", "owner")
-"""Each may do what those before it may."""
+"""Each role has all permissions of the roles before it."""
 
 
 class Permission(NamedTuple):
-    """The least role; whether an agent may for itself, and an API key; whether it counts as administration."""
+    """The minimum role of a permission, and who else has it.
+
+    `agents`: an agent has it for itself. `api_keys`: an API key can have it. `is_administration`: the caller is
+    looked up in the database at every request, and the requests count against IOTISTICA_ADMIN_LIMIT.
+    """
 
     minimum_role: Role
     agents: bool = False
@@ -19,11 +23,11 @@ class Permission(NamedTuple):
 
 
 PUBLIC: Final = "public"
-"""Anybody, without logging in."""
+"""Everyone, without credentials."""
 AGENT: Final = "agent"
-"""The agent that the path names, and nobody else."""
+"""Only the agent whose uuid is in the path."""
 BROKER: Final = "broker"
-"""A broker that knows the shared secret."""
+"""A broker that sends the shared secret."""
 
 PERMISSIONS: Final[dict[str, Permission]] = {
     "self": Permission("viewer", api_keys=False),
@@ -54,11 +58,11 @@ PERMISSIONS: Final[dict[str, Permission]] = {
 
 
 def is_at_least(role: str, minimum_role: str) -> bool:
-    """Whether a role is at least another one."""
+    """Whether `role` is `minimum_role` or above it."""
     return role in ROLES and ROLES.index(role) >= ROLES.index(minimum_role)
 
 
 def is_allowed(permission: str, role: str, scopes: Collection[str] | None = None) -> bool:
-    """Whether a role may, and one of the scopes of an API key says so where it has any."""
+    """Whether a role has the permission and, for an API key with scopes, whether the scopes include it."""
     rule = PERMISSIONS.get(permission)
     return rule is not None and is_at_least(role, rule.minimum_role) and (scopes is None or permission in scopes)

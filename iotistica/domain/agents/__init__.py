@@ -1,1 +1,1 @@
-"""Rules for agents: broker accounts and topics, key proofs, reported state, presence, logs, tags."""
+"""Rules for agents: broker accounts and topics, key proofs, reported state, presence, logs and tags."""

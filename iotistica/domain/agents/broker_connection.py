@@ -1,4 +1,4 @@
-"""What an agent is told of the broker."""
+"""The MQTT connection settings that an agent receives: the broker's address, its account and its topics."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 
 class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where agents find it; `ca` is the PEM of who signed its certificate, if that is not publicly known."""
+    """The address of the broker; `ca` is the PEM of its CA certificate, unless a public CA signed it."""
 
     protocol: str
     host: str
@@ -21,7 +21,7 @@ class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """As the agent reads it; times in ms, but `keep_alive` in s."""
+    """The broker configuration in the agent's format; times in ms, but `keep_alive` in s."""
 
     protocol: str
     host: str
@@ -39,12 +39,14 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
 
 
 class Topics(msgspec.Struct, frozen=True, kw_only=True):
+    """The topic filters that an agent can publish and subscribe to."""
+
     publish: list[str]
     subscribe: list[str]
 
 
 class MqttConnection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An agent's account, where to use it, and for which topics."""
+    """An agent's broker account, the broker's address and the agent's topics."""
 
     username: str
     password: str
@@ -54,15 +56,15 @@ class MqttConnection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def parse_broker_url(url: str, ca: str | None) -> BrokerAddress:
-    """The broker of a URL such as `mqtts://mqtt.example.com:8883`; raises ValueError."""
+    """Return the address in a URL such as `mqtts://mqtt.example.com:8883`; raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
-        raise ValueError(f"needs to be one of {', '.join(PORTS)}, then ://host:port")
+        raise ValueError(f"must be {', '.join(PORTS)} followed by ://host:port")
     return BrokerAddress(protocol=parts.scheme, host=parts.hostname, port=parts.port or PORTS[parts.scheme], ca=ca)
 
 
 def mqtt_connection(where: BrokerAddress, tenant: TenantId, agent: UUID, password: str) -> MqttConnection:
-    """What an agent needs to connect."""
+    """Return what an agent needs to connect to the broker."""
     user, topic = agent_user(tenant, agent), agent_topic(tenant, agent)
     host = f"[{where.host}]" if ":" in where.host else where.host
     return MqttConnection(
@@ -89,6 +91,9 @@ def mqtt_connection(where: BrokerAddress, tenant: TenantId, agent: UUID, passwor
 
 
 def printable(text: str | None, longest: int) -> str | None:
-    """Text that a device wrote, without what does not print: it is shown in terminals and pages."""
-    shown = "".join(c for c in (text or "")[: longest * 2] if c.isprintable())[:longest].strip()
-    return shown or None
+    """Return an agent's text without unprintable characters, since terminals and web pages show it.
+
+    At most `longest` characters; None if nothing is left.
+    """
+    cleaned = "".join(c for c in (text or "")[: longest * 2] if c.isprintable())[:longest].strip()
+    return cleaned or None

@@ -1,4 +1,4 @@
-"""What Mosquitto's log says of agents: who connected from where, whose session was taken over, who left."""
+"""Parses Mosquitto's log for events of agents: connects, session takeovers and disconnects."""
 
 import re
 from typing import Any, Final, NamedTuple
@@ -15,30 +15,33 @@ _PROTOCOLS: Final = {"2": "MQTT 3.1.1", "3": "MQTT 3.1", "4": "MQTT 3.1.1", "5":
 
 
 class BrokerEvent(NamedTuple):
-    """One line about one agent."""
+    """One log line about one agent."""
 
     tenant: TenantId
     agent: AgentId
     kind: str
     word: str
-    """What is counted apart."""
+    """Events of the same kind are counted separately by this word: the address, or the reason of a disconnect."""
     details: dict[str, Any]
 
 
 def parse_line(line: bytes) -> BrokerEvent | None:
-    """A line of the log; None if it is about no agent. A client's id is its user name, so it cannot lie."""
+    """Return the event of a log line; None if it is not about an agent.
+
+    A client's id is its user name, so a client cannot pretend to be another one.
+    """
     text = line.decode("utf-8", "replace")
-    if found := _CONNECTED.search(text):
-        details = {"address": found[1], "protocol": _PROTOCOLS.get(found[3], found[3])}
-        return _said(found[2], "broker.connected", found[1], details)
-    if found := _TAKEN_OVER.search(text):
-        details = {"reason": "the same account connected again: two agents with one identity do this to each other"}
-        return _said(found[1], "broker.taken_over", "", details)
-    if found := _LEFT.search(text):
-        return _said(found[1], "broker.left", found[2][:40], {"reason": found[2].rstrip(".")[:WORDS]})
+    if match := _CONNECTED.search(text):
+        details = {"address": match[1], "protocol": _PROTOCOLS.get(match[3], match[3])}
+        return _event(match[2], "broker.connected", match[1], details)
+    if match := _TAKEN_OVER.search(text):
+        details = {"reason": "the same account connected again; two agents that share one identity cause this"}
+        return _event(match[1], "broker.taken_over", "", details)
+    if match := _LEFT.search(text):
+        return _event(match[1], "broker.left", match[2][:40], {"reason": match[2].rstrip(".")[:WORDS]})
     return None
 
 
-def _said(user: str, kind: str, word: str, details: dict[str, Any]) -> BrokerEvent | None:
-    who = agent_of_user(user)
-    return BrokerEvent(*who, kind, word, details) if who else None
+def _event(user: str, kind: str, word: str, details: dict[str, Any]) -> BrokerEvent | None:
+    agent = agent_of_user(user)
+    return BrokerEvent(*agent, kind, word, details) if agent else None

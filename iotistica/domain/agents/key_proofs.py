@@ -1,4 +1,4 @@
-"""Proof that an agent holds the private key it registered with."""
+"""Verifies that an agent holds the private key of the public key that it registered."""
 
 import binascii
 from base64 import b64decode
@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
 
-_HALF: Final = 32  # bytes of r and of s
+_HALF: Final = 32  # bytes of r, and of s
 
 
 def public_key(pem: str) -> PublicKey:
-    """An Ed25519 or P-256 key; raises ValueError for anything else."""
+    """Return the Ed25519 or P-256 key in a PEM; raises ValueError for anything else."""
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
@@ -29,11 +29,11 @@ def public_key(pem: str) -> PublicKey:
         return key
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return key
-    raise ValueError("only Ed25519 and P-256 keys are taken")
+    raise ValueError("only Ed25519 and P-256 keys are accepted")
 
 
 def is_proven(key: PublicKey, agent: UUID, challenges: Iterable[str], signature: str) -> bool:
-    """Whether the base64 signature is over `<uuid>:<challenge>` with one of these challenges."""
+    """Whether the base64 signature is valid for `<uuid>:<challenge>` with one of these challenges."""
     try:
         raw = b64decode(signature, validate=True)
     except (binascii.Error, ValueError):
@@ -52,7 +52,7 @@ def _is_signed(key: PublicKey, message: bytes, signature: bytes) -> bool:
 
 
 def _der(signature: bytes) -> bytes:
-    """An ECDSA signature in DER; the bare r and s, as WebCrypto gives them, are put into it."""
+    """Return an ECDSA signature in DER; the raw concatenation of r and s that WebCrypto returns is converted."""
     if len(signature) != 2 * _HALF:
         return signature
     r, s = signature[:_HALF], signature[_HALF:]

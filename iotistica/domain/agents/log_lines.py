@@ -1,4 +1,4 @@
-"""Lines that agents log: read from every shape that they come in."""
+"""Parses the log lines of agents, in every format that agents send, and encodes them for the log stream."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -9,19 +9,19 @@ from iotistica.domain import codec, documents, timestamps
 from iotistica.domain.access import document_secrets
 from iotistica.errors import InvalidMessage
 
-LINES: Final = 10_000  # of one message
-VALUES: Final = 200_000  # in the lines of one message
-INFLATED: Final = 8 << 20  # bytes of one message
+LINES: Final = 10_000  # lines of one message
+VALUES: Final = 200_000  # JSON values in the lines of one message
+INFLATED: Final = 8 << 20  # bytes of one message after inflation
 MESSAGE: Final = 32 << 10  # bytes of one line; the rest is cut off
-META: Final = 8 << 10  # bytes of JSON beside a line
-SERVICE: Final = 200  # characters
+META: Final = 8 << 10  # bytes of JSON of a line's other fields
+SERVICE: Final = 200  # characters of a service's name
 BATCH: Final = 200  # characters of a batch's id
 HTTP: Final = "http"
-"""The last part of the topic of what came by HTTP."""
+"""The last level of the topic of log messages that arrived by HTTP."""
 RETENTION: Final = timedelta(days=90)
-AHEAD: Final = timedelta(days=1)
+AHEAD: Final = timedelta(days=1)  # a timestamp further in the future is replaced by the time of receipt
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "fatal")
-"""By how grave they are; a line is kept with its place in this list."""
+"""Log levels by severity; a line is stored with its level's index in this tuple."""
 _SAME: Final = {
     "warning": "warn",
     "err": "error",
@@ -41,7 +41,7 @@ _OWN: Final = frozenset(
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line; `time` in us since the epoch, `level` the place in `LEVELS`."""
+    """One log line; `time` is in us since the epoch, `level` is an index into `LEVELS`."""
 
     time: int
     service: str
@@ -53,7 +53,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines that came together; those that are no lines, or too old, are counted. `id` None: it has none."""
+    """The lines of one message; `dropped` counts entries that are not lines or are too old. `id` can be None."""
 
     lines: list[LogLine]
     id: str | None = None
@@ -61,9 +61,10 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_lines(payload: bytes, received: int, *, service: str = "agent") -> LogBatch:
-    """The lines of a payload: JSON lines, an array, an object with `logs` or `lines`, one line, or plain text.
+    """Parse a payload: JSON lines, an array, an object with `logs` or `lines`, one JSON line, or plain text.
 
-    `received` in us; `service` is whose they are unless they say so. Raises `InvalidMessage`.
+    `received` is in us since the epoch; `service` is the service of lines that do not name one. Raises
+    `InvalidMessage`.
     """
     document, is_msgpack = codec.unwrap(payload, cap=INFLATED)
     if is_msgpack:
@@ -76,7 +77,7 @@ def parse_lines(payload: bytes, received: int, *, service: str = "agent") -> Log
 
 
 def encode(batch: LogBatch, *, cap: int) -> list[bytes]:
-    """A batch as messages of about `cap` bytes at most, each with an id of its own if it has one."""
+    """Split a batch into messages of at most about `cap` bytes; if the batch has an id, each gets a unique one."""
     messages: list[bytes] = []
     chunk: list[dict[str, Any]] = []
     size = 0
@@ -92,8 +93,8 @@ def encode(batch: LogBatch, *, cap: int) -> list[bytes]:
 
 
 def _message(id_: str | None, number: int, rows: list[dict[str, Any]]) -> bytes:
-    named = {} if id_ is None else {"batchId": f"{id_}#{number}" if number else id_}
-    return msgspec.json.encode({**named, "lines": rows})
+    head = {} if id_ is None else {"batchId": f"{id_}#{number}" if number else id_}
+    return msgspec.json.encode({**head, "lines": rows})
 
 
 def _row(line: LogLine) -> dict[str, Any]:
@@ -103,26 +104,26 @@ def _row(line: LogLine) -> dict[str, Any]:
 
 
 def _json(text: bytes) -> Any:
-    """A document, or one on every line; a line that is none is text."""
+    """Decode a JSON document, or one document on each line; a line that is not JSON becomes a text message."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as exc:
         rows = _rows(text)
         if len(rows) < 2:
             raise InvalidMessage("bad_json", str(exc)) from exc
-    found: list[Any] = []
+    decoded: list[Any] = []
     for row in rows:
         if not row.strip():
             continue
         try:
-            found.append(msgspec.json.decode(row))
+            decoded.append(msgspec.json.decode(row))
         except (msgspec.DecodeError, RecursionError):
-            found.append({"message": row.decode("utf-8", "replace")})
-    return found
+            decoded.append({"message": row.decode("utf-8", "replace")})
+    return decoded
 
 
 def _rows(text: bytes) -> list[bytes]:
-    """Counted before they are split: an empty line costs a byte on the wire, and fifty in memory."""
+    """Split text into lines; they are counted first, since an empty line is 1 byte on the wire and 50 in memory."""
     if text.count(b"\n") > LINES:
         raise InvalidMessage("too_large", f"more than {LINES} lines")
     return text.split(b"\n")
@@ -133,22 +134,22 @@ def _batch(document: Any, received: int, service: str) -> LogBatch:
     rows = document
     if isinstance(document, dict):
         rows = next((document[key] for key in ("logs", "lines") if isinstance(document.get(key), list)), [document])
-        named = document.get("batchId")
-        id_ = documents.strip_nul(named)[: BATCH + 10] if isinstance(named, str) and named else None
+        batch_id = document.get("batchId")
+        id_ = documents.strip_nul(batch_id)[: BATCH + 10] if isinstance(batch_id, str) and batch_id else None
     if not isinstance(rows, list):
-        raise InvalidMessage("unknown_shape", "log lines are JSON lines, an array of objects, or text")
+        raise InvalidMessage("unknown_shape", "log lines must be JSON lines, an array of objects, or text")
     if len(rows) > LINES:
         raise InvalidMessage("too_large", f"more than {LINES} lines")
     if documents.is_large(rows, most=VALUES):
         raise InvalidMessage("too_large", f"more than {VALUES} values")
     lines = [line for row in rows if (line := _line(row, received, service)) is not None]
     if not lines and rows and not any(isinstance(row, (dict, str)) for row in rows):
-        raise InvalidMessage("unknown_shape", "log lines are JSON lines, an array of objects, or text")
+        raise InvalidMessage("unknown_shape", "log lines must be JSON lines, an array of objects, or text")
     return LogBatch(lines=lines, id=id_, dropped=len(rows) - len(lines))
 
 
 def _line(row: Any, received: int, service: str) -> LogLine | None:
-    """One line; None for what has no message, or is older than what is kept."""
+    """Return one log line; None if the row has no message or is older than `RETENTION`."""
     if isinstance(row, str):
         row = {"message": row}
     if not isinstance(row, dict):
@@ -162,14 +163,14 @@ def _line(row: Any, received: int, service: str) -> LogLine | None:
     if received - time > RETENTION // timedelta(microseconds=1):
         return None
     source = row.get("source")
-    named = (
+    candidates = (
         row.get("serviceName") or (source.get("name") if isinstance(source, dict) else source),
         row.get("containerName"),
     )
-    whose = next((name for name in named if isinstance(name, str) and name.strip()), service)
+    name = next((name for name in candidates if isinstance(name, str) and name.strip()), service)
     return LogLine(
         time=time,
-        service=documents.strip_nul(whose)[:SERVICE],
+        service=documents.strip_nul(name)[:SERVICE],
         level=level_of(row.get("level")),
         message=_cut(documents.strip_nul(message)),
         is_system=row.get("isSystem") is True,
@@ -187,7 +188,7 @@ def _time(stamp: Any, received: int) -> int:
 
 
 def level_of(name: Any) -> int:
-    """The place of a level among `LEVELS`; what is unknown is info."""
+    """Return the index of a level in `LEVELS`; an unknown level counts as info."""
     word = name.lower() if isinstance(name, str) else ""
     word = _SAME.get(word, word)
     return LEVELS.index(word) if word in LEVELS else LEVELS.index("info")

@@ -1,4 +1,4 @@
-"""What an agent says of itself: its reports, merged key by key whatever the order in which they come."""
+"""The reported state of an agent: parses its reports and merges them key by key, in any order of arrival."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -9,25 +9,25 @@ from iotistica.domain import codec, documents
 from iotistica.domain.documents import Change
 from iotistica.errors import InvalidMessage
 
-KEYS: Final = 100  # of one report, and of a state
-KEY_CAP: Final = 100  # characters of one
-STATE_CAP: Final = 4 << 20  # bytes of JSON that one agent's state may take
+KEYS: Final = 100  # keys of one report, and of a state
+KEY_CAP: Final = 100  # characters of a key
+STATE_CAP: Final = 4 << 20  # bytes of JSON of one agent's state
 
 _SIZES: Final = ("memory_usage", "memory_total", "memory_percent", "storage_usage", "storage_total")
 METRIC_KEYS: Final = frozenset(("cpu_usage", "cpu_temp", "temperature", "uptime", *_SIZES))
-"""Numbers that become readings of protocol `system`."""
+"""Keys whose numbers become readings of protocol `system`."""
 VOLATILE_KEYS: Final = METRIC_KEYS | {"endpoints_health", "publish_health", "vpn_health", "top_processes"}
-"""What is new in nearly every report: kept apart from what seldom changes."""
+"""Keys that change in nearly every report; they are stored apart from those that seldom change."""
 _KNOWN: Final = VOLATILE_KEYS.union(
     ("apps", "config", "version", "is_online", "devices", "os_version", "agent_version", "architecture"),
     ("network_interfaces", "local_ip", "ip_address", "mac_address", "provisioning_state"),
 )
 HEALTH: Final = ("protocol", "status", "connected", "lastError")
-"""What of an endpoint's health is worth telling when it changes; the rest is counters and times."""
+"""The fields of an endpoint's health whose changes are reported; the others are counters and times."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One report; `received` in us since the epoch. One that carries a `version` is live, others are replays."""
+    """One report; `received` is in us since the epoch. A report with a `version` is live, others are replays."""
 
     values: dict[str, Any]
     received: int
@@ -35,7 +35,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What of it becomes readings: of a live report alone, a replay does not say when it was."""
+        """The values that become readings; empty for a replay, which does not say when its values were measured."""
         if not self.is_live:
             return {}
         values = self.values
@@ -43,7 +43,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportedState(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent last said of each key; `stamps` say when it came, in us since the epoch, 0 for a replay's."""
+    """The latest value of each key; `stamps` are times of receipt in us since the epoch, 0 for a replay's."""
 
     values: dict[str, Any]
     stamps: dict[str, int]
@@ -53,64 +53,66 @@ EMPTY: Final = ReportedState(values={}, stamps={})
 
 
 def parse_report(payload: bytes, agent: UUID, received: int) -> Report:
-    """The report that a payload is, `{"<uuid>": {…}}` or what stands inside that; raises `InvalidMessage`.
+    """Parse a payload, `{"<uuid>": {…}}` or only the inner object; raises `InvalidMessage`.
 
-    An id inside the payload never makes it another agent's: a foreign one is refused.
+    A payload with the uuid of another agent is rejected, so that no agent can report for another.
     """
     document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
-    if document.count(b",") > 2 * documents.VALUES:  # those inside of texts of JSON among them
+    if document.count(b",") > 2 * documents.VALUES:  # commas inside JSON strings are counted too
         raise InvalidMessage("too_large", f"more than {documents.VALUES} values")
     root = codec.decode(document, is_msgpack, object)
     if isinstance(root, str):
         root = codec.decode(root.encode("utf-8", "replace"), False, object)
     if not isinstance(root, dict):
-        raise InvalidMessage("unknown_shape", 'a report is {"<uuid>": {…}}')
-    named = {key: body for key, body in root.items() if _uuid(key)}
-    if foreign := [key for key in named if _uuid(key) != agent]:
-        raise InvalidMessage("foreign_agent", f"it speaks of {foreign[0]}, and comes from {agent}")
-    body = next(iter(named.values()), root)
-    if not isinstance(body, dict) or not (named or _KNOWN & body.keys()):
-        raise InvalidMessage("unknown_shape", 'a report is {"<uuid>": {…}}')
+        raise InvalidMessage("unknown_shape", 'a report must be {"<uuid>": {…}}')
+    by_uuid = {key: body for key, body in root.items() if _uuid(key)}
+    if foreign := [key for key in by_uuid if _uuid(key) != agent]:
+        raise InvalidMessage("foreign_agent", f"the report is about {foreign[0]} but was sent by {agent}")
+    body = next(iter(by_uuid.values()), root)
+    if not isinstance(body, dict) or not (by_uuid or _KNOWN & body.keys()):
+        raise InvalidMessage("unknown_shape", 'a report must be {"<uuid>": {…}}')
     if documents.is_large(body):
         raise InvalidMessage("too_large", f"more than {documents.VALUES} values")
     if len(body) > KEYS or any(not isinstance(key, str) or len(key) > KEY_CAP for key in body):
-        raise InvalidMessage("unknown_shape", f"more than {KEYS} keys, or one that is longer than {KEY_CAP}")
+        raise InvalidMessage("unknown_shape", f"more than {KEYS} keys, or a key longer than {KEY_CAP} characters")
     values = documents.clean(body)
     values.pop("msgId", None)
     return Report(values=values, received=received, is_live=_is_number(values.get("version")))
 
 
 def merge(state: ReportedState, report: Report) -> ReportedState:
-    """The state after a report: of each key the live report that came last counts, a replay only where none spoke.
+    """Return the state after a report: each key has the value of the live report that was received last.
 
-    Reports may come in any order and again: the state is the same, and that of the live ones alone where these
-    speak.
+    A replay sets a key only if no live report has set it. The result does not depend on the order in which reports
+    are merged, nor on repetitions; a key that a live report has set never depends on replays.
     """
     values, stamps = dict(state.values), dict(state.stamps)
     stamp = report.received if report.is_live else 0
     for key, value in report.values.items():
         if key not in stamps and len(stamps) >= KEYS:
-            raise InvalidMessage("too_many_keys", f"the state has {KEYS} keys already, and {key!r} is none of them")
+            raise InvalidMessage(
+                "too_many_keys", f"the state already has {KEYS} keys, and {key!r} would be a new one"
+            )
         if stamp > stamps.get(key, -1):
             values[key], stamps[key] = value, stamp
     return ReportedState(values=values, stamps=stamps)
 
 
 def changes(old: ReportedState, new: ReportedState) -> list[Change]:
-    """What is worth telling of the difference: not measured values, nor counters and times of health."""
-    return documents.differences(_telling(old.values), _telling(new.values))
+    """Return the changes to report: without measured values, and without counters and times of endpoint health."""
+    return documents.differences(_without_volatile(old.values), _without_volatile(new.values))
 
 
-def _telling(values: dict[str, Any]) -> dict[str, Any]:
-    telling = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
+def _without_volatile(values: dict[str, Any]) -> dict[str, Any]:
+    stable = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
     health = values.get("endpoints_health")
     if isinstance(health, dict):
-        telling["endpoints_health"] = {
+        stable["endpoints_health"] = {
             name: {key: facts[key] for key in HEALTH if key in facts}
             for name, facts in health.items()
             if isinstance(facts, dict)
         }
-    return telling
+    return stable
 
 
 def _is_number(value: object) -> bool:

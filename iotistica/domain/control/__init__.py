@@ -1,1 +1,1 @@
-"""Rules for targets, updates, jobs and rollouts."""
+"""Rules for target states, software updates, jobs and rollouts."""

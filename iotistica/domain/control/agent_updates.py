@@ -1,4 +1,4 @@
-"""The update of an agent's own software: the command, and how its answers move it on."""
+"""Updates of an agent's software: the signed command, and the status of the update after each answer."""
 
 import hashlib
 import hmac
@@ -22,7 +22,7 @@ Status = Literal[
     "superseded",
 ]
 OPEN: Final[tuple[Status, ...]] = ("commanded", "received", "scheduled", "started")
-"""In the order in which an update goes through them; the others are its ends."""
+"""The statuses of an unfinished update, in order; all other statuses are final."""
 STATUS_BY_ANSWER: Final[dict[str, Status]] = {
     "update_command_received": "received",
     "update_scheduled": "scheduled",
@@ -33,17 +33,17 @@ STATUS_BY_ANSWER: Final[dict[str, Status]] = {
     "update_rejected": "rejected",
     "update_skipped": "skipped",
 }
-"""What the public agent says on `agent/status`, and what it means."""
+"""The update status for each event that the public agent publishes on `agent/status`."""
 VERSION: Final = re.compile(r"\d{1,6}(?:\.\d{1,6}){1,3}(?:-[0-9A-Za-z.-]{1,40})?|latest")
 STARTED_TIMEOUT: Final = timedelta(minutes=30)
-"""Of an update that has started: then it is taken for lost."""
+"""An update that started this long ago and has not ended counts as timed out."""
 CLOCK_SKEW: Final = timedelta(minutes=10)
-"""That an agent's clock may be behind ours, when it says when it answered."""
-REASON: Final = 500  # characters
+"""How far an agent's clock can be behind the platform's; it matters for the time of an answer."""
+REASON: Final = 500  # characters of a reason
 
 
 class UpdateCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent is told; times in whole milliseconds, as its signature has them."""
+    """The update command for an agent; times have whole milliseconds, like the times in the signature."""
 
     version: str
     issued_at: datetime
@@ -53,7 +53,7 @@ class UpdateCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def payload(command: UpdateCommand, secret: str) -> bytes:
-    """The command as it is published; signed if there is a secret."""
+    """Return the MQTT payload of the command; signed unless `secret` is empty."""
     content: dict[str, Any] = {
         "action": "update",
         "version": command.version,
@@ -70,7 +70,10 @@ def payload(command: UpdateCommand, secret: str) -> bytes:
 
 
 def signature(content: dict[str, Any], secret: str) -> str:
-    """HMAC-SHA256 in hex over `update|version|issued_at|expires_at|scheduled_time|force`, what is absent empty."""
+    """Return the hex HMAC-SHA256 of `update|version|issued_at|expires_at|scheduled_time|force`.
+
+    A missing field is an empty string.
+    """
     force = {True: "true", False: "false"}.get(content.get("force"), "")  # type: ignore[arg-type]
     fields = (content.get(name) or "" for name in ("issued_at", "expires_at", "scheduled_time"))
     text = "|".join(("update", content["version"], *map(str, fields), force))
@@ -78,7 +81,7 @@ def signature(content: dict[str, Any], secret: str) -> str:
 
 
 def status_after(old: Status, answer: str) -> Status | None:
-    """The status after an answer; None if that says nothing new: one that came before, or after the end."""
+    """Return the status after an answer; None if nothing changes: the answer is old, or the update has ended."""
     new = STATUS_BY_ANSWER.get(answer)
     if new is None or old not in OPEN:
         return None
@@ -86,12 +89,12 @@ def status_after(old: Status, answer: str) -> Status | None:
 
 
 def answers_command(said_at: datetime | None, issued_at: datetime) -> bool:
-    """Whether an answer can be one to a command: it is retained by the broker, and an old one comes again."""
+    """Whether an answer can belong to the command; the broker retains answers, so old ones are delivered again."""
     return said_at is None or said_at > issued_at - CLOCK_SKEW
 
 
 def reason_of(answer: dict[str, Any]) -> str | None:
-    """What an answer says besides: a reason, an error, an exit code."""
+    """Return the reason, error and exit code in an answer as one text; None if it has none of them."""
     parts = [f"exit code {answer['exit_code']}"] if isinstance(answer.get("exit_code"), int) else []
     parts = [answer[key] for key in ("reason", "error") if isinstance(answer.get(key), str)] + parts
     return ", ".join(parts)[:REASON].replace("\0", "") or None

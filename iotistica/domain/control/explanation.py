@@ -1,4 +1,4 @@
-"""Why an agent is not, or not yet, what it was told to be: one word, one sentence, and what differs."""
+"""Explains why an agent does not run its target state: a verdict, a sentence, and the differences."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -24,117 +24,132 @@ Verdict = Literal[
     "different",
 ]
 QUIET_AFTER: Final = timedelta(minutes=5)
-"""Without a poll, or a report; an agent asks every minute unless it is told otherwise, or pauses after failures."""
+"""An agent without a poll or a report for this time counts as quiet.
+
+By default agents poll every minute; an interval in the target or a pause after failures makes that longer.
+"""
 _SAME: Final = {"poll_interval": "pollInterval", "data_points": "dataPoints", "registers": "dataPoints"}
 _BROKEN: Final = ("offline", "error", "failed")
 
 
 class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an agent: the number of its target and of what it fetched, and when it was heard of."""
+    """What the platform knows about an agent: the versions of its target and the latest contacts."""
 
     state: str = "active"
-    """Of its identity."""
+    """The state of the agent's identity."""
     heard_at: datetime | None = None
-    """When anything came of it, readings among that."""
+    """When the latest message of any kind arrived, readings included."""
     counter: int
+    """The version of the target."""
     fetched: int | None = None
+    """The version that the agent fetched last."""
     fetched_at: datetime | None = None
     polled_at: datetime | None = None
     reported_at: datetime | None = None
     reported: Any = None
-    """The number that it says it has; it begins at 1 with each of its starts."""
+    """The version that the agent reports; the agent counts from 1 each time it starts."""
 
 
 class AgentFault(msgspec.Struct, frozen=True, kw_only=True):
-    """Something of the agent that does not work, in its own words."""
+    """A part of the agent that does not work, with the agent's own error text."""
 
     what: str
     error: str
 
 
 def unmet_settings(wanted: Target, reported: Mapping[str, Any], seal: Callable[[Json], Json]) -> list[Change]:
-    """What is wanted and not so reported: `before` is what is reported, `after` what is wanted, secrets sealed.
+    """Return what the agent reports differently: `before` is reported, `after` is the target; secrets are sealed.
 
-    What the agent has beyond that is its own affair. Of apps it reports images, and nothing of their settings.
+    Settings that the agent reports and the target lacks are ignored. Of apps only the images are compared, since
+    agents do not report an app's settings.
     """
     whole = {"apps": _images(wanted.apps), "config": _spelt(wanted.config)}
     apps, config = reported.get("apps"), reported.get("config")
-    told = {
+    actual = {
         "apps": _images(apps) if isinstance(apps, dict) else {},
         "config": config_as_reported(config) if isinstance(config, dict) else {},
     }
-    whole, told = seal(whole), seal(told)
-    return documents.differences(_within(told, whole), whole)
+    whole, actual = seal(whole), seal(actual)
+    return documents.differences(_within(actual, whole), whole)
 
 
 def extra_endpoints(wanted: Target, reported: Mapping[str, Any]) -> list[str]:
-    """The names of endpoints that the agent has, and its target has not."""
+    """Return the names of endpoints that the agent reports and its target does not have."""
     config = reported.get("config")
-    has = config_as_reported(config).get("endpoints") if isinstance(config, dict) else None
-    names = {endpoint["name"] for endpoint in wanted.config.get("endpoints") or ()}
-    found = [e.get("name") for e in has or () if isinstance(e.get("name"), str)] if isinstance(has, list) else []
-    return [name for name in found if name not in names]
+    endpoints = config_as_reported(config).get("endpoints") if isinstance(config, dict) else None
+    wanted_names = {endpoint["name"] for endpoint in wanted.config.get("endpoints") or ()}
+    items = endpoints if isinstance(endpoints, list) else []
+    names = [e.get("name") for e in items if isinstance(e.get("name"), str)]
+    return [name for name in names if name not in wanted_names]
 
 
 def faults(reported: Mapping[str, Any]) -> list[AgentFault]:
-    """What the agent itself says does not work: endpoints, and services of apps."""
-    found = []
+    """Return the endpoints and the services of apps that the agent reports as failing."""
+    failing = []
     health = reported.get("endpoints_health")
     for name, facts in health.items() if isinstance(health, dict) else ():
         if isinstance(facts, dict) and (facts.get("status") in _BROKEN or facts.get("connected") is False):
             error = facts.get("lastError") or facts.get("status") or "not connected"
-            found.append(AgentFault(what=f"endpoint {name}", error=str(error)))
+            failing.append(AgentFault(what=f"endpoint {name}", error=str(error)))
     apps = reported.get("apps")
     for app in apps.values() if isinstance(apps, dict) else ():
         for service in _list(app, "services"):
             error = service.get("error") or service.get("lastError")
             if error or service.get("status") in _BROKEN:
                 what = f"service {service.get('serviceName') or service.get('serviceId')}"
-                found.append(AgentFault(what=what, error=str(error or service["status"])))
-    return found
+                failing.append(AgentFault(what=what, error=str(error or service["status"])))
+    return failing
 
 
 def verdict(
     facts: AgentFacts, differences: list[Change], broken: list[AgentFault], *, is_empty: bool, now: datetime
 ) -> tuple[Verdict, str]:
-    """One word and one sentence; `is_empty` when nothing is wanted."""
+    """Return the verdict and one or two sentences that explain it; `is_empty` if nothing is deployed."""
     if facts.state not in ("registered", "active"):
-        return "locked_out", f"The agent is {facts.state}: it is let in neither by HTTP nor by MQTT."
+        return "locked_out", f"The agent is {facts.state}: both HTTP and MQTT reject it."
     if is_empty:
         return "nothing_wanted", "Nothing is deployed: neither to the agent nor to its fleet."
     if facts.reported_at is not None and not differences:
-        but = f" But {broken[0].what} fails: {broken[0].error[:200]}" if broken else ""
-        return "applied", f"The agent reports all that it is told to be.{but}"
+        fault = f" But {broken[0].what} fails: {broken[0].error[:200]}" if broken else ""
+        return "applied", f"The agent reports everything in its target state.{fault}"
     heard = facts.heard_at is not None and now - facts.heard_at < QUIET_AFTER
     polls = facts.polled_at is not None and now - facts.polled_at < QUIET_AFTER
     speaks = facts.reported_at is not None and now - facts.reported_at < QUIET_AFTER
     if facts.polled_at is None and facts.reported_at is None and not heard:
-        return "silent", "The agent has never asked nor reported: it has not started since it was registered."
+        return "silent", "The agent has never polled or reported: it has not started since it was registered."
     if facts.polled_at is None:
         return (
             "polling_off",
-            "The agent sends and has never asked for its target: a new one is report-only until target sync is"
-            " enabled on it, in its own settings.",
+            "The agent sends data but has never polled for its target state. A new agent only reports until target"
+            " sync is enabled in the agent's own settings.",
         )
     if not polls:
         word: Verdict = "polling_stopped" if speaks else "silent"
-        said = "reports, and has not asked for its target" if speaks else "has neither asked nor reported"
-        return word, f"The agent {said} since {_at(facts.polled_at)}."
+        if speaks:
+            return word, f"The agent reports, but has not polled for its target state since {_at(facts.polled_at)}."
+        return word, f"The agent has neither polled nor reported since {_at(facts.polled_at)}."
     if facts.fetched is None or facts.fetched < facts.counter:
         return (
             "not_fetched",
-            f"The agent asked at {_at(facts.polled_at)}, and gets the new version when it asks next.",
+            f"The agent polled at {_at(facts.polled_at)} and gets the new version with its next poll.",
         )
     if facts.fetched_at is not None and (facts.reported_at is None or facts.reported_at <= facts.fetched_at):
-        return "not_reported", f"The agent fetched it at {_at(facts.fetched_at)}, and has not reported since."
+        return (
+            "not_reported",
+            f"The agent fetched the target state at {_at(facts.fetched_at)} and has not reported since.",
+        )
     if broken:
-        return "failing", f"The agent has it and says of {broken[0].what}: {broken[0].error[:200]}"
+        return (
+            "failing",
+            f"The agent has fetched the target state, but reports that {broken[0].what} fails:"
+            f" {broken[0].error[:200]}",
+        )
     if isinstance(facts.reported, (int, float)) and facts.reported < facts.counter:
         return (
             "different",
-            f"The agent fetched version {facts.counter}, and still reports {facts.reported:g} and no error.",
+            f"The agent fetched version {facts.counter}, but reports version {facts.reported:g} and no error.",
         )
-    return "different", "The agent has it, and reports something else, with no error."
+    return "different", "The agent has fetched the target state, but reports different values and no error."
 
 
 def _at(when: datetime | None) -> str:
@@ -142,7 +157,7 @@ def _at(when: datetime | None) -> str:
 
 
 def _images(apps: Mapping[str, Any]) -> Json:
-    """Of each app its services, and of them what is reported as it is wanted."""
+    """Return each app reduced to its services' ids and images, which agents report unchanged."""
     return {
         str(id_): {
             "services": [
@@ -160,20 +175,20 @@ def _list(value: Any, key: str) -> list[Json]:
 
 
 def _spelt(config: Json) -> Json:
-    """The config with the names of an endpoint's settings that agents report."""
+    """Return the config with the settings of its endpoints renamed to the names that agents report."""
     if not isinstance(config.get("endpoints"), list):
         return config
     endpoints = [{_SAME.get(key, key): value for key, value in e.items()} for e in config["endpoints"]]
     return config | {"endpoints": endpoints}
 
 
-def _within(told: Any, wanted: Any) -> Any:
-    """Of what is told that which is wanted somehow."""
-    if isinstance(told, dict) and isinstance(wanted, dict):
-        return {key: _within(told[key], value) for key, value in wanted.items() if key in told}
-    if isinstance(told, list) and isinstance(wanted, list):
-        names, theirs = documents.names_of(wanted), documents.names_of(told)
-        if names and theirs:
-            by_name = dict(zip(theirs, told, strict=True))
-            return [_within(by_name[n], w) for n, w in zip(names, wanted, strict=True) if n in by_name]
-    return told
+def _within(actual: Any, wanted: Any) -> Any:
+    """Return the reported value without the keys and list members that `wanted` does not have."""
+    if isinstance(actual, dict) and isinstance(wanted, dict):
+        return {key: _within(actual[key], value) for key, value in wanted.items() if key in actual}
+    if isinstance(actual, list) and isinstance(wanted, list):
+        wanted_names, actual_names = documents.names_of(wanted), documents.names_of(actual)
+        if wanted_names and actual_names:
+            by_name = dict(zip(actual_names, actual, strict=True))
+            return [_within(by_name[n], w) for n, w in zip(wanted_names, wanted, strict=True) if n in by_name]
+    return actual

@@ -1,4 +1,4 @@
-"""What agents are told of their jobs by MQTT."""
+"""The MQTT messages about jobs that the platform sends to agents."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,24 +8,24 @@ import msgspec
 
 
 def queued(job: UUID, document: dict[str, Any], queued_at: datetime, updated_at: datetime, number: int) -> bytes:
-    """That a job waits: on `jobs/notify` and `jobs/notify-next`."""
+    """Return the message that a job is queued, for `jobs/notify` and `jobs/notify-next`."""
     return _execution(job, document, queued_at, updated_at, number, "QUEUED")
 
 
 def accepted(
     job: UUID, document: dict[str, Any], queued_at: datetime, started_at: datetime, number: int, token: str | None
 ) -> bytes:
-    """The job that an agent has asked for, on `jobs/start-next/accepted`."""
+    """Return the message with the job that an agent requested, for `jobs/start-next/accepted`."""
     return _execution(job, document, queued_at, started_at, number, "IN_PROGRESS", clientToken=token)
 
 
 def rejected(token: str | None, now: datetime) -> bytes:
-    """That no job waits, on `jobs/start-next/rejected`."""
+    """Return the message that no job is queued, for `jobs/start-next/rejected`."""
     return msgspec.json.encode({"timestamp": iso(now), "clientToken": token})
 
 
 def iso(when: datetime) -> str:
-    """As agents write times: UTC, with milliseconds and a Z."""
+    """Return a time in the agents' format: ISO 8601 in UTC, with milliseconds and a Z."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""Jobs: what an agent is asked to do once, what it answers, and what follows from that."""
+"""Jobs: parses the answers of agents, decides status changes and retries, and checks job documents."""
 
 from typing import Any, Final, Literal
 
@@ -8,22 +8,22 @@ from iotistica.domain import documents
 from iotistica.errors import Invalid
 
 Status = Literal["QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED"]
-"""Of one agent."""
+"""The status of a job on one agent."""
 Phase = Literal["QUEUED", "IN_PROGRESS", "PAUSED", "SUCCEEDED", "FAILED", "ABORTED", "CANCELED"]
-"""Of a job as a whole: queued until its time, aborted by its own rules, canceled by somebody."""
+"""The status of a whole job: QUEUED until its start time, ABORTED by its abort rules, CANCELED by a user."""
 ANSWERABLE: Final[tuple[Status, ...]] = ("IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED")
-"""What agents may say."""
+"""The statuses that agents can answer."""
 
 DOCUMENT_BYTES: Final = 32 << 10  # bytes of JSON
 OUTPUT_HEAD: Final = 16 << 10  # characters kept of the beginning of an output, and three times as many of its end
 DETAILS_BYTES: Final = 16 << 10  # bytes of JSON
-VALUES_LIMIT: Final = 5000  # of an answer
+VALUES_LIMIT: Final = 5000  # JSON values of an answer
 REASON_LENGTH: Final = 1000  # characters
-TEMPLATE_CHAIN_LIMIT: Final = 8  # templates, each upon the next
+TEMPLATE_CHAIN_LIMIT: Final = 8  # templates, each based on the next
 
 
 class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent says of a job; None is nothing said."""
+    """An agent's answer about a job; a field is None if the answer does not have it."""
 
     status: Status
     execution_number: int | None = None
@@ -47,18 +47,18 @@ _NUMBERS: Final = ("exit_code", "executed_steps")
 
 
 def parse_answer(content: object) -> JobAnswer:
-    """An answer as agents write it, in either of its spellings; raises `Invalid`.
+    """Parse an answer with camelCase or snake_case keys; raises `Invalid`.
 
-    `status_details` (or `statusDetails`) may hold what belongs beside it. Outputs are shortened, in their middle.
+    Every field can also be inside `status_details` (or `statusDetails`). Long outputs are shortened in the middle.
     """
     if not isinstance(content, dict):
-        raise Invalid("an object with a status is expected")
+        raise Invalid("The answer must be an object with a status.")
     if documents.is_large(content, most=VALUES_LIMIT):
-        raise Invalid(f"more than {VALUES_LIMIT} values")
+        raise Invalid(f"The answer must have at most {VALUES_LIMIT} values.")
     content = dict(documents.clean(content))
     status = content.get("status")
     if not isinstance(status, str) or status.upper() not in ANSWERABLE:
-        raise Invalid(f"one of {', '.join(ANSWERABLE)}", "status")
+        raise Invalid(f"must be one of {', '.join(ANSWERABLE)}", "status")
     details = content.get("status_details", content.get("statusDetails"))
     details = dict(details) if isinstance(details, dict) else {"message": details} if details is not None else {}
     facts: dict[str, Any] = {}
@@ -72,11 +72,11 @@ def parse_answer(content: object) -> JobAnswer:
             elif isinstance(value, (str, int, float)):
                 facts[name] = shorten(str(value), _TEXTS[name])
             else:
-                raise Invalid("a text", key)
+                raise Invalid("must be a string or a number", key)
             details.pop(key, None)
     number = content.get("execution_number", content.get("executionNumber"))
     return JobAnswer(
-        status=status.upper(),  # type: ignore[arg-type]  # looked up above
+        status=status.upper(),  # type: ignore[arg-type]  # checked above
         execution_number=None if number is None else _number(number, "executionNumber"),
         details=_bounded(details) or None,
         **facts,
@@ -84,7 +84,7 @@ def parse_answer(content: object) -> JobAnswer:
 
 
 def shorten(text: str, most: int) -> str:
-    """A text of at most so many characters: its beginning and its end, which says more."""
+    """Shorten a text to at most `most` characters: its beginning (a quarter), and its end, which says more."""
     if len(text) <= most:
         return text
     head = most // 4
@@ -93,37 +93,38 @@ def shorten(text: str, most: int) -> str:
 
 
 def validate_document(document: object, path: str = "job_document") -> dict[str, Any]:
-    """A job document, which must be kept as it is; raises `Invalid`."""
+    """Return the job document if it can be stored unchanged; raises `Invalid` otherwise."""
     if not isinstance(document, dict):
-        raise Invalid("an object is expected", path)
+        raise Invalid("must be an object", path)
     if documents.is_large(document, most=DOCUMENT_BYTES) or len(msgspec.json.encode(document)) > DOCUMENT_BYTES:
-        raise Invalid(f"more than {DOCUMENT_BYTES >> 10} KiB", path)
+        raise Invalid(f"must have at most {DOCUMENT_BYTES >> 10} KiB", path)
     if documents.clean(document) != document:
-        raise Invalid(f"NUL characters, numbers beyond 64 bits or more than {documents.DEEPEST} levels", path)
+        limits = f"no numbers of more than 64 bits and at most {documents.DEEPEST} levels"
+        raise Invalid(f"must have no NUL characters, {limits}", path)
     return document
 
 
 def merge_patch(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    """A document written upon another one, as RFC 7396 merges: null removes, lists are replaced."""
-    made = dict(base)
+    """Return `base` patched with `document` as in RFC 7396: null removes a key, lists are replaced."""
+    merged = dict(base)
     for key, value in document.items():
         if value is None:
-            made.pop(key, None)
+            merged.pop(key, None)
         elif isinstance(value, dict):
-            below = made.get(key)
-            made[key] = merge_patch(below if isinstance(below, dict) else {}, value)
+            below = merged.get(key)
+            merged[key] = merge_patch(below if isinstance(below, dict) else {}, value)
         else:
-            made[key] = value
-    return made
+            merged[key] = value
+    return merged
 
 
 def _number(value: Any, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(1 << 31) <= value < 1 << 31:
-        raise Invalid("a whole number of 32 bits", path)
+        raise Invalid("must be a whole number of 32 bits", path)
     return value
 
 
 def _bounded(details: dict[str, Any]) -> dict[str, Any]:
-    """Too many of them must not keep an agent from saying that it has ended."""
+    """Drop details that are too large, so that the agent's answer itself is still accepted."""
     size = len(msgspec.json.encode(details))
-    return details if size <= DETAILS_BYTES else {"leftOut": f"{size} bytes; at most {DETAILS_BYTES} are kept"}
+    return details if size <= DETAILS_BYTES else {"leftOut": f"{size} bytes; at most {DETAILS_BYTES} are stored"}

@@ -1,4 +1,4 @@
-"""Rollouts: how many agents are told at a time, what the rest waits for, and when it is called off."""
+"""Rollouts of jobs: how many agents get a job at a time, what the others wait for, and when the job is aborted."""
 
 from datetime import datetime
 from typing import Annotated, Final, Literal
@@ -6,59 +6,61 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-FASTEST: Final = 60_000.0  # agents a minute, however much a rate has grown
-BURST: Final = 5.0  # seconds of a rate that may come at once: after a pause nothing more is made up for
+FASTEST: Final = 60_000.0  # agents a minute; a growing rate stops here
+BURST: Final = 5.0  # seconds of a rate that can be released at once, so that a pause is not made up for
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a job reaches its agents; as it stands, all at once."""
+    """How fast and in what order a job reaches its agents; the defaults release all agents at once."""
 
     rate_per_minute: Annotated[float, Meta(gt=0, le=FASTEST)] | None = None
     growth_factor: Annotated[float, Meta(ge=1, le=10)] = 1
-    """The rate is so many times higher with each `growth_after` agents that have succeeded."""
+    """The rate is multiplied by this factor each time another `growth_after` agents have succeeded."""
     growth_after: Annotated[int, Meta(ge=1, le=100_000)] = 10
     canary: Annotated[int, Meta(ge=0, le=10_000)] = 0
-    """So many agents come first; the rest waits until all of them have ended."""
+    """The number of agents that get the job first; the others wait until all canaries have ended."""
     canary_success_percent: Annotated[float, Meta(gt=0, le=100)] = 100
-    """With fewer canaries that succeed it is called off."""
+    """The job is aborted if a smaller share of the canaries succeeds."""
     online_first: bool = True
-    """Agents that are offline come last."""
+    """Offline agents get the job last."""
 
 
 class AbortRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Call it off once so many per cent of the agents that have ended failed, or said nothing."""
+    """Aborts the job once this percentage of the agents that have ended failed or timed out ("silences")."""
 
     on: Literal["failures", "silences", "either"] = "either"
     percent: Annotated[float, Meta(gt=0, le=100)]
     min_agents: Annotated[int, Meta(ge=1, le=100_000)] = 1
-    """That have ended before it counts."""
+    """The rule applies only after this many agents have ended."""
 
 
 class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The rollout of a job and its abort rules."""
+
     rollout: Rollout = Rollout()
     abort: Annotated[tuple[AbortRule, ...], Meta(max_length=10)] = ()
 
 
 class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many agents of a job are how far; `canaries` are counted among the others too."""
+    """The agents of a job by status; canaries are included in the other counts too."""
 
     waiting: int = 0
-    """Not told yet."""
+    """Not notified of the job yet."""
     queued: int = 0
-    """Told, and not begun."""
+    """Notified, but not started."""
     in_progress: int = 0
     succeeded: int = 0
     failed: int = 0
-    """Or refused to."""
+    """Failed, or rejected the job."""
     timed_out: int = 0
-    """Never began, or never ended."""
+    """Did not start or did not end in time."""
     canceled: int = 0
     canaries: int = 0
-    """That were not canceled."""
+    """Canaries that were not canceled."""
     canaries_waiting: int = 0
     canaries_succeeded: int = 0
     canaries_lost: int = 0
-    """Failed or timed out."""
+    """Canaries that failed or timed out."""
 
     @property
     def open(self) -> int:
@@ -66,19 +68,19 @@ class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended(self) -> int:
-        """By their own doing, or by doing nothing."""
+        """Agents that have succeeded, failed or timed out; canceled ones do not count."""
         return self.succeeded + self.failed + self.timed_out
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """How many agents may be told now, as of a time."""
+    """The number of agents that can be released (a fractional credit) as of a time."""
 
     credit: float
     at: datetime
 
 
 class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do now: tell so many more agents, or call it off for a reason."""
+    """What to do now: release so many more agents, or abort the job with a reason."""
 
     release: int
     pace: Pace
@@ -86,7 +88,7 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_step(policy: RolloutPolicy, counts: JobCounts, pace: Pace, now: datetime, *, most: int) -> RolloutStep:
-    """The next step; `most` agents at once."""
+    """Return the next step of the rollout, which releases at most `most` agents."""
     earned = _earned(policy.rollout, counts, pace, now)
     reason = _lost_canaries(policy.rollout, counts) or next(
         filter(None, (_passed(a, counts) for a in policy.abort)), None
@@ -96,12 +98,12 @@ def next_step(policy: RolloutPolicy, counts: JobCounts, pace: Pace, now: datetim
     release = min(_may_come(counts), most)
     if policy.rollout.rate_per_minute is None:
         return RolloutStep(release=release, pace=Pace(earned, now))
-    release = min(release, int(earned + 1e-9))  # six times a sixth is one
+    release = min(release, int(earned + 1e-9))  # six times a sixth must count as one
     return RolloutStep(release=release, pace=Pace(earned - release, now))
 
 
 def rate(rollout: Rollout, succeeded: int) -> float:
-    """Agents a second, after so many have succeeded; infinite if there is no rate."""
+    """Return the rate in agents a second after `succeeded` agents; infinite if the rollout has no rate."""
     if rollout.rate_per_minute is None:
         return float("inf")
     growth = 1.0
@@ -121,7 +123,7 @@ def _earned(rollout: Rollout, counts: JobCounts, pace: Pace, now: datetime) -> f
 
 
 def _may_come(counts: JobCounts) -> int:
-    """Canaries first; the others once all of those have ended."""
+    """Return how many agents can be released: the canaries first, the others once all canaries have ended."""
     if counts.canaries_waiting:
         return counts.canaries_waiting
     ended = counts.canaries_succeeded + counts.canaries_lost
@@ -130,13 +132,13 @@ def _may_come(counts: JobCounts) -> int:
 
 def _lost_canaries(rollout: Rollout, counts: JobCounts) -> str | None:
     if rollout.canary and not counts.canaries and not counts.ended + counts.queued + counts.in_progress:
-        return "no canary is left: all of them were canceled"
+        return "no canary is left: all canaries were canceled"
     best = counts.canaries - counts.canaries_lost
     if not counts.canaries_lost or best * 100 >= rollout.canary_success_percent * counts.canaries:
         return None
     return (
         f"{counts.canaries_lost} of {counts.canaries} canaries did not succeed;"
-        f" {rollout.canary_success_percent:g} % must"
+        f" at least {rollout.canary_success_percent:g} % must succeed"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an agent is told to be: checked, inherited from its fleet, and put into words for the wire."""
+"""Target states: validates them, merges an agent's target over its fleet's, and encodes answers to polls."""
 
 import hashlib
 import hmac
@@ -17,11 +17,11 @@ from iotistica.errors import Invalid
 
 SIZE: Final = 1 << 20  # bytes of JSON
 APPS: Final = 100
-SERVICES: Final = 100  # of an app
+SERVICES: Final = 100  # services of an app
 ENDPOINTS: Final = 1000
-POINTS: Final = 5000  # of an endpoint
-NAME: Final = 200  # characters
-POLL_MS: Final = (10, 86_400_000)
+POINTS: Final = 5000  # data points of an endpoint
+NAME: Final = 200  # characters of a name
+POLL_MS: Final = (10, 86_400_000)  # shortest and longest poll interval
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _PROTOCOL: Final = re.compile(r"[a-z0-9_-]{1,32}")
 LEVELS: Final = ("debug", "info", "warn", "error")
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Of an agent or a fleet; in an agent's, null takes away what its fleet has there."""
+    """The target of an agent or a fleet; null in an agent's target removes what its fleet's target has there."""
 
     apps: Json
     config: Json
@@ -40,55 +40,56 @@ EMPTY_TARGET: Final = Target(apps={}, config={})
 
 
 def validate_target(apps: Any, config: Any) -> Target:
-    """A target as it is kept: apps by id, endpoints with their uuids; raises `Invalid` with the fault's path."""
+    """Return a target as it is stored: apps by id, endpoints with uuids; raises `Invalid` with the fault's path."""
     if not isinstance(config, dict):
-        raise Invalid("config is an object", "config")
+        raise Invalid("must be an object", "config")
     if documents.is_large([apps, config]):
-        raise Invalid(f"more than {documents.VALUES} values")
+        raise Invalid(f"The target must have at most {documents.VALUES} values.")
     target = Target(apps=_apps(apps), config=_config(config))
     whole = msgspec.to_builtins(target)
     if has_seal(whole):
-        raise Invalid(f"{SEALED!r} is no key of a target")
+        raise Invalid(f"The target must not have a key {SEALED!r}.")
     if documents.clean(whole) != whole:
-        raise Invalid(f"text without NUL, numbers of 64 bits, at most {documents.DEEPEST} levels")
+        limits = f"no numbers of more than 64 bits and at most {documents.DEEPEST} levels"
+        raise Invalid(f"The target must have no NUL characters, {limits}.")
     if len(msgspec.json.encode(whole)) > SIZE:
-        raise Invalid(f"more than {SIZE} bytes")
+        raise Invalid(f"The target must have at most {SIZE} bytes of JSON.")
     return target
 
 
 def _apps(apps: Any) -> Json:
-    """A list of apps becomes the same by id."""
+    """Check the apps; a list of apps becomes an object of apps by id."""
     if isinstance(apps, list):
         for number, app in enumerate(apps):
             if not isinstance(app, dict) or not isinstance(app.get("appId"), (int, str)):
-                raise Invalid("an app of a list is an object with an appId", f"apps[{number}]")
+                raise Invalid("must be an object with an appId", f"apps[{number}]")
         keyed = {str(app["appId"]): app for app in apps}
         if len(keyed) < len(apps):
-            raise Invalid("two apps have the same appId", "apps")
+            raise Invalid("must not have two apps with the same appId", "apps")
         apps = keyed
     if not isinstance(apps, dict):
-        raise Invalid("apps is an object of apps by their ids, or a list of them", "apps")
+        raise Invalid("must be an object of apps by id, or a list of apps", "apps")
     if len(apps) > APPS:
-        raise Invalid(f"more than {APPS} apps", "apps")
+        raise Invalid(f"must have at most {APPS} apps", "apps")
     return {str(id_): app if app is None else validate_app(str(id_), app) for id_, app in apps.items()}
 
 
 def validate_app(id_: str, app: Any) -> Json:
-    """One app as it is kept; raises `Invalid` with the path of the fault."""
+    """Return an app as it is stored; raises `Invalid` with the path of the fault."""
     path = f"apps.{id_[:NAME]}"
     if not _ID.fullmatch(id_):
-        raise Invalid("an app's id is of letters, digits, dots, dashes and underscores", path)
+        raise Invalid("must have an id of 1 to 100 letters, digits, dots, dashes and underscores", path)
     if not isinstance(app, dict):
-        raise Invalid("an app is an object", path)
+        raise Invalid("must be an object", path)
     if str(app.get("appId", id_)) != id_:
-        raise Invalid(f"the app says that it is {app['appId']!r}", f"{path}.appId")
+        raise Invalid(f"must be {id_!r}, the key of the app; it is {app['appId']!r}", f"{path}.appId")
     whole: Json = {"appId": int(id_) if id_.isdecimal() and len(id_) < 16 else id_} | app
     if "appName" in whole:
         _check_text(whole["appName"], f"{path}.appName")
     if "services" in whole:
         services = whole["services"]
         if not isinstance(services, list) or len(services) > SERVICES:
-            raise Invalid(f"services is a list of at most {SERVICES}", f"{path}.services")
+            raise Invalid(f"must be a list of at most {SERVICES} services", f"{path}.services")
         whole["services"] = [_service(s, f"{path}.services[{n}]", n) for n, s in enumerate(services)]
         _check_unique(whole["services"], "serviceId", f"{path}.services")
     return whole
@@ -96,26 +97,26 @@ def validate_app(id_: str, app: Any) -> Json:
 
 def _service(service: Any, path: str, number: int) -> Json:
     if not isinstance(service, dict):
-        raise Invalid("a service is an object", path)
+        raise Invalid("must be an object", path)
     whole: Json = {"serviceId": number + 1} | service
     if not isinstance(whole["serviceId"], (int, str)) or isinstance(whole["serviceId"], bool):
-        raise Invalid("serviceId is a number or a text", f"{path}.serviceId")
+        raise Invalid("must be a number or a string", f"{path}.serviceId")
     _check_text(whole.setdefault("serviceName", str(whole["serviceId"])), f"{path}.serviceName")
     config = whole.setdefault("config", {})
     if not isinstance(config, dict):
-        raise Invalid("config is an object", f"{path}.config")
+        raise Invalid("must be an object", f"{path}.config")
     image = whole.get("imageName") or config.get("image")
     if not isinstance(image, str) or not image.strip() or len(image) > NAME * 2:
-        raise Invalid("imageName says which image the service runs", f"{path}.imageName")
+        raise Invalid(f"must name the image of the service, in at most {NAME * 2} characters", f"{path}.imageName")
     whole["imageName"], whole["config"] = image, {"image": image} | config
     environment = config.get("environment", {})
     if not isinstance(environment, dict) or not all(
         isinstance(value, (str, int, float)) or value is None for value in environment.values()
     ):
-        raise Invalid("environment is an object of texts and numbers", f"{path}.config.environment")
+        raise Invalid("must be an object of strings and numbers", f"{path}.config.environment")
     for name in ("ports", "volumes", "networks"):
         if not isinstance(config.get(name, []), list) or not all(isinstance(v, str) for v in config.get(name, [])):
-            raise Invalid(f"{name} is a list of texts", f"{path}.config.{name}")
+            raise Invalid("must be a list of strings", f"{path}.config.{name}")
     return whole
 
 
@@ -124,22 +125,22 @@ def _config(config: Json) -> Json:
     if whole.get("endpoints") is not None:
         endpoints = whole["endpoints"]
         if not isinstance(endpoints, list) or len(endpoints) > ENDPOINTS:
-            raise Invalid(f"endpoints is a list of at most {ENDPOINTS}", "config.endpoints")
+            raise Invalid(f"must be a list of at most {ENDPOINTS} endpoints", "config.endpoints")
         whole["endpoints"] = [validate_endpoint(e, f"config.endpoints[{n}]") for n, e in enumerate(endpoints)]
         for key in ("name", "uuid"):
             _check_unique(whole["endpoints"], key, "config.endpoints")
     for section in ("logging", "features", "intervals", "runtime", "protocols", "settings", "agent"):
         if not isinstance(whole.get(section, {}), (dict, type(None))):
-            raise Invalid(f"{section} is an object", f"config.{section}")
+            raise Invalid("must be an object", f"config.{section}")
     level = (whole.get("logging") or {}).get("level")
     if level is not None and level not in LEVELS:
-        raise Invalid(f"the level is one of {', '.join(LEVELS)}", "config.logging.level")
+        raise Invalid(f"must be one of {', '.join(LEVELS)}", "config.logging.level")
     for name, value in (whole.get("features") or {}).items():
         if not isinstance(value, (bool, type(None))):
-            raise Invalid("a feature is true or false", f"config.features.{name}")
+            raise Invalid("must be true or false", f"config.features.{name}")
     for path, value in _numbers(whole.get("intervals") or {}, "config.intervals"):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 100 <= value <= 30 * 86_400_000:
-            raise Invalid("an interval is a number of milliseconds, 100 to 30 days", path)
+            raise Invalid("must be a number of milliseconds, from 100 to 2592000000 (30 days)", path)
     return whole
 
 
@@ -152,52 +153,52 @@ def _numbers(intervals: Json, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def validate_endpoint(endpoint: Any, path: str) -> Json:
-    """One endpoint as it is kept; one without a uuid gets one that its name decides. Raises `Invalid`."""
+    """Return an endpoint as it is stored; if it has no uuid, one is derived from its name. Raises `Invalid`."""
     if not isinstance(endpoint, dict):
-        raise Invalid("an endpoint is an object", path)
+        raise Invalid("must be an object", path)
     at = f"{path}." if path else ""
     _check_text(endpoint.get("name"), f"{at}name")
     whole: Json = {"uuid": str(uuid5(NAMESPACE_URL, f"endpoint:{endpoint['name']}"))} | endpoint
     try:
         whole["uuid"] = str(UUID(whole["uuid"]))
     except (ValueError, AttributeError, TypeError):
-        raise Invalid("not a UUID", f"{at}uuid") from None
+        raise Invalid("must be a UUID", f"{at}uuid") from None
     if not isinstance(whole.get("protocol"), str) or not _PROTOCOL.fullmatch(whole["protocol"]):
-        raise Invalid("protocol is modbus, opcua, mqtt, bacnet, snmp or another word of this kind", f"{at}protocol")
+        raise Invalid("must be a lower-case word such as modbus, opcua, mqtt, bacnet or snmp", f"{at}protocol")
     if not isinstance(whole.get("enabled", True), bool):
-        raise Invalid("enabled is true or false", f"{at}enabled")
+        raise Invalid("must be true or false", f"{at}enabled")
     for name in ("pollInterval", "poll_interval"):
         interval = whole.get(name, POLL_MS[0])
         if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-            raise Invalid("a number of milliseconds", f"{at}{name}")
+            raise Invalid("must be a number of milliseconds", f"{at}{name}")
         if not POLL_MS[0] <= interval <= POLL_MS[1]:
-            raise Invalid(f"milliseconds, {POLL_MS[0]} to {POLL_MS[1]}", f"{at}{name}")
+            raise Invalid(f"must be from {POLL_MS[0]} to {POLL_MS[1]} milliseconds", f"{at}{name}")
     if not isinstance(whole.get("connection", {}), dict):
-        raise Invalid("connection is an object", f"{at}connection")
+        raise Invalid("must be an object", f"{at}connection")
     for name in ("dataPoints", "data_points", "registers"):
         points = whole.get(name, [])
         if not isinstance(points, list) or len(points) > POINTS or not all(isinstance(p, dict) for p in points):
-            raise Invalid(f"{name} is a list of at most {POINTS} objects", f"{at}{name}")
+            raise Invalid(f"must be a list of at most {POINTS} objects", f"{at}{name}")
     return whole
 
 
 def _check_text(value: Any, path: str) -> None:
     if not isinstance(value, str) or not value.strip() or len(value) > NAME:
-        raise Invalid(f"a text of 1 to {NAME} characters", path)
+        raise Invalid(f"must be a string of 1 to {NAME} characters", path)
 
 
 def _check_unique(items: list[Json], key: str, path: str) -> None:
     seen: set[str] = set()
     for number, item in enumerate(items):
         if str(item[key]) in seen:
-            raise Invalid(f"another one has the same {key}", f"{path}[{number}].{key}")
+            raise Invalid("must be unique in the list", f"{path}[{number}].{key}")
         seen.add(str(item[key]))
 
 
 def effective_target(fleet: Target, own: Target) -> Target:
-    """What an agent is told: its fleet's, with its own on top of it.
+    """Return the target that an agent gets: its fleet's target with its own merged over it.
 
-    Objects are joined key by key, endpoints by uuid or else by name, other lists replaced; null takes away.
+    Objects are merged key by key, endpoints by uuid or else by name; other lists are replaced; null removes.
     """
     config, endpoints = merge_objects(fleet.config, own.config), own.config.get("endpoints")
     if isinstance(endpoints, list):
@@ -211,14 +212,14 @@ def effective_target(fleet: Target, own: Target) -> Target:
 
 
 def _whole_app(id_: str, app: Json) -> Json:
-    """An app with what is left out of it, which neither the fleet's nor the agent's own says."""
+    """Return an app with defaults for the fields that neither the fleet's nor the agent's target sets."""
     whole: Json = {"appName": id_, "services": []} | app
     names = {"appId": whole["appId"], "appName": whole["appName"]}
     return whole | {"services": [names | service for service in whole["services"]]}
 
 
 def merge_objects(base: Json, top: Json) -> Json:
-    """One object on top of another, key by key; null takes away."""
+    """Return `top` merged over `base`, key by key; null removes a key."""
     whole = {key: value for key, value in base.items() if value is not None}
     for key, value in top.items():
         below = whole.get(key)
@@ -241,7 +242,7 @@ def _endpoints(base: list[Json], top: list[Json]) -> list[Json]:
 
 
 def poll_body(agent: UUID, target: Target, *, version: int, deployed_at: datetime | None) -> bytes:
-    """The answer to a poll, always under the agent's uuid."""
+    """Return the body of the answer to a poll, an object whose only key is the agent's uuid."""
     return msgspec.json.encode(
         {
             str(agent): {
@@ -256,24 +257,24 @@ def poll_body(agent: UUID, target: Target, *, version: int, deployed_at: datetim
 
 
 def etag(content: bytes, key: bytes) -> str:
-    """A strong tag over what is sent, in quotes; keyed, since the content holds secrets."""
+    """Return the strong ETag of a body, in quotes; a keyed hash, since the body contains secrets."""
     return f'"{hmac.digest(key, content, hashlib.sha256).hex()[:32]}"'
 
 
 def etag_matches(if_none_match: str, tag: str) -> bool:
-    """Whether a header names the tag: in a list, weak, without its quotes, or as `*`."""
+    """Whether an If-None-Match header has the tag; it can be in a list, weak or without quotes, and `*` matches."""
     bare = tag.strip('"')
-    for given in if_none_match.split(","):
-        name = given.strip().removeprefix("W/").strip('"')
+    for item in if_none_match.split(","):
+        name = item.strip().removeprefix("W/").strip('"')
         if name in (bare, "*"):
             return True
     return False
 
 
 def config_as_reported(config: Mapping[str, Any]) -> Json:
-    """What an agent reports of its config, in the words of a target.
+    """Return the config that an agent reports with the key names of a target.
 
-    It gives endpoints back with `id` for `uuid`, and the connection as `connectionString`, a text of JSON.
+    Agents report an endpoint's `uuid` as `id`, and its connection as `connectionString`, which is JSON text.
     """
     whole = dict(config)
     if isinstance(whole.get("endpoints"), list):

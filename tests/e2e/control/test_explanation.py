@@ -81,7 +81,7 @@ def test_each_reason_for_not_being_applied_has_its_word(operator: httpx.Client, 
     assert (done["differences"], done["extraEndpoints"]) == ([], ["found by itself"])
     assert "hunter2" not in json.dumps(done)
     assert put(operator, device, wanted | {"config": {"logging": {"level": "warn"}}}).status_code == 200
-    assert "asks next" in explain(operator, device, "not_fetched")["reason"]
+    assert "next poll" in explain(operator, device, "not_fetched")["reason"]
 
 
 def test_the_echo_of_the_public_agent_is_what_it_was_told(operator: httpx.Client, device: Device) -> None:

@@ -200,7 +200,7 @@ def test_a_rollout_stops_at_its_canary(manager: httpx.Client, devices: list[Devi
     taken(device)
     say(device, made["job_id"], "REJECTED", reason="not me")
     done = reaches(manager, made, "ABORTED")
-    assert done["reason"] == "1 of 1 canaries did not succeed; 100 % must"
+    assert done["reason"] == "1 of 1 canaries did not succeed; at least 100 % must succeed"
     assert (done["counts"]["canceled"], done["counts"]["failed"]) == (3, 1)
     (other, *_) = [one for one in devices if one is not device]
     assert of(manager, other, made)["reason"] == f"the job was called off: {done['reason']}"

@@ -29,7 +29,7 @@ USER = agent_user(TENANT, AGENT)
         (
             f"1795521441: Client {USER} already connected, closing old connection.",
             "broker.taken_over",
-            {"reason": "the same account connected again: two agents with one identity do this to each other"},
+            {"reason": "the same account connected again; two agents that share one identity cause this"},
         ),
         (f"1: Client {USER} closed its connection.", "broker.left", {"reason": "closed its connection"}),
         (

@@ -159,7 +159,7 @@ def test_a_lost_canary_keeps_the_others_from_it(end: str, after: int) -> None:
     agents = [Agent("succeeded", 5), Agent(end, 20), Agent("succeeded", 5), *fleet(succeeded=50)]
     done = Simulation(policy(canary=3), agents).run(2000)
     assert (done.told, done.aborted_at) == (3, after)
-    assert done.reason == "1 of 3 canaries did not succeed; 100 % must"
+    assert done.reason == "1 of 3 canaries did not succeed; at least 100 % must succeed"
 
 
 def test_the_rest_waits_until_every_canary_has_ended() -> None:
@@ -233,7 +233,7 @@ def test_no_rollout_breaks_its_own_rules(
 def test_a_rollout_without_a_canary_left_is_called_off() -> None:
     """Nobody can tell any more whether the rest may follow."""
     step = rollouts.next_step(policy(canary=2), JobCounts(waiting=5, canceled=2), Pace(1, BEGIN), BEGIN, most=500)
-    assert (step.release, step.abort) == (0, "no canary is left: all of them were canceled")
+    assert (step.release, step.abort) == (0, "no canary is left: all canaries were canceled")
 
 
 def test_every_tenant_has_its_turn() -> None:
