@@ -13,10 +13,12 @@ from iotistica.api.access.invitations import LinkView
 from iotistica.api.access.invitations import view as link_view
 from iotistica.api.access.login import UserView, view
 from iotistica.api.access.passwords import check_password
+from iotistica.api.http import cursors
 from iotistica.api.http.access_tokens import now
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Email, Limit, Name, Password, Username, after_uuid
+from iotistica.api.http.inputs import Cursor, Email, Limit, Name, Password, Username
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import Role, is_at_least
 from iotistica.domain.ids import TenantId
@@ -59,9 +61,9 @@ async def list_users(
     """List the users of the tenant, ordered by id."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await users.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
-    more = str(found[limit - 1].user_id) if len(found) > limit else None
-    return Users(users=[view(user) for user in found[:limit]], count=len(found[:limit]), next=more)
+        found = await users.page(tx, tenant, after=cursors.parse_uuid(cursor), limit=limit + 1)
+    page, more = cut_page(found, limit, lambda user: str(user.user_id))
+    return Users(users=[view(user) for user in page], count=len(page), next=more)
 
 
 @post("/", opt={"permission": "users.manage"}, status_code=201)

@@ -1,7 +1,5 @@
 """Routes that list agents by name, fleet, tags and presence, page by page."""
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -11,6 +9,8 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
@@ -140,11 +140,15 @@ async def _page(
     offset = (number - 1) * limit if number else 0
     async with database.transaction(tenant) as tx:
         found = await agent_search.page(
-            *(tx, tenant, wanted), order=order, after=_after(cursor), limit=limit + 1, offset=offset
+            *(tx, tenant, wanted),
+            order=order,
+            after=cursors.parse_name_and_uuid(cursor),
+            limit=limit + 1,
+            offset=offset,
         )
         total = await agent_search.count(tx, tenant, wanted) if number else 0
-    views = [view(agent) for agent in found[:limit]]
-    more = _cursor(found[limit - 1]) if len(found) > limit else None
+    rows, more = cut_page(found, limit, lambda agent: cursors.of_name(agent.name, agent.agent_uuid))
+    views = [view(agent) for agent in rows]
     pagination = (
         Pagination(page=number, limit=limit, total_devices=total, total_pages=-(-total // limit))
         if number
@@ -189,20 +193,6 @@ def _fleet(text: str | None) -> UUID | None:
         return UUID(text) if text not in (None, "none") else None
     except ValueError:
         raise Invalid("must be the UUID of a fleet, or none", "fleet") from None
-
-
-def _cursor(agent: AgentSummary) -> str:
-    return urlsafe_b64encode(f"{agent.agent_uuid}{agent.name[:200]}".encode()).decode()
-
-
-def _after(cursor: str | None) -> tuple[str, UUID] | None:
-    if not cursor:
-        return None
-    try:
-        text = urlsafe_b64decode(cursor.encode()).decode()
-        return text[36:].replace("\0", ""), UUID(text[:36])
-    except (ValueError, binascii.Error):
-        raise Invalid("not a cursor of this list", "cursor") from None
 
 
 def selector_of(text: str | None, tags: Mapping[str, Any] | None) -> tag_selectors.Selector:

@@ -9,10 +9,12 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
+from iotistica.api.http import cursors
 from iotistica.api.http.bulk import AGENTS_LIMIT, BulkResults, results
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
+from iotistica.api.http.inputs import Cursor, Limit, Name, Text
 from iotistica.domain.agents.tag_selectors import checked_tags
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.agents import agents, fleets
@@ -63,9 +65,9 @@ async def list_fleets(
     """List the fleets of the tenant, ordered by id."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await fleets.page(tx, tenant, after=after_uuid(cursor), limit=limit + 1)
-    more = str(found[limit - 1].fleet_uuid) if len(found) > limit else None
-    return Fleets(fleets=[_view(fleet) for fleet in found[:limit]], count=len(found[:limit]), next=more)
+        found = await fleets.page(tx, tenant, after=cursors.parse_uuid(cursor), limit=limit + 1)
+    page, more = cut_page(found, limit, lambda fleet: str(fleet.fleet_uuid))
+    return Fleets(fleets=[_view(fleet) for fleet in page], count=len(page), next=more)
 
 
 @post("/", opt=WRITE, status_code=201)

@@ -13,6 +13,7 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, InboxDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
@@ -175,15 +176,15 @@ async def list_lines(
 
     `level` is the lowest level returned. `search` is a part of the message, in upper or lower case.
     """
-    tenant, before = tenant_of(request), cursors.parse(cursor)
+    tenant, before = tenant_of(request), cursors.parse_time_and_number(cursor)
     since, until = time_ranges.parse_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
     lowest = rules.LEVELS.index(level) if level else None
     wanted = LogFilter(start=since, end=until, service=service, level=lowest, text=search)
     async with database.transaction(tenant) as tx:
         await _check_agent(tx, tenant, agent)
         found = await logs.page(tx, tenant, agent, wanted, before=before, limit=limit + 1)
-    views, last = [_view(row) for row in found[:limit]], found[limit - 1] if len(found) > limit else None
-    return LogLines(logs=views, count=len(views), next=cursors.cursor(last.time, last.id) if last else None)
+    rows, more = cut_page(found, limit, lambda row: cursors.of_time(row.time, row.id))
+    return LogLines(logs=[_view(row) for row in rows], count=len(rows), next=more)
 
 
 @get("/{agent:uuid}/logs/services", opt={"permission": "logs.read"})

@@ -9,10 +9,12 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
+from iotistica.api.http import cursors
 from iotistica.api.http.access_tokens import now
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Text, after_uuid
+from iotistica.api.http.inputs import Cursor, Limit, Text
 from iotistica.domain.access import credentials
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import fleets, provisioning_keys
@@ -86,9 +88,11 @@ async def list_keys(
     """List the provisioning keys of the tenant that are not revoked."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await provisioning_keys.page(tx, tenant, fleet=fleet, after=after_uuid(cursor), limit=limit + 1)
-    more = str(found[limit - 1].key_id) if len(found) > limit else None
-    return ProvisioningKeys(keys=[_view(key) for key in found[:limit]], count=len(found[:limit]), next=more)
+        found = await provisioning_keys.page(
+            tx, tenant, fleet=fleet, after=cursors.parse_uuid(cursor), limit=limit + 1
+        )
+    page, more = cut_page(found, limit, lambda key: str(key.key_id))
+    return ProvisioningKeys(keys=[_view(key) for key in page], count=len(page), next=more)
 
 
 @delete("/{key:uuid}", opt={"permission": "provisioning.manage"}, status_code=204)

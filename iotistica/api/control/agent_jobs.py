@@ -95,15 +95,15 @@ async def list_agent_jobs(
     agent: FromPath[UUID],
     status: FromQuery[Status | None] = None,
     limit: Limit = 20,
-    cursor: cursors.Cursor = None,
+    cursor: cursors.TimeCursor = None,
 ) -> AgentJobs:
     """The jobs of an agent, the newest first."""
-    tenant, before = tenant_of(request), cursors.parse_uuid(cursor)
+    tenant, before = tenant_of(request), cursors.parse_time_and_uuid(cursor)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
         found = await table.of_agent(tx, tenant, agent, status=status, before=before, limit=limit + 1)
-    more = cursors.cursor(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
+    more = cursors.of_time(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
     return AgentJobs(agent_uuid=agent, jobs=found[:limit], count=len(found[:limit]), next=more)
 
 

@@ -7,9 +7,10 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, FromQuery
 
+from iotistica.api.http import cursors
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, after_uuid
+from iotistica.api.http.inputs import Cursor, Limit
 from iotistica.domain.control.explanation import QUIET_AFTER
 from iotistica.storage.control import fleet_progress, targets
 from iotistica.storage.control.fleet_progress import STAGES, Stage
@@ -49,7 +50,7 @@ async def explain_fleet(
     cursor: Cursor = None,
 ) -> FleetProgress:
     """How many agents of a fleet are how far with what they are told; that of an agent looks into one."""
-    tenant, after = tenant_of(request), after_uuid(cursor)
+    tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
     stages = (stage,) if stage else STAGES[1:]
     async with database.transaction(tenant) as tx:
         head = await targets.head(tx, tenant, TargetOwner("fleet", fleet))

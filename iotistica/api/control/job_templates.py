@@ -8,9 +8,10 @@ from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
+from iotistica.api.http import cursors
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text, after_uuid
+from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text
 from iotistica.domain.control.jobs import validate_document
 from iotistica.storage.control import job_templates as table
 from iotistica.storage.control.job_templates import Template, TemplateSpec
@@ -58,7 +59,7 @@ async def list_templates(
     """The templates of your tenant, in order of their ids."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await table.page(tx, tenant, after=after_uuid(cursor), category=category, limit=limit + 1)
+        found = await table.page(tx, tenant, after=cursors.parse_uuid(cursor), category=category, limit=limit + 1)
     more = str(found[limit - 1].template_id) if len(found) > limit else None
     return Templates(templates=found[:limit], count=len(found[:limit]), next=more)
 

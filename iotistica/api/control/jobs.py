@@ -12,7 +12,7 @@ from msgspec import Meta
 from iotistica.api.http import cursors
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, Text, after_uuid
+from iotistica.api.http.inputs import Cursor, Limit, Name, Text
 from iotistica.domain.agents import tag_selectors
 from iotistica.domain.control.job_transitions import JobAction
 from iotistica.domain.control.jobs import Phase, Status, merge_patch, validate_document
@@ -132,13 +132,13 @@ async def list_jobs(
     database: DatabaseDep,
     status: FromQuery[Phase | None] = None,
     limit: Limit = 50,
-    cursor: cursors.Cursor = None,
+    cursor: cursors.TimeCursor = None,
 ) -> Jobs:
     """The jobs of your tenant, the newest first."""
-    tenant, before = tenant_of(request), cursors.parse_uuid(cursor)
+    tenant, before = tenant_of(request), cursors.parse_time_and_uuid(cursor)
     async with database.transaction(tenant) as tx:
         found = await jobs.page(tx, tenant, status=status, before=before, limit=limit + 1)
-    more = cursors.cursor(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
+    more = cursors.of_time(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
     return Jobs(executions=found[:limit], count=len(found[:limit]), next=more)
 
 
@@ -162,7 +162,7 @@ async def list_job_agents(
     cursor: Cursor = None,
 ) -> JobAgents:
     """How far the agents of a job are, in order of their ids."""
-    tenant, after = tenant_of(request), after_uuid(cursor)
+    tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
     async with database.transaction(tenant) as tx:
         await jobs.get(tx, tenant, job)
         found = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)

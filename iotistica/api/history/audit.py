@@ -7,11 +7,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
+from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.domain import time_ranges
-from iotistica.errors import Invalid
 from iotistica.storage.history import audit
 
 Filter = Annotated[str | None, QueryParameter(max_length=200)]
@@ -58,9 +59,7 @@ async def list_events(
     now = datetime.now(UTC)
     since = time_ranges.parse_time(start, now=now, default=now, path="start") if start else None
     until = time_ranges.parse_time(end, now=now, default=now, path="end") if end else None
-    if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
-        raise Invalid("not a cursor of this list", "cursor")
-    before = int(cursor) if cursor else None
+    before = cursors.parse_number(cursor)
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         found = await audit.page(
@@ -73,8 +72,8 @@ async def list_events(
             since=since,
             until=until,
         )
-    events = [AuditEventView(**msgspec.structs.asdict(event)) for event in found[:limit]]
-    more = str(found[limit - 1].id) if len(found) > limit else None
+    page, more = cut_page(found, limit, lambda event: str(event.id))
+    events = [AuditEventView(**msgspec.structs.asdict(event)) for event in page]
     return AuditEvents(events=events, count=len(events), next=more)
 
 

@@ -9,6 +9,7 @@ from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
@@ -50,14 +51,13 @@ async def get_timeline(
     `kind` is a comma-separated list of event kinds, or of groups of kinds such as `target`.
     """
     tenant, kinds = tenant_of(request), [word.strip() for word in kind.split(",")] if kind else None
-    before = cursors.parse(cursor)
+    before = cursors.parse_time_and_number(cursor)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
         found = await timeline.page(tx, tenant, agent, before=before, kinds=kinds, limit=limit + 1)
-    views = [_view(row) for row in found[:limit]]
-    last = found[limit - 1] if len(found) > limit else None
-    more = cursors.cursor(last.at, last.id) if last else None
+    rows, more = cut_page(found, limit, lambda row: cursors.of_time(row.at, row.id))
+    views = [_view(row) for row in rows]
     return Timeline(agent_uuid=agent, happenings=views, count=len(views), next=more)
 
 

@@ -1,13 +1,11 @@
 """Types of what callers may send, with their bounds."""
 
 from typing import Annotated, Final
-from uuid import UUID
 
 from litestar.params import QueryParameter
 from msgspec import Meta
 
 from iotistica.domain.access import credentials, passwords
-from iotistica.errors import Invalid
 
 # The end of the text, where `$` would let a line break pass; in Python's dialect and in JavaScript's.
 _END: Final = r"(?![\s\S])"
@@ -37,11 +35,3 @@ Secret = Annotated[
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Cursor = Annotated[str | None, QueryParameter(max_length=64)]
-
-
-def after_uuid(cursor: str | None) -> UUID | None:
-    """The id a list goes on after; raises `Invalid`."""
-    try:
-        return UUID(cursor) if cursor else None
-    except ValueError:
-        raise Invalid("not a cursor of this list", "cursor") from None

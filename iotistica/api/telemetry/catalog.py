@@ -8,10 +8,11 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
+from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
-from iotistica.errors import Invalid
 from iotistica.storage.telemetry import catalog as table
 from iotistica.storage.telemetry import coverage
 from iotistica.storage.telemetry.catalog import CatalogEntry
@@ -41,23 +42,12 @@ async def catalog(
     """
     tenant = tenant_of(request)
     filters = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol, "metric": metric_name}
-    now, after = datetime.now(UTC), _after(cursor)
+    now, after = datetime.now(UTC), cursors.parse_series(cursor)
     async with database.transaction(tenant) as tx:
         since = (await coverage.of_agents(tx, tenant, [], now, now)).shown_since(now)
         rows = await table.page(tx, tenant, filters, after=after, now=now, since=since, limit=limit + 1)
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Catalog(
-        count=len(rows[:limit]),
-        metrics=rows[:limit],
-        next=f"{last.agent_uuid}/{last.metric_name}" if last else None,
-    )
-
-
-def _after(cursor: str | None) -> tuple[UUID, str] | None:
-    try:
-        return (UUID(cursor[:36]), cursor[37:]) if cursor else None
-    except ValueError:
-        raise Invalid("not a cursor of this list", "cursor") from None
+    page, more = cut_page(rows, limit, lambda series: cursors.of_series(series.agent_uuid, series.metric_name))
+    return Catalog(count=len(page), metrics=page, next=more)
 
 
 router = Router("/metrics", route_handlers=[catalog], tags=["readings"])

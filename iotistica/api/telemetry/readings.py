@@ -8,6 +8,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.ranges import Exactly, Names, SourcePart, Time, names, of_agent, source_parts
@@ -51,18 +52,17 @@ async def latest(
         store = await coverage.of_agent(tx, tenant, agent, LONG_AGO, now)
         if store is None:
             raise NotFound
-        some = await table.series_names(
+        found = await table.series_names(
             tx, tenant, agent, only=names(metrics, exactly), after=after, limit=limit + 1
         )
+        page, more = cut_page(found, limit, str)
         since = store.shown_since(now)
-        rows = await table.latest(
-            tx, tenant, agent, some[:limit], now=now, since=since, late_hours=store.late_hours
-        )
+        rows = await table.latest(tx, tenant, agent, page, now=now, since=since, late_hours=store.late_hours)
     return Latest(
         agent_uuid=agent,
         count=len(rows),
         readings=rows,
-        next=some[limit - 1] if len(some) > limit else None,
+        next=more,
     )
 
 
@@ -96,8 +96,9 @@ async def summary(
         query_range = await of_agent(tx, tenant, agent, start, end, timedelta(days=1))
         since, until = widen(query_range.start, query_range.end, query_range.coverage)
         segments = split_by_source(since, until, query_range.coverage)
-        some = await table.series_names(tx, tenant, agent, only=None, after=after, limit=limit + 1)
-        rows = await summaries.summarise(tx, tenant, agent, some[:limit], segments)
+        found = await table.series_names(tx, tenant, agent, only=None, after=after, limit=limit + 1)
+        page, more = cut_page(found, limit, str)
+        rows = await summaries.summarise(tx, tenant, agent, page, segments)
     return SummaryView(
         agent_uuid=agent,
         start=since,
@@ -105,7 +106,7 @@ async def summary(
         sources=source_parts(segments),
         total_metrics=len(rows),
         metrics=rows,
-        next=some[limit - 1] if len(some) > limit else None,
+        next=more,
     )
 
 

@@ -12,6 +12,7 @@ from iotistica.domain.ids import AgentId, TenantId, agent_user, tenant_user
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 CHANNEL: Final = "broker_accounts"
@@ -124,7 +125,7 @@ async def add_user(
         raise Invalid(f"exceeds the limit of {USERS_LIMIT} MQTT users per tenant; delete an unused one", "name")
     username = tenant_user(tenant, name)
     line = password_line(username, password, secrets.token_bytes(SALT_BYTES))
-    parameters = {"username": username, "tenant": tenant, "name": name, "line": line, "rules": _json(rules)}
+    parameters = {"username": username, "tenant": tenant, "name": name, "line": line, "rules": jsonb(rules)}
     user = await fetch_row(tx, MqttUser, ADD_USER, parameters)
     if user is None:
         raise Conflict(f"An MQTT user {name!r} already exists.")
@@ -172,7 +173,7 @@ async def update_user(
 ) -> MqttUser:
     """Change the rules of an MQTT user, whether it can connect, and its password unless `password` is None."""
     line = password_line(old.username, password, secrets.token_bytes(SALT_BYTES)) if password else None
-    parameters = {"tenant": tenant, "name": old.name, "rules": _json(rules), "enabled": enabled, "line": line}
+    parameters = {"tenant": tenant, "name": old.name, "rules": jsonb(rules), "enabled": enabled, "line": line}
     new = await fetch_row(tx, MqttUser, UPDATE_USER, parameters)
     assert new is not None  # noqa: S101 the row is locked
     after = _facts(new) | ({"password": "changed"} if password else {})
@@ -189,10 +190,6 @@ async def delete_user(tx: Tx, tenant: TenantId, old: MqttUser, *, by: Actor) -> 
     """Delete an MQTT user."""
     await tx.execute(DELETE_USER, {"tenant": tenant, "name": old.name})
     await audit.record(tx, tenant, by, "mqtt_user.deleted", ("mqtt_user", old.name), before=_facts(old))
-
-
-def _json(rules: list[TopicRule]) -> str:
-    return msgspec.json.encode(rules).decode()
 
 
 def _facts(user: MqttUser) -> dict[str, Any]:

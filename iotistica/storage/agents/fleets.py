@@ -10,6 +10,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
@@ -43,7 +44,7 @@ async def add(
     by: Actor,
 ) -> Fleet:
     """Store a fleet; raises `Conflict` if the tenant has a fleet of this name."""
-    parameters = {"tenant": tenant, "name": name, "description": description, "tags": _json(tags or {})}
+    parameters = {"tenant": tenant, "name": name, "description": description, "tags": jsonb(tags or {})}
     row = await fetch_row(tx, Fleet, ADD, parameters)
     if row is None:
         raise Conflict(f"A fleet {name!r} already exists.")
@@ -98,7 +99,7 @@ RETURNING {_COLUMNS}
 async def update(tx: Tx, tenant: TenantId, old: Fleet, new: Fleet, *, by: Actor) -> Fleet:
     """Store a new name, description or tags; raises `Conflict` if another fleet has this name."""
     parameters = {"tenant": tenant, "fleet": old.fleet_uuid, "name": new.name, "description": new.description}
-    row = await fetch_row(tx, Fleet, UPDATE, parameters | {"tags": _json(new.tags)})
+    row = await fetch_row(tx, Fleet, UPDATE, parameters | {"tags": jsonb(new.tags)})
     if row is None:
         raise Conflict(f"A fleet {new.name!r} already exists.")
     subject = ("fleet", old.fleet_uuid)
@@ -145,7 +146,3 @@ async def stats(tx: Tx, tenant: TenantId, fleet: UUID) -> FleetStats:
     """Return the number of agents of a fleet, in total and by presence."""
     row = await fetch_row(tx, FleetStats, STATS, {"tenant": tenant, "fleet": fleet})
     return row or FleetStats(agents=0, online=0, silent=0, offline=0)
-
-
-def _json(tags: dict[str, str]) -> str:
-    return msgspec.json.encode(tags).decode()

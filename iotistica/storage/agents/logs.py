@@ -9,6 +9,7 @@ import msgspec
 
 from iotistica.domain.agents.log_lines import RETENTION, LogBatch, LogLine
 from iotistica.domain.ids import TenantId
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_rows
 
 BATCH_LIFETIME: Final = timedelta(days=2)
@@ -87,7 +88,7 @@ def _columns(rows: Sequence[tuple[UUID, LogLine]]) -> dict[str, list[Any]]:
         "systems": [line.is_system for _, line in rows],
         "stderrs": [line.is_stderr for _, line in rows],
         "messages": [line.message for _, line in rows],
-        "metas": [msgspec.json.encode(line.meta).decode() if line.meta else None for _, line in rows],
+        "metas": [jsonb(line.meta or None) for _, line in rows],
     }
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from iotistica.domain.agents.reported_state import VOLATILE_KEYS, ReportedState
 from iotistica.domain.ids import TenantId
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
@@ -89,15 +90,11 @@ def _columns(
         before = old[agent].state if agent in old else None
         newest = max(stamps.values(), default=0)
         columns["agents"].append(agent)
-        columns["states"].append(None if state == before else _json(state))
-        columns["livelies"].append(_json({key: value for key, value in values.items() if key in VOLATILE_KEYS}))
-        columns["stamps"].append(_json(stamps))
+        columns["states"].append(None if state == before else jsonb(state))
+        columns["livelies"].append(jsonb({key: value for key, value in values.items() if key in VOLATILE_KEYS}))
+        columns["stamps"].append(jsonb(stamps))
         columns["reported"].append(datetime.fromtimestamp(newest / 1e6, UTC) if newest else None)
     return columns
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _text(value: Any) -> str | None:

@@ -8,6 +8,7 @@ import msgspec
 from iotistica.domain.delivery import key_compaction as rules
 from iotistica.domain.delivery.key_compaction import Dictionary, DictionaryUpdate
 from iotistica.domain.ids import TenantId
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row
 from iotistica.storage.redis import Redis, dictionary_key, guarded
 
@@ -66,7 +67,7 @@ def extended(old: KnownDictionary, update: DictionaryUpdate) -> KnownDictionary:
 async def put(tx: Tx, tenant: TenantId, agent: UUID, version: int, known: KnownDictionary) -> None:
     """Store this version of an agent's dictionary; call in the order in which its updates were received."""
     owner = {"tenant": tenant, "agent": agent}
-    content = msgspec.json.encode(known.dictionary).decode()
+    content = jsonb(known.dictionary)
     await tx.execute(PUT, owner | {"version": version, "revision": known.revision, "content": content})
     await tx.execute(DELETE_OLD, owner | {"kept": VERSIONS_LIMIT})
 

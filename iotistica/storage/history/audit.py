@@ -9,6 +9,7 @@ import msgspec
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_rows
 
 
@@ -73,8 +74,8 @@ async def record(
             "action": action,
             "subject_kind": subject[0],
             "subject_id": str(subject[1]),
-            "before": None if before is None else msgspec.json.encode(before).decode(),
-            "after": None if after is None else msgspec.json.encode(after).decode(),
+            "before": jsonb(before),
+            "after": jsonb(after),
         },
     )
     if subject[0] == "agent":

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_rows
 
 KEEP_DAYS: Final = 90  # days that events are kept
@@ -61,7 +62,7 @@ async def add(tx: Tx, tenant: TenantId, happened: Sequence[TimelineEvent]) -> No
             "agents": [row.agent for row in rows],
             "at": [row.at for row in rows],
             "kinds": [row.kind for row in rows],
-            "details": [msgspec.json.encode(row.details).decode() for row in rows],
+            "details": [jsonb(row.details) for row in rows],
             "times": [row.times for row in rows],
             "once": [row.dedupe_key for row in rows],
         },
@@ -78,7 +79,7 @@ WHERE tenant_id = %(tenant)s AND fleet_uuid = %(fleet)s
 async def add_to_fleet(tx: Tx, tenant: TenantId, fleet: UUID, kind: str, details: dict[str, Any]) -> None:
     """Add an event to the timeline of every agent of a fleet."""
     parameters = {"tenant": tenant, "fleet": fleet, "kind": kind}
-    await tx.execute(ADD_TO_FLEET, parameters | {"details": msgspec.json.encode(details).decode()})
+    await tx.execute(ADD_TO_FLEET, parameters | {"details": jsonb(details)})
 
 
 def _merge_repeated(happened: Sequence[TimelineEvent]) -> list[TimelineEvent]:
