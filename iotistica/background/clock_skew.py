@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from cachetools import LRUCache
+
 from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery import ledger
 from iotistica.storage.history import timeline
@@ -13,14 +15,14 @@ from iotistica.storage.postgres import Database
 AHEAD: Final = timedelta(seconds=60)
 BEHIND: Final = timedelta(minutes=10)
 LOOKS: Final = 60  # without one fresh value until a clock is behind: what was kept during an outage comes late too
-REMEMBERED: Final = 100_000  # agents that lag
+REMEMBERED: Final = 100_000  # agents that lag; above that, those seen least recently are forgotten
 
 
 class ClockSkewWatch:
     """Looked at once a round, before the ledger is folded."""
 
     def __init__(self) -> None:
-        self._late: dict[UUID, int] = {}
+        self._late: LRUCache[UUID, int] = LRUCache(REMEMBERED)
 
     async def look(self, database: Database, now: datetime) -> None:
         """Put on the timeline whose clock is ahead, or has been behind for many rounds of live data."""
@@ -39,8 +41,9 @@ class ClockSkewWatch:
 
     def _lateness(self, agent: UUID, skew: timedelta) -> int:
         """The rounds for which nothing fresh has come."""
-        if skew > -BEHIND or len(self._late) >= REMEMBERED:
+        if skew > -BEHIND:
             self._late.pop(agent, None)
             return 0
-        self._late[agent] = self._late.get(agent, 0) + 1
-        return self._late[agent]
+        rounds = self._late.get(agent, 0) + 1
+        self._late[agent] = rounds
+        return rounds

@@ -1,5 +1,6 @@
 """Caches the stored series in this process, so that only new or changed series are written to the database."""
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -16,7 +17,7 @@ from iotistica.storage.telemetry import series as table
 from iotistica.storage.telemetry.series import Series
 
 NO_QUOTAS: Final[Mapping[TenantId, int]] = MappingProxyType({})
-SERIES_LIMIT: Final = 500_000  # cached series; the cache is emptied when it holds more
+SERIES_LIMIT: Final = 500_000  # cached series; above that, the agents that reported least recently are dropped
 
 
 class SeriesFacts(NamedTuple):
@@ -36,8 +37,10 @@ class SeriesCache:
     def __init__(self, *, corrects: bool = True) -> None:
         """`corrects`: whether the unit and protocol of these readings replace those stored for a series."""
         self._corrects = corrects
-        self._known: Learned = {}
-        self._size = 0
+        # By agent, the one that reported least recently first. Uses are marked by agent, not by series, and in an
+        # OrderedDict rather than an LRUCache, because about 100,000 series are looked up per second.
+        self._known: OrderedDict[UUID, dict[str, SeriesFacts]] = OrderedDict()
+        self._size = 0  # series of all agents
 
     async def write_new(
         self,
@@ -83,18 +86,23 @@ class SeriesCache:
 
     def remember(self, learned: Learned) -> None:
         """Cache series facts whose transaction was committed."""
-        if self._size > SERIES_LIMIT:
-            self._known.clear()
-            self._size = 0
+        while self._size > SERIES_LIMIT:
+            _, dropped = self._known.popitem(last=False)
+            self._size -= len(dropped)
         for agent, facts in learned.items():
-            self._known.setdefault(agent, {}).update(facts)
-            self._size += len(facts)
+            known = self._known.setdefault(agent, {})
+            self._size -= len(known)
+            known.update(facts)
+            self._size += len(known)
+            self._known.move_to_end(agent)
 
     def _unknown(self, rows: Mapping[UUID, Collection[Reading]]) -> dict[UUID, dict[str, Reading]]:
         unknown: dict[UUID, dict[str, Reading]] = {}
         nothing: dict[str, SeriesFacts] = {}
         for agent, readings in rows.items():
             known = self._known.get(agent, nothing)
+            if known is not nothing:
+                self._known.move_to_end(agent)
             for reading in readings:
                 facts = known.get(reading.metric_name)
                 if facts is None or facts != (reading.unit, reading.protocol, reading.device_uuid):

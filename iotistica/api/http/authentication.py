@@ -7,6 +7,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
+from cachetools import TTLCache
 
 from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.domain.access import credentials
@@ -52,14 +53,14 @@ class Authenticator:
         self._platform_database = platform_database
         self._access_tokens = tokens
         self._key = key
-        self._known: dict[bytes, tuple[float, Principal]] = {}
+        self._known: TTLCache[bytes, Principal] = TTLCache(CREDENTIALS_LIMIT, CACHE_SECONDS, time.monotonic)
 
     async def authenticate(self, headers: Mapping[str, str], address: str, *, fresh: bool = False) -> Principal:
         """Who shows these headers, asked anew if it must be `fresh`; raises `Unauthorized`."""
         credential = credential_of(headers)
         remembered = hashlib.sha256(credential.encode("utf-8", "replace")).digest()
-        until, principal = self._known.get(remembered, (0.0, None))
-        if principal is not None and not fresh and time.monotonic() < until:
+        principal = self._known.get(remembered)
+        if principal is not None and not fresh:
             return principal
         if len(credential) > credentials.LONGEST or credential.count(".") == 2:  # a JWT
             principal = await self._user(credential)
@@ -67,10 +68,8 @@ class Authenticator:
             principal = await self._integration(credential)
         else:
             principal = await self._agent(credential, address)
-        if len(self._known) >= CREDENTIALS_LIMIT:
-            self._known.clear()
         if principal.is_proven:  # who is not may be the next moment
-            self._known[remembered] = (time.monotonic() + CACHE_SECONDS, principal)
+            self._known[remembered] = principal
         return principal
 
     async def _user(self, token: str) -> Principal:

@@ -20,7 +20,7 @@ class QueryParameters:
     """The parameters of each route, looked up once."""
 
     def __init__(self) -> None:
-        self._known: dict[BaseRouteHandler, _Known] = {}
+        self._known: dict[BaseRouteHandler, _Known] = {}  # no more than there are routes
 
     def check(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Raise `Invalid` for a parameter that the route has not, or that is repeated and no list.

@@ -240,8 +240,9 @@ class Expander:
             if self._uncached_pairs > PAIRS_LIMIT:  # a well-behaved agent writes few shapes
                 raise InvalidMessage("bad_compaction", f"more than {PAIRS_LIMIT} pairs in objects of new shapes")
             meanings = self._resolve(context, shape[1])
-            if len(self._shapes) >= SHAPES_LIMIT:
-                self._shapes.clear()
+            if len(self._shapes) >= SHAPES_LIMIT:  # drop the oldest tenth: an LRU would hash each shape again
+                for oldest in list(self._shapes)[: SHAPES_LIMIT // 10]:
+                    del self._shapes[oldest]
             if len(scalars) <= SHAPE_PAIRS_LIMIT:
                 self._shapes[shape] = meanings
         return meanings

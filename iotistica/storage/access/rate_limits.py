@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import time
-from collections import Counter
 from typing import Final, NamedTuple
+
+from cachetools import LRUCache
 
 from iotistica.errors import TooMany, Unavailable
 from iotistica.storage.redis import Redis, guarded, limit_key
@@ -12,7 +13,7 @@ from iotistica.storage.redis import Redis, guarded, limit_key
 WINDOW_SECONDS: Final = 60  # seconds
 WAIT_SECONDS: Final = 0.25  # seconds for Redis to answer; a request does not wait longer for its rate limit
 AWAY_SECONDS: Final = 2.0  # seconds without calls after Redis did not answer
-LOCAL_LIMIT: Final = 50_000  # maximum of subjects counted in this process
+LOCAL_LIMIT: Final = 50_000  # subjects counted in this process; above that, the least recently counted are dropped
 
 
 class RateLimit(NamedTuple):
@@ -28,7 +29,7 @@ class RateLimiter:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._away_until = 0.0
-        self._local: Counter[str] = Counter()
+        self._local: LRUCache[str, int] = LRUCache(LOCAL_LIMIT)
         self._minute = 0
 
     async def hit(self, limit: RateLimit, subject: str, *, tenant: str | None = None, count: int = 1) -> None:
@@ -58,11 +59,12 @@ class RateLimiter:
                     return await self._count_in_redis(key, count)
             except (Unavailable, TimeoutError):
                 self._away_until = time.monotonic() + AWAY_SECONDS
-        if minute > self._minute or len(self._local) > LOCAL_LIMIT:
-            self._local.clear()
+        if minute > self._minute:
+            self._local.clear()  # the counts of earlier minutes are no longer needed
             self._minute = minute
-        self._local[key] += count
-        return self._local[key]
+        used = self._local.get(key, 0) + count
+        self._local[key] = used
+        return used
 
     async def _count_in_redis(self, key: str, count: int) -> int:
         with guarded(self._redis):

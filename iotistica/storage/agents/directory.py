@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Final
 from uuid import UUID
+
+from cachetools import TTLCache
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unavailable
@@ -26,9 +29,10 @@ class Directory:
         self._database = database
         self._tenants: dict[TenantId, Tenant] = {}
         self._tenants_at = -CACHE_SECONDS
-        self._agents: dict[UUID, TenantId] = {}
-        self._agents_at = 0.0
-        self._misses: dict[UUID | TenantId, float] = {}
+        # The tenant of each agent and when its query began, oldest first. This is not a TTLCache, because a lookup
+        # there takes nine times as long, and it removes all expired entries during a single insertion.
+        self._agents: dict[UUID, tuple[TenantId, float]] = {}
+        self._misses: TTLCache[UUID | TenantId, None] = TTLCache(MISSES_LIMIT, MISS_SECONDS, time.monotonic)
 
     async def tenants(self) -> Mapping[TenantId, Tenant]:
         """Return every enabled tenant; while the database is unavailable, those cached before."""
@@ -53,17 +57,28 @@ class Directory:
     async def owners(self, asked: Collection[UUID]) -> dict[UUID, TenantId]:
         """Return the tenant of each of these agents; unknown agents are left out."""
         now = time.monotonic()
-        if now - self._agents_at >= CACHE_SECONDS or len(self._agents) > AGENTS_LIMIT:
-            self._agents, self._agents_at = {}, now
-        owners = {agent: self._agents[agent] for agent in asked if agent in self._agents}
+        oldest, nothing = now - CACHE_SECONDS, (None, 0.0)
+        owners = {}
+        for agent in asked:
+            tenant, began = self._agents.get(agent, nothing)
+            if tenant is not None and began > oldest:
+                owners[agent] = tenant
         missing = [agent for agent in asked if agent not in owners and self._should_query(agent)]
         if missing:
             async with self._database.transaction() as tx:
                 loaded = await agents.tenants_of(tx, missing)
-            self._agents.update(loaded)  # another caller can have replaced `_agents` meanwhile
+            self._cache_owners(loaded, now)
             self._miss([agent for agent in missing if agent not in loaded])
             owners |= loaded
         return owners
+
+    def _cache_owners(self, loaded: Mapping[UUID, TenantId], began: float) -> None:
+        for agent, tenant in loaded.items():
+            self._agents.pop(agent, None)  # so that it moves to the end
+            self._agents[agent] = tenant, began
+        if len(self._agents) > AGENTS_LIMIT:  # drop a tenth at once: finding the first key of a dict can be slow
+            for agent in list(islice(self._agents, len(self._agents) - AGENTS_LIMIT * 9 // 10)):
+                del self._agents[agent]
 
     async def _load_tenants(self) -> None:
         async with self._database.transaction(patience=WAIT_SECONDS) as tx:
@@ -71,9 +86,7 @@ class Directory:
         self._tenants_at = time.monotonic()
 
     def _should_query(self, id_: UUID | TenantId) -> bool:
-        return time.monotonic() - self._misses.get(id_, -MISS_SECONDS) >= MISS_SECONDS
+        return id_ not in self._misses
 
     def _miss(self, missing: Collection[UUID | TenantId]) -> None:
-        if len(self._misses) > MISSES_LIMIT:
-            self._misses.clear()
-        self._misses.update(dict.fromkeys(missing, time.monotonic()))
+        self._misses.update(dict.fromkeys(missing))

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from cachetools import LRUCache
+
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.targets import Target
@@ -50,7 +52,7 @@ class PollAnswers:
         self._redis = redis
         self._box = SecretBox(key)
         self._tag_key = derive(key, "target-etag")
-        self._tags: dict[UUID, tuple[int, str]] = {}
+        self._tags: LRUCache[UUID, tuple[int, str]] = LRUCache(AGENTS_LIMIT)
         self._bodies: OrderedDict[UUID, PollAnswer] = OrderedDict()
         self._bytes = 0
 
@@ -106,8 +108,6 @@ class PollAnswers:
     def _cache(self, agent: UUID, answer: PollAnswer) -> None:
         if self._tags.get(agent, (0, ""))[0] > answer.counter:
             return  # a concurrent call read a newer target
-        if len(self._tags) >= AGENTS_LIMIT:
-            self._tags.clear()
         self._tags[agent] = (answer.counter, answer.etag)
         previous = self._bodies.pop(agent, None)
         self._bodies[agent] = answer

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+from cachetools import TTLCache
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Unavailable
@@ -17,6 +18,7 @@ ON_DEMAND_KINDS: Final[tuple[LiveKind, ...]] = ("readings", "logs")
 """Kinds that are published only for watched agents, those that some listener has selected."""
 WATCH_SECONDS: Final = 30.0  # seconds that an agent stays watched without a renewal
 WATCH_CACHE_SECONDS: Final = 1.0  # seconds that a process caches which agents are watched
+TENANTS_LIMIT: Final = 10_000  # tenants whose watched agents are cached
 
 
 class LiveUpdate(NamedTuple):
@@ -65,18 +67,20 @@ class WatchedAgents:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._cache: dict[TenantId, tuple[float, frozenset[UUID]]] = {}
+        self._cache: TTLCache[TenantId, frozenset[UUID]] = TTLCache(
+            TENANTS_LIMIT, WATCH_CACHE_SECONDS, time.monotonic
+        )
 
     async def of_tenant(self, tenant: TenantId) -> frozenset[UUID]:
         """Return the watched agents of a tenant; none while Redis is unavailable."""
-        until, agents = self._cache.get(tenant, (0.0, frozenset[UUID]()))
-        if time.monotonic() < until:
-            return agents
+        cached = self._cache.get(tenant)
+        if cached is not None:
+            return cached
         try:
             with guarded(self._redis):
                 members: Any = await self._redis.zrangebyscore(watched_key(tenant), time.time(), "+inf")
         except Unavailable:
             members = ()
         agents = frozenset(UUID(member.decode()) for member in members)
-        self._cache[tenant] = time.monotonic() + WATCH_CACHE_SECONDS, agents
+        self._cache[tenant] = agents
         return agents
