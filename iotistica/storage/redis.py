@@ -56,6 +56,13 @@ def guarded(redis: Redis) -> Iterator[None]:
         yield
 
 
+_CANNOT_SERVE: Final = (
+    *(exceptions.TimeoutError, OSError, exceptions.ReadOnlyError),
+    *(exceptions.ClusterDownError, exceptions.MasterDownError, exceptions.TryAgainError),
+)
+"""Errors of a server that cannot serve at the moment; LOADING is a `ConnectionError` of the driver."""
+
+
 @contextmanager
 def _translated_errors() -> Iterator[None]:
     try:
@@ -68,10 +75,10 @@ def _translated_errors() -> Iterator[None]:
         if "No connection available" in str(exc):  # the client's pool is exhausted; the server can be healthy
             raise Full("Too many concurrent calls of Redis.") from exc
         raise Unavailable(f"Redis: {exc}") from exc
-    except (exceptions.TimeoutError, exceptions.ReadOnlyError, OSError) as exc:
+    except _CANNOT_SERVE as exc:
         raise Unavailable(f"Redis: {exc}") from exc
     except exceptions.ResponseError as exc:
-        if str(exc).startswith(("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF")):
+        if str(exc).startswith("MISCONF"):  # the driver has no class for it
             raise Unavailable(f"Redis: {exc}") from exc
         raise
 

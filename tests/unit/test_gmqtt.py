@@ -6,7 +6,7 @@ from typing import Any
 import gmqtt
 import pytest
 from gmqtt.mqtt.connection import MQTTConnection
-from gmqtt.mqtt.handler import MqttPackageHandler
+from gmqtt.mqtt.handler import MQTTConnectError, MqttPackageHandler
 from gmqtt.mqtt.protocol import BaseMQTTProtocol, MQTTProtocol
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,10 @@ from iotistica.mqtt.protocol import PAUSE_BYTES, Protocol, publish_packet
 
 
 def test_gmqtt_is_built_as_the_client_expects() -> None:
-    """A release of gmqtt that moves these must fail here, not in production."""
+    """A release of gmqtt that moves these must fail here, not in production.
+
+    `iotistica/mqtt/client.py` and `iotistica/mqtt/protocol.py` depend on them.
+    """
     create = inspect.signature(gmqtt.Client._create_connection)
     assert list(create.parameters) == ["self", "host", "port", "ssl", "clean_session", "keepalive"]
     made = inspect.signature(MQTTConnection.__init__)
@@ -39,6 +42,12 @@ def test_gmqtt_is_built_as_the_client_expects() -> None:
     assert client._package_handler.id_generator is not None
     assert client._connack_received is not None
     assert client._connection_lost is not None
+    assert client._connection is None
+    assert client._connection_state is not None
+    assert MQTTConnectError(135)._code == 135
+    handler = client._package_handler
+    made_protocol = MQTTProtocol(connection_state=client._connection_state, id_generator=handler.id_generator)
+    assert {"_transport", "_connection"} <= set(vars(made_protocol))
     assert gmqtt.Subscription("a", qos=1, no_local=True, retain_handling_options=1).qos == 1
 
 
