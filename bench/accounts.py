@@ -1,25 +1,20 @@
-"""How long the broker's accounts take: rendered for many agents, and from a revocation to a closed connection.
+"""Measures how long the broker's accounts take to be rendered, and a revoked agent to be locked out.
 
-  .venv/bin/python -m bench.accounts [--agents 10000] [--rounds 20]
+  .venv/bin/python -m bench.accounts [--agents 10000] [--rounds 20] [--results FOLDER]
 
-render   the database is asked, the file is written, the broker is told; as the application measures it
+render   query the database, write the account files, notify the broker; measured by the application
 mqtt     from the answer to POST /agents/{uuid}/revoke until the agent's live connection is closed
-http     until its API key is refused
+http     from the same answer until the agent's API key is refused
 """
 
-import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
-from typing import Any
 
 import httpx
 import uvloop
 
+from bench.report import argument_parser, publish
 from iotistica.embedded import data_folder
 from iotistica.simulate import fleet
 from iotistica.storage.postgres import Database
@@ -28,7 +23,7 @@ from tests.serving import Served, new_data_folder, until
 
 
 async def enlist(server: Served, agents: int) -> None:
-    """Make so many agents with their accounts."""
+    """Add this many agents and their broker accounts."""
     url = server.runtime().database_url
     database = Database(url, size=1, name="bench", role="iotistica_worker", statement_seconds=120)
     await database.open()
@@ -39,11 +34,11 @@ async def enlist(server: Served, agents: int) -> None:
 
 
 def revoked(server: Served, admin: httpx.Client, key: str) -> dict[str, float]:
-    """Seconds of one revocation, and of the rendering it caused."""
+    """Revoke a new agent; return the seconds until it is locked out, and of the rendering that this caused."""
     device = Device(server).join(key)
     with device.connect() as client:
         assert device.get().status_code == 200
-        time.sleep(0.5)  # the rendering that let it in is over
+        time.sleep(0.5)  # until the rendering that let the agent in is over
         before = admin.get("/mqtt/status").json()["renderedAt"]
         began = time.perf_counter()
         assert admin.post(f"/agents/{device.uuid}/revoke").status_code == 200
@@ -57,8 +52,8 @@ def revoked(server: Served, admin: httpx.Client, key: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Start an instance, measure, print and keep the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Start an instance, measure it, and publish the report."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
@@ -73,16 +68,12 @@ def main() -> None:
             rounds = [revoked(server, admin, key) for _ in range(options.rounds)]
         finally:
             server.stop()
-    figures: dict[str, Any] = {
+    seconds = {
         name: {"median": statistics.median(r[name] for r in rounds), "max": max(r[name] for r in rounds)}
         for name in rounds[0]
     }
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    report = {"machine": machine, "agents": options.agents, "rounds": options.rounds, "seconds": figures}
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "accounts.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    figures = {"agents": options.agents, "rounds": options.rounds, "seconds": seconds}
+    publish("accounts", options.results, figures)
 
 
 if __name__ == "__main__":

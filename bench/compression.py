@@ -1,12 +1,12 @@
-"""Bytes a reading takes, plain and in compressed chunks of TimescaleDB, by what a real agent sent.
+"""Measures how many bytes a reading takes in plain partitions and in compressed chunks of TimescaleDB.
 
-    .venv/bin/python -m bench.compression POSTGRESQL_URL [--days 10]
+    .venv/bin/python -m bench.compression [POSTGRESQL_URL] [--days 10] [--results FOLDER]
 
-POSTGRESQL_URL is an empty database of a server with TimescaleDB. The readings of a captured agent (four series) are
-repeated, shifted in time, until the days are full; the same goes into partitions of plain PostgreSQL.
+The readings of a captured agent (four series) are repeated, shifted in time, until the days are full. They are
+stored in partitions of the built-in PostgreSQL. POSTGRESQL_URL is an empty database of a server with TimescaleDB,
+in which the same readings are stored and compressed; without it, only the plain partitions are measured.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +16,7 @@ import msgspec
 import psycopg
 import uvloop
 
+from bench.report import argument_parser, publish
 from iotistica.cli.database import opened
 from iotistica.domain.delivery.envelopes import parse_readings
 from iotistica.domain.ids import AgentId
@@ -35,38 +36,41 @@ ROWS = 10_000
 
 
 def captured() -> list[Reading]:
-    """What the agent sent, by time."""
-    found = []
+    """Return the readings that the captured agent sent, by time."""
+    rows: list[Reading] = []
     for line in CAPTURE.read_text().splitlines():
         message = json.loads(line)
         if "/endpoints/" in message["topic"]:
             payload = bytes.fromhex(message["payload_hex"])
-            found += parse_readings(payload, protocol="x", received=2**52, retention_us=2**60).readings
-    return sorted(found, key=lambda reading: reading.time)
+            rows += parse_readings(payload, protocol="x", received=2**52, retention_us=2**60).readings
+    return sorted(rows, key=lambda reading: reading.time)
 
 
-def repeated(one: list[Reading], days: int) -> Iterator[list[Reading]]:
-    """Batches of the same readings, one capture after another, until now minus a day."""
+def repeated(capture: list[Reading], days: int) -> Iterator[list[Reading]]:
+    """Yield batches of the same readings, one capture after another, until the days are full."""
     end = (1_800_000_000 * 1_000_000 // DAY_US) * DAY_US  # any day
     at = end - days * DAY_US
-    span = one[-1].time - one[0].time + 5_000_000
+    span = capture[-1].time - capture[0].time + 5_000_000
     batch: list[Reading] = []
     while at < end:
-        batch += [msgspec.structs.replace(reading, time=at + reading.time - one[0].time) for reading in one]
+        first = capture[0].time
+        batch += [msgspec.structs.replace(reading, time=at + reading.time - first) for reading in capture]
         at += span
         if len(batch) >= ROWS:
             yield batch
             batch = []
+    if batch:
+        yield batch
 
 
 async def fill(url: str, days: int) -> tuple[int, int]:
-    """Store them; rows and bytes."""
-    one, agent, rows = captured(), AgentId(uuid4()), 0
+    """Store the repeated readings; return the numbers of rows and of bytes."""
+    capture, agent, rows = captured(), AgentId(uuid4()), 0
     async with opened(url, configure=readings.create_staging_table) as database:
         async with database.transaction() as tx:
             tenant = (await tenants.add(tx, f"bench {agent}", by=PLATFORM)).tenant_id
             await agents.add(tx, tenant, agent, "a", key=bytes(32), by=PLATFORM)
-        for batch in repeated(one, days):
+        for batch in repeated(capture, days):
             await partitions.create(database, {partitions.day_of(row.time) for row in batch})
             async with database.transaction() as tx:
                 await SeriesCache().write_new(tx, {agent: batch}, {agent: tenant})
@@ -76,7 +80,7 @@ async def fill(url: str, days: int) -> tuple[int, int]:
 
 
 def compress(url: str) -> int:
-    """Compress every chunk; bytes of the readings afterwards."""
+    """Compress every chunk; return the bytes of the readings afterwards."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks('readings') c")
         row = connection.execute("SELECT hypertable_size('readings')").fetchone()
@@ -84,22 +88,20 @@ def compress(url: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url")
+    """Fill the plain partitions, and the hypertable if there is one, and publish the report."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("url", nargs="?", metavar="POSTGRESQL_URL")
     parser.add_argument("--days", type=int, default=10)
     options = parser.parse_args()
-    schema.migrate(options.url)
-    rows, size = uvloop.run(fill(options.url, options.days))
-    compressed = compress(options.url)
     with served() as server:
-        plain_rows, plain = uvloop.run(fill(server.runtime().database_url, options.days))
-    report = {
-        "rows": rows,
-        "plain_bytes_a_row": round(plain / plain_rows, 1),
-        "hypertable_bytes_a_row": round(size / rows, 1),
-        "compressed_bytes_a_row": round(compressed / rows, 2),
-    }
-    print(json.dumps(report))
+        rows, plain = uvloop.run(fill(server.runtime().database_url, options.days))
+    figures = {"days": options.days, "rows": rows, "plain_bytes_a_row": round(plain / rows, 1)}
+    if options.url:
+        schema.migrate(options.url)
+        rows, size = uvloop.run(fill(options.url, options.days))
+        figures["hypertable_bytes_a_row"] = round(size / rows, 1)
+        figures["compressed_bytes_a_row"] = round(compress(options.url) / rows, 2)
+    publish("compression", options.results, figures)
 
 
 if __name__ == "__main__":

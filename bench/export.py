@@ -1,37 +1,37 @@
-"""How much memory the application needs while ten million readings leave it, and how fast they do.
+"""Measures how fast the application exports ten million readings, and how much memory it needs for that.
 
-    .venv/bin/python -m bench.export --keep FOLDER [--format csv|parquet|arrow]
+    .venv/bin/python -m bench.export --keep FOLDER [--format csv|parquet|arrow] [--results FOLDER]
 
-FOLDER is that of `bench.query --keep`, whose first agent has 10.5 million readings.
+`--keep` is the folder of `bench.query --keep`, whose first agent has 10.5 million readings.
 """
 
-import argparse
-import json
 import time
 from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
 
-from bench.query import TENANT, found
+from bench.query import TENANT, stored_year
+from bench.report import argument_parser, publish
 from tests.serving import Served
 
 
 def resident(pid: int, field: str = "VmRSS") -> float:
-    """MiB of a process; VmHWM is its peak."""
+    """Return the memory of a process in MiB: VmRSS is the current size, VmHWM the peak."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Export the readings of the first agent, and publish the report."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--keep", required=True)
     parser.add_argument("--format", default="csv", choices=["csv", "parquet", "arrow"])
     options = parser.parse_args()
     server = Served(Path(options.keep)).start().ready(seconds=120)
     try:
-        year = found(server.runtime().database_url)
-        assert year is not None, "bench.query --keep makes it"
+        year = stored_year(server.runtime().database_url)
+        assert year is not None, "The folder has no readings. Run bench.query with --keep first."
         headers = dict(server.login(TENANT).headers)
         headers.pop("accept-encoding", None)
         http = HTTPConnection("127.0.0.1", server.http_port)
@@ -48,10 +48,17 @@ def main() -> None:
         seconds = time.monotonic() - began
         rows = lines - 1 if options.format == "csv" else None
         peak = resident(pid, "VmHWM")
-        print(json.dumps({"format": options.format, "rows": rows, "mb": size >> 20, "seconds": round(seconds, 1),
-                          "mib_before": round(before), "mib_peak": round(peak)}))  # fmt: skip
     finally:
         server.stop()
+    figures = {
+        "format": options.format,
+        "rows": rows,
+        "mb": size >> 20,
+        "seconds": round(seconds, 1),
+        "mib_before": round(before),
+        "mib_peak": round(peak),
+    }
+    publish("export", options.results, figures)
 
 
 if __name__ == "__main__":

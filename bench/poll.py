@@ -1,26 +1,22 @@
-"""How fast agents' polls are answered, beside a Litestar route that returns a constant, in the same run.
+"""Measures how fast agents' polls are answered, compared with a Litestar route that returns a constant.
 
-  .venv/bin/python -m bench.poll [--agents 10000] [--seconds 10] [--rounds 3] [--rate 1000]
+  .venv/bin/python -m bench.poll [--agents 10000] [--seconds 10] [--rounds 3] [--rate 1000] [--results FOLDER]
 
-constant   a Litestar application of one route, served as ours is, in a process of its own
-304        an agent that names the tag of what it has; every agent in turn
-200        one that names none, and gets its whole target (apps and 20 endpoints)
+constant   a Litestar application with one route, served like the platform, in a separate process
+304        polls with the ETag of the agent's current target; every agent in turn
+200        polls without an ETag, answered with the whole target (apps and 20 endpoints)
 sustained  304s at a fixed rate, however long they take; each request's time counts from when it was due
 
-Closed loops on 32 connections take turns; the client is in a process of its own on the same machine.
+Closed loops on 32 connections take turns; the client is a separate process on the same machine.
 """
 
 import argparse
 import asyncio
 import itertools
-import json
 import multiprocessing
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
@@ -29,11 +25,12 @@ import psycopg
 import uvloop
 from litestar import Litestar, get
 
+from bench.report import argument_parser, publish
 from iotistica import listening_socket
 from iotistica.api.http import server as serving
 from iotistica.domain.access import credentials
 from iotistica.embedded import data_folder
-from tests.serving import Served, free_port, new_data_folder
+from tests.serving import Served, free_port, new_data_folder, until
 
 CONNECTIONS = 32
 ENDPOINTS = [
@@ -52,7 +49,7 @@ class Agents(NamedTuple):
 
 
 def enlist(server: Served, owner: httpx.Client, number: int) -> Agents:
-    """Agents of one fleet that are told the same, with keys of their own."""
+    """Add agents of one fleet with the same target, each with its own key."""
     fleet = owner.post("/fleets", json={"name": "polling"}).json()["fleetUuid"]
     agents = Agents(
         [str(uuid4()) for _ in range(number)], [f"v2_{uuid4().hex[:8]}_{uuid4().hex * 2}" for _ in range(number)]
@@ -187,8 +184,8 @@ def serve_constant(port: int) -> None:
     uvloop.run(serving.serve(app, asyncio.Event(), listener=listener))
 
 
-def told(base: str, agents: Agents) -> Iterator[str]:
-    """The tag of what each agent is told."""
+def tags_of(base: str, agents: Agents) -> Iterator[str]:
+    """Poll as each agent, and yield the ETag of its target."""
     with httpx.Client(base_url=base) as client:
         for uuid, key in zip(*agents, strict=True):
             answer = client.get(f"/api/v1/device/{uuid}/state", headers={"X-Device-API-Key": key})
@@ -196,11 +193,22 @@ def told(base: str, agents: Agents) -> Iterator[str]:
             yield answer.headers["etag"]
 
 
+def wait_for_poll_counts(database_url: str, agents: int) -> None:
+    """Wait until the application has written the first poll of every agent, which it does every 10 s."""
+    with psycopg.connect(database_url, autocommit=True) as database:
+
+        def is_written() -> bool:
+            row = database.execute("SELECT count(*) FROM agent_polls WHERE fetched IS NOT NULL").fetchone()
+            return row is not None and row[0] >= agents
+
+        until(is_written, 60, "the polls of all agents are written")
+
+
 def measure(options: argparse.Namespace, server: Served, other: int) -> dict[str, Any]:
     owner = server.login(None, "owner")
     agents = enlist(server, owner, options.agents)
-    tags = list(told(f"http://127.0.0.1:{server.http_port}", agents))
-    time.sleep(12)  # who fetched what is written
+    tags = list(tags_of(f"http://127.0.0.1:{server.http_port}", agents))
+    wait_for_poll_counts(server.runtime().database_url, len(agents.uuids))
     runs: list[dict[str, float]] = []
     for _ in range(options.rounds):
         runs.append(
@@ -222,8 +230,8 @@ def measure(options: argparse.Namespace, server: Served, other: int) -> dict[str
 
 
 def main() -> None:
-    """Start both, measure, print and keep the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Start both applications, measure them, and publish the report."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
@@ -236,15 +244,11 @@ def main() -> None:
         server = Served(folder).start()
         try:
             server.ready()
-            report = measure(options, server, other)
+            figures = measure(options, server, other)
         finally:
             server.stop()
             process.kill()
-    report["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "poll.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    publish("poll", options.results, figures)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""How long the questions of a dashboard take over a year of readings, beside the bare SQL of the same source.
+"""Measures how long the queries of a dashboard take over a year of readings, compared with bare SQL.
 
     .venv/bin/python -m bench.query [--days 365] [--agents 5] [--series 20] [--rounds 200] [--keep FOLDER]
+                                    [--results FOLDER]
 
-Makes the year (52 million readings, one a minute) with SQL, lets the application roll it up, then asks each
-question in turn in three ways: by HTTP, by the functions that the routes call, and as bare SQL. With --keep the
-database stays in that folder, and is used again. Takes about half an hour and 25 GB the first time.
+Makes the year (52 million readings, one a minute) with SQL, lets the application roll it up, and then runs each
+query in turn in three ways: over HTTP, with the functions that the routes call, and as bare SQL on the same source.
+With --keep the database stays in that folder and is used by the next run. The first run takes about half an hour
+and 25 GB.
 """
 
-import argparse
 import contextlib
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,6 +24,7 @@ from uuid import UUID
 import psycopg
 import uvloop
 
+from bench.report import argument_parser, publish
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
 from iotistica.domain.telemetry.query_plans import plan_query
@@ -77,8 +76,8 @@ def load(server: Served, owner: str, days: int, agents: int, series: int) -> Yea
     return Year(tenant, uuids, end)
 
 
-def found(owner: str) -> Year | None:
-    """The year that an earlier run has left."""
+def stored_year(owner: str) -> Year | None:
+    """Return the year that an earlier run stored, or None."""
     with psycopg.connect(owner) as connection:
         row = connection.execute(
             "SELECT t.tenant_id, array_agg(a.agent_uuid) FROM tenants t JOIN agents a USING (tenant_id)"
@@ -291,7 +290,8 @@ def _folder(keep: str | None) -> Iterator[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Store the readings unless they are there, measure the queries, and publish the report."""
+    parser = argument_parser(__doc__)
     for name, default in (("--days", 365), ("--agents", 5), ("--series", 20), ("--rounds", 200)):
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--keep")
@@ -301,10 +301,10 @@ def main() -> None:
         try:
             owner = server.runtime().database_url
             began = time.monotonic()
-            there = found(owner)
-            year = there or load(server, owner, options.days, options.agents, options.series)
+            stored = stored_year(owner)
+            year = stored or load(server, owner, options.days, options.agents, options.series)
             report: dict[str, Any] = {"load_seconds": round(time.monotonic() - began, 1)}
-            report["roll_up_seconds"] = round(roll_up(owner, anew=there is None), 1)
+            report["roll_up_seconds"] = round(roll_up(owner, anew=stored is None), 1)
             print(json.dumps(report), flush=True)
             with psycopg.connect(owner) as connection:
                 report["tables"] = [
@@ -313,13 +313,9 @@ def main() -> None:
                     for name, heap, index, rows in connection.execute(SIZES)
                 ]
             report["questions"] = uvloop.run(measure(server, owner, year, options.rounds))
-            report["commit"] = subprocess.run(
-                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-            ).stdout.strip()
-            report["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-            print(json.dumps(report, indent=1))
         finally:
             server.stop()
+    publish("query", options.results, report)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from iotistica.alarms import Alarms
 from iotistica.background import delivery_checks
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Unavailable
+from iotistica.ingest import file_import
 from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import acknowledgement, ledger, ledger_balance, streams
 from iotistica.storage.postgres import Database
@@ -88,3 +90,30 @@ async def test_a_loss_is_an_alarm(redis: Redis, database: Database, tenant: Tena
         await ledger.record_rejections(tx, {(tenant, agent, "too_old"): 3})
     await delivery_checks.check_ledgers(redis, database, [tenant], alarms)
     assert f"{tenant} (0 messages, 3 readings)" in alarms.raised["ledger_imbalance"]
+
+
+async def test_an_import_is_not_an_alarm(
+    redis: Redis, database: Database, tenant: TenantId, agent: AgentId, tmp_path: Path
+) -> None:
+    """Stored, duplicate and rejected rows of a file balance in the ledgers, before and after they are folded."""
+    now, alarms, path = datetime.now(UTC), Alarms(), tmp_path / "history.csv"
+    first, second = ((now - timedelta(minutes=n)).isoformat() for n in (1, 2))
+    future = (now + timedelta(days=9)).isoformat()
+    path.write_text(
+        "time,metric,value\n"
+        f"{first},level,1\n{second},level,2\n{second},level,2\nyesterday,level,3\n{future},level,4\n"
+    )
+    for stored, duplicate in ((2, 1), (0, 3)):
+        outcome = await file_import.import_file(
+            database, path, tenant, agent, protocol="import", retention_days=30, told=lambda _: None
+        )
+        assert (outcome.rows, outcome.stored, outcome.duplicate) == (5, stored, duplicate)
+        assert outcome.rejected == {"bad_time": 1, "future": 1}
+        await delivery_checks.check_ledgers(redis, database, [tenant], alarms)
+        assert not alarms.raised
+    async with database.transaction() as tx:
+        await ledger.fold_readings(tx, before=datetime.now(UTC) + timedelta(minutes=1))
+        balance = await ledger.readings_balance(tx, tenant, None)
+    assert (balance.found, balance.stored, balance.duplicate, balance.rejected) == (10, 2, 4, 4)
+    await delivery_checks.check_ledgers(redis, database, [tenant], alarms)
+    assert not alarms.raised
