@@ -88,7 +88,9 @@ class SpoolFolder:
     def noted(self) -> tuple[int, int] | None:
         """Return the recorded segment number and offset; None if there is no valid record."""
         with contextlib.suppress(OSError, struct.error):
-            number, offset, check = _POSITION.unpack((self.path / "position").read_bytes())
+            # A damaged file can be longer than the record that `note` wrote over its beginning.
+            record = (self.path / "position").read_bytes()[: _POSITION.size]
+            number, offset, check = _POSITION.unpack(record)
             if zlib.crc32(struct.pack(">QQ", number, offset)) == check:
                 return number, offset
         return None

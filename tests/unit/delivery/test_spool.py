@@ -133,6 +133,21 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 TestSpoolMachine = SpoolMachine.TestCase
+
+
+def test_a_position_is_found_again_in_a_damaged_file_that_is_too_long(tmp_path: Path) -> None:
+    """Otherwise every later start would read messages again that were already replayed."""
+    folder = tmp_path / "s"
+    spool = Spool(folder, cap=1 << 20, segment=400)
+    put(spool, 1, 0)
+    put(spool, 2, 0)
+    (folder / "position").write_bytes(bytes(30))
+    spool.first()
+    spool.remove_first()
+    spool.close()
+    assert drain(Spool(folder, cap=1 << 20, segment=400)) == [2]
+
+
 TestSpoolMachine.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 
 
