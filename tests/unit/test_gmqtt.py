@@ -45,10 +45,16 @@ def test_gmqtt_is_built_as_the_client_expects() -> None:
     assert client._connection is None
     assert client._connection_state is not None
     assert MQTTConnectError(135)._code == 135
-    handler = client._package_handler
-    made_protocol = MQTTProtocol(connection_state=client._connection_state, id_generator=handler.id_generator)
-    assert {"_transport", "_connection"} <= set(vars(made_protocol))
     assert gmqtt.Subscription("a", qos=1, no_local=True, retain_handling_options=1).qos == 1
+
+
+async def test_a_protocol_of_gmqtt_has_its_transport_and_connection() -> None:
+    """`iotistica/mqtt/protocol.py` writes to the one and passes packets to the other."""
+    client = gmqtt.Client("id")
+    made = MQTTProtocol(
+        connection_state=client._connection_state, id_generator=client._package_handler.id_generator
+    )
+    assert {"_transport", "_connection"} <= set(vars(made)), "gmqtt changed: adapt iotistica/mqtt/protocol.py"
 
 
 class Transport:
