@@ -1,4 +1,4 @@
-"""The Litestar applications: the whole API, and the few routes of a process without it."""
+"""Creates the Litestar applications: the whole API, and the health routes of processes without the API."""
 
 from pathlib import Path
 from typing import Final
@@ -38,13 +38,13 @@ from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-BODY_CAP: Final = 2 << 20  # bytes of a request body, inflated; some routes take less or more
+BODY_CAP: Final = 2 << 20  # bytes of a request body after inflation; some routes have another limit
 ASSETS: Final = "/schema/assets"
 
 
 @get("/", opt={"permission": PUBLIC}, tags=["ops"])
 async def service() -> dict[str, str]:
-    """What this is and where to go on."""
+    """Return the name and version of the service, and the paths of the API, its documentation and health."""
     return {
         "service": "iotistica",
         "version": __version__,
@@ -57,7 +57,7 @@ async def service() -> dict[str, str]:
 
 @get("/.well-known/jwks.json", opt={"permission": PUBLIC}, tags=["auth"])
 async def jwks(access_tokens: AccessTokensDep) -> dict[str, list[dict[str, str]]]:
-    """The public keys that access tokens are checked by."""
+    """Return the public keys (JWKS) that verify access tokens."""
     return {"keys": access_tokens.jwks}
 
 
@@ -70,7 +70,7 @@ FILES: Final = {
 
 @get(f"{ASSETS}/{{name:str}}", opt={"permission": PUBLIC}, include_in_schema=False, sync_to_thread=True)
 def asset(name: FromPath[str]) -> File:
-    """What the page of the API is made of; from here, so that it works offline."""
+    """Serve a file of the API documentation page, which thus works offline."""
     if name not in FILES:
         raise NotFound
     return File(
@@ -96,14 +96,14 @@ def create(
     live_hub: LiveHub,
     roles: list[str],
 ) -> Litestar:
-    """The whole API; `database` sees one tenant at a time, `platform_database` all."""
+    """Create the whole API; `database` sees one tenant at a time, `platform_database` sees all tenants."""
     access_tokens = AccessTokens(derive(context.key, "access-token"), context.settings.token_key_file)
     rate_limiter = RateLimiter(redis)
     authenticator = Authenticator(platform_database, access_tokens, context.key, agent_cache)
     guard = Guard(authenticator, rate_limiter, context.settings)
     areas = [access.ROUTES, agents.ROUTES, control.ROUTES, delivery.ROUTES, history.ROUTES, telemetry.ROUTES]
     api = Router("/api/v1", route_handlers=[route for area in areas for route in area])
-    given = {
+    values = {
         "database": database,
         "inbox": inbox,
         "process_health": process_health,
@@ -111,14 +111,14 @@ def create(
         "rate_limiter": rate_limiter,
         "context": context,
     }
-    given["broker_sync"] = BrokerSync(platform_database)
-    given |= {
+    values["broker_sync"] = BrokerSync(platform_database)
+    values |= {
         "poll_answers": poll_answers,
         "poll_counts": poll_counts,
         "timeline_counts": timeline_counts,
         "live_hub": live_hub,
     }
-    given["authenticator"] = authenticator
+    values["authenticator"] = authenticator
     return Litestar(
         route_handlers=[
             service,
@@ -131,7 +131,7 @@ def create(
         ],
         guards=[guard],
         middleware=[RequestInflation()],
-        dependencies=_dependencies(platform_database=platform_database, redis=redis, roles=roles, **given),
+        dependencies=_dependencies(platform_database=platform_database, redis=redis, roles=roles, **values),
         exception_handlers={Exception: errors.problem_response},
         openapi_config=OpenAPIConfig(
             title="Iotistica",
@@ -150,7 +150,7 @@ def create(
                     js_url=f"{ASSETS}/swagger-ui-bundle.js",
                     standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
                     css_url=f"{ASSETS}/swagger-ui.css",
-                    favicon='<link rel="icon" href="data:,">',  # the default one lies on a CDN
+                    favicon='<link rel="icon" href="data:,">',  # the default icon is on a CDN
                     path="/",
                 )
             ],
@@ -164,7 +164,7 @@ def create(
 def create_ops(
     *, platform_database: Database, redis: Redis | None, roles: list[str], process_health: ProcessHealth
 ) -> Litestar:
-    """Health, readiness and metrics alone."""
+    """Create an application with only the routes for health, readiness and metrics."""
     return Litestar(
         route_handlers=[*health.handlers],
         dependencies=_dependencies(
@@ -176,9 +176,9 @@ def create_ops(
     )
 
 
-def _dependencies(**given: object) -> dict[str, Provide]:
-    return {name: _given(value) for name, value in given.items()}
+def _dependencies(**values: object) -> dict[str, Provide]:
+    return {name: _provide(value) for name, value in values.items()}
 
 
-def _given(value: object) -> Provide:
+def _provide(value: object) -> Provide:
     return Provide(lambda: value, sync_to_thread=False)

@@ -1,1 +1,1 @@
-"""Timed work under one lease."""
+"""Periodic background work, done by the process that holds the lease `background`."""

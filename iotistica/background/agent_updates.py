@@ -1,4 +1,4 @@
-"""Ends updates of agents that are done, or took too long."""
+"""Ends the updates of agents that have succeeded, expired or timed out."""
 
 from datetime import UTC, datetime
 
@@ -9,9 +9,9 @@ from iotistica.storage.postgres import Database
 
 
 async def end(database: Database) -> None:
-    """Do it once, for every tenant."""
+    """End the finished updates of every tenant, and record each end on its agent's timeline."""
     async with database.transaction() as tx:
-        for ended in await agent_updates.end_finished(tx):
-            kind, details = f"agent.update_{ended.status}", {"version": ended.version}
-            happened = TimelineEvent(agent=ended.agent_uuid, at=datetime.now(UTC), kind=kind, details=details)
-            await timeline.add(tx, ended.tenant_id, [happened])
+        for update in await agent_updates.end_finished(tx):
+            kind, details = f"agent.update_{update.status}", {"version": update.version}
+            event = TimelineEvent(agent=update.agent_uuid, at=datetime.now(UTC), kind=kind, details=details)
+            await timeline.add(tx, update.tenant_id, [event])

@@ -1,4 +1,4 @@
-"""Deletes rows that nobody needs any more: old events, log lines, jobs, sessions and links."""
+"""Deletes old rows: events, log lines, jobs, agent updates, target versions, sessions, links and login failures."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -12,13 +12,15 @@ from iotistica.storage.control import agent_updates, jobs, targets
 from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database, Tx
 
-KEPT: Final = timedelta(days=7)  # after their end; the audit log keeps a record for ever
+KEPT: Final = timedelta(
+    days=7
+)  # how long sessions and links are kept after their end; the audit log keeps its entries
 
 Deletion = Callable[[Tx, datetime], Awaitable[object]]
 
 
 async def delete_old(database: Database, now: datetime) -> None:
-    """Delete what is old of every tenant, each kind in a transaction of its own."""
+    """Delete the old rows of every tenant, with one transaction for each kind of row."""
 
     async def delete(deletion: Deletion) -> None:
         async with database.transaction() as tx:

@@ -1,4 +1,4 @@
-"""Notices agents whose clocks are wrong: by the newest time that they measured, against when it came."""
+"""Detects wrong clocks of agents by comparing the newest measured time with its time of arrival."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,33 +14,36 @@ from iotistica.storage.postgres import Database
 
 AHEAD: Final = timedelta(seconds=60)
 BEHIND: Final = timedelta(minutes=10)
-LOOKS: Final = 60  # without one fresh value until a clock is behind: what was kept during an outage comes late too
-REMEMBERED: Final = 100_000  # agents that lag; above that, those seen least recently are forgotten
+# Rounds without a fresh value after which a clock counts as behind: readings kept during an outage are late too.
+LOOKS: Final = 60
+REMEMBERED: Final = 100_000  # agents whose late rounds are counted; those seen least recently are forgotten
 
 
 class ClockSkewWatch:
-    """Looked at once a round, before the ledger is folded."""
+    """Counts each agent's rounds without fresh values; one round runs before each folding of the ledger."""
 
     def __init__(self) -> None:
         self._late: LRUCache[UUID, int] = LRUCache(REMEMBERED)
 
     async def look(self, database: Database, now: datetime) -> None:
-        """Put on the timeline whose clock is ahead, or has been behind for many rounds of live data."""
+        """Record on their timelines the agents whose clock is ahead, or was behind in `LOOKS` rounds in a row."""
         async with database.transaction() as tx:
-            happened: dict[TenantId, list[TimelineEvent]] = {}
+            events: dict[TenantId, list[TimelineEvent]] = {}
             for tenant, agent, skew in await ledger.clock_offsets(tx):
                 late = self._lateness(agent, skew)
                 if skew < AHEAD and late < LOOKS:
                     continue
                 kind = "clock.ahead" if skew > timedelta(0) else "clock.behind"
                 details = {"seconds": round(abs(skew.total_seconds()))}
-                one = TimelineEvent(agent=agent, at=now, kind=kind, details=details, dedupe_key=hourly_key("", now))
-                happened.setdefault(tenant, []).append(one)
-            for tenant, rows in happened.items():
+                event = TimelineEvent(
+                    agent=agent, at=now, kind=kind, details=details, dedupe_key=hourly_key("", now)
+                )
+                events.setdefault(tenant, []).append(event)
+            for tenant, rows in events.items():
                 await timeline.add(tx, tenant, rows)
 
     def _lateness(self, agent: UUID, skew: timedelta) -> int:
-        """The rounds for which nothing fresh has come."""
+        """Return the number of rounds in a row in which the agent sent only late values."""
         if skew > -BEHIND:
             self._late.pop(agent, None)
             return 0

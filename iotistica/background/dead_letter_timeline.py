@@ -1,4 +1,4 @@
-"""Puts on each agent's timeline which of its messages could not be processed."""
+"""Records on each agent's timeline which of its messages became dead letters."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,13 +12,13 @@ from iotistica.storage.history.timeline import TimelineEvent, hourly_key
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-MOST: Final = 200  # letters told of a tenant in one look; each may hold a megabyte
+MOST: Final = 200  # dead letters of a tenant recorded in one run; each can hold a megabyte
 REFUSED: Final = "message.refused"
-"""The kind of a happening: a message became a dead letter."""
+"""The kind of the timeline event for a message that became a dead letter."""
 
 
 async def record(redis: Redis, database: Database, tenants: Sequence[TenantId]) -> None:
-    """Record the dead letters that came since the last time on the timelines, by hour, reason and agent."""
+    """Record the dead letters since the last run: one timeline event for each agent, reason and hour."""
 
     async def record_of(tenant: TenantId) -> None:
         async with database.transaction() as tx:
@@ -26,7 +26,7 @@ async def record(redis: Redis, database: Database, tenants: Sequence[TenantId]) 
             page = await dead_letters.page(redis, tenant, after=after, limit=MOST)
             if not page.letters:
                 return
-            happened = [
+            events = [
                 TimelineEvent(
                     agent=UUID(letter.agent),
                     at=letter.at,
@@ -42,7 +42,7 @@ async def record(redis: Redis, database: Database, tenants: Sequence[TenantId]) 
                 for letter in page.letters
                 if letter.agent is not None
             ]
-            await timeline.add(tx, tenant, happened)
+            await timeline.add(tx, tenant, events)
             await timeline.save_dead_letter_cursor(tx, tenant, page.letters[-1].id)
 
     await for_each(tenants, record_of)

@@ -1,4 +1,4 @@
-"""Watches over what waits: parked messages, numbers of messages, dead letters, ledgers, consumers that are gone."""
+"""Checks of message delivery: parked messages, message numbers, dead letters, ledgers and dead consumers."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -21,14 +21,14 @@ from iotistica.storage.delivery import (
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-UNFOLDED: Final = timedelta(minutes=1)  # numbers younger than this stay single
-KEPT: Final = timedelta(days=30)  # of what arrived, for the report of gaps
-PORTIONS: Final = 100  # of agents whose numbers are joined in one look
-NEARLY_FULL: Final = 0.8  # share of the cap of dead letters that is an alarm
+UNFOLDED: Final = timedelta(minutes=1)  # message numbers younger than this are not merged
+KEPT: Final = timedelta(days=30)  # how long message numbers are kept, for the report of gaps
+PORTIONS: Final = 100  # of up to AGENTS_LIMIT agents whose message numbers are merged in one run
+NEARLY_FULL: Final = 0.8  # share of the limit of dead letters above which an alarm is raised
 
 
 async def merge_message_runs(database: Database, now: datetime) -> None:
-    """Join the message numbers that arrived into runs, for the report of gaps."""
+    """Merge the numbers of arrived messages into runs, for the report of gaps."""
     for _ in range(PORTIONS):
         async with database.transaction() as tx:
             if (
@@ -39,28 +39,28 @@ async def merge_message_runs(database: Database, now: datetime) -> None:
 
 
 async def delete_gone_consumers(redis: Redis, tenants: Sequence[TenantId]) -> None:
-    """Delete the consumers of processes that are gone from the groups of every tenant's streams."""
+    """Delete the consumers of processes that no longer run from the groups of every tenant's streams."""
     await for_each(tenants, lambda tenant: streams.delete_gone_consumers(redis, tenant))
 
 
 async def release_parked(redis: Redis, database: Database, tenants: Sequence[TenantId], now: datetime) -> None:
-    """Release parked messages whose dictionary has come, and expire those that waited too long; of every tenant."""
+    """Release every tenant's parked messages whose dictionary has arrived, and expire those that are too old."""
     await for_each(tenants, lambda tenant: _release_parked(redis, database, tenant, now))
 
 
 async def _release_parked(redis: Redis, database: Database, tenant: TenantId, now: datetime) -> None:
-    """Release what a dictionary has come for while it was being parked; give up what waited too long."""
+    """Release the messages whose dictionary arrived while they were being parked; expire old ones."""
     waiting = await parked_messages.awaited_dictionaries(redis, tenant)
     if not waiting:
         return
     revisions: dict[tuple[UUID, int], int] = {}
     async with database.transaction() as tx:
         for agent, version in waiting:
-            known = await dictionaries.get(tx, tenant, agent, version)
-            revisions[agent, version] = known.revision
-            copied = await dictionaries.cached_revision(redis, tenant, agent, version)
-            if known.revision > (copied or 0):  # whoever learnt it was killed before it could tell
-                await dictionaries.cache(redis, tenant, agent, version, known)
+            dictionary = await dictionaries.get(tx, tenant, agent, version)
+            revisions[agent, version] = dictionary.revision
+            cached = await dictionaries.cached_revision(redis, tenant, agent, version)
+            if dictionary.revision > (cached or 0):  # the consumer that stored it was killed before it cached it
+                await dictionaries.cache(redis, tenant, agent, version, dictionary)
     await parked_messages.release(
         redis, tenant, lambda agent, version, known: revisions.get((agent, version), 0) > known
     )
@@ -68,7 +68,7 @@ async def _release_parked(redis: Redis, database: Database, tenant: TenantId, no
 
 
 async def check_dead_letters(redis: Redis, tenants: Sequence[TenantId], alarms: Alarms, now: datetime) -> None:
-    """Raise an alarm while the dead letters of a tenant are near their limit."""
+    """Raise an alarm while a tenant's dead letters are near their limit, or were stored without their payload."""
     states = await stream_stats.stream_stats(redis, tenants, now=now.timestamp())
     full = [
         tenant
@@ -79,34 +79,33 @@ async def check_dead_letters(redis: Redis, tenants: Sequence[TenantId], alarms: 
     ]
     alarms.set(
         "dead_letters",
-        f"the dead letters of {', '.join(full[:5])} are near their cap, beyond which only heads are kept:"
-        " look at them, then replay or discard them"
+        f"the dead letters of {', '.join(full[:5])} are near their limit, above which payloads are not kept:"
+        " inspect them, then replay or discard them"
         if full
         else None,
     )
 
 
 async def check_ledgers(redis: Redis, database: Database, tenants: Sequence[TenantId], alarms: Alarms) -> None:
-    """Raise an alarm while a ledger does not balance. Not to be called while the ledgers are being folded."""
+    """Raise an alarm while a ledger does not balance; must not run while the ledgers are being folded."""
     payloads = readings = 0
-    wrong: list[str] = []
+    unbalanced: list[str] = []
     for tenant in tenants:
         off = await ledger_balance.payload_imbalance(redis, database, tenant) or 0
         if off:
-            off = (
-                await ledger_balance.payload_imbalance(redis, database, tenant) or 0
-            )  # a folding elsewhere came between
+            # Another process may have folded the ledger during the first check.
+            off = await ledger_balance.payload_imbalance(redis, database, tenant) or 0
         missing = await ledger_balance.reading_imbalance(database, tenant)
         payloads += abs(off)
         readings += missing
         if off or missing:
-            wrong.append(f"{tenant} ({off} messages, {missing} readings)")
+            unbalanced.append(f"{tenant} ({off} messages, {missing} readings)")
     IMBALANCE.set(payloads, {"ledger": "payloads"})
     IMBALANCE.set(readings, {"ledger": "readings"})
     alarms.set(
         "ledger_imbalance",
-        f"the ledgers do not know what became of everything: {', '.join(wrong[:5])};"
-        " Redis or the database has lost what it had acknowledged"
-        if wrong
+        f"the ledgers do not balance for {', '.join(unbalanced[:5])};"
+        " Redis or the database has lost data that it had acknowledged"
+        if unbalanced
         else None,
     )

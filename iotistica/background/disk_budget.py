@@ -1,4 +1,4 @@
-"""Keeps readings within their budget of bytes, and foresees when the disk or the budget is full."""
+"""Keeps readings within their budget of bytes, and forecasts when the disk or the budget is full."""
 
 from datetime import datetime
 from typing import Final
@@ -16,24 +16,24 @@ ALARM: Final = "disk_soon_full"
 async def look(
     database: Database, ages: RetentionLimits, process_health: ProcessHealth, disk_space: DiskSpace, now: datetime
 ) -> None:
-    """Do it once; `process_health` show it."""
-    found = await retention.keep_within(database, ages.bytes, now, forced=disk_space.level() != "ok")
-    seen = forecast(found.days, found.rollups, disk_space.free, now.date(), ages.bytes)
+    """Drop the oldest readings if they exceed the budget, and put the forecast into `process_health`."""
+    usage = await retention.keep_within(database, ages.bytes, now, forced=disk_space.level() != "ok")
+    outlook = forecast(usage.days, usage.rollups, disk_space.free, now.date(), ages.bytes)
     process_health.storage[:] = [
         StorageForecast(
-            readings=found.total - found.rollups,
-            rollups=found.rollups,
+            readings=usage.total - usage.rollups,
+            rollups=usage.rollups,
             free=disk_space.free,
-            bytes_a_day=seen.bytes_a_day,
-            days_left=None if seen.days_left is None else round(seen.days_left, 1),
-            full=seen.full,
+            bytes_a_day=outlook.bytes_a_day,
+            days_left=None if outlook.days_left is None else round(outlook.days_left, 1),
+            full=outlook.full,
         )
     ]
-    # Where the budget is full first, the oldest days make room in time.
-    soon = seen.days_left is not None and seen.days_left < ALARM_DAYS and seen.full == "disk"
+    # If the budget is full first, dropping the oldest days frees disk space in time.
+    soon = outlook.days_left is not None and outlook.days_left < ALARM_DAYS and outlook.full == "disk"
     process_health.alarms.set(
         ALARM,
-        f"the disk is full in {seen.days_left or 0:.0f} days: make it larger, or set IOTISTICA_BUDGET_GB"
+        f"the disk is full in {outlook.days_left or 0:.0f} days: make it larger, or set IOTISTICA_BUDGET_GB"
         " or a shorter IOTISTICA_RETENTION_DAYS"
         if soon
         else None,

@@ -1,4 +1,4 @@
-"""Deletes readings that were asked to be erased, and those older than their tenant's retention; a day at a time."""
+"""Deletes readings by erasure requests and by the retention of tenants, a day at a time."""
 
 import time
 from collections.abc import Collection
@@ -20,7 +20,7 @@ TURN: Final = 5.0  # seconds of work in one run of a task
 
 
 async def erase(database: Database) -> None:
-    """Continue the erasures that were requested, the oldest first; one that fails does not hold up the others."""
+    """Continue the requested erasures, the oldest first; an erasure that fails does not delay the others."""
     until, failures = time.monotonic() + TURN, dict[Erasure, Exception]()
     while time.monotonic() < until:
         erasure: Erasure | None = None
@@ -38,8 +38,8 @@ async def erase(database: Database) -> None:
             failures[erasure] = exc
             continue
         if done:
-            which = {"tenant": erasure.tenant_id, "agent": str(erasure.agent_uuid)}
-            logger.bind(**which, readings=erasure.readings).info("erased")
+            fields = {"tenant": erasure.tenant_id, "agent": str(erasure.agent_uuid)}
+            logger.bind(**fields, readings=erasure.readings).info("an erasure was completed")
     if failures:
         raise ExceptionGroup("erasures failed", [*failures.values()])
 
@@ -48,13 +48,13 @@ class TenantRetention:
     """Deletes the readings of tenants that keep them for fewer days than the installation does."""
 
     def __init__(self, retention_days: int) -> None:
-        """`retention_days` are those of the installation, after which partitions are dropped."""
+        """`retention_days` is the retention of the installation, after which whole partitions are dropped."""
         self._retention_days = retention_days
         self.next_day: dict[TenantId, datetime] = {}
-        """Of each tenant whose old days are being deleted; a new process begins at the first day."""
+        """The next day to delete, for each tenant that is not done; a new process starts at the oldest day."""
 
     async def run(self, database: Database, tenants: Collection[Tenant], now: datetime) -> None:
-        """Continue for `TURN` seconds, and for at least a day of each tenant."""
+        """Continue for `TURN` seconds, but delete at least one day of each tenant."""
         until, oldest = time.monotonic() + TURN, floor(now, DAY) - timedelta(days=self._retention_days)
 
         async def erase_of(tenant: Tenant) -> None:
@@ -66,7 +66,7 @@ class TenantRetention:
     async def _erase(
         self, database: Database, tenant: Tenant, days: int, now: datetime, oldest: datetime, until: float
     ) -> None:
-        """Go through all old days once a day, since late readings may be of any of them."""
+        """Delete all old days once a day, since late readings can belong to any of them."""
         before, day = floor(now - timedelta(days=days), DAY), self.next_day.get(tenant.tenant_id, oldest)
         if tenant.erased_until is not None and tenant.erased_until >= before:
             self.next_day.pop(tenant.tenant_id, None)

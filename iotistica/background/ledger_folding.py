@@ -1,4 +1,4 @@
-"""Folds the rows of both ledgers into totals."""
+"""Folds the rows of both ledgers (payloads and readings) into totals."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,11 +11,11 @@ from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
-UNFOLDED: Final = timedelta(minutes=1)  # rows younger than this stay single
+UNFOLDED: Final = timedelta(minutes=1)  # rows younger than this are not folded
 
 
 async def fold(redis: Redis, database: Database, tenants: Sequence[TenantId], now: datetime) -> None:
-    """Fold the rows of every tenant that are old enough; raises `Unavailable`."""
+    """Fold every tenant's rows that are older than `UNFOLDED`; raises `Unavailable`."""
     before = now - UNFOLDED
 
     async def fold_payloads(tenant: TenantId) -> None:

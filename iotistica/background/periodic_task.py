@@ -1,4 +1,4 @@
-"""Periodic background work: each task is supervised on its own and watched by name."""
+"""Periodic background tasks, each supervised separately and monitored by its name."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from iotistica.instruments import TASK_SUCCESS
 from iotistica.process_health import ProcessHealth, TaskHealth
 from iotistica.supervise import Group, sleep
 
-OVERDUE_SECONDS: Final = 900.0  # seconds without a success after which a task is an alarm
+OVERDUE_SECONDS: Final = 900.0  # seconds without a success after which an alarm names the task
 ALARM: Final = "background_tasks"
 
 Item = TypeVar("Item")
 
 
 class PeriodicTask(Struct, frozen=True):
-    """Work that is repeated `every` so many seconds; work that was interrupted must be safe to repeat."""
+    """Work that runs again `every` seconds after it ended; it must be safe to repeat after an interruption."""
 
     name: str
     every: float
@@ -28,9 +28,9 @@ class PeriodicTask(Struct, frozen=True):
 
 
 def repeat(task: PeriodicTask, process_health: ProcessHealth, slots: asyncio.Semaphore | None) -> Group:
-    """Return a group that repeats the task and records each success; an error ends it, for the supervisor.
+    """Return a group that repeats the task and records successes; after an error the supervisor restarts it.
 
-    Tasks that share `slots` run only as many at a time as there are slots.
+    At most as many tasks that share `slots` run at a time as there are slots.
     """
     health = process_health.tasks.setdefault(task.name, TaskHealth(since=time.monotonic()))
 
@@ -50,7 +50,7 @@ def repeat(task: PeriodicTask, process_health: ProcessHealth, slots: asyncio.Sem
 
 
 def raise_alarm(process_health: ProcessHealth) -> None:
-    """Raise an alarm that names the tasks that have not succeeded for `OVERDUE_SECONDS`, or clear it."""
+    """Raise an alarm that names the tasks without a success for `OVERDUE_SECONDS`; clear it if there are none."""
     now = time.monotonic()
     overdue = sorted(name for name, task in process_health.tasks.items() if now - task.since > OVERDUE_SECONDS)
     process_health.alarms.set(
@@ -63,9 +63,9 @@ def raise_alarm(process_health: ProcessHealth) -> None:
 
 
 async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[object]]) -> None:
-    """Do the work for every item, also where that of an earlier item failed; raises the failures at the end.
+    """Do the work for every item, even if the work for an earlier item failed; raises the failures at the end.
 
-    A server that is away and a lost lease concern every item: they end the loop at once.
+    `Unavailable` (a server is unavailable) and `Superseded` (a lost lease) affect every item: they end the loop.
     """
     failures: list[Exception] = []
     for item in items:
@@ -73,7 +73,7 @@ async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[objec
             await work(item)
         except (Unavailable, Superseded):
             raise
-        except Exception as exc:  # noqa: BLE001 it is raised at the end: the other items must not starve
+        except Exception as exc:  # noqa: BLE001 raised at the end, so that the other items are not starved
             exc.add_note(f"of {item}")
             failures.append(exc)
     if failures:

@@ -1,4 +1,4 @@
-"""Looks which agents are there, and tells what changed."""
+"""Updates the presence of agents, and records and publishes its changes."""
 
 import time
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
 
-EVERY: Final = 5.0  # seconds between looks
-LAG: Final = 30.0  # seconds that a message waits at most for its tenant to be looked at
+EVERY: Final = 5.0  # seconds between updates
+LAG: Final = 30.0  # seconds that a tenant's oldest message can wait before its agents are no longer judged silent
 
 
 async def update(redis: Redis, database: Database, directory: Directory, silence: timedelta) -> None:
-    """Update the presence of every agent once; an agent that is silent for `silence` is offline."""
+    """Update the presence of every agent once; an agent without a message for `silence` is offline."""
     await look(redis, database, await lagging(redis, directory), silence)
 
 
 async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
-    """The tenants whose messages wait: their agents have sent what is not stored yet. Raises `Unavailable`."""
+    """Return the tenants whose agents' messages have waited to be stored for `LAG`; raises `Unavailable`."""
     tenants = sorted(await directory.tenants())
     before = time.time() - LAG
     waiting = [kind for kind in KINDS if (await stream_stats.lag(redis, tenants, kind))[0] < before]
@@ -42,36 +42,36 @@ async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
 
 
 async def look(redis: Redis, database: Database, lagging: Sequence[TenantId], silence: timedelta) -> None:
-    """Look once; nobody of a `lagging` tenant becomes silent. Raises `Unavailable`."""
+    """Update the presence once; agents of `lagging` tenants do not become offline. Raises `Unavailable`."""
     taking = await lease.is_held(redis, "intake")
     async with database.transaction() as tx:
         seen = await presence.record_watch(tx, taking=taking)
         await presence.update_from_activity(tx, seen)
-        found = await presence.changes(tx, seen, silence, lagging)
-        turned = [(one, rules.after_change(one.turns, seen.now, flapping=one.flapping)) for one in found]
+        changes = await presence.changes(tx, seen, silence, lagging)
+        turned = [(c, rules.after_change(c.turns, seen.now, flapping=c.flapping)) for c in changes]
         await presence.save_changes(tx, seen.now, turned)
-        await _tell(tx, seen.now, turned)
+        await _record(tx, seen.now, turned)
         for calmed in await presence.end_flapping(tx, before=seen.now - rules.STEADY_AFTER):
             details = {"status": calmed.status}
-            happened = TimelineEvent(agent=calmed.agent_uuid, at=seen.now, kind="presence.steady", details=details)
-            await timeline.add(tx, calmed.tenant_id, [happened])
-    await live.publish(redis, [_news(change, seen.now) for change in found])
+            event = TimelineEvent(agent=calmed.agent_uuid, at=seen.now, kind="presence.steady", details=details)
+            await timeline.add(tx, calmed.tenant_id, [event])
+    await live.publish(redis, [_live_update(change, seen.now) for change in changes])
 
 
-async def _tell(tx: Tx, now: datetime, turned: list[tuple[StatusChange, StatusChanges]]) -> None:
-    """Write down what is worth telling: of one that comes and goes, that it does so, once."""
-    happened: dict[TenantId, list[TimelineEvent]] = {}
+async def _record(tx: Tx, now: datetime, turned: list[tuple[StatusChange, StatusChanges]]) -> None:
+    """Record the changes on the timelines; of a flapping agent only that it flaps, once."""
+    events: dict[TenantId, list[TimelineEvent]] = {}
     for change, turns in turned:
         if change.flapping:
             continue
         kind = "presence.flapping" if turns.flapping else f"presence.{change.new}"
         details = {"before": None if change.is_first else change.old, "since": change.since}
-        one = TimelineEvent(agent=change.agent_uuid, at=now, kind=kind, details=details)
-        happened.setdefault(change.tenant_id, []).append(one)
-    for tenant, rows in happened.items():
+        event = TimelineEvent(agent=change.agent_uuid, at=now, kind=kind, details=details)
+        events.setdefault(change.tenant_id, []).append(event)
+    for tenant, rows in events.items():
         await timeline.add(tx, tenant, rows)
 
 
-def _news(change: StatusChange, now: datetime) -> LiveUpdate:
+def _live_update(change: StatusChange, now: datetime) -> LiveUpdate:
     content = {"type": "presence", "agent": change.agent_uuid, "status": change.new, "at": now}
     return LiveUpdate(change.tenant_id, change.agent_uuid, "events", content)

@@ -1,4 +1,4 @@
-"""Makes partitions ahead, and drops those of readings and rollups that are past their age."""
+"""Creates partitions in advance, and drops old partitions of readings, rollups and log lines."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -19,17 +19,17 @@ TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")
 
 
 class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Days that readings and their rollups by the minute and the hour are kept; those by the day stay."""
+    """How many days readings, minute rollups and hour rollups are kept; day rollups are kept for ever."""
 
     raw: int
     minutes: int
     hours: int
     bytes: int = 0
-    """That readings and rollups may take together; 0 is no bound."""
+    """The size that readings and rollups can have together; 0 means no limit."""
 
 
 async def keep(database: Database, ages: RetentionLimits, now: datetime) -> None:
-    """Create the partitions of the next days, and drop those that are older than their table keeps."""
+    """Create the partitions of the next days, and drop the partitions that are older than their retention."""
     today = now.date()
     ahead = {today + timedelta(days=days) for days in range(-1, partitions.DAYS_AHEAD)}
     days = dict(zip(TABLES, (ages.raw, ages.minutes, ages.hours), strict=True))
@@ -50,23 +50,23 @@ async def keep(database: Database, ages: RetentionLimits, now: datetime) -> None
 
 
 async def keep_within(database: Database, most: int, now: datetime, *, forced: bool = False) -> DiskUsage:
-    """Drop the oldest days of readings until no more than `most` bytes are taken (0: no bound); returns what is.
+    """Drop the oldest days of readings until at most `most` bytes are used (0: no limit); return the usage.
 
-    Values by the minute, which take as much, go with them; by the hour and the day they stay, so nothing goes
-    that these do not hold yet, unless `forced`: where the disk is nearly full they wait for room themselves.
+    The minute rollups, which are as large, are dropped too. Hour and day rollups are kept, so readings that they do
+    not include yet are not dropped, unless `forced`: on a nearly full disk the rollups themselves wait for space.
     """
-    found = await _sizes(database)
-    if most and (beyond := disk_budget.drop_before(found.days, found.rollups, most, now.date())):
-        before = beyond if forced else min(beyond, await _held(database))
+    usage = await _sizes(database)
+    if most and (drop_before := disk_budget.drop_before(usage.days, usage.rollups, most, now.date())):
+        before = drop_before if forced else min(drop_before, await _rolled_up_until(database))
         await _drop(database, "readings", before)
         await _drop(database, "readings_1m", before)
         await partitions.drop_chunks_before(database, before)
-        found = await _sizes(database)
-    return found
+        usage = await _sizes(database)
+    return usage
 
 
-async def _held(database: Database) -> date:
-    """The day before which the rollups hold every reading, those that came late too."""
+async def _rolled_up_until(database: Database) -> date:
+    """Return the day before which the rollups include every reading, late ones too."""
     async with database.transaction() as tx:
         at = await rollups.progress(tx)
         late = await rollups.oldest_late_hour(tx)
@@ -79,9 +79,9 @@ async def _sizes(database: Database) -> DiskUsage:
 
 
 async def _drop(database: Database, table: Table, before: date) -> None:
-    """Say first that it is gone, so that no query counts on it, then drop it."""
+    """Mark the days as dropped first, so that no query reads them, then drop their partitions."""
     since = partitions.first_day(table, before)
     async with database.transaction() as tx:
         await coverage.set_dropped_before(tx, table, datetime(since.year, since.month, since.day, tzinfo=UTC))
     if dropped := await partitions.drop_before(database, since, table):
-        logger.bind(table=table, partitions=len(dropped), before=str(since)).info("dropped what is past its age")
+        logger.bind(table=table, partitions=len(dropped), before=str(since)).info("old partitions were dropped")

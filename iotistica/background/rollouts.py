@@ -1,4 +1,4 @@
-"""Moves jobs on: a step of each rollout a second, notices to agents, and the end of those that say nothing."""
+"""The progress of jobs: steps of their rollouts, notices to agents, and timeouts."""
 
 import asyncio
 import time
@@ -30,17 +30,18 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
 EVERY: Final = 1.0  # seconds between steps
-SELDOM: Final = 5.0  # seconds between checks for agents that took too long, and for agents that are back
-MOST: Final = 20_000  # jobs in hand
-BUDGET: Final = 1.0  # seconds of steps in one turn, which every tenant's first job has a part of
-NOTICES: Final = 100  # in one transaction, each with its document twice
-PORTIONS: Final = 5  # of notices a second
-WAITING: Final = 2000  # messages of a tenant that wait for the broker: no more are added by us
+SELDOM: Final = 5.0  # seconds between checks for timeouts, and for agents that are online again
+MOST: Final = 20_000  # active jobs considered in one turn
+BUDGET: Final = 1.0  # seconds of steps in one turn; the first job of every tenant comes before any second one
+NOTICES: Final = 100  # notices in one transaction, each with its job document twice
+PORTIONS: Final = 5  # transactions of notices in one turn
+WAITING: Final = 2000  # messages of a tenant that wait for the broker; above this no notices are added
 
 
 def tasks(redis: Redis, database: Database, directory: Directory) -> list[PeriodicTask]:
-    """The periodic tasks of jobs, of every tenant."""
-    turns, turn = TenantTurns(), asyncio.Lock()  # they change the same rows: one after the other, so none deadlocks
+    """Return the periodic tasks for the jobs of every tenant."""
+    # The tasks change the same rows: the lock runs them one after the other, so that they do not deadlock.
+    turns, turn = TenantTurns(), asyncio.Lock()
 
     async def move_on() -> None:
         async with turn:
@@ -68,7 +69,7 @@ def tasks(redis: Redis, database: Database, directory: Directory) -> list[Period
 
 
 class TenantTurns:
-    """Whose turn it is: a job of each tenant, those first that have waited longest."""
+    """The order of jobs: one of each tenant in turn, and the job that has waited longest first."""
 
     def __init__(self) -> None:
         self._stepped: dict[UUID, int] = {}
@@ -88,20 +89,20 @@ class TenantTurns:
         return self._stepped.get(job, 0)
 
     def took(self, job: UUID) -> None:
-        """Note that a job was moved on."""
+        """Record that a job had its step."""
         self._count += 1
         self._stepped[job] = self._count
 
 
 async def step_all(database: Database, turns: TenantTurns) -> None:
-    """Take a step of as many jobs as `BUDGET` allows; raises `Unavailable`."""
+    """Do a step of as many jobs as fit into `BUDGET` seconds; raises `Unavailable`."""
     async with database.transaction() as tx:
         jobs = await table.active_jobs(tx, most=MOST)
     until = time.monotonic() + BUDGET
 
     async def step(job: UUID) -> None:
         if time.monotonic() < until:
-            turns.took(job)  # also if it fails: the next turn begins with the others
+            turns.took(job)  # even if the step fails: the next turn starts with the other jobs
             await _step(database, job)
 
     await for_each(turns.order(jobs), step)
@@ -120,7 +121,7 @@ async def _step(database: Database, id_: UUID) -> None:
         if step.abort is not None:
             await table.cancel_queued(tx, job, step.abort)
         elif job.status in transitions.STOPPED and counts.waiting + counts.queued:
-            # An answer that was tried again as the job was called off, and did not see it.
+            # An agent's answer requeued the job in a concurrent transaction that did not see the job end.
             await table.cancel_queued(tx, job, job.reason or job.status.lower())
         if step.release or step.abort or job.status in transitions.STOPPED:
             counts = await table.count(tx, job)
@@ -128,35 +129,35 @@ async def _step(database: Database, id_: UUID) -> None:
         if (status, counts, step.pace.credit) != (job.status, job.counts, job.credit) or not counts.open:
             await table.save_progress(tx, job, counts, status, step)
         details = {"job": id_, "name": job.job_name}
-        rows = [TimelineEvent(agent=one, at=job.now, kind="job.queued", details=details) for one in released]
+        rows = [TimelineEvent(agent=a, at=job.now, kind="job.queued", details=details) for a in released]
         await timeline.add(tx, job.tenant_id, rows)
     if step.abort is not None:
-        logger.bind(tenant=job.tenant_id, job=str(id_), reason=step.abort).warning("a job was called off")
+        logger.bind(tenant=job.tenant_id, job=str(id_), reason=step.abort).warning("a job was aborted")
 
 
 async def _time_out(database: Database, lagging: Sequence[TenantId]) -> None:
     async with database.transaction() as tx:
-        for one in await job_timeouts.time_out(tx, but=lagging):
-            what = {"job": one.job_id, "name": one.job_name, "again": one.status == "QUEUED"}
-            kind = "job.unbegun" if one.was == "QUEUED" else "job.timed_out"
-            happened = TimelineEvent(agent=one.agent_uuid, at=datetime.now(UTC), kind=kind, details=what)
-            await timeline.add(tx, one.tenant_id, [happened])
+        for job in await job_timeouts.time_out(tx, but=lagging):
+            details = {"job": job.job_id, "name": job.job_name, "again": job.status == "QUEUED"}
+            kind = "job.unbegun" if job.was == "QUEUED" else "job.timed_out"
+            event = TimelineEvent(agent=job.agent_uuid, at=datetime.now(UTC), kind=kind, details=details)
+            await timeline.add(tx, job.tenant_id, [event])
 
 
 async def _notify(redis: Redis, database: Database, *, back: bool) -> None:
-    """Tell agents; those of a tenant whose messages wait for the broker are told later."""
+    """Notify agents of their jobs; agents of a tenant with `WAITING` waiting messages are notified later."""
     full: list[TenantId] = []
     for _ in range(PORTIONS):
         try:
             async with database.transaction() as tx:
-                found = await table.due_notices(tx, most=NOTICES, back=back, but=full)
-                for tenant in sorted({one.tenant_id for one in found}):
-                    mine = [message for one in found if one.tenant_id == tenant for message in _messages(one)]
-                    await _send(redis, tenant, mine)
+                notices = await table.due_notices(tx, most=NOTICES, back=back, but=full)
+                for tenant in sorted({notice.tenant_id for notice in notices}):
+                    own = [notice for notice in notices if notice.tenant_id == tenant]
+                    await _send(redis, tenant, [message for notice in own for message in _messages(notice)])
         except _TenantFullError as exc:
             full.append(exc.tenant)
             continue
-        if len(found) < NOTICES:
+        if len(notices) < NOTICES:
             return
 
 
@@ -170,14 +171,14 @@ async def _send(redis: Redis, tenant: TenantId, messages: list[OutboundMessage])
     try:
         await outbound.enqueue(redis, tenant, messages, most=WAITING)
     except Full:
-        raise _TenantFullError(tenant) from None  # and nobody is marked as told
+        raise _TenantFullError(tenant) from None  # the transaction is rolled back, so no agent counts as notified
 
 
-def _messages(one: JobNotice) -> Iterable[OutboundMessage]:
-    """On both names: agents listen on one of them."""
+def _messages(notice: JobNotice) -> Iterable[OutboundMessage]:
+    """Return the notice on both topics; an agent subscribes to one of them."""
     payload = job_messages.queued(
-        one.job_id, one.job_document, one.queued_at, one.last_updated_at, one.execution_number
+        notice.job_id, notice.job_document, notice.queued_at, notice.last_updated_at, notice.execution_number
     )
-    until = min(one.until, datetime.now(UTC) + table.NOTICE_LIFETIME).timestamp()
-    topic = agent_topic(one.tenant_id, one.agent_uuid)
+    until = min(notice.until, datetime.now(UTC) + table.NOTICE_LIFETIME).timestamp()
+    topic = agent_topic(notice.tenant_id, notice.agent_uuid)
     return [OutboundMessage(f"{topic}/jobs/{name}", payload, until) for name in ("notify", "notify-next")]

@@ -1,4 +1,4 @@
-"""Keeps the rollups of plain PostgreSQL two minutes behind the clock, and computes late hours anew."""
+"""Computes the rollups of plain PostgreSQL two minutes behind the clock, and recomputes late hours."""
 
 import time
 from collections.abc import Iterable
@@ -15,17 +15,16 @@ from iotistica.storage.telemetry import partitions, rollups
 from iotistica.storage.telemetry.rollups import DAY, MINUTE, RollupProgress
 
 EVERY: Final = 5.0  # seconds
-BEHIND: Final = timedelta(minutes=2)  # what is younger is answered from single readings
-SLOW: Final = 5.0  # seconds of a step; the next ones are shorter
-LATE_EVERY: Final = (
-    20.0  # seconds between looks for late hours: one that is sent for a while is computed a few times
-)
-TURN: Final = 20.0  # seconds of what is new, and of late hours, before the other has its turn
-LATE: Final = timedelta(minutes=10)  # beyond which the rollups are an alarm
+BEHIND: Final = timedelta(minutes=2)  # younger readings are queried directly
+SLOW: Final = 5.0  # seconds of a step after which the next steps are shorter
+# Seconds between checks for late hours: an hour that late readings arrive for is recomputed a few times at most.
+LATE_EVERY: Final = 20.0
+TURN: Final = 20.0  # seconds of work on new readings, and on late hours, before the other one continues
+LATE: Final = timedelta(minutes=10)  # delay of the rollups above which an alarm is raised
 
 
 class RollupTask:
-    """Rolls up what is new at each call, in steps whose length follows how long the last one took."""
+    """Rolls up new readings at each call, in steps; slow steps become shorter and fast steps longer."""
 
     def __init__(self, database: Database, alarms: Alarms, disk_space: DiskSpace) -> None:
         self._database = database
@@ -35,7 +34,7 @@ class RollupTask:
         self._recomputed = 0.0
 
     async def __call__(self) -> None:
-        """Catch up for a while, unless the disk is nearly full, and raise an alarm if that is not enough."""
+        """Catch up for a while, unless the disk is nearly full; raise an alarm if the rollups are `LATE`."""
         if self._disk_space.level() == "ok":
             late = time.monotonic() - self._recomputed > LATE_EVERY
             self._recomputed = time.monotonic() if late else self._recomputed
@@ -44,7 +43,7 @@ class RollupTask:
 
 
 async def catch_up(database: Database, now: datetime, step: timedelta, *, late: bool = True) -> timedelta:
-    """Roll up what is closed, and what came late, for a while; returns the step that the next should begin with."""
+    """Roll up closed minutes and late hours, about `TURN` seconds each; return the step for the next call."""
     if (await _progress(database)).engine != "plain":
         return step
     await rollups.close_until(database, floor(now - BEHIND, MINUTE))
@@ -65,7 +64,7 @@ async def catch_up(database: Database, now: datetime, step: timedelta, *, late: 
 
 
 async def _recompute_late(database: Database) -> None:
-    """Day by day backwards, so that an agent that sends old days for long keeps nobody's today waiting."""
+    """Recompute late hours from the newest day backwards, so that an upload of old days does not delay today."""
     began, before = time.monotonic(), datetime.max.replace(tzinfo=UTC)
     while time.monotonic() - began < TURN:
         async with database.transaction() as tx:
@@ -79,7 +78,7 @@ async def _recompute_late(database: Database) -> None:
             await partitions.create(database, {day.date()}, "readings_1m")
         marks = await rollups.recompute_late_hours(database, day)
         before = day if marks < rollups.LATE_HOURS_LIMIT else before
-        logger.bind(marks=marks, day=str(day.date())).debug("late hours computed anew")
+        logger.bind(marks=marks, day=str(day.date())).debug("late hours were recomputed")
 
 
 async def _progress(database: Database) -> RollupProgress:
@@ -103,7 +102,7 @@ async def _raise_alarm(database: Database, alarms: Alarms) -> None:
     behind = datetime.now(UTC) - at.rolled_until if at.engine == "plain" else timedelta()
     alarms.set(
         "rollups_behind",
-        f"the rollups are {behind} behind: queries read single readings instead, and take longer"
+        f"the rollups are {behind} behind: queries read the readings themselves instead, and take longer"
         if behind > LATE
         else None,
     )

@@ -1,4 +1,4 @@
-"""The background work of an installation: which tasks there are and how often each one runs."""
+"""The background tasks of an installation, and how often each of them runs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,7 +33,7 @@ from iotistica.storage.redis import Redis
 from iotistica.supervise import run_beside, sleep
 
 EVERY: Final = 20.0  # seconds between two runs of a housekeeping task
-SLOTS: Final = 3  # housekeeping tasks at a time; each takes a connection to the database
+SLOTS: Final = 3  # housekeeping tasks at a time; each uses a database connection
 
 
 async def run(
@@ -99,7 +99,7 @@ def _housekeeping(
             await ledger_folding.fold(redis, database, await tenants(), datetime.now(UTC))
 
     async def check_ledgers() -> None:
-        async with folding:  # what is being moved into the totals would be counted twice, or not at all
+        async with folding:  # rows that are being folded would be counted twice, or not at all
             await delivery_checks.check_ledgers(redis, database, await tenants(), alarms)
 
     async def merge_message_runs() -> None:

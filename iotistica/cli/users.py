@@ -92,5 +92,5 @@ def _checked(password: str | None, email: str) -> str:
     if password is None:
         return secrets.token_urlsafe(12)
     if problem := passwords.problem(password, email):
-        raise Invalid(problem)
+        raise Invalid(f"The password {problem}.")
     return password

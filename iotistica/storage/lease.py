@@ -1,4 +1,4 @@
-"""Leases: one process at a time does a thing, and a standby takes over."""
+"""Leases: one process at a time holds a lease and does its work; another one stands by and takes over."""
 
 import asyncio
 import secrets
@@ -16,18 +16,18 @@ from iotistica.storage.redis import Redis, guarded
 from iotistica.supervise import sleep
 
 NAMES: Final = ("intake", "control", "logs", "background")
-TTL_MS: Final = 15_000  # ms
-RENEW_SECONDS: Final = 5.0  # seconds
-RETRY_SECONDS: Final = 1.0  # seconds between tries to get it
+TTL_MS: Final = 15_000  # ms until a lease that is not renewed expires
+RENEW_SECONDS: Final = 5.0  # seconds between renewals
+RETRY_SECONDS: Final = 1.0  # seconds between attempts to acquire a lease
 
 
 @asynccontextmanager
 async def hold(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[int | None]:
-    """Wait for the lease and keep it for the block; yields its fencing number, or None once `stop` is set.
+    """Wait for the lease and hold it during the block; yields its fencing number, or None once `stop` is set.
 
-    If another process takes it over, the block is cancelled and `Superseded` is raised. While Redis is
-    away the block goes on; where only we are cut off from it, another may come, and the broker lets only one
-    of two have the session.
+    If another process takes the lease, the block is cancelled and `Superseded` is raised. The block continues
+    while Redis is unavailable. If only this process cannot reach Redis, another one can take the lease meanwhile;
+    the broker lets only one of the two have the MQTT session.
     """
     key, token = f"lease:{name}", secrets.token_hex(8)
     fence = await _acquire(redis, key, token, stop)
@@ -35,7 +35,7 @@ async def hold(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
         yield None
         return
     block = asyncio.current_task()
-    assert block is not None  # noqa: S101 we are in a coroutine
+    assert block is not None  # noqa: S101 this is a coroutine
     lost = over = False
 
     async def renew() -> None:
@@ -43,10 +43,10 @@ async def hold(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
         while not over:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                mine = await _renew(redis, key, token)
+                renewed = await _renew(redis, key, token)
             except (Unavailable, RedisError):
-                continue  # which may be what a driver made of our cancel: `over` says so
-            if not mine and not over:
+                continue  # or a driver turned the cancellation into this error; then `over` ends the loop
+            if not renewed and not over:
                 lost = True
                 block.cancel()
                 return
@@ -58,24 +58,24 @@ async def hold(redis: Redis, name: str, stop: asyncio.Event) -> AsyncIterator[in
         finally:
             over = True
             renewal.cancel()
-            await asyncio.wait([renewal])  # one that went on would keep the lease for nobody
+            await asyncio.wait([renewal])  # a renewal after the release would keep the lease without a holder
             if not lost:
                 await _release(redis, key, token)
     except (asyncio.CancelledError, Exception) as exc:
-        if lost:  # whatever a driver made of the cancel
+        if lost:  # even if a driver turned the cancellation into another error
             block.uncancel()
             raise Superseded(f"another process took the lease {name}") from exc
         raise
 
 
 async def is_held(redis: Redis, name: str) -> bool:
-    """Whether some process has the lease now; raises `Unavailable`."""
+    """Whether any process holds the lease now; raises `Unavailable`."""
     with guarded(redis):
         return bool(await redis.exists(f"lease:{name}"))
 
 
 async def clear_all(redis: Redis) -> None:
-    """End every lease; for the start of a Redis that only we use, where their holders are gone."""
+    """Delete every lease; for the start of the built-in Redis, when no holder runs any more."""
     with guarded(redis):
         await redis.delete(*(f"lease:{name}" for name in NAMES))
 
@@ -89,14 +89,14 @@ async def _acquire(redis: Redis, key: str, token: str, stop: asyncio.Event) -> i
             if await redis.set(key, token, nx=True, px=TTL_MS):
                 return int(await redis.incr(f"{key}:fence"))
         if not waiting:
-            logger.bind(lease=key).info("stands by")
+            logger.bind(lease=key).info("waiting for a lease that another process holds")
             waiting = True
         await sleep(RETRY_SECONDS, stop)
     return None
 
 
 async def _renew(redis: Redis, key: str, token: str) -> bool:
-    """Prolong our lease, or take it again if it ran out and nobody has it."""
+    """Extend the lease, or acquire it again if it expired and no process holds it; False if another one does."""
     with guarded(redis):
         async with redis.pipeline(transaction=True) as pipe:
             try:
@@ -122,9 +122,9 @@ async def _release(redis: Redis, key: str, token: str) -> None:
                     pipe.delete(key)
                     await pipe.execute()
     except WatchError:
-        return  # another has it
+        return  # another process holds it
     except Unavailable:
-        redis.unreleased[key] = token  # it runs out by itself, unless we come back before
+        redis.unreleased[key] = token  # it expires, or the next acquisition releases it first
 
 
 LOCK_WAIT: Final = "SET LOCAL lock_timeout = '5s'"
@@ -152,7 +152,7 @@ async def _claim(database: Database, name: str) -> int:
                 row = await (await tx.execute(CLAIM_FENCE, {"name": name})).fetchone()
         except psycopg.errors.LockNotAvailable as exc:
             raise Unavailable(f"the previous holder of the lease {name} still has a transaction open") from exc
-    assert row is not None  # noqa: S101 it was written
+    assert row is not None  # noqa: S101 the statement always returns a row
     return int(row[0])
 
 

@@ -188,7 +188,7 @@ def test_a_folder_that_the_servers_user_cannot_reach_is_left_to_root() -> None:
 def test_a_restart_leaves_no_gap(folder: Path) -> None:
     """Whoever polls while a process starts anew waits for the answer: two failed polls would silence an agent."""
     server = Served(folder).start().ready()
-    opened = server.text().count("HTTP is open")
+    opened = server.text().count("HTTP server started")
     answers: list[int | str] = []
     done = threading.Event()
     try:
@@ -210,7 +210,7 @@ def test_a_restart_leaves_no_gap(folder: Path) -> None:
             answer = server.command("restart")
             assert answer.returncode == 0, answer.stderr + server.text()
             server.ready()
-            assert server.text().count("HTTP is open") == opened + times
+            assert server.text().count("HTTP server started") == opened + times
             until(lambda: len(answers) > before + 100)  # noqa: B023 called at once
     finally:
         done.set()
@@ -337,7 +337,7 @@ def test_a_standby_takes_over_the_intake_with_its_queue(stack: Stack) -> None:
         stack.render_accounts()
         until(lambda: "intake is open" in first.text(), what="the first intake")
         with served(**stack.urls()) as second:
-            until(lambda: "stands by" in second.text(), what="the standby")
+            until(lambda: "waiting for a lease" in second.text(), what="the standby")
             client = second.login(tenant)
             first.mqtt_port = second.mqtt_port = stack.settings.mqtt_port
             stores_a_reading(second, agent, client)

@@ -126,7 +126,7 @@ def test_a_bad_query_is_answered_with_its_path(
     assert answer.status_code == 400, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert problem["errors"][0]["path"] == path
-    assert problem["error"] == problem["detail"]
+    assert problem["error"] == problem["detail"] == f"{path}: {problem['errors'][0]['message']}"
 
 
 @pytest.mark.parametrize("metric", ["' OR 1=1 --", "100%", "%(tenant)s", "a\0b", "ü"])

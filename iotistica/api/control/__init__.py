@@ -1,4 +1,4 @@
-"""Routes for targets, updates and jobs."""
+"""Routes for target states, agent updates and jobs."""
 
 from typing import Final
 

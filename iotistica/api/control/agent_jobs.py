@@ -1,4 +1,4 @@
-"""The jobs of one agent: taken and answered by itself, looked at and canceled by operators."""
+"""Routes for the jobs of one agent: the agent claims and answers them, operators list and cancel them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +27,7 @@ WRITE = {"permission": "jobs.write"}
 
 
 class NextJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job to be done now; its end is answered with the number of the execution."""
+    """A job to run now; the agent answers with its `execution_number`."""
 
     job_id: UUID
     job_name: str
@@ -40,7 +40,7 @@ class NextJob(msgspec.Struct, frozen=True, kw_only=True):
 class JobAnswerAccepted(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     status: Status
-    """`QUEUED` if it is to be tried again."""
+    """`QUEUED` if another execution follows."""
 
 
 class AgentJobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,19 +58,19 @@ class CanceledJob(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/{agent:uuid}/jobs/next", opt={"permission": AGENT})
 async def take_next(request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID]) -> NextJob:
-    """Take the oldest job that waits for this agent; 404 if there is none. Of many calls at once one gets it."""
+    """Claim the oldest job that waits for this agent; 404 if there is none. One of concurrent calls gets it."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await table.claim(tx, tenant, agent)
-    if found is None:
+        claimed = await table.claim(tx, tenant, agent)
+    if claimed is None:
         raise NotFound("no job waits for this agent")
     return NextJob(
-        job_id=found.job_id,
-        job_name=found.job_name,
-        job_document=found.job_document,
-        timeout_seconds=found.timeout_minutes * 60,
-        created_at=found.queued_at,
-        execution_number=found.execution_number,
+        job_id=claimed.job_id,
+        job_name=claimed.job_name,
+        job_document=claimed.job_document,
+        timeout_seconds=claimed.timeout_minutes * 60,
+        created_at=claimed.queued_at,
+        execution_number=claimed.execution_number,
     )
 
 
@@ -78,13 +78,13 @@ async def take_next(request: ApiRequest, database: DatabaseDep, agent: FromPath[
 async def answer_job(
     request: ApiRequest, data: JSONBody[Any], database: DatabaseDep, agent: FromPath[UUID], job: FromPath[UUID]
 ) -> JobAnswerAccepted:
-    """Say how far a job is, or how it ended: `{status, exit_code?, stdout?, stderr?, reason?, executed_steps?, …}`.
+    """Report the status of a job: `{status, exit_code?, stdout?, stderr?, reason?, executed_steps?, …}`.
 
-    The same again is no fault; 409 once it has ended otherwise.
+    Repeating an answer is allowed. If the job has ended with another status, the answer is 409.
     """
-    tenant, said = tenant_of(request), rules.parse_answer(data)
+    tenant, answer = tenant_of(request), rules.parse_answer(data)
     async with database.transaction(tenant) as tx:
-        status = await table.record_answer(tx, tenant, agent, job, said, datetime.now(UTC))
+        status = await table.record_answer(tx, tenant, agent, job, answer, datetime.now(UTC))
     return JobAnswerAccepted(job_id=job, status=status)
 
 
@@ -97,21 +97,21 @@ async def list_agent_jobs(
     limit: Limit = 20,
     cursor: cursors.TimeCursor = None,
 ) -> AgentJobs:
-    """The jobs of an agent, the newest first."""
+    """List the jobs of an agent, newest first."""
     tenant, before = tenant_of(request), cursors.parse_time_and_uuid(cursor)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
-        found = await table.of_agent(tx, tenant, agent, status=status, before=before, limit=limit + 1)
-    more = cursors.of_time(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
-    return AgentJobs(agent_uuid=agent, jobs=found[:limit], count=len(found[:limit]), next=more)
+        rows = await table.of_agent(tx, tenant, agent, status=status, before=before, limit=limit + 1)
+    more = cursors.of_time(rows[limit - 1].queued_at, rows[limit - 1].job_id) if len(rows) > limit else None
+    return AgentJobs(agent_uuid=agent, jobs=rows[:limit], count=len(rows[:limit]), next=more)
 
 
 @get("/{agent:uuid}/jobs/{job:uuid}", opt=READ)
 async def get_agent_job(
     request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], job: FromPath[UUID]
 ) -> AgentJob:
-    """A job as one agent has it, with its outputs."""
+    """Return a job on one agent, with its outputs."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return await table.get(tx, tenant, agent, job)
@@ -125,14 +125,14 @@ async def cancel_agent_job(
     job: FromPath[UUID],
     force: FromQuery[bool] = False,
 ) -> CanceledJob:
-    """Cancel a job for one agent; with `force` also if it has begun."""
+    """Cancel a job for one agent; with `force` also if the agent has started it."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        done = await jobs.cancel_one(tx, tenant, job, agent, force=force, by=actor_of(request))
-        now = await table.get(tx, tenant, agent, job)
-    if not done:
-        raise Conflict(f"this job is {now.status} for this agent")
-    return CanceledJob(job_id=job, agent_uuid=agent, status=now.status)
+        canceled = await jobs.cancel_one(tx, tenant, job, agent, force=force, by=actor_of(request))
+        row = await table.get(tx, tenant, agent, job)
+    if not canceled:
+        raise Conflict(f"The job is {row.status} on this agent and cannot be canceled.")
+    return CanceledJob(job_id=job, agent_uuid=agent, status=row.status)
 
 
 router = Router(

@@ -1,4 +1,4 @@
-"""Updates of the agents' own software: commanded, and followed."""
+"""Routes for updates of agents' software: command an update, and list updates."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -21,17 +21,17 @@ from iotistica.storage.control import agent_updates as table
 from iotistica.storage.delivery import outbound
 from iotistica.storage.delivery.outbound import OutboundMessage
 
-FURTHEST: Final = timedelta(days=30)
+FURTHEST: Final = timedelta(days=30)  # of the scheduled time from now
 
 
 class NewUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[str, Meta(max_length=100)]
-    """As `1.0.548`, or `latest`."""
+    """For example `1.0.548`, or `latest`."""
     scheduled_time: datetime | None = None
     force: bool = False
-    """Also to an older version, or the same."""
+    """Update even to an older version or to the same one."""
     expires_hours: Annotated[float, Meta(gt=0, le=720)] = 24
-    """After which an agent that has not received the command ignores it."""
+    """The command expires after this time; an agent that receives it later ignores it."""
 
 
 class UpdateView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -64,56 +64,56 @@ async def command_update(
     context: ServerContextDep,
     agent: FromPath[UUID],
 ) -> UpdateView:
-    """Tell an agent to update itself: by MQTT, signed where a secret is set; one that is still open is superseded.
+    """Command an agent over MQTT to update itself; an update that is still open is superseded.
 
-    An agent that is not connected does not hear it.
+    The command is signed if an update secret is configured. An agent that is not connected does not receive it.
     """
     tenant, now = tenant_of(request), _whole_ms(datetime.now(UTC))
     command = _command(data, now)
     async with database.transaction(tenant) as tx:
-        found = await agents.get(tx, tenant, agent)
-        if found is None:
+        row = await agents.get(tx, tenant, agent)
+        if row is None:
             raise NotFound
-        if found.state != "active":
-            raise Conflict(f"the agent is {found.state}: it hears no commands")
-        made = await table.add(tx, tenant, agent, command, by=actor_of(request))
+        if row.state != "active":
+            raise Conflict(f"The agent is {row.state}: only active agents receive commands.")
+        update = await table.add(tx, tenant, agent, command, by=actor_of(request))
         message = OutboundMessage(
             f"{agent_topic(tenant, AgentId(agent))}/agent/update",
             rules.payload(command, context.settings.update_secret),
             command.expires_at.timestamp(),
         )
-        # Before the commit: a command without a row is answered for nothing, a row without one would wait for ever.
+        # Before the commit: answers to a command without a row are ignored, but a row without a command never ends.
         await outbound.enqueue(redis, tenant, [message])
-    return _view(made)
+    return _view(update)
 
 
 @get("/{agent:uuid}/updates", opt={"permission": "agents.read"})
 async def list_updates(
     request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], limit: Limit = 20, cursor: Cursor = None
 ) -> Updates:
-    """The updates of an agent, the newest first."""
+    """List the updates of an agent, newest first."""
     tenant = tenant_of(request)
     try:
         before = datetime.fromisoformat(cursor) if cursor else None
     except ValueError:
-        raise Invalid("not a cursor of this list", "cursor") from None
+        raise Invalid("is not a cursor of this list", "cursor") from None
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
-        found = await table.page(tx, tenant, agent, before=before, limit=limit + 1)
-    views = [_view(one) for one in found[:limit]]
-    more = views[-1].issued_at.isoformat() if len(found) > limit else None
+        rows = await table.page(tx, tenant, agent, before=before, limit=limit + 1)
+    views = [_view(row) for row in rows[:limit]]
+    more = views[-1].issued_at.isoformat() if len(rows) > limit else None
     return Updates(updates=views, count=len(views), next=more)
 
 
 def _command(data: NewUpdate, now: datetime) -> UpdateCommand:
     if not rules.VERSION.fullmatch(data.version):
-        raise Invalid("a version is as 1.0.548, or latest", "version")
+        raise Invalid("must be a version such as 1.0.548, or latest", "version")
     at, expires = data.scheduled_time, now + timedelta(hours=data.expires_hours)
     if at is not None:
         at = _whole_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
         if not now < at <= now + FURTHEST:
-            raise Invalid(f"a time from now on, at most {FURTHEST.days} days ahead", "scheduled_time")
+            raise Invalid(f"must be in the future, and at most {FURTHEST.days} days from now", "scheduled_time")
     return UpdateCommand(
         version=data.version, issued_at=now, expires_at=_whole_ms(expires), scheduled_at=at, force=data.force
     )

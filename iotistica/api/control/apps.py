@@ -1,4 +1,4 @@
-"""Apps of a target, one by one: each write is a version of the whole."""
+"""Routes for single apps and services of a target; each change stores a new version of the whole target."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -24,14 +24,14 @@ Body = JSONBody[dict[str, Any]]
 
 
 class Apps(msgspec.Struct, frozen=True, kw_only=True):
-    """The apps of a target, secrets masked; null takes away what the fleet has."""
+    """The apps of a target by id, secrets masked; null removes an app of the fleet."""
 
     apps: dict[str, Any]
     count: int
 
 
 def _routes(kind: Any) -> list[HTTPRouteHandler]:
-    """The routes of the apps of agents, or of fleets."""
+    """Return the routes for the apps of agents, or of fleets."""
     read, write = {"permission": "targets.read"}, {"permission": "targets.write"}
 
     async def own(database: Database, tenant: TenantId, subject: UUID, draft: bool) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
     async def list_apps(
         request: ApiRequest, database: DatabaseDep, subject: FromPath[UUID], draft: FromQuery[bool] = False
     ) -> Apps:
-        """The apps of its own target by their ids; with `draft` those of the newest version."""
+        """List the apps of the deployed version of the target; with `draft`, of the newest version."""
         apps = await own(database, tenant_of(request), subject, draft)
         return Apps(apps=document_secrets.mask(apps), count=len(apps))
 
@@ -56,11 +56,11 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> dict[str, Any]:
-        """One app, secrets masked."""
-        found: dict[str, Any] = document_secrets.mask(
+        """Return one app, secrets masked; with `draft`, from the newest version."""
+        masked: dict[str, Any] = document_secrets.mask(
             _app(await own(database, tenant_of(request), subject, draft), app)
         )
-        return found
+        return masked
 
     @post("/{subject:uuid}/apps", opt=write, status_code=200)
     async def add_app(
@@ -71,14 +71,14 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         subject: FromPath[UUID],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
-        """Add an app to the target; 409 if its `appId` is there already."""
+        """Add an app to the target; 409 if the target has an app with this `appId`."""
         id_ = data.get("appId")
         if isinstance(id_, bool) or not isinstance(id_, (int, str)):
-            raise Invalid("an app has an appId, a number or a text", "appId")
+            raise Invalid("must be a number or a string", "appId")
 
         def edit(old: Target) -> Target:
             if old.apps.get(str(id_)) is not None:
-                raise Conflict(f"there is an app {id_} already: PUT replaces it")
+                raise Conflict(f"The app {id_} exists already: use PUT to replace it.")
             return _with_app(old, str(id_), data)
 
         return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
@@ -93,9 +93,9 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
-        """Add an app, or replace it; `********` keeps the secret that stands there."""
-        whose = TargetOwner(kind, subject)
-        return await change(request, database, context, whose, lambda old: _with_app(old, app, data), draft=draft)
+        """Add or replace an app; `********` keeps the stored secret at that place."""
+        owner = TargetOwner(kind, subject)
+        return await change(request, database, context, owner, lambda old: _with_app(old, app, data), draft=draft)
 
     @delete("/{subject:uuid}/apps/{app:str}", opt=write, status_code=200)
     async def delete_app(
@@ -106,11 +106,11 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
-        """Take an app out of the target."""
+        """Remove an app from the target."""
 
         def edit(old: Target) -> Target:
             _app(old.apps, app)
-            return Target(apps={key: one for key, one in old.apps.items() if key != app}, config=old.config)
+            return Target(apps={key: value for key, value in old.apps.items() if key != app}, config=old.config)
 
         return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
 
@@ -125,17 +125,17 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         service: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
-        """Add a service to an app, or replace it."""
+        """Add or replace a service of an app."""
 
         def edit(old: Target) -> Target:
             whole = _app(old.apps, app)
-            own = _numbered(service)
+            id_ = _numbered(service)
             if str(data.get("serviceId", service)) != service:
-                raise Invalid(f"the service says that it is {data['serviceId']!r}", "serviceId")
+                raise Invalid(f"must be {service}, as in the path; it is {data['serviceId']!r}", "serviceId")
             services = whole.get("services", [])
-            known = [str(one["serviceId"]) for one in services]
-            entry = data | {"serviceId": own}
-            at = known.index(service) if service in known else len(known)
+            ids = [str(item["serviceId"]) for item in services]
+            entry = data | {"serviceId": id_}
+            at = ids.index(service) if service in ids else len(ids)
             return _with_app(old, app, whole | {"services": [*services[:at], entry, *services[at + 1 :]]})
 
         return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
@@ -150,12 +150,12 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         service: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
-        """Take a service out of an app."""
+        """Remove a service from an app."""
 
         def edit(old: Target) -> Target:
             whole = _app(old.apps, app)
             services = whole.get("services", [])
-            rest = [one for one in services if str(one["serviceId"]) != service]
+            rest = [item for item in services if str(item["serviceId"]) != service]
             if len(rest) == len(services):
                 raise NotFound
             return _with_app(old, app, whole | {"services": rest})
@@ -166,11 +166,11 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
 
 
 def _app(apps: dict[str, Any], id_: str) -> dict[str, Any]:
-    """One app; raises `NotFound`, also for one that only takes away the fleet's."""
-    found = apps.get(id_)
-    if not isinstance(found, dict):
+    """Return one app; raises `NotFound`, also for a null, which only removes the app of the fleet."""
+    app = apps.get(id_)
+    if not isinstance(app, dict):
         raise NotFound
-    return found
+    return app
 
 
 def _with_app(old: Target, id_: str, app: dict[str, Any]) -> Target:

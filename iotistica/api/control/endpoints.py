@@ -1,4 +1,4 @@
-"""Endpoints of an agent, one by one: what it connects to; they live in its target."""
+"""Routes for single endpoints of an agent (the devices that it connects to), which are part of its target."""
 
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -25,7 +25,7 @@ WRITE: Final = {"permission": "targets.write"}
 
 
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as it is told, secrets masked; `source` says whose target has it."""
+    """An endpoint of the effective target, secrets masked; `source` is the layer that has it."""
 
     endpoint: dict[str, Any]
     source: Literal["own", "fleet", "both"]
@@ -37,7 +37,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ValidatedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What would be written, secrets masked."""
+    """The endpoint as it would be stored, secrets masked."""
 
     valid: bool
     endpoint: dict[str, Any]
@@ -51,7 +51,7 @@ async def list_endpoints(
     protocol: Protocol = None,
     draft: FromQuery[bool] = False,
 ) -> Endpoints:
-    """The endpoints that the agent is told, its fleet's among them; with `draft` those of its newest version."""
+    """List the endpoints of the agent's own target and its fleet's; with `draft`, of its own newest version."""
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     views = [
         EndpointView(endpoint=document_secrets.mask(endpoint), source=_source(endpoint, own, fleet))
@@ -69,7 +69,7 @@ async def get_endpoint(
     name: FromPath[str],
     draft: FromQuery[bool] = False,
 ) -> EndpointView:
-    """One endpoint."""
+    """Return one endpoint; with `draft`, from the newest version of the agent's own target."""
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
     for endpoint in rules.effective_target(fleet, own).config.get("endpoints") or ():
         if endpoint["name"] == name:
@@ -87,18 +87,18 @@ async def add_endpoint(
     draft: FromQuery[bool] = False,
     validate_only: Annotated[bool, QueryParameter(name="validateOnly")] = False,
 ) -> Response[TargetView] | ValidatedEndpoint:
-    """Add an endpoint to the agent's own target; 409 if there is one of that name."""
+    """Add an endpoint to the agent's own target; 409 if the agent or its fleet has an endpoint with this name."""
     endpoint = rules.validate_endpoint(data, "")
     own, fleet = await _targets(database, tenant_of(request), agent, draft=draft)
-    names = [one["name"] for one in _endpoints(own) + _endpoints(fleet)]
+    names = [e["name"] for e in _endpoints(own) + _endpoints(fleet)]
     if endpoint["name"] in names:
-        raise Conflict(f"there is an endpoint {endpoint['name']!r} already: PUT or PATCH changes it")
+        raise Conflict(f"The endpoint {endpoint['name']!r} exists already: use PUT or PATCH to change it.")
     if validate_only:
         return ValidatedEndpoint(valid=True, endpoint=document_secrets.mask(endpoint))
 
     def edit(old: Target) -> Target:
-        if endpoint["name"] in [one["name"] for one in _endpoints(old)]:
-            raise Conflict(f"there is an endpoint {endpoint['name']!r} already: PUT or PATCH changes it")
+        if endpoint["name"] in [e["name"] for e in _endpoints(old)]:
+            raise Conflict(f"The endpoint {endpoint['name']!r} exists already: use PUT or PATCH to change it.")
         return _with_endpoints(old, [*_endpoints(old), endpoint])
 
     return await change(request, database, context, TargetOwner("agent", agent), edit, draft=draft)
@@ -114,8 +114,8 @@ async def put_endpoint(
     name: FromPath[str],
     draft: FromQuery[bool] = False,
 ) -> Response[TargetView]:
-    """Add an endpoint to the agent's own target, or replace it; its uuid stays, another `name` renames it."""
-    return await _replaced(request, database, context, agent, name, lambda _: data, draft)
+    """Add or replace an endpoint of the agent's own target; its uuid stays, and another `name` renames it."""
+    return await _replace(request, database, context, agent, name, lambda _: data, draft)
 
 
 @patch("/{agent:uuid}/devices/{name:str}", opt=WRITE)
@@ -128,20 +128,23 @@ async def patch_endpoint(
     name: FromPath[str],
     draft: FromQuery[bool] = False,
 ) -> Response[TargetView]:
-    """Change some settings of an endpoint, null takes one away; of one of the fleet they become the agent's own."""
+    """Change settings of an endpoint; null removes a setting.
+
+    Changes to an endpoint of the fleet are stored in the agent's own target as overrides.
+    """
     _, fleet = await _targets(database, tenant_of(request), agent)
     inherited = _named(fleet, name)
 
     def edit(old: Json | None) -> Json:
         if old is None and inherited is None:
             raise NotFound
-        # An override says again which protocol it is for: an agent's own target is complete in itself.
+        # An override repeats the protocol, so that the agent's own target is valid without its fleet's.
         base = old or {
             key: inherited[key] for key in ("uuid", "name", "protocol") if inherited and key in inherited
         }
         return rules.merge_objects(base, data)
 
-    return await _replaced(request, database, context, agent, name, edit, draft)
+    return await _replace(request, database, context, agent, name, edit, draft)
 
 
 @delete("/{agent:uuid}/devices/{name:str}", opt=WRITE, status_code=200)
@@ -153,21 +156,24 @@ async def delete_endpoint(
     name: FromPath[str],
     draft: FromQuery[bool] = False,
 ) -> Response[TargetView]:
-    """Take an endpoint out of the agent's own target. The public agent keeps its last one: disable that instead."""
+    """Remove an endpoint from the agent's own target.
+
+    The public agent never removes its last endpoint: disable that e instead.
+    """
     _, fleet = await _targets(database, tenant_of(request), agent)
 
     def edit(old: Target) -> Target:
-        rest = [one for one in _endpoints(old) if one["name"] != name]
+        rest = [e for e in _endpoints(old) if e["name"] != name]
         if len(rest) < len(_endpoints(old)):
             return _with_endpoints(old, rest)
         if _named(fleet, name):
-            raise Conflict('it comes from the fleet: delete it there, or PATCH {"enabled": false} here')
+            raise Conflict('The endpoint comes from the fleet: delete it there, or PATCH {"enabled": false} here.')
         raise NotFound
 
     return await change(request, database, context, TargetOwner("agent", agent), edit, draft=draft)
 
 
-async def _replaced(
+async def _replace(
     request: ApiRequest,
     database: Database,
     context: ServerContextDep,
@@ -176,7 +182,7 @@ async def _replaced(
     edit: Any,
     draft: bool,
 ) -> Response[TargetView]:
-    def whole(old: Target) -> Target:
+    def replaced(old: Target) -> Target:
         before = _named(old, name)
         entry = {"name": name, **({"uuid": before["uuid"]} if before else {}), **edit(before)}
         endpoint = rules.validate_endpoint(entry, "")
@@ -184,20 +190,20 @@ async def _replaced(
         at = endpoints.index(before) if before else len(endpoints)
         return _with_endpoints(old, [*endpoints[:at], endpoint, *endpoints[at + 1 :]])
 
-    return await change(request, database, context, TargetOwner("agent", agent), whole, draft=draft)
+    return await change(request, database, context, TargetOwner("agent", agent), replaced, draft=draft)
 
 
 async def _targets(
     database: Database, tenant: TenantId, agent: UUID, *, draft: bool = False
 ) -> tuple[Target, Target]:
-    """The agent's own target, deployed or the newest, and that of its fleet; sealed. Raises `NotFound`."""
+    """Return the agent's own target (deployed, or the newest draft) and its fleet's, sealed; raises `NotFound`."""
     async with database.transaction(tenant) as tx:
-        found = await targets.sources(tx, tenant, agent)
+        layers = await targets.sources(tx, tenant, agent)
         if not draft:
-            return found.own, found.fleet
-        whose = TargetOwner("agent", agent)
-        head = await targets.head(tx, tenant, whose)
-        return await targets.document_of(tx, tenant, whose, head.latest), found.fleet
+            return layers.own, layers.fleet
+        owner = TargetOwner("agent", agent)
+        head = await targets.head(tx, tenant, owner)
+        return await targets.document_of(tx, tenant, owner, head.latest), layers.fleet
 
 
 def _endpoints(target: Target) -> list[Json]:
@@ -205,7 +211,7 @@ def _endpoints(target: Target) -> list[Json]:
 
 
 def _named(target: Target, name: str) -> Json | None:
-    return next((one for one in _endpoints(target) if one["name"] == name), None)
+    return next((e for e in _endpoints(target) if e["name"] == name), None)
 
 
 def _with_endpoints(old: Target, endpoints: list[Json]) -> Target:

@@ -1,4 +1,4 @@
-"""Why an agent is not doing what it was told."""
+"""The route that explains why an agent does not run its target state."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,18 +22,18 @@ from iotistica.storage.control.targets import TargetHead, TargetOwner
 
 
 class TargetLayer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One of the two targets that an agent's is made of."""
+    """One of the two layers of an agent's target: its own or its fleet's."""
 
     uuid: UUID
     deployed_version: int | None
     deployed_at: datetime | None
     deployed_by: dict[str, Any] | None
     draft_version: int | None
-    """A newer one that is written and not deployed."""
+    """The newest version, if it is newer than the deployed one."""
 
 
 class WantedTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent is told, secrets masked; `overrides` are what its own target changes of its fleet's."""
+    """The agent's target state, secrets masked; `overrides` are the changes of its own layer to its fleet's."""
 
     version: int
     apps: dict[str, Any]
@@ -44,7 +44,7 @@ class WantedTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PollView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """When the agent asked and what it got; counted in memory, and written every 10 s."""
+    """The polls of the agent; counted in memory and stored every 10 s."""
 
     polled_at: datetime | None
     fetched_at: datetime | None
@@ -56,7 +56,7 @@ class PollView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class UnmetSetting(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     source: str
-    """`own` or `fleet`: whose target says so."""
+    """The layer that has the setting: `own` or `fleet`."""
     wanted: Any = msgspec.UNSET
     reported: Any = msgspec.UNSET
 
@@ -67,12 +67,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     reason: str
     wanted: WantedTarget
     reported_version: Any
-    """What the agent says it has; it begins at 1 with each of its starts, until its first poll."""
+    """The version that the agent reports; after each start it counts from 1 until its first poll."""
     reported_at: datetime | None
     poll: PollView
     differences: list[UnmetSetting]
     extra_endpoints: list[str]
-    """Endpoints of the agent that its target does not have. Its last one it never gives up: disable that."""
+    """Endpoints that the agent reports and its target lacks. An agent never removes its last one: disable that."""
     errors: list[AgentFault]
 
 
@@ -80,17 +80,21 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 async def explain(
     request: ApiRequest, database: DatabaseDep, context: ServerContextDep, agent: FromPath[UUID]
 ) -> Explanation:
-    """Wanted against reported: what differs, who wants it, whether the agent has fetched it, and what it says."""
+    """Explain why an agent does not run its target state.
+
+    Compares the target with the reported state: what differs, the layer that sets it, whether the agent has fetched
+    the target, and the errors that the agent reports.
+    """
     tenant, box = tenant_of(request), context.box
     async with database.transaction(tenant) as tx:
-        found = await targets.sources(tx, tenant, agent)
+        layers = await targets.sources(tx, tenant, agent)
         own_head = await targets.head(tx, tenant, TargetOwner("agent", agent))
         fleet_head = (
-            await targets.head(tx, tenant, TargetOwner("fleet", found.fleet_uuid)) if found.fleet_uuid else None
+            await targets.head(tx, tenant, TargetOwner("fleet", layers.fleet_uuid)) if layers.fleet_uuid else None
         )
         state = await reported_states.get(tx, tenant, agent)
-        asked = await poll_counts.stats(tx, tenant, agent)
-        known = await agent_search.get(tx, tenant, agent)
+        polls = await poll_counts.stats(tx, tenant, agent)
+        details = await agent_search.get(tx, tenant, agent)
 
     def opened(target: Target) -> Target:
         return Target(apps=box.open(target.apps, tenant), config=box.open(target.config, tenant))
@@ -98,58 +102,58 @@ async def explain(
     def seal(document: Any) -> Any:
         return box.seal(document, tenant)
 
-    own, fleet = opened(found.own), opened(found.fleet)
+    own, fleet = opened(layers.own), opened(layers.fleet)
     whole = rules.effective_target(fleet, own)
     reported = box.open(state.merged.values, tenant) if state else {}
     unmet = explanation.unmet_settings(whole, reported, seal)
     own_paths = {one.path for one in explanation.unmet_settings(own, reported, seal)}
-    shown = document_secrets.mask(reported)
-    broken = explanation.faults(shown)
+    masked = document_secrets.mask(reported)
+    faults = explanation.faults(masked)
     facts = AgentFacts(
-        state=known.state if known else "active",
-        heard_at=known.last_seen if known else None,
-        counter=found.counter,
-        fetched=asked.fetched if asked else None,
-        fetched_at=asked.fetched_at if asked else None,
-        polled_at=asked.polled_at if asked else None,
+        state=details.state if details else "active",
+        heard_at=details.last_seen if details else None,
+        counter=layers.counter,
+        fetched=polls.fetched if polls else None,
+        fetched_at=polls.fetched_at if polls else None,
+        polled_at=polls.polled_at if polls else None,
         reported_at=state.reported_at if state else None,
         reported=reported.get("version"),
     )
-    word, reason = explanation.verdict(
-        facts, unmet, broken, is_empty=not (whole.apps or whole.config), now=datetime.now(UTC)
+    verdict, reason = explanation.verdict(
+        facts, unmet, faults, is_empty=not (whole.apps or whole.config), now=datetime.now(UTC)
     )
     drafts = [head.latest for head in (own_head, fleet_head) if head and head.latest > (head.deployed or 0)]
     if drafts:
-        reason += f" Version {max(drafts)} is written and not deployed."
+        reason += f" Version {max(drafts)} is a draft that is not deployed."
     theirs = rules.effective_target(fleet, rules.EMPTY_TARGET)
     overrides = documents.differences(seal(msgspec.to_builtins(theirs)), seal(msgspec.to_builtins(whole)))
     return Explanation(
         agent_uuid=agent,
-        verdict=word,
+        verdict=verdict,
         reason=reason,
         wanted=WantedTarget(
-            version=found.counter,
+            version=layers.counter,
             apps=document_secrets.mask(whole.apps),
             config=document_secrets.mask(whole.config),
             own=_layer(agent, own_head),
-            fleet=_layer(found.fleet_uuid, fleet_head) if found.fleet_uuid and fleet_head else None,
+            fleet=_layer(layers.fleet_uuid, fleet_head) if layers.fleet_uuid and fleet_head else None,
             overrides=[document_secrets.mask(msgspec.to_builtins(one)) for one in overrides] if fleet_head else [],
         ),
-        reported_version=shown.get("version"),
+        reported_version=masked.get("version"),
         reported_at=facts.reported_at,
         poll=PollView(
             polled_at=facts.polled_at,
             fetched_at=facts.fetched_at,
             fetched_version=facts.fetched,
-            polls=asked.polls if asked else 0,
-            not_modified=asked.not_modified if asked else 0,
+            polls=polls.polls if polls else 0,
+            not_modified=polls.not_modified if polls else 0,
         ),
         differences=[
             _unmet(document_secrets.mask(msgspec.to_builtins(one)), "own" if one.path in own_paths else "fleet")
             for one in unmet
         ],
-        extra_endpoints=explanation.extra_endpoints(whole, shown),
-        errors=broken,
+        extra_endpoints=explanation.extra_endpoints(whole, masked),
+        errors=faults,
     )
 
 

@@ -1,4 +1,4 @@
-"""How far a fleet is with what it is told: how many agents have it, and which have not."""
+"""The route that reports how many agents of a fleet run their target state, and which do not."""
 
 from datetime import datetime
 from uuid import UUID
@@ -18,7 +18,7 @@ from iotistica.storage.control.targets import TargetOwner
 
 
 class AgentProgressView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One agent; `version` is what it is told to be, by itself and its fleet together."""
+    """The progress of one agent; `version` is the version of its effective target (its own and its fleet's)."""
 
     agent_uuid: UUID
     name: str
@@ -30,7 +30,7 @@ class AgentProgressView(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
 
 class FleetProgress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """`agents` are those that do not report it yet, or those of the stage that is asked for."""
+    """`agents` are the agents that do not report their target yet, or those in the requested stage."""
 
     fleet_uuid: UUID
     deployed_version: int | None
@@ -49,26 +49,29 @@ async def explain_fleet(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> FleetProgress:
-    """How many agents of a fleet are how far with what they are told; that of an agent looks into one."""
+    """Return the number of agents of a fleet by stage, and the agents that do not report their target yet.
+
+    `GET /agents/{agent}/target-state/explain` explains the state of one agent.
+    """
     tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
     stages = (stage,) if stage else STAGES[1:]
     async with database.transaction(tenant) as tx:
         head = await targets.head(tx, tenant, TargetOwner("fleet", fleet))
         counts = await fleet_progress.counts(tx, tenant, fleet, quiet=QUIET_AFTER)
-        found = await fleet_progress.page(
+        rows = await fleet_progress.page(
             tx, tenant, fleet, stages=stages, quiet=QUIET_AFTER, after=after, limit=limit + 1
         )
     views = [
         AgentProgressView(
-            agent_uuid=one.agent_uuid,
-            name=one.name,
-            stage=one.stage,
-            version=one.version,
-            fetched_version=one.fetched,
-            polled_at=one.polled_at,
-            reported_at=one.reported_at,
+            agent_uuid=row.agent_uuid,
+            name=row.name,
+            stage=row.stage,
+            version=row.version,
+            fetched_version=row.fetched,
+            polled_at=row.polled_at,
+            reported_at=row.reported_at,
         )
-        for one in found[:limit]
+        for row in rows[:limit]
     ]
     return FleetProgress(
         fleet_uuid=fleet,
@@ -76,7 +79,7 @@ async def explain_fleet(
         deployed_at=head.deployed_at,
         stages=counts,
         agents=views,
-        next=str(views[-1].agent_uuid) if len(found) > limit else None,
+        next=str(views[-1].agent_uuid) if len(rows) > limit else None,
     )
 
 

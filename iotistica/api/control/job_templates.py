@@ -1,4 +1,4 @@
-"""Templates of jobs."""
+"""Routes for job templates."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -26,13 +26,13 @@ class NewTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     description: Text | None = None
     category: ShortName | None = None
     extends: UUID | None = None
-    """Another template: this one's document is merged into its, as RFC 7396 has it."""
+    """Another template; this template's document is merged into its document (RFC 7396)."""
     job_document: dict[str, Any]
     is_active: bool = True
 
 
 class TemplateChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is absent stays as it is."""
+    """Absent fields stay unchanged."""
 
     name: Name | UnsetType = UNSET
     description: Text | UnsetType | None = UNSET
@@ -56,23 +56,23 @@ async def list_templates(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Templates:
-    """The templates of your tenant, in order of their ids."""
+    """List the job templates of the tenant, ordered by id."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await table.page(tx, tenant, after=cursors.parse_uuid(cursor), category=category, limit=limit + 1)
-    more = str(found[limit - 1].template_id) if len(found) > limit else None
-    return Templates(templates=found[:limit], count=len(found[:limit]), next=more)
+        rows = await table.page(tx, tenant, after=cursors.parse_uuid(cursor), category=category, limit=limit + 1)
+    more = str(rows[limit - 1].template_id) if len(rows) > limit else None
+    return Templates(templates=rows[:limit], count=len(rows[:limit]), next=more)
 
 
 @post("/", opt=WRITE, status_code=201)
 async def add_template(request: ApiRequest, data: JSONBody[NewTemplate], database: DatabaseDep) -> Template:
-    """Make a template."""
+    """Create a job template."""
     return await _put(request, database, data, None)
 
 
 @get("/{template:uuid}", opt=READ)
 async def get_template(request: ApiRequest, database: DatabaseDep, template: FromPath[UUID]) -> Template:
-    """One template."""
+    """Return one job template."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         return await table.get(tx, tenant, template)
@@ -82,7 +82,7 @@ async def get_template(request: ApiRequest, database: DatabaseDep, template: Fro
 async def put_template(
     request: ApiRequest, data: JSONBody[NewTemplate], database: DatabaseDep, template: FromPath[UUID]
 ) -> Template:
-    """Write a template anew; jobs that were made of it keep their documents."""
+    """Replace a job template; jobs that were started from it keep their documents."""
     return await _put(request, database, data, template)
 
 
@@ -90,13 +90,13 @@ async def put_template(
 async def patch_template(
     request: ApiRequest, data: JSONBody[TemplateChange], database: DatabaseDep, template: FromPath[UUID]
 ) -> Template:
-    """Change a template; its document as a whole."""
+    """Change a job template; absent fields stay unchanged, and a new document replaces the old one."""
     return await _put(request, database, data, template)
 
 
 @delete("/{template:uuid}", opt=WRITE, status_code=204)
 async def delete_template(request: ApiRequest, database: DatabaseDep, template: FromPath[UUID]) -> None:
-    """Delete a template that no other extends."""
+    """Delete a job template; 409 if other templates extend it."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await table.delete(tx, tenant, template, by=actor_of(request))
@@ -106,13 +106,13 @@ async def _put(
     request: ApiRequest, database: Database, data: NewTemplate | TemplateChange, template: UUID | None
 ) -> Template:
     tenant = tenant_of(request)
-    given = {name: value for name, value in msgspec.structs.asdict(data).items() if value is not UNSET}
-    if "job_document" in given:
-        validate_document(given["job_document"])
+    changes = {name: value for name, value in msgspec.structs.asdict(data).items() if value is not UNSET}
+    if "job_document" in changes:
+        validate_document(changes["job_document"])
     async with database.transaction(tenant) as tx:
         old = await table.get(tx, tenant, template) if template else None
         facts: dict[str, Any] = {name: getattr(old, name, None) for name in TemplateSpec.__struct_fields__}
-        return await table.put(tx, tenant, TemplateSpec(**facts | given), old=old, by=actor_of(request))
+        return await table.put(tx, tenant, TemplateSpec(**facts | changes), old=old, by=actor_of(request))
 
 
 router = Router(

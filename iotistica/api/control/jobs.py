@@ -1,4 +1,4 @@
-"""Jobs: given to agents, watched, paused and called off."""
+"""Routes for jobs: start, list, pause, resume, cancel and delete."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -28,8 +28,8 @@ from iotistica.storage.postgres import Database, Tx
 
 READ = {"permission": "jobs.read"}
 WRITE = {"permission": "jobs.write"}
-FURTHEST: Final = timedelta(days=366)
-NAMED: Final = 10_000  # agents in one call; a fleet or a selector may have more
+FURTHEST: Final = timedelta(days=366)  # of the scheduled time from now
+NAMED: Final = 10_000  # agents listed in one request; a fleet or a selector can have more
 
 Minutes = Annotated[int, Meta(ge=1, le=60 * 24 * 366)]
 
@@ -39,26 +39,26 @@ class JobSchedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A document, or a template, or one with the other merged into it; and whom it is for."""
+    """A job document, a template, or a template with a document merged into it; and the agents to run it."""
 
     job_name: Name
     job_document: dict[str, Any] | None = None
     template_id: UUID | None = None
     target_type: Literal["device", "group", "all"] | None = None
-    """What is named below, if absent; `all` must be said."""
+    """If absent, it follows from the fields below; all agents require an explicit `all`."""
     target_agents: Annotated[list[UUID], Meta(min_length=1, max_length=NAMED)] | None = None
     fleet_uuid: UUID | None = None
     selector: Annotated[str, Meta(max_length=tag_selectors.SELECTOR_LENGTH)] | None = None
-    """As `site=berlin,!spare`."""
+    """A selector of tags, for example `site=berlin,!spare`."""
     target_filter: dict[str, Any] | None = None
-    """Tags and their values: the same in another form."""
+    """An object of tags and their values, instead of `selector`."""
     schedule: JobSchedule | None = None
     timeout_minutes: Minutes = 60
-    """From its beginning to its end, on one agent."""
+    """From the start to the end of the job on one agent."""
     start_timeout_minutes: Minutes = 24 * 60
-    """From the notice to its beginning: then the agent counts as silent."""
+    """From the notice to the start of the job on one agent; after it, the job times out there."""
     retries: Annotated[int, Meta(ge=0, le=10)] = 0
-    """How often one that failed or timed out is tried again."""
+    """How often an agent repeats the job after it failed or timed out there."""
     retry_delay_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
     rollout: Rollout = Rollout()
     abort: Annotated[tuple[AbortRule, ...], Meta(max_length=10)] = ()
@@ -72,7 +72,7 @@ class SkippedAgent(msgspec.Struct, frozen=True, kw_only=True):
 class MadeJob(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     skipped: list[SkippedAgent]
-    """Agents that were named and take no jobs."""
+    """Agents in `target_agents` that are not active."""
     message: str
 
 
@@ -85,7 +85,7 @@ class Jobs(msgspec.Struct, frozen=True, kw_only=True):
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     device_statuses: list[AgentJob]
-    """The first hundred; `…/agents` has all."""
+    """The first 100 agents; `GET /jobs/executions/{job}/agents` lists all."""
 
 
 class JobAgents(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,12 +97,15 @@ class JobAgents(msgspec.Struct, frozen=True, kw_only=True):
 class JobActionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Text | None = None
     force: bool = False
-    """Of a cancel: also for agents that have begun."""
+    """For a cancel: also cancel the job for agents that have started it."""
 
 
 @post("/execute", opt=WRITE, status_code=201)
 async def execute(request: ApiRequest, data: JSONBody[NewJob], database: DatabaseDep) -> MadeJob:
-    """Give a job to agents, a fleet, or whom a selector or a filter means; inactive ones are left out."""
+    """Start a job on a list of agents, on a fleet, or on the agents that a selector or filter matches.
+
+    Agents that are not active are left out.
+    """
     tenant = tenant_of(request)
     selector = _selector(data)
     at = _time(data.schedule)
@@ -121,9 +124,9 @@ async def execute(request: ApiRequest, data: JSONBody[NewJob], database: Databas
             retries=data.retries,
             retry_delay_seconds=data.retry_delay_seconds,
         )
-        made = await jobs.add(tx, tenant, wanted, agents, by=actor_of(request))
-    message = f"a job for {made.total} agent{'s' * (made.total != 1)}"
-    return MadeJob(job=made, skipped=skipped, message=message + (f", from {at.isoformat()} on" if at else ""))
+        job = await jobs.add(tx, tenant, wanted, agents, by=actor_of(request))
+    message = f"The job is for {job.total} agent{'s' * (job.total != 1)}"
+    return MadeJob(job=job, skipped=skipped, message=message + (f" and starts at {at.isoformat()}." if at else "."))
 
 
 @get("/executions", opt=READ)
@@ -134,22 +137,22 @@ async def list_jobs(
     limit: Limit = 50,
     cursor: cursors.TimeCursor = None,
 ) -> Jobs:
-    """The jobs of your tenant, the newest first."""
+    """List the jobs of the tenant, newest first."""
     tenant, before = tenant_of(request), cursors.parse_time_and_uuid(cursor)
     async with database.transaction(tenant) as tx:
-        found = await jobs.page(tx, tenant, status=status, before=before, limit=limit + 1)
-    more = cursors.of_time(found[limit - 1].queued_at, found[limit - 1].job_id) if len(found) > limit else None
-    return Jobs(executions=found[:limit], count=len(found[:limit]), next=more)
+        rows = await jobs.page(tx, tenant, status=status, before=before, limit=limit + 1)
+    more = cursors.of_time(rows[limit - 1].queued_at, rows[limit - 1].job_id) if len(rows) > limit else None
+    return Jobs(executions=rows[:limit], count=len(rows[:limit]), next=more)
 
 
 @get("/executions/{job:uuid}", opt=READ)
 async def get_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> JobView:
-    """One job with its document, and how far its agents are."""
+    """Return one job with its document, and its status on the first 100 agents."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
-        found = await jobs.get(tx, tenant, job)
+        row = await jobs.get(tx, tenant, job)
         agents = await agent_jobs.of_job(tx, tenant, job, status=None, after=None, limit=100)
-    return JobView(job=found, device_statuses=agents)
+    return JobView(job=row, device_statuses=agents)
 
 
 @get("/executions/{job:uuid}/agents", opt=READ)
@@ -161,53 +164,55 @@ async def list_job_agents(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> JobAgents:
-    """How far the agents of a job are, in order of their ids."""
+    """List the status of a job on its agents, ordered by agent id."""
     tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
     async with database.transaction(tenant) as tx:
         await jobs.get(tx, tenant, job)
-        found = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)
-    more = str(found[limit - 1].agent_uuid) if len(found) > limit else None
-    return JobAgents(device_statuses=found[:limit], count=len(found[:limit]), next=more)
+        rows = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)
+    more = str(rows[limit - 1].agent_uuid) if len(rows) > limit else None
+    return JobAgents(device_statuses=rows[:limit], count=len(rows[:limit]), next=more)
 
 
 @post("/executions/{job:uuid}/pause", opt=WRITE, status_code=200)
 async def pause_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> Job:
-    """No agent begins it until it is resumed; those that have begun go on."""
-    return await _order(request, database, job, "pause", JobActionBody())
+    """Pause a job: no agent starts it until it is resumed; agents that have started it continue."""
+    return await _change_status(request, database, job, "pause", JobActionBody())
 
 
 @post("/executions/{job:uuid}/resume", opt=WRITE, status_code=200)
 async def resume_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> Job:
-    """Go on with one that was paused."""
-    return await _order(request, database, job, "resume", JobActionBody())
+    """Resume a paused job."""
+    return await _change_status(request, database, job, "resume", JobActionBody())
 
 
 @post("/executions/{job:uuid}/cancel", opt=WRITE, status_code=200)
 async def cancel_job(
     request: ApiRequest, database: DatabaseDep, job: FromPath[UUID], data: JSONBody[JobActionBody | None] = None
 ) -> Job:
-    """No agent begins it any more; with `force` those that have begun are not waited for either."""
-    return await _order(request, database, job, "cancel", data or JobActionBody())
+    """Cancel a job: no further agent starts it; `force` also cancels it on agents that have started it."""
+    return await _change_status(request, database, job, "cancel", data or JobActionBody())
 
 
 @delete("/{job:uuid}", opt=WRITE, status_code=204)
 async def delete_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> None:
-    """Forget a job that has ended, with what its agents answered."""
+    """Delete a job that has ended, and the answers of its agents."""
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await jobs.delete(tx, tenant, job, by=actor_of(request))
 
 
-async def _order(request: ApiRequest, database: Database, job: UUID, what: JobAction, why: JobActionBody) -> Job:
+async def _change_status(
+    request: ApiRequest, database: Database, job: UUID, action: JobAction, body: JobActionBody
+) -> Job:
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         by = actor_of(request)
-        return await jobs.change_status(tx, tenant, job, what, force=why.force, reason=why.reason, by=by)
+        return await jobs.change_status(tx, tenant, job, action, force=body.force, reason=body.reason, by=by)
 
 
 async def _document(tx: Tx, tenant: TenantId, data: NewJob) -> dict[str, Any]:
     if data.job_document is None and data.template_id is None:
-        raise Invalid("a document, or a template_id, is needed", "job_document")
+        raise Invalid("must be given if there is no template_id", "job_document")
     document: dict[str, Any] = {}
     if data.template_id is not None:
         document = await job_templates.resolve(tx, tenant, data.template_id, path="template_id")
@@ -216,7 +221,7 @@ async def _document(tx: Tx, tenant: TenantId, data: NewJob) -> dict[str, Any]:
 
 def _selector(data: NewJob) -> tag_selectors.Selector:
     if data.selector is not None and data.target_filter is not None:
-        raise Invalid("a selector, or a target_filter", "target_filter")
+        raise Invalid("cannot be combined with selector", "target_filter")
     if data.target_filter is not None:
         return tag_selectors.from_tags(data.target_filter)
     return tag_selectors.parse(data.selector) if data.selector is not None else ()
@@ -228,49 +233,55 @@ def _time(schedule: JobSchedule | None) -> datetime | None:
     at = schedule.scheduled_at
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     if at > datetime.now(UTC) + FURTHEST:
-        raise Invalid(f"at most {FURTHEST.days} days ahead", "schedule.scheduled_at")
+        raise Invalid(f"must be at most {FURTHEST.days} days from now", "schedule.scheduled_at")
     return at
 
 
 def _kind(data: NewJob) -> Literal["device", "group", "all"]:
-    """Whom the job is for; a word that does not fit what is named would reach others than are meant."""
+    """Return the type of target; a `target_type` that contradicts the other fields could reach wrong agents."""
     is_group = data.fleet_uuid is not None or data.selector is not None or data.target_filter is not None
     if is_group and data.target_agents is not None:
-        raise Invalid("either agents, or a fleet, a selector or a filter", "target_agents")
+        raise Invalid("cannot be combined with fleet_uuid, selector or target_filter", "target_agents")
     named: Literal["device", "group"] | None = "group" if is_group else "device" if data.target_agents else None
     if data.target_type is None and named is None:
-        raise Invalid("target_agents, fleet_uuid, selector, target_filter, or target_type: all", "target_type")
+        raise Invalid(
+            "must be all if there are no target_agents, fleet_uuid, selector or target_filter", "target_type"
+        )
     if data.target_type is not None and data.target_type != (named or "all"):
-        raise Invalid(f"{data.target_type} does not fit what is named", "target_type")
+        raise Invalid(f"must not be {data.target_type} with these target fields", "target_type")
     return named or "all"
 
 
 async def _agents(
     tx: Tx, tenant: TenantId, data: NewJob, selector: tag_selectors.Selector
 ) -> tuple[list[UUID], list[SkippedAgent]]:
-    """The agents that the job is for, and those that were named and take none."""
+    """Return the agents that the job is for, and the listed agents that are not active."""
     if _kind(data) == "device":
         named = list(dict.fromkeys(data.target_agents or ()))
-        fit = await jobs.takes_jobs(tx, tenant, named)
+        is_active = await jobs.takes_jobs(tx, tenant, named)
         for number, agent in enumerate(data.target_agents or ()):
-            if agent not in fit:
-                raise Invalid("there is no such agent", f"target_agents.{number}")
-        found = [agent for agent in named if fit[agent]]
-        skipped = [SkippedAgent(agent_uuid=agent, reason="it is set aside") for agent in named if not fit[agent]]
+            if agent not in is_active:
+                raise Invalid("must be the UUID of an existing agent", f"target_agents.{number}")
+        agents = [agent for agent in named if is_active[agent]]
+        skipped = [
+            SkippedAgent(agent_uuid=agent, reason="the agent is not active")
+            for agent in named
+            if not is_active[agent]
+        ]
     else:
         if data.fleet_uuid is not None and await fleets.find(tx, tenant, str(data.fleet_uuid)) is None:
-            raise Invalid("there is no such fleet", "fleet_uuid")
+            raise Invalid("must be the UUID of an existing fleet", "fleet_uuid")
         wanted = AgentFilter(fleet=data.fleet_uuid, selector=selector, state="active", active=True)
-        found, skipped = await agent_search.ids(tx, tenant, wanted, most=jobs.AGENTS_LIMIT + 1), []
-    if not found:
-        raise Invalid("no active agent is meant", "target_type")
-    if len(found) > jobs.AGENTS_LIMIT:
-        raise Invalid(f"more than {jobs.AGENTS_LIMIT} agents are meant", "target_type")
-    return found, skipped
+        agents, skipped = await agent_search.ids(tx, tenant, wanted, most=jobs.AGENTS_LIMIT + 1), []
+    if not agents:
+        raise Invalid("must match at least one active agent", "target_type")
+    if len(agents) > jobs.AGENTS_LIMIT:
+        raise Invalid(f"must match at most {jobs.AGENTS_LIMIT} agents", "target_type")
+    return agents, skipped
 
 
 def _target(data: NewJob) -> dict[str, Any]:
-    """What was asked for, as it is shown."""
+    """Return the target of the request for display."""
     names = ("fleet_uuid", "selector", "target_filter")
     shown = {name: value for name in names if (value := getattr(data, name)) is not None}
     return {"type": _kind(data), **shown, **({"agents": len(data.target_agents)} if data.target_agents else {})}

@@ -1,4 +1,4 @@
-"""Versions of a target: made of the one before, checked, sealed, written, and shown."""
+"""Creates versions of a target (edit, validate, seal, store, deploy), and formats them for responses."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -21,18 +21,18 @@ from iotistica.storage.control.targets import TargetHead, TargetOwner
 from iotistica.storage.postgres import Database, Tx
 
 Edit = Callable[[Target], Target]
-"""What a writer makes of the target as it is, secrets open."""
+"""A function that returns the edited target; both with plain secrets."""
 
 
 class TargetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A target, secrets masked. What is deployed is `deployedVersion`; the document is that of `version`."""
+    """Version `version` of a target, secrets masked; the deployed version is `deployedVersion`."""
 
     uuid: UUID
     version: int
     apps: dict[str, Any]
     config: dict[str, Any]
     needs_deployment: bool
-    """Whether a newer version than the one deployed is written."""
+    """Whether there is a newer version than the deployed one."""
     deployed_version: int | None
     deployed_at: datetime | None
     deployed_by: dict[str, Any] | None
@@ -52,11 +52,11 @@ async def change(
     note: str | None = None,
     restores: int | None = None,
 ) -> Response[TargetView]:
-    """Write what `edit` makes of the version that is deployed, and deploy that; a draft is made of the newest one.
+    """Apply `edit` to the deployed version, store the result as a new version and deploy it.
 
-    So nobody deploys what another has not finished. Masks in a `whole` target stand for what the newest version has
-    there, since that is what is shown. What changes nothing is no version. Raises `Outdated` if the
-    caller has seen another version than the newest.
+    A draft is based on the newest version instead, and not deployed, so that no one deploys an unfinished draft of
+    another user. Masks in a `whole` target stand for the secrets of the newest version, which clients see. An
+    edit that changes nothing stores no version. Raises `Outdated` if `If-Match` does not name the newest version.
     """
     tenant, by, box = tenant_of(request), actor_of(request), context.box
     async with database.transaction(tenant) as tx:
@@ -66,7 +66,7 @@ async def change(
         sealed = await targets.document_of(tx, tenant, subject, base)
         old = opened(context, tenant, sealed)
         shown = await targets.document_of(tx, tenant, subject, head.latest) if whole else sealed
-        new = _kept(edit(old), opened(context, tenant, shown))
+        new = _validated(edit(old), opened(context, tenant, shown))
         new = Target(apps=box.seal(new.apps, tenant), config=box.seal(new.config, tenant))
         version = base or 0
         if new != sealed or version == 0:
@@ -84,7 +84,7 @@ async def check_seen(
 ) -> None:
     """Raise `Outdated` unless `If-Match` names the newest version (RFC 9110, section 13.1.1).
 
-    The error holds the newest version, its author, and what changed since the version that the writer has seen.
+    The error has the newest version, its author, and the changes since the version that the caller has read.
     """
     if if_match is None or rules.etag_matches(if_match, f'"{head.latest}"'):
         return
@@ -104,31 +104,31 @@ async def check_seen(
 
 
 def _number(tag: str) -> int | None:
-    """The version that a tag names; None if it names none."""
+    """Return the version number in an ETag; None if it has none."""
     text = tag.strip().removeprefix("W/").strip('"')
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
-def _kept(new: Target, old: Target) -> Target:
-    """The document checked, with the secrets that its masks stand for."""
-    whole = rules.validate_target(new.apps, new.config)
-    kept = document_secrets.keep_masked(msgspec.to_builtins(whole), msgspec.to_builtins(old))
+def _validated(new: Target, old: Target) -> Target:
+    """Validate the new target, and replace its masks with the secrets of the old one."""
+    validated = rules.validate_target(new.apps, new.config)
+    kept = document_secrets.keep_masked(msgspec.to_builtins(validated), msgspec.to_builtins(old))
     return msgspec.convert(kept, Target)
 
 
 def opened(context: ServerContext, tenant: TenantId, target: Target) -> Target:
-    """A target with its secrets."""
+    """Return a sealed target with plain secrets."""
     return Target(apps=context.box.open(target.apps, tenant), config=context.box.open(target.config, tenant))
 
 
 def masked(old: Target, new: Target) -> list[documents.Change]:
-    """What changed between two sealed targets, secrets masked."""
-    found = documents.differences(msgspec.to_builtins(old), msgspec.to_builtins(new))
-    return [msgspec.convert(document_secrets.mask(msgspec.to_builtins(one)), documents.Change) for one in found]
+    """Return the differences between two sealed targets, secrets masked."""
+    changes = documents.differences(msgspec.to_builtins(old), msgspec.to_builtins(new))
+    return [msgspec.convert(document_secrets.mask(msgspec.to_builtins(c)), documents.Change) for c in changes]
 
 
 async def view(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int | None) -> Response[TargetView]:
-    """A version of a target, the newest unless one is named; raises `NotFound`."""
+    """Return the response for a version of a target, by default the newest; raises `NotFound`."""
     head = await targets.head(tx, tenant, subject)
     shown = await targets.get(tx, tenant, subject, version or head.latest) if version or head.latest else None
     content = TargetView(

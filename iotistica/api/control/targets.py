@@ -1,4 +1,4 @@
-"""What agents and fleets are to be: read, written as versions, deployed, compared, taken back."""
+"""Routes for target states of agents and fleets: read, write, deploy, compare and roll back versions."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -22,7 +22,7 @@ from iotistica.storage.control.targets import TargetOwner
 
 
 class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole target, apps and config or one of them; `********` keeps the secret that stands there."""
+    """A whole target: apps, config or both; `********` keeps the stored secret at that place."""
 
     apps: dict[str, Any] | list[Any] | UnsetType = UNSET
     config: dict[str, Any] | UnsetType = UNSET
@@ -30,16 +30,18 @@ class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def target(self) -> Target:
-        """Raises `Invalid` for one that says nothing: what is empty must be said to be."""
+        """The target; raises `Invalid` if both are absent, since an empty target must be explicit."""
         if self.apps is UNSET and self.config is UNSET:
-            raise Invalid('apps, config or both; DELETE, or {"config": {}}, takes everything away', "config")
+            raise Invalid(
+                'must be given if there are no apps; use DELETE or {"config": {}} for an empty target', "config"
+            )
         apps, config = ({} if part is UNSET else part for part in (self.apps, self.config))
-        return Target(apps=apps, config=config)  # type: ignore[arg-type]  # checked when it is written
+        return Target(apps=apps, config=config)  # type: ignore[arg-type]  # validated when it is stored
 
 
 class VersionChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: int | UnsetType = UNSET
-    """The newest unless given."""
+    """The version; for a deployment, the newest one by default."""
     note: Text | None = None
 
 
@@ -49,10 +51,10 @@ class TargetVersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     author: dict[str, Any]
     note: str | None
     restores: int | None
-    """The version that this one brings back."""
+    """The version owner content this version restores, if it was created by a rollback."""
     deployed: bool
     changes: list[dict[str, Any]]
-    """What is different from the version that it was made of, secrets masked."""
+    """The differences from the version that it was based on, secrets masked."""
 
 
 class TargetHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,14 +70,14 @@ class TargetComparison(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
 
 
 def _routes(kind: Any) -> list[HTTPRouteHandler]:
-    """The routes of the targets of agents, or of fleets."""
+    """Return the routes for the targets of agents, or of fleets."""
     read, write = {"permission": "targets.read"}, {"permission": "targets.write"}
 
     @get("/{subject:uuid}/target-state", opt=read)
     async def get_target(
         request: ApiRequest, database: DatabaseDep, subject: FromPath[UUID], version: FromQuery[int | None] = None
     ) -> Response[TargetView]:
-        """The newest version, or the one asked for; its ETag is for `If-Match`."""
+        """Return the newest version of the target, or `version`; the ETag is the newest version, for `If-Match`."""
         tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
             return await view(tx, tenant, TargetOwner(kind, subject), version)
@@ -88,16 +90,19 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         subject: FromPath[UUID],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
-        """Write a new version, and deploy it unless it is a draft. `If-Match` guards against other writers."""
-        wanted, whose = data.target, TargetOwner(kind, subject)
-        how = {"draft": draft, "whole": True}
-        return await change(request, database, context, whose, lambda _: wanted, note=data.note, **how)
+        """Store a new version, and deploy it unless `draft` is set.
+
+        With `If-Match`, the request fails with 412 if another writer has stored a version meanwhile.
+        """
+        target, owner = data.target, TargetOwner(kind, subject)
+        options = {"draft": draft, "whole": True}
+        return await change(request, database, context, owner, lambda _: target, note=data.note, **options)
 
     @delete("/{subject:uuid}/target-state", opt=write, status_code=200)
     async def clear(
         request: ApiRequest, database: DatabaseDep, context: ServerContextDep, subject: FromPath[UUID]
     ) -> Response[TargetView]:
-        """Deploy an empty version; the earlier ones stay in the history."""
+        """Deploy an empty target as a new version; earlier versions stay in the history."""
         return await change(request, database, context, TargetOwner(kind, subject), lambda _: rules.EMPTY_TARGET)
 
     @post("/{subject:uuid}/target-state/deploy", opt=write, status_code=200)
@@ -107,18 +112,18 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         subject: FromPath[UUID],
         data: JSONBody[VersionChoice | None] = None,
     ) -> Response[TargetView]:
-        """Tell a version from now on, the newest unless another is named."""
-        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
+        """Deploy a version, by default the newest."""
+        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            head = await targets.lock(tx, tenant, whose)
-            await check_seen(tx, tenant, whose, head, request.headers.get("if-match"))
+            head = await targets.lock(tx, tenant, owner)
+            await check_seen(tx, tenant, owner, head, request.headers.get("if-match"))
             version = head.latest if data is None or data.version is UNSET else data.version
             if not version:
-                raise Conflict("there is no version to deploy: PUT a target first")
-            await targets.get(tx, tenant, whose, version)
+                raise Conflict("There is no version to deploy: PUT a target first.")
+            await targets.get(tx, tenant, owner, version)
             if version != head.deployed:
-                await targets.deploy(tx, tenant, whose, version, by=actor_of(request))
-            return await view(tx, tenant, whose, None)
+                await targets.deploy(tx, tenant, owner, version, by=actor_of(request))
+            return await view(tx, tenant, owner, None)
 
     @post("/{subject:uuid}/target-state/rollback", opt=write, status_code=200)
     async def roll_back(
@@ -128,14 +133,14 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         subject: FromPath[UUID],
         data: JSONBody[VersionChoice],
     ) -> Response[TargetView]:
-        """Write a new version that says what an earlier one said, and deploy it."""
+        """Store the content of an earlier version as a new version, and deploy it."""
         if data.version is UNSET:
-            raise Invalid("say which version to go back to", "version")
-        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
+            raise Invalid("must be the version to restore", "version")
+        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            earlier = opened(context, tenant, (await targets.get(tx, tenant, whose, data.version)).target)
+            earlier = opened(context, tenant, (await targets.get(tx, tenant, owner, data.version)).target)
         return await change(
-            *(request, database, context, whose, lambda _: earlier), note=data.note, restores=data.version
+            *(request, database, context, owner, lambda _: earlier), note=data.note, restores=data.version
         )
 
     @get("/{subject:uuid}/target-state/history", opt=read)
@@ -146,27 +151,27 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         limit: Limit = 20,
         cursor: Annotated[str | None, QueryParameter(max_length=10)] = None,
     ) -> TargetHistory:
-        """The versions there are, the newest first, with who wrote them and what they changed."""
+        """List the versions, newest first, with their authors and changes."""
         if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
-            raise Invalid("not a cursor of this list", "cursor")
-        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
+            raise Invalid("is not a cursor of this list", "cursor")
+        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            head = await targets.head(tx, tenant, whose)
+            head = await targets.head(tx, tenant, owner)
             before = int(cursor) if cursor else None
-            found = await targets.page(tx, tenant, whose, before=before, limit=limit + 1)
+            rows = await targets.page(tx, tenant, owner, before=before, limit=limit + 1)
         views = [
             TargetVersionView(
-                version=one.version,
-                at=one.at,
-                author=one.author,
-                note=one.note,
-                restores=one.restores,
-                deployed=one.version == head.deployed,
-                changes=one.changes,
+                version=row.version,
+                at=row.at,
+                author=row.author,
+                note=row.note,
+                restores=row.restores,
+                deployed=row.version == head.deployed,
+                changes=row.changes,
             )
-            for one in found[:limit]
+            for row in rows[:limit]
         ]
-        more = str(views[-1].version) if len(found) > limit else None
+        more = str(views[-1].version) if len(rows) > limit else None
         return TargetHistory(versions=views, count=len(views), next=more)
 
     @get("/{subject:uuid}/target-state/compare", opt=read)
@@ -177,13 +182,13 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         older: Annotated[int, QueryParameter(name="from", ge=0, le=2_000_000_000)],
         newer: Annotated[int, QueryParameter(name="to", ge=0, le=2_000_000_000)],
     ) -> TargetComparison:
-        """What is different between two versions, secrets masked; 0 is the empty one before the first."""
-        tenant, whose = tenant_of(request), TargetOwner(kind, subject)
+        """Return the differences between two versions, secrets masked; version 0 is the empty target."""
+        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            await targets.head(tx, tenant, whose)
-            old = await targets.document_of(tx, tenant, whose, older)
-            new = await targets.document_of(tx, tenant, whose, newer)
-        changes = [msgspec.to_builtins(one) for one in masked(old, new)]
+            await targets.head(tx, tenant, owner)
+            old = await targets.document_of(tx, tenant, owner, older)
+            new = await targets.document_of(tx, tenant, owner, newer)
+        changes = [msgspec.to_builtins(item) for item in masked(old, new)]
         return TargetComparison(from_version=older, to_version=newer, changes=changes)
 
     path, id_ = "/{subject:uuid}/target-state", f"{kind.capitalize()}Target"

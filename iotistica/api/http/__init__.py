@@ -1,1 +1,1 @@
-"""What every route shares: server, authentication, errors, inputs, health."""
+"""The HTTP layer that all routes share: server, authentication, errors, inputs, health."""

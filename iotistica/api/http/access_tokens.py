@@ -1,4 +1,4 @@
-"""Access tokens: the only jose, with its holes closed."""
+"""Signs and verifies access tokens (JWT); the only module that uses jose, restricted to safe settings."""
 
 import hashlib
 import re
@@ -26,14 +26,14 @@ ISSUER: Final = "iotistica"
 AUDIENCE: Final = "iotistica-api"
 LONGEST: Final = 4096  # characters of a token
 LIFETIME: Final = timedelta(minutes=15)
-RSA_BITS: Final = 2048  # at least
-# jose accepts a token that lacks these unless told otherwise.
+RSA_BITS: Final = 2048  # minimum size of an RSA key
+# By default jose accepts a token without these claims.
 _REQUIRED: Final = {f"require_{claim}": True for claim in ("exp", "iat", "aud", "iss", "sub")}
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """The user and the session; what it may do is looked up, never believed."""
+    """The user and the session; the permissions are read from the database, never from the token."""
 
     sub: UUID
     sid: UUID
@@ -42,19 +42,19 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class Key(NamedTuple):
-    """A key and the one algorithm it is for: no list of algorithms ever reaches jose."""
+    """A key and its only algorithm, so that jose never chooses from a list of algorithms."""
 
     algorithm: str
     check: Any
 
 
 class AccessTokens:
-    """Signs with one key, and checks by the key that the token names."""
+    """Signs tokens with one key, and verifies a token with the key that its `kid` names."""
 
     def __init__(self, secret: bytes, key_file: str = "") -> None:
-        """HS256 with `secret`, or RS256 with the first key of a PEM file; its other keys are only checked by."""
+        """Use HS256 with `secret`, or RS256 with the first key of a PEM file; its other keys only verify tokens."""
         if len(secret) < 32:
-            raise CannotStart("the key for access tokens is shorter than 32 bytes")
+            raise CannotStart("The key for access tokens is shorter than 32 bytes.")
         self.jwks: list[dict[str, str]] = []
         self._keys: dict[str, Key] = {}
         if key_file:
@@ -65,7 +65,7 @@ class AccessTokens:
             self._keys[self._kid] = Key("HS256", self._signer)
 
     def issue(self, *, user: UUID, session: UUID, now: datetime) -> str:
-        """A token of `LIFETIME` for a session of a user."""
+        """Return a token for a session of a user; it expires after `LIFETIME`."""
         claims = {
             **{"iss": ISSUER, "aud": AUDIENCE, "sub": str(user), "sid": str(session)},
             **{"iat": int(now.timestamp()), "exp": int((now + LIFETIME).timestamp())},
@@ -73,9 +73,9 @@ class AccessTokens:
         return str(jwt.encode(claims, self._signer, algorithm=self._algorithm, headers={"kid": self._kid}))
 
     def check(self, token: str) -> Claims:
-        """The claims of a valid token; raises `Unauthorized`."""
+        """Return the claims of a valid token; raises `Unauthorized`."""
         if len(token) > LONGEST:
-            raise Unauthorized("the access token is too long")
+            raise Unauthorized("The access token is too long.")
         try:
             head = jwt.get_unverified_header(token)
             key = self._keys[head["kid"]]
@@ -87,21 +87,21 @@ class AccessTokens:
             *(JWTError, msgspec.ValidationError, RecursionError),
             *(ValueError, TypeError, AttributeError, LookupError),
         ) as exc:
-            raise Unauthorized("the access token is not valid, or has expired: log in again") from exc
+            raise Unauthorized("The access token is invalid or has expired: log in again.") from exc
 
     def _load(self, path: str) -> None:
         try:
             text = Path(path).read_text()
         except (OSError, UnicodeDecodeError) as exc:
-            raise CannotStart(f"cannot read the token keys {path}: {exc}") from exc
+            raise CannotStart(f"Cannot read the token keys in {path}: {exc}") from exc
         blocks = [match.group(0).encode() for match in _PEM.finditer(text)]
         if not blocks or b"PRIVATE" not in blocks[0].split(b"\n", 1)[0]:
-            raise CannotStart(f"{path} must begin with a private RSA key in PEM, the one to sign with")
+            raise CannotStart(f"{path} must begin with the private RSA key that signs tokens, in PEM format.")
         for block in blocks:
             self._add(block, path)
         private = _private(blocks[0], path)
         self._algorithm, self._kid = "RS256", self.jwks[0]["kid"]
-        # Built once: from a PEM each time a signature takes 64 times as long.
+        # Built once: a signature takes 64 times as long if the PEM is parsed each time.
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         self._signer = jwk.construct(pem, "RS256")
 
@@ -112,12 +112,12 @@ class AccessTokens:
             try:
                 loaded = load_pem_public_key(block)
             except (ValueError, UnsupportedAlgorithm) as exc:
-                raise CannotStart(f"{path} holds a public key that cannot be read") from exc
+                raise CannotStart(f"{path} contains a public key that cannot be read.") from exc
             if not isinstance(loaded, RSAPublicKey):
-                raise CannotStart(f"{path} holds a key that is not RSA")
+                raise CannotStart(f"{path} contains a key that is not an RSA key.")
             public = loaded
         if public.key_size < RSA_BITS:
-            raise CannotStart(f"{path} holds an RSA key of fewer than {RSA_BITS} bits")
+            raise CannotStart(f"{path} contains an RSA key of fewer than {RSA_BITS} bits.")
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         key = jwk.construct(pem.decode(), "RS256")
         kid = hashlib.sha256(pem).hexdigest()[:16]
@@ -129,12 +129,14 @@ def _private(block: bytes, path: str) -> RSAPrivateKey:
     try:
         key = load_pem_private_key(block, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise CannotStart(f"{path} holds a private key that cannot be read; it must have no password") from exc
+        raise CannotStart(
+            f"{path} contains a private key that cannot be read; it must not have a password."
+        ) from exc
     if not isinstance(key, RSAPrivateKey):
-        raise CannotStart(f"{path} holds a key that is not RSA")
+        raise CannotStart(f"{path} contains a key that is not an RSA key.")
     return key
 
 
 def now() -> datetime:
-    """The clock tokens go by."""
+    """Return the current time, by which tokens are issued."""
     return datetime.now(UTC)

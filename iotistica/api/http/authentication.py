@@ -1,4 +1,4 @@
-"""Who makes a request: an operator, an integration or an agent, found by the credential it shows."""
+"""Authentication: finds the user, API key or agent that a request's credential belongs to."""
 
 import hashlib
 import time
@@ -20,8 +20,8 @@ from iotistica.storage.agents.agent_keys import KeyHolder
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Database
 
-CACHE_SECONDS: Final = 1.0  # seconds a credential is believed; so long may somebody go on whom it was taken from
-CREDENTIALS_LIMIT: Final = 20_000  # credentials remembered
+CACHE_SECONDS: Final = 1.0  # seconds a credential is cached; a revoked one works that long
+CREDENTIALS_LIMIT: Final = 20_000  # cached credentials
 HEADERS: Final = ("x-device-api-key", "x-agent-key", "x-api-key")
 
 
@@ -30,7 +30,7 @@ class NoCredential(Unauthorized):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who it is and what it may do; `is_proven` is False for an agent that has not proved its key yet."""
+    """The authenticated caller and its rights; `is_proven` is False for an agent that has not proved its key."""
 
     kind: Literal["user", "key", "agent"]
     tenant: TenantId
@@ -43,23 +43,23 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Authenticator:
-    """Knows credentials, for a moment from memory."""
+    """Authenticates credentials, and caches the results for `CACHE_SECONDS`."""
 
     def __init__(
         self, platform_database: Database, tokens: AccessTokens, key: bytes, agent_cache: AgentCache
     ) -> None:
-        """`platform_database` sees all tenants; `key` is the server's, which digests are made with."""
+        """`platform_database` sees all tenants; `key` is the server's key, with which secrets are digested."""
         self._agent_cache = agent_cache
         self._platform_database = platform_database
         self._access_tokens = tokens
         self._key = key
-        self._known: TTLCache[bytes, Principal] = TTLCache(CREDENTIALS_LIMIT, CACHE_SECONDS, time.monotonic)
+        self._cache: TTLCache[bytes, Principal] = TTLCache(CREDENTIALS_LIMIT, CACHE_SECONDS, time.monotonic)
 
     async def authenticate(self, headers: Mapping[str, str], address: str, *, fresh: bool = False) -> Principal:
-        """Who shows these headers, asked anew if it must be `fresh`; raises `Unauthorized`."""
+        """Return the principal of a request's headers; `fresh` bypasses the cache. Raises `Unauthorized`."""
         credential = credential_of(headers)
-        remembered = hashlib.sha256(credential.encode("utf-8", "replace")).digest()
-        principal = self._known.get(remembered)
+        cache_key = hashlib.sha256(credential.encode("utf-8", "replace")).digest()
+        principal = self._cache.get(cache_key)
         if principal is not None and not fresh:
             return principal
         if len(credential) > credentials.LONGEST or credential.count(".") == 2:  # a JWT
@@ -68,8 +68,8 @@ class Authenticator:
             principal = await self._integration(credential)
         else:
             principal = await self._agent(credential, address)
-        if principal.is_proven:  # who is not may be the next moment
-            self._known[remembered] = principal
+        if principal.is_proven:  # an unproven agent can prove its key at any moment
+            self._cache[cache_key] = principal
         return principal
 
     async def _user(self, token: str) -> Principal:
@@ -77,7 +77,7 @@ class Authenticator:
         async with self._platform_database.transaction() as tx:
             member = await sessions.live(tx, claims.sid)
         if member is None or member.user_id != claims.sub:
-            raise Unauthorized("this session has ended: log in again")
+            raise Unauthorized("This session has ended: log in again.")
         return Principal(
             kind="user",
             tenant=member.tenant_id,
@@ -89,25 +89,30 @@ class Authenticator:
 
     async def _integration(self, secret: str) -> Principal:
         async with self._platform_database.transaction() as tx:
-            found = await api_keys.find(tx, credentials.digest(self._key, secret))
-        if found is None:
-            raise Unauthorized("this API key is unknown, revoked or has expired")
-        scopes = None if found.scopes is None else frozenset(found.scopes)
+            api_key = await api_keys.find(tx, credentials.digest(self._key, secret))
+        if api_key is None:
+            raise Unauthorized("This API key is unknown, revoked or expired.")
+        scopes = None if api_key.scopes is None else frozenset(api_key.scopes)
         return Principal(
-            kind="key", tenant=found.tenant_id, id=found.key_id, name=found.name, role=found.role, scopes=scopes
+            kind="key",
+            tenant=api_key.tenant_id,
+            id=api_key.key_id,
+            name=api_key.name,
+            role=api_key.role,
+            scopes=scopes,
         )
 
     async def _agent(self, secret: str, address: str) -> Principal:
         digest = credentials.digest(self._key, secret)
-        known = self._agent_cache.key_holder(digest)
-        holder = known if self._agent_cache.is_current else None
+        cached = self._agent_cache.key_holder(digest)
+        holder = cached if self._agent_cache.is_current else None
         if holder is None:
             try:
                 holder = await self._holder(digest, address)
             except Unavailable:
-                if known is None:
+                if cached is None:
                     raise
-                holder = known  # a poll that fails silences an agent
+                holder = cached  # possibly outdated, but a failed poll would make the agent pause
         return Principal(
             kind="agent",
             tenant=holder.tenant_id,
@@ -128,7 +133,7 @@ class Authenticator:
 
 
 def credential_of(headers: Mapping[str, str]) -> str:
-    """The credential that a request shows; raises `NoCredential`."""
+    """Return the credential in a request's headers; raises `NoCredential`."""
     for name in HEADERS:
         if value := headers.get(name):
             return value.strip()

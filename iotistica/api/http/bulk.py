@@ -1,4 +1,4 @@
-"""One change of many agents: a result for each of them."""
+"""Results of bulk changes: one result for each agent."""
 
 from collections.abc import Collection, Sequence
 from typing import Final, Literal
@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-AGENTS_LIMIT: Final = 10_000  # agents of one call
+AGENTS_LIMIT: Final = 10_000  # agents in one request
 
 
 class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class BulkResults(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def results(asked: Sequence[UUID], done: Collection[UUID]) -> BulkResults:
-    """The answer, in the order in which agents were named, each once."""
-    rows = [BulkResult(uuid=one, status="ok" if one in done else "not_found") for one in dict.fromkeys(asked)]
+    """Return the results in the order of the request, each agent once."""
+    rows = [BulkResult(uuid=agent, status="ok" if agent in done else "not_found") for agent in dict.fromkeys(asked)]
     changed = sum(row.status == "ok" for row in rows)
     return BulkResults(results=rows, changed=changed, not_found=len(rows) - changed)

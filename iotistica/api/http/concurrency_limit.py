@@ -1,11 +1,11 @@
-"""How many requests are answered at once; what is beyond is told to come again."""
+"""Limits the number of concurrent requests; further requests are answered 503 with `Retry-After`."""
 
 from typing import Final
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-REQUESTS_LIMIT: Final = 2000  # requests in hand, live streams among them
+REQUESTS_LIMIT: Final = 2000  # concurrent requests, including live streams
 BODY: Final = (
     b'{"type": "about:blank", "title": "Not available now", "status": 503,'
     b' "detail": "too many requests at once", "error": "too many requests at once"}'
@@ -18,28 +18,28 @@ HEADERS: Final = [
 
 
 class ConcurrencyLimit:
-    """An application before another one.
+    """An ASGI application that limits the concurrent requests to another application.
 
-    It counts requests and not connections: ten thousand agents that keep theirs open between polls are no crowd.
+    It counts requests, not connections: ten thousand agents that keep connections open between polls are no load.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._here = 0
+        self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or answer 503."""
-        if scope["type"] == "lifespan":  # type: ignore[comparison-overlap]  # which the type leaves out
+        """Pass the request on, or answer 503."""
+        if scope["type"] == "lifespan":  # type: ignore[comparison-overlap]  # the type lacks it
             await self._app(scope, receive, send)
             return
-        if self._here >= REQUESTS_LIMIT:
+        if self._active >= REQUESTS_LIMIT:
             await _refuse(scope, send)
             return
-        self._here += 1
+        self._active += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._here -= 1
+            self._active -= 1
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

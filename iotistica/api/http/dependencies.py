@@ -1,4 +1,4 @@
-"""What handlers are given, by the names their parameters have."""
+"""The dependencies of handlers; Litestar injects them by the names of the handlers' parameters."""
 
 import secrets
 from typing import Any
@@ -26,51 +26,51 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
 ApiRequest = Request[Any, Principal, Any]
-"""A request with who makes it."""
+"""A request with its principal."""
 
 
 class ServerContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the same for every request."""
+    """The settings and secrets that are the same for every request."""
 
     settings: Settings
     key: bytes
-    """The server's key, which secrets are derived and digested with."""
+    """The server's key; secrets are derived from it and digested with it."""
     broker: BrokerAddress
-    """Where agents are sent."""
+    """The address of the broker that agents connect to."""
 
     @property
     def box(self) -> SecretBox:
-        """Seals and opens the secrets of documents."""
+        """The box that seals and opens the secrets in documents."""
         return SecretBox(self.key)
 
     def secret(self, prefix: str) -> NewSecret:
-        """A new secret of a kind."""
+        """Return a new random secret with this prefix."""
         return credentials.new(self.key, prefix, secrets.token_bytes(credentials.ENTROPY))
 
 
 DatabaseDep = NamedDependency[Database]
-"""The tenant's rows alone, in a transaction that names it."""
+"""The database of one tenant: each transaction names the tenant and sees only its rows."""
 PlatformDatabaseDep = NamedDependency[Database]
-"""Every tenant's rows, for what finds a tenant; named `platform_database`."""
+"""The database of all tenants, to find the tenant of a credential; named `platform_database`."""
 RedisDep = NamedDependency[Redis]
 OptionalRedisDep = NamedDependency[Redis | None]
 ProcessHealthDep = NamedDependency[ProcessHealth]
-"""Whether this process is well; named `process_health`."""
+"""The health of this process; named `process_health`."""
 InboxDep = NamedDependency[Inbox]
-"""Where messages become durable; named `inbox`."""
+"""Stores messages durably in Redis or the spool; named `inbox`."""
 AccessTokensDep = NamedDependency[AccessTokens]
 RateLimiterDep = NamedDependency[RateLimiter]
 BrokerSyncDep = NamedDependency[BrokerSync]
-"""How current the broker's accounts are; named `broker_sync`."""
+"""Waits until the broker's accounts are current; named `broker_sync`."""
 ServerContextDep = NamedDependency[ServerContext]
 PollAnswersDep = NamedDependency[PollAnswers]
-"""What agents are told; named `polls`."""
+"""Cached answers to the polls of agents; named `poll_answers`."""
 PollCountsDep = NamedDependency[PollCounts]
-"""Who asked, and when; named `counts`."""
+"""Counts the polls of each agent; named `poll_counts`."""
 TimelineCountsDep = NamedDependency[TimelineCounts]
-"""What happens to agents too often to write each time; named `timeline_counts`."""
+"""Counts timeline events that are too frequent to store one by one; named `timeline_counts`."""
 LiveHubDep = NamedDependency[LiveHub]
-"""Who listens; named `live_hub`."""
+"""Distributes live updates to subscribed clients; named `live_hub`."""
 AuthenticatorDep = NamedDependency[Authenticator]
-"""Who knows credentials; named `authenticator`."""
+"""Authenticates credentials; named `authenticator`."""
 RolesDep = NamedDependency[list[str]]

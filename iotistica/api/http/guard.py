@@ -1,4 +1,4 @@
-"""The guard that every route stands behind: who it is, whether it may, and how often."""
+"""The guard of every route: authenticates the caller, checks its permission, and limits its rate."""
 
 import hmac
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -18,13 +18,13 @@ from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.history.audit import Actor
 
 WRONG_CREDENTIALS: Final = 30
-"""Wrong credentials from one address a minute, in times the log-ins that it may try."""
+"""The limit of wrong credentials from one address, as a multiple of its login limit."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 class Guard:
-    """Callable for Litestar's `guards`; leaves the principal in `request.auth`."""
+    """A callable for Litestar's `guards`; it puts the principal into `request.auth`."""
 
     def __init__(self, authenticator: Authenticator, rate_limiter: RateLimiter, settings: Settings) -> None:
         self._authenticator = authenticator
@@ -44,7 +44,7 @@ class Guard:
             await self._check_broker(connection)
             return
         rule = PERMISSIONS.get(permission)
-        # What administers is asked anew each time: who was an administrator a moment ago makes nobody another.
+        # Administration is never authorized from the cache: a former administrator must not appoint another one.
         principal = await self._identify(connection, fresh=rule is not None and rule.is_administration)
         connection.scope["auth"] = principal
         if principal.kind == "agent":
@@ -53,21 +53,22 @@ class Guard:
                 await self._rate_limiter.hit(self._agent, str(principal.id), tenant=principal.tenant)
             return
         if permission == AGENT or rule is None:
-            raise Forbidden("this route is the agent's own")
+            raise Forbidden("Only agents can use this route.")
         if principal.kind == "key" and not rule.api_keys:
-            raise Forbidden("an API key may not do this: log in as a user")
+            raise Forbidden("An API key cannot do this: log in as a user.")
         if not is_allowed(permission, principal.role, principal.scopes):
             raise Forbidden(
-                f"this needs the role {rule.minimum_role}"
+                f"This requires the role {rule.minimum_role}"
                 + (f" and the scope {permission}" * (principal.kind == "key"))
+                + "."
             )
         await self._rate_limiter.hit(
             self._rare if rule.is_administration else self._user, str(principal.id), tenant=principal.tenant
         )
-        self._parameters.check(connection, handler)  # agents of every age may send what we do not know
+        self._parameters.check(connection, handler)  # not for agents: any version may send unknown ones
 
     async def _identify(self, connection: Connection, *, fresh: bool) -> Principal:
-        """Who it is. Wrong credentials count against the address they come from, right ones never wait for it."""
+        """Return the principal. Wrong credentials count against their address; valid ones are not limited by it."""
         try:
             return await self._authenticator.authenticate(connection.headers, address_of(connection), fresh=fresh)
         except Unauthorized as exc:
@@ -76,12 +77,12 @@ class Guard:
             raise
 
     async def _check_broker(self, connection: Connection) -> None:
-        """The secret comes as a bearer token, or in the query: some brokers can send no header."""
+        """Check the broker's secret: a bearer token, or in the query, since some brokers cannot send headers."""
         bearer = connection.headers.get("authorization", "").removeprefix("Bearer ")
-        given = bearer or connection.query_params.get("secret", "")
+        secret = bearer or connection.query_params.get("secret", "")
         if not self._broker_secret:
             raise NotFound
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), self._broker_secret.encode()):
+        if not hmac.compare_digest(secret.encode("utf-8", "replace"), self._broker_secret.encode()):
             await self._rate_limiter.hit(self._wrong, source_of(connection))
             raise Unauthorized("the broker's secret is missing or wrong; see IOTISTICA_BROKER_SECRET")
 
@@ -91,34 +92,34 @@ def _check_agent(principal: Principal, permission: str, connection: Connection, 
     if permission != AGENT and (rule is None or not rule.agents):
         raise Forbidden("an agent may not do this")
     if connection.path_params.get("agent", principal.id) != principal.id:
-        raise NotFound  # whether there is such an agent is none of its business
+        raise NotFound  # an agent must not learn whether another agent exists
     if not principal.is_proven and not handler.opt.get("unproven"):
         raise Forbidden("this agent has not proved its key yet: POST /api/v1/device/{uuid}/key-exchange")
 
 
 def tenant_of(request: ApiRequest) -> TenantId:
-    """The tenant of the caller."""
+    """Return the tenant of the caller."""
     return request.auth.tenant
 
 
 def actor_of(request: ApiRequest) -> Actor:
-    """The caller, as the audit names it."""
-    who = request.auth
-    return Actor(kind=who.kind, id=str(who.id), name=who.name, address=address_of(request))
+    """Return the caller as an actor of the audit log."""
+    principal = request.auth
+    return Actor(kind=principal.kind, id=str(principal.id), name=principal.name, address=address_of(request))
 
 
 def anonymous_actor(request: ApiRequest) -> Actor:
-    """A caller that is not logged in, as the audit names it."""
+    """Return a caller without a login as an actor of the audit log."""
     return Actor(kind="anybody", address=address_of(request))
 
 
 def address_of(connection: Any) -> str:
-    """The caller's address; a proxy's word for it is taken only where `IOTISTICA_TRUSTED_PROXIES` says so."""
+    """Return the caller's address; from a proxy's header only if `IOTISTICA_TRUSTED_PROXIES` has the proxy."""
     return connection.client.host if connection.client else "unknown"
 
 
 def source_of(connection: Any) -> str:
-    """What limits count by: the address, and of IPv6 the network of 64 bits that one customer has."""
+    """Return the key of rate limits: the address, or for IPv6 its /64 network, which one customer owns."""
     address = address_of(connection)
     try:
         parsed = ip_address(address)
@@ -130,5 +131,5 @@ def source_of(connection: Any) -> str:
 
 
 def wrong_credentials_limit(settings: Settings) -> RateLimit:
-    """How many wrong credentials may come from one address."""
+    """Return the limit of wrong credentials from one address."""
     return RateLimit("wrong", settings.login_limit * WRONG_CREDENTIALS)

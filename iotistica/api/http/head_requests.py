@@ -18,7 +18,7 @@ class HeadRequests:
             return
 
         async def send_headers(message: Message) -> None:
-            """End the answer with its headers; the server then ends a stream that would go on for ever."""
+            """End the response after its headers; the server then also ends an endless stream."""
             if message["type"] == "http.response.start":
                 await send(message)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""Health, readiness and metrics of this process; every process serves them."""
+"""Routes for health, readiness and metrics; every process serves them."""
 
 import asyncio
 import time
@@ -21,9 +21,9 @@ from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, ping
 
-LAGGING = 60.0  # seconds a message waits before this is no longer healthy
-STOPPED = {"intake_paused", "ingest_stopped", "disk_short"}  # alarms of what does not go on
-PATIENCE = 2.0  # seconds for each part to answer
+LAGGING = 60.0  # seconds that the oldest message can wait before the status is degraded
+STOPPED = {"intake_paused", "ingest_stopped", "disk_short"}  # alarms that mean that messages are not processed
+PATIENCE = 2.0  # seconds that each component has to answer
 
 
 class ComponentHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,7 +34,7 @@ class ComponentHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class SpoolView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """Messages that wait on the disk of this process."""
+    """A disk queue of this process that holds messages while Redis is unavailable."""
 
     messages: int
     bytes: int
@@ -43,7 +43,7 @@ class SpoolView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
 
 
 class WorkersView(msgspec.Struct, frozen=True, kw_only=True):
-    """Consumers of this process that store readings, and between which bounds their number may change."""
+    """The number of consumers of this process that store readings, and its bounds."""
 
     running: int
     least: int
@@ -85,8 +85,8 @@ async def health(
     roles: RolesDep,
     process_health: ProcessHealthDep,
 ) -> Health:
-    """The state of the database, of Redis, of the streams and spools between them; always 200 while we run."""
-    return await _look(platform_database, redis, roles, process_health)
+    """Return the health of this process, the database, Redis, streams and spools; always 200 while it runs."""
+    return await _health(platform_database, redis, roles, process_health)
 
 
 @get("/ready", opt={"permission": PUBLIC}, tags=["ops"])
@@ -96,19 +96,24 @@ async def ready(
     roles: RolesDep,
     process_health: ProcessHealthDep,
 ) -> Response[Health]:
-    """200 when the database and Redis answer and no message waits for long, else 503."""
-    state = await _look(platform_database, redis, roles, process_health)
+    """Answer 200 if the status is healthy, else 503.
+
+    Healthy: the database and Redis answer, the broker is connected, and messages are processed without long waits.
+    """
+    state = await _health(platform_database, redis, roles, process_health)
     return Response(state, status_code=200 if state.status == "healthy" else 503)
 
 
 @get("/metrics", opt={"permission": PUBLIC}, tags=["ops"], media_type=MediaType.TEXT)
 async def metrics() -> Response[bytes]:
-    """Everything counted, in Prometheus text format."""
+    """Return all metrics of this process in the Prometheus text format."""
     return Response(instruments.scrape(), media_type="text/plain; version=0.0.4")
 
 
-async def _look(database: Database, redis: Redis | None, roles: list[str], process_health: ProcessHealth) -> Health:
-    if redis is None:  # beside the broker
+async def _health(
+    database: Database, redis: Redis | None, roles: list[str], process_health: ProcessHealth
+) -> Health:
+    if redis is None:  # the process that runs beside the broker
         postgres = await _database(database, process_health)
         status = "healthy" if postgres.ok else "degraded"
         return Health(
@@ -121,7 +126,7 @@ async def _look(database: Database, redis: Redis | None, roles: list[str], proce
     broker = next((breaker for breaker in process_health.breakers if breaker.name == "broker"), None)
     ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
     ok = ok and (broker is None or broker.is_closed) and not process_health.alarms.raised.keys() & STOPPED
-    workers = [look() for look in process_health.workers]
+    workers = [count() for count in process_health.workers]
     return Health(
         status="healthy" if ok else "degraded",
         version=__version__,
@@ -150,13 +155,15 @@ def _alarms(process_health: ProcessHealth) -> dict[str, str]:
 
 
 async def _database(database: Database, process_health: ProcessHealth) -> ComponentHealth:
-    async def ask() -> None:
+    async def query() -> None:
         async with database.transaction() as tx:
             await tx.execute("SELECT 1")
 
-    error = await _within(process_health, "database", ask)
+    error = await _within(process_health, "database", query)
     saturation = round(database.saturation(), 2)
-    ok = error is None and database.breaker.is_closed  # half open: this try went well, others are still refused
+    ok = (
+        error is None and database.breaker.is_closed
+    )  # half open: this query succeeded, but others are still refused
     return ComponentHealth(ok=ok, error=error, saturation=saturation, breaker=database.breaker.state)
 
 
@@ -168,8 +175,8 @@ async def _redis(redis: Redis, process_health: ProcessHealth) -> ComponentHealth
 
 async def _lag(database: Database, redis: Redis) -> Lag:
     async with database.transaction() as tx:
-        known = await tenants.all_tenants(tx)
-    states = await stream_stats.stream_stats(redis, [tenant.tenant_id for tenant in known], now=time.time())
+        all_tenants = await tenants.all_tenants(tx)
+    states = await stream_stats.stream_stats(redis, [tenant.tenant_id for tenant in all_tenants], now=time.time())
     return Lag(
         waiting_messages=sum(state.waiting for state in states),
         oldest_seconds=round(max((state.oldest_seconds for state in states), default=0.0), 3),
@@ -177,22 +184,22 @@ async def _lag(database: Database, redis: Redis) -> Lag:
     )
 
 
-async def _within(process_health: ProcessHealth, part: str, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """The answer, or what went wrong as text.
+async def _within(process_health: ProcessHealth, part: str, query: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Return the answer of a component, or an error as text.
 
-    A part that stands still is asked once, however often we are: a question that was not answered goes on.
+    At most one query of a component runs at a time: later requests wait for a query that is not answered yet.
     """
     task = process_health.asking.get(part)
     if task is None or task.done():
-        task = process_health.asking[part] = asyncio.create_task(ask(), name=f"health {part}")
+        task = process_health.asking[part] = asyncio.create_task(query(), name=f"health {part}")
     done, _ = await asyncio.wait([task], timeout=PATIENCE)
     if not done:
         return f"no answer within {PATIENCE} s"
     try:
         return task.result()
     except IotisticaError as exc:
-        logger.bind(error=str(exc)).debug("a part is not well")
-        return "it does not answer as it should; the log says more"  # addresses and users are nobody's business
+        logger.bind(error=str(exc)).debug("a component failed its health check")
+        return "does not answer correctly; see the log"  # the error may contain addresses and users
 
 
 handlers = [health, ready, metrics]

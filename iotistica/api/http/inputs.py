@@ -1,4 +1,4 @@
-"""Types of what callers may send, with their bounds."""
+"""Types of request values with their limits."""
 
 from typing import Annotated, Final
 
@@ -7,9 +7,9 @@ from msgspec import Meta
 
 from iotistica.domain.access import credentials, passwords
 
-# The end of the text, where `$` would let a line break pass; in Python's dialect and in JavaScript's.
+# The end of the string, in Python's and in JavaScript's regular expressions; `$` would also match before a newline.
 _END: Final = r"(?![\s\S])"
-# Control characters, and those that turn or hide text: names are shown in terminals and pages.
+# Control characters, and characters that reverse or hide text: names are shown in terminals and web pages.
 _UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
 _BLANK: Final = r"\s" + _UNSEEN
 
@@ -31,7 +31,7 @@ Secret = Annotated[
         pattern=rf"^(?!{credentials.INTEGRATION})[A-Za-z0-9_-]+{_END}",
     ),
 ]
-"""A secret that an agent has made; told from an access token and an API key by what is in it."""
+"""A secret that an agent generated; its pattern excludes access tokens and API keys."""
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Cursor = Annotated[str | None, QueryParameter(max_length=64)]

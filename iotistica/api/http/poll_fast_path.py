@@ -1,7 +1,7 @@
-"""The shortcut of polls: what memory knows for certain is answered before any framework looks at it.
+"""A fast path for the polls of agents, which answers them from memory without the web framework.
 
-Ten thousand agents ask again and again what has not changed. Whatever is not certain takes the whole way, through
-the guard and the route, as every other request does.
+Ten thousand agents poll again and again for a target that has not changed. A poll that memory cannot answer with
+certainty goes through the guard and the route, like every other request.
 """
 
 import re
@@ -23,7 +23,7 @@ PATH: Final = re.compile(r"/api/v1/device/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-
 
 
 class PollFastPath:
-    """An application before another one."""
+    """An ASGI application that answers polls and passes other requests on to another application."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class PollFastPath:
         poll_counts: PollCounts,
         key: bytes,
     ) -> None:
-        """`key` is the server's, which the digests of secrets are made with."""
+        """`key` is the server's key, with which secrets are digested."""
         self._app = app
         self._agent_cache = agent_cache
         self._poll_answers = poll_answers
@@ -42,25 +42,25 @@ class PollFastPath:
         self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
-        answer = self._known(scope) if scope.get("method") == "GET" else None
+        """Answer a poll from memory, or pass the request on."""
+        answer = self._answer_from_memory(scope) if scope.get("method") == "GET" else None
         if answer is None:
             await self._app(scope, receive, send)
         else:
             await _send(send, *answer)
 
-    def _known(self, scope: Scope) -> tuple[int, str, bytes] | None:
-        found = PATH.fullmatch(scope["path"])
-        if found is None:
+    def _answer_from_memory(self, scope: Scope) -> tuple[int, str, bytes] | None:
+        match = PATH.fullmatch(scope["path"])
+        if match is None:
             return None
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         holder = self._holder(headers)
-        if holder is None or holder.agent_uuid != UUID(found[1]):
+        if holder is None or holder.agent_uuid != UUID(match[1]):
             return None
         return self._answer(holder, headers.get("if-none-match"))
 
     def _holder(self, headers: dict[str, str]) -> KeyHolder | None:
-        """The agent that asks, if it is known and has proved itself."""
+        """Return the agent that polls, if its key is in the cache and the agent is active."""
         if not self._agent_cache.is_current:
             return None
         try:
@@ -70,18 +70,18 @@ class PollFastPath:
         holder = self._agent_cache.key_holder(credentials.digest(self._key, credential))
         return holder if holder is not None and holder.state == "active" else None
 
-    def _answer(self, holder: KeyHolder, known: str | None) -> tuple[int, str, bytes] | None:
-        """The status, the tag and the body; None if what the agent is told now is not in memory."""
-        found = self._poll_answers.current_tag(holder.agent_uuid)
-        if found is None:
+    def _answer(self, holder: KeyHolder, if_none_match: str | None) -> tuple[int, str, bytes] | None:
+        """Return the status, the ETag and the body; None if the current answer is not in memory."""
+        current = self._poll_answers.current_tag(holder.agent_uuid)
+        if current is None:
             return None
-        counter, tag = found
-        modified = known is None or not etag_matches(known, tag)
-        held = self._poll_answers.cached(holder.agent_uuid) if modified else None
-        if modified and (held is None or held.etag != tag):
+        counter, tag = current
+        modified = if_none_match is None or not etag_matches(if_none_match, tag)
+        cached = self._poll_answers.cached(holder.agent_uuid) if modified else None
+        if modified and (cached is None or cached.etag != tag):
             return None
         self._poll_counts.add(holder.tenant_id, holder.agent_uuid, counter, modified=modified)
-        return (200, tag, held.body) if held is not None else (304, tag, b"")
+        return (200, tag, cached.body) if cached is not None else (304, tag, b"")
 
 
 async def _send(send: Send, status: int, tag: str, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Request bodies that come compressed, inflated as they are read and never beyond what a route takes."""
+"""Inflates compressed request bodies while they are read, and never more than the route's limit."""
 
 import zlib
 from typing import Any, Final
@@ -11,26 +11,26 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 CHUNK: Final = 256 << 10  # bytes inflated at a time
 WINDOWS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""How zlib is told what it reads, by content encoding."""
+"""The `wbits` argument of zlib for each content encoding."""
 
 
 class Unsupported(HTTPException):
-    """A content encoding that we do not read."""
+    """The content encoding is not supported."""
 
     status_code = 415
 
 
 class RequestInflation(ASGIMiddleware):
-    """Gives what comes after it the inflated body, and no word of how it came.
+    """Middleware that passes on the inflated body, without the headers that describe the compressed one.
 
-    Litestar counts what it reads against the route's cap, and stops there: a small body that would become a huge
-    one is never inflated further.
+    Litestar stops reading at the route's size limit, so a small body that would become huge is not inflated
+    further.
     """
 
     scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on, inflated if it says that it is compressed."""
+        """Pass the request on, with its body inflated if it has a content encoding."""
         headers = MutableScopeHeaders(scope)
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding in ("identity", ""):

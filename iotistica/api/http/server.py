@@ -1,4 +1,4 @@
-"""Runs an ASGI application on uvicorn, as a task group that ends on an event."""
+"""Serves an ASGI application with uvicorn until an event is set."""
 
 import asyncio
 import contextlib
@@ -14,19 +14,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from iotistica.api.http.head_requests import HeadRequests
 from iotistica.listening_socket import BACKLOG
 
-GRACE: Final = 5  # seconds for requests in flight
-LAST: Final = 0.3  # seconds for one that is on its way when we stop
+GRACE: Final = 5  # seconds that requests in flight have to end at a shutdown
+LAST: Final = 0.3  # seconds that idle connections stay open at a shutdown, for requests on their way
 CONNECTIONS: Final = 20_000  # at once, most of them idle between two requests
-MESSAGE: Final = 64 << 10  # bytes of a WebSocket's message to us
+MESSAGE: Final = 64 << 10  # bytes of a WebSocket message from a client
 HEAD_SECONDS: Final = 10.0  # from the connection, or the first byte, to the end of the headers
 BODY_SECONDS: Final = 120.0  # from there to the end of the body
-READ_SECONDS: Final = 60.0  # until the caller has read what was sent so far
+READ_SECONDS: Final = 60.0  # until the client has read what was sent so far
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes a connection whose request does not come, or whose answer is not read.
+    """Closes a connection whose request does not arrive, or whose response the client does not read.
 
-    uvicorn waits for either for ever, and connections are bounded.
+    uvicorn waits without a limit for either, and the number of connections is limited.
     """
 
     _due: asyncio.TimerHandle | None = None
@@ -42,7 +42,7 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # Bytes that begin no request end the keep-alive timer too.
+        # Bytes that do not start a request also cancel the keep-alive timer.
         if self._due is None and self.timeout_keep_alive_task is None and self._is_idle():
             self._expect(HEAD_SECONDS)
 
@@ -54,7 +54,7 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         idle = self._is_idle()
         super().on_headers_complete()
-        if self._is_ending and self.cycle is not None:  # an upgrade has none
+        if self._is_ending and self.cycle is not None:  # an upgrade has no cycle
             self.cycle.keep_alive = False
         if idle:
             self._expect(BODY_SECONDS)
@@ -77,7 +77,7 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Answer what comes in an instant: whoever has just connected would else see the connection end."""
+        """Wait `LAST` seconds if idle, so that a request that was just sent is still answered."""
         self._is_ending = True
         self.loop.call_later(LAST if self._is_idle() else 0, super().shutdown)
 
@@ -104,13 +104,13 @@ class _Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # signals are the supervisor's
+        yield  # the supervisor handles signals
 
 
 async def serve(app: ASGIApp, stop: asyncio.Event, *, listener: socket.socket, proxies: str = "") -> None:
-    """Serve until `stop`; the listener stays open, so that who connects afterwards waits for what serves next.
+    """Serve until `stop` is set; the listener stays open, so that later clients wait for the next server.
 
-    `proxies`, by commas, are those whose word for a caller's address is taken.
+    `proxies` is a comma-separated list of the proxies whose headers are trusted for the client's address.
     """
     config = uvicorn.Config(
         HeadRequests(app),
@@ -128,12 +128,12 @@ async def serve(app: ASGIApp, stop: asyncio.Event, *, listener: socket.socket, p
     )
     server = _Server(config)
     host, port = listener.getsockname()[:2]
-    logger.bind(address=f"{host}:{port}").info("HTTP is open")
+    logger.bind(address=f"{host}:{port}").info("HTTP server started")
     ending = asyncio.create_task(_end(server, stop), name="http stop")
     try:
-        with listener.dup() as ours:  # uvicorn closes what it is given
-            ours.setblocking(False)
-            await server.serve(sockets=[ours])
+        with listener.dup() as duplicate:  # uvicorn closes its sockets
+            duplicate.setblocking(False)
+            await server.serve(sockets=[duplicate])
     finally:
         ending.cancel()
 

@@ -1,4 +1,4 @@
-"""The state machine of jobs: which status follows which, of a job as a whole and of a job for one agent."""
+"""The state machine of jobs: the phases of a job as a whole, and the status of a job on one agent."""
 
 from typing import Final, Literal, NamedTuple
 
@@ -6,9 +6,9 @@ from iotistica.domain.control.jobs import Phase, Status
 from iotistica.domain.control.rollouts import JobCounts
 
 OPEN: Final[tuple[Status, ...]] = ("QUEUED", "IN_PROGRESS")
-"""An agent may still answer."""
+"""The statuses in which an agent can still answer."""
 CLAIMED: Final[Status] = "IN_PROGRESS"
-"""Follows `QUEUED` when the agent takes the job."""
+"""The status after `QUEUED`, when the agent claims the job."""
 CANCELED: Final[Status] = "CANCELED"
 _ACCEPTED_LATE: Final[tuple[Status, ...]] = ("SUCCEEDED", "FAILED")
 _RETRIED: Final[tuple[Status, ...]] = ("FAILED", "TIMED_OUT")
@@ -18,7 +18,7 @@ JobAction = Literal["pause", "resume", "cancel"]
 
 
 class Execution(NamedTuple):
-    """How far one agent is with a job: its status, the number of the execution, and what the job allows."""
+    """An execution of a job on one agent: its status and number, and the job's retries and phase."""
 
     status: Status
     number: int
@@ -27,10 +27,10 @@ class Execution(NamedTuple):
 
 
 def next_status(execution: Execution, result: Status) -> Status | None:
-    """Return the status after an agent answered `result`, or after its time ran out (`TIMED_OUT`).
+    """Return the status after an agent answered `result`, or after its timeout (`TIMED_OUT`).
 
-    `QUEUED` means that another execution follows. None means that nothing changes: the execution had ended. Only of
-    an agent whose time ran out is the late end believed.
+    `QUEUED` means that another execution follows. None means that nothing changes, since the execution had ended. A
+    late `SUCCEEDED` or `FAILED` is accepted only after a timeout.
     """
     if execution.status == "TIMED_OUT":
         return result if result in _ACCEPTED_LATE else None
@@ -42,7 +42,7 @@ def next_status(execution: Execution, result: Status) -> Status | None:
 
 
 def cancelable(*, force: bool) -> tuple[Status, ...]:
-    """The statuses for one agent that a cancel ends; `force` also ends what the agent has begun."""
+    """Return the statuses that a cancel ends; `force` also cancels jobs that an agent has started."""
     return OPEN if force else ("QUEUED",)
 
 
@@ -56,16 +56,16 @@ ACTIONS: Final[dict[JobAction, _Action]] = {
     "resume": _Action(("PAUSED",), "IN_PROGRESS"),
     "cancel": _Action(("QUEUED", "IN_PROGRESS", "PAUSED"), "CANCELED"),
 }
-"""What a user can do to a job: in which phases, and the phase afterwards."""
+"""The actions of users on jobs: the phases in which each is allowed, and the phase afterwards."""
 
 STOPPED: Final[tuple[Phase, ...]] = ("ABORTED", "CANCELED")
-"""No further agent begins the job; those that have begun may finish."""
+"""Phases in which no further agent starts the job; agents that have started it can finish."""
 ROLLING: Final[tuple[Phase, ...]] = ("QUEUED", "IN_PROGRESS")
-"""The rollout releases further agents."""
+"""Phases in which the rollout releases further agents."""
 
 
 def phase_after_step(phase: Phase, counts: JobCounts, *, aborted: bool) -> Phase:
-    """Return the phase of a job after a step of its rollout, which may have aborted it."""
+    """Return the phase of a job after a step of its rollout; `aborted` if the step aborted it."""
     if aborted:
         return "ABORTED"
     if phase in STOPPED or (phase == "PAUSED" and counts.open):
@@ -76,5 +76,5 @@ def phase_after_step(phase: Phase, counts: JobCounts, *, aborted: bool) -> Phase
 
 
 def is_complete(phase: Phase, counts: JobCounts) -> bool:
-    """Whether a job has ended: stopped, or no agent is left that may still answer."""
+    """Whether a job has ended: it is stopped, or no agent can still answer."""
     return phase in STOPPED or not counts.open

@@ -1,1 +1,1 @@
-"""What agents are told to be and to do: targets, updates, jobs and their rollouts."""
+"""Stores the control of agents: target states, software updates, jobs and their rollouts."""

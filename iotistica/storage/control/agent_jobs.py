@@ -1,4 +1,4 @@
-"""How far each agent is with its jobs: claimed, answered, looked at."""
+"""Stores the status of jobs on each agent: claims, answers and cancels."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that an agent has taken, and nobody else takes."""
+    """A job that an agent has claimed."""
 
     job_id: UUID
     job_name: str
@@ -40,7 +40,7 @@ WHERE e.job_id = s.job_id AND s.tenant_id = %(tenant)s AND s.agent_uuid = %(agen
     ORDER BY q.released_at, q.job_id LIMIT 1 FOR UPDATE OF q SKIP LOCKED)
 RETURNING s.job_id, e.job_name, e.job_document, e.timeout_minutes, s.execution_number, s.queued_at, s.started_at
 """
-# A row may be locked by a notice that is being sent, and not by another claim.
+# The row may be locked by a notice that is being sent instead of by another claim, so wait for it.
 CLAIM_LOCKED: Final = CLAIM.replace(" SKIP LOCKED", "")
 
 
@@ -53,22 +53,22 @@ WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = %(agent)s AND s.status = 'IN_P
 
 
 async def claim(tx: Tx, tenant: TenantId, agent: UUID, *, token: str | None = None) -> ClaimedJob | None:
-    """Take the oldest job that waits for an agent; of many callers at once one gets it.
+    """Claim the oldest job that waits for an agent; None if there is none. Only one of concurrent callers gets it.
 
-    A question with the `token` of one within the last minute is the same one, and gets the same job.
+    A claim that repeats the `token` of a claim within the last minute returns the same job.
     """
     parameters = {"tenant": tenant, "agent": agent, "token": token}
-    if token is not None and (before := await fetch_row(tx, ClaimedJob, CLAIMED, parameters)) is not None:
-        return before
+    if token is not None and (claimed := await fetch_row(tx, ClaimedJob, CLAIMED, parameters)) is not None:
+        return claimed
     parameters |= {"claimed": transitions.CLAIMED}
-    found = await fetch_row(tx, ClaimedJob, CLAIM, parameters)
-    if found is None:
-        found = await fetch_row(tx, ClaimedJob, CLAIM_LOCKED, parameters)
-    if found is not None:
-        details = {"job": found.job_id, "name": found.job_name, "execution": found.execution_number}
-        happened = TimelineEvent(agent=agent, at=found.started_at, kind="job.started", details=details)
-        await timeline.add(tx, tenant, [happened])
-    return found
+    job = await fetch_row(tx, ClaimedJob, CLAIM, parameters)
+    if job is None:
+        job = await fetch_row(tx, ClaimedJob, CLAIM_LOCKED, parameters)
+    if job is not None:
+        details = {"job": job.job_id, "name": job.job_name, "execution": job.execution_number}
+        event = TimelineEvent(agent=agent, at=job.started_at, kind="job.started", details=details)
+        await timeline.add(tx, tenant, [event])
+    return job
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     retries: int
     retry_delay_seconds: int
     is_between: bool
-    """An execution has ended, and the agent has not heard of the next one."""
+    """Whether an execution has ended and the agent was not notified of the next one."""
 
 
 LOCK: Final = """
@@ -103,7 +103,7 @@ SET status = %(status)s, last_updated_at = %(at)s, execution_number = execution_
     status_details = coalesce(%(details)s::jsonb, status_details)
 WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND job_id = %(job)s
 """
-# An end that is told again may say what the first one did not.
+# An answer that repeats the end may have details that the first one lacked.
 COMPLETE: Final = """
 UPDATE agent_job_status
 SET exit_code = coalesce(exit_code, %(exit_code)s), stdout = coalesce(stdout, %(stdout)s),
@@ -119,9 +119,9 @@ UPDATE job_executions SET is_settled = false WHERE tenant_id = %(tenant)s AND jo
 
 
 async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: JobAnswer, at: datetime) -> Status:
-    """Write what an agent says of a job, and return its status then: `QUEUED` if it is tried again.
+    """Store an agent's answer about a job; return the new status, `QUEUED` if another execution follows.
 
-    Raises `NotFound`, and `Conflict` if that execution has ended. The end that was told before is no conflict.
+    Raises `NotFound`, and `Conflict` if that execution has ended. Repeating the same end is not a conflict.
     """
     key: dict[str, Any] = {"tenant": tenant, "agent": agent, "job": job}
     old = await fetch_row(tx, _Row, LOCK, key)
@@ -130,7 +130,7 @@ async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: 
     if said.execution_number not in (None, old.execution_number):
         raise Conflict(f"execution {said.execution_number} is over; now it is number {old.execution_number}")
     if said.execution_number is None and old.is_between and said.status != "SUCCEEDED":
-        return old.status  # it says again how the last execution went
+        return old.status  # the agent repeats the end of the previous execution
     execution = Execution(old.status, old.execution_number, old.retries, old.phase)
     status = transitions.next_status(execution, said.status)
     if status is None:
@@ -174,19 +174,19 @@ async def cancel(
     force: bool,
     reason: str,
 ) -> int:
-    """Cancel a job for all of its agents or some, or every job of some agents; returns for how many it was open.
+    """Cancel a job for all or some of its agents, or all jobs of some agents; return how many were canceled.
 
-    Only `force` ends what an agent has begun.
+    Jobs that an agent has started are canceled only with `force`.
     """
-    of = {"job": job, "agents": None if agents is None else list(agents)}
-    how = {"canceled": transitions.CANCELED, "cancelable": list(transitions.cancelable(force=force))}
-    # Planned for what is asked: of a job, of an agent, or of an agent in a job.
-    cursor = await tx.execute(CANCEL, {"tenant": tenant, "reason": reason} | of | how, prepare=False)
+    filters = {"job": job, "agents": None if agents is None else list(agents)}
+    statuses = {"canceled": transitions.CANCELED, "cancelable": list(transitions.cancelable(force=force))}
+    # Not prepared: the best plan depends on whether the job, the agents or both are given.
+    cursor = await tx.execute(CANCEL, {"tenant": tenant, "reason": reason} | filters | statuses, prepare=False)
     return cursor.rowcount
 
 
 class AgentJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as one agent has it."""
+    """A job on one agent."""
 
     job_id: UUID
     job_name: str
@@ -197,7 +197,7 @@ class AgentJob(msgspec.Struct, frozen=True, kw_only=True):
     execution_number: int
     queued_at: datetime
     released_at: datetime | None
-    """When it may take it; None while the rollout has not come to it."""
+    """The time from which the agent can claim the job; None until the rollout releases the agent."""
     notified_at: datetime | None
     started_at: datetime | None
     last_updated_at: datetime
@@ -208,7 +208,7 @@ class AgentJob(msgspec.Struct, frozen=True, kw_only=True):
     failed_step: str | None
     status_details: dict[str, Any] | None
     stdout: str | None = None
-    """The outputs are those of one that is asked for."""
+    """The outputs are present only if a single job of an agent is read."""
     stderr: str | None = None
 
 
@@ -235,7 +235,7 @@ async def of_agent(
     before: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[AgentJob]:
-    """The jobs of an agent, the newest first."""
+    """Return a page of the jobs of an agent, newest first."""
     at, after = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "status": status, "at": at, "after": after, "limit": limit}
     return await fetch_rows(tx, AgentJob, OF_AGENT, parameters)
@@ -250,7 +250,7 @@ ORDER BY s.agent_uuid LIMIT %(limit)s
 async def of_job(
     tx: Tx, tenant: TenantId, job: UUID, *, status: Status | None, after: UUID | None, limit: int
 ) -> list[AgentJob]:
-    """How far the agents of a job are, in order of their ids."""
+    """Return a page of a job's status on its agents, ordered by agent id."""
     parameters = {"tenant": tenant, "job": job, "status": status, "after": after, "limit": limit}
     return await fetch_rows(tx, AgentJob, OF_JOB, parameters)
 
@@ -259,8 +259,8 @@ ONE: Final = f"SELECT {_COLUMNS}, s.stdout, s.stderr {_FROM} AND s.job_id = %(jo
 
 
 async def get(tx: Tx, tenant: TenantId, agent: UUID, job: UUID) -> AgentJob:
-    """A job as one agent has it, with its outputs; raises `NotFound`."""
-    found = await fetch_row(tx, AgentJob, ONE, {"tenant": tenant, "agent": agent, "job": job, "status": None})
-    if found is None:
+    """Return a job on one agent with its outputs; raises `NotFound`."""
+    row = await fetch_row(tx, AgentJob, ONE, {"tenant": tenant, "agent": agent, "job": job, "status": None})
+    if row is None:
         raise NotFound
-    return found
+    return row

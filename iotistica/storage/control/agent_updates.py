@@ -1,4 +1,4 @@
-"""Updates of agents: one at a time is open, the newest."""
+"""Stores the software updates of agents; at most one update of an agent is open, the newest."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -47,7 +47,7 @@ RETURNING {_COLUMNS}
 
 
 async def add(tx: Tx, tenant: TenantId, agent: UUID, command: UpdateCommand, *, by: Actor) -> AgentUpdate:
-    """Write down a command; one that is still open is superseded. Raises `NotFound`."""
+    """Store an update command, which supersedes an open update of the agent. Raises `NotFound`."""
     author = {"kind": by.kind, "id": by.id, "name": by.name}
     parameters = {
         "tenant": tenant,
@@ -60,12 +60,12 @@ async def add(tx: Tx, tenant: TenantId, agent: UUID, command: UpdateCommand, *, 
         "author": msgspec.json.encode(author).decode(),
     }
     await tx.execute(SUPERSEDE, parameters)
-    made = await fetch_row(tx, AgentUpdate, ADD, parameters)
-    if made is None:
+    update = await fetch_row(tx, AgentUpdate, ADD, parameters)
+    if update is None:
         raise NotFound
-    after = {"version": made.version, "from": made.from_version}
+    after = {"version": update.version, "from": update.from_version}
     await audit.record(tx, tenant, by, "agent.update_commanded", ("agent", agent), after=after)
-    return made
+    return update
 
 
 PAGE: Final = f"""
@@ -76,7 +76,7 @@ ORDER BY issued_at DESC LIMIT %(limit)s
 
 
 async def page(tx: Tx, tenant: TenantId, agent: UUID, *, before: datetime | None, limit: int) -> list[AgentUpdate]:
-    """The updates of an agent, the newest first."""
+    """Return a page of the updates of an agent, newest first."""
     return await fetch_rows(
         tx, AgentUpdate, PAGE, {"tenant": tenant, "agent": agent, "before": before, "limit": limit}
     )
@@ -89,7 +89,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) AND is_open ORDER 
 
 
 async def open_updates(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, AgentUpdate]:
-    """The open updates of these agents, that nobody else moves before the commit."""
+    """Return the open updates of these agents by agent, locked until the commit."""
     rows = await fetch_rows(tx, AgentUpdate, OPEN_UPDATES, {"tenant": tenant, "agents": list(agents)})
     return {row.agent_uuid: row for row in rows}
 
@@ -102,13 +102,13 @@ WHERE tenant_id = %(tenant)s AND update_id = %(id)s
 
 
 async def save_status(tx: Tx, tenant: TenantId, moved: AgentUpdate, *, is_open: bool) -> None:
-    """Write a new status."""
+    """Store the status, reason and time of an update; `is_open` is False for a final status."""
     parameters = {"tenant": tenant, "id": moved.update_id, "status": moved.status, "reason": moved.reason}
     await tx.execute(SAVE_STATUS, parameters | {"at": moved.changed_at, "is_open": is_open})
 
 
 class EndedUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """One that was ended by what became of it, or by the time it took."""
+    """An update that succeeded, expired or timed out."""
 
     agent_uuid: AgentId
     tenant_id: TenantId
@@ -133,7 +133,7 @@ RETURNING u.agent_uuid, u.tenant_id, u.version, u.status
 """
 
 
-KEEP_DAYS: Final = 365  # kept after they ended
+KEEP_DAYS: Final = 365  # days that updates are kept after their end
 DELETE_OLD: Final = """
 DELETE FROM agent_updates WHERE update_id = ANY(ARRAY(
     SELECT update_id FROM agent_updates WHERE NOT is_open AND changed_at < now() - %(age)s LIMIT 1000))
@@ -141,12 +141,15 @@ DELETE FROM agent_updates WHERE update_id = ANY(ARRAY(
 
 
 async def delete_old(tx: Tx) -> None:
-    """Forget some of those that ended long ago."""
+    """Delete up to 1000 updates that ended more than `KEEP_DAYS` days ago."""
     await tx.execute(DELETE_OLD, {"age": timedelta(days=KEEP_DAYS)})
 
 
 async def end_finished(tx: Tx) -> list[EndedUpdate]:
-    """End those whose agent reports the version, and those that took too long while the platform took messages."""
+    """End the updates whose agent reports the new version, and those that expired or timed out.
+
+    Updates do not expire or time out while the intake is not running, or has only just started.
+    """
     return await fetch_rows(
         tx, EndedUpdate, END_FINISHED, {"longest": STARTED_TIMEOUT, "late": STARTED_TIMEOUT + timedelta(days=1)}
     )

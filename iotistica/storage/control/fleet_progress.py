@@ -1,4 +1,4 @@
-"""How far the agents of a fleet are with what they are told, as far as a number says it."""
+"""The progress of a fleet's agents towards their target state, judged by version numbers."""
 
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -10,12 +10,12 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.postgres import Tx, fetch_rows
 
 Stage = Literal["locked_out", "silent", "polling_off", "polling_stopped", "not_fetched", "not_reported", "reported"]
-"""As the verdicts of an explanation, which compares contents too; `reported`: the agent names the version."""
+"""Named like the verdicts of an explanation, which also compares contents; `reported`: the version is reported."""
 STAGES: Final[tuple[Stage, ...]] = (
     *("reported", "not_reported", "not_fetched", "polling_stopped", "polling_off", "silent", "locked_out"),
 )
 
-# An agent's number is that of its own target and its fleet's together, and what it reports as its version.
+# One counter numbers the versions of an agent's effective target (its own and its fleet's); the agent reports it.
 STAGED: Final = """
 SELECT a.agent_uuid, a.name, s.counter AS version, p.fetched, p.polled_at, r.reported_at,
        CASE WHEN a.state NOT IN ('registered', 'active') THEN 'locked_out'
@@ -39,14 +39,14 @@ class StageCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def counts(tx: Tx, tenant: TenantId, fleet: UUID, *, quiet: timedelta) -> dict[Stage, int]:
-    """How many agents are how far; who has not polled for longer than `quiet` has stopped."""
-    found = await fetch_rows(tx, StageCount, COUNTS, {"tenant": tenant, "fleet": fleet, "quiet": quiet})
-    by_stage = {one.stage: one.agents for one in found}
+    """Return the number of agents by stage; an agent without a poll for `quiet` has stopped polling."""
+    rows = await fetch_rows(tx, StageCount, COUNTS, {"tenant": tenant, "fleet": fleet, "quiet": quiet})
+    by_stage = {row.stage: row.agents for row in rows}
     return {stage: by_stage.get(stage, 0) for stage in STAGES}
 
 
 class AgentProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent, the number of what it is to have, and of what it fetched."""
+    """The progress of one agent: the version of its target, and the version that it fetched last."""
 
     agent_uuid: AgentId
     name: str
@@ -74,6 +74,6 @@ async def page(
     after: UUID | None,
     limit: int,
 ) -> list[AgentProgress]:
-    """The agents that are so far, in order of their ids."""
+    """Return a page of the agents in these stages, ordered by id."""
     parameters = {"tenant": tenant, "fleet": fleet, "quiet": quiet, "stages": list(stages)}
     return await fetch_rows(tx, AgentProgress, PAGE, parameters | {"after": after, "limit": limit})

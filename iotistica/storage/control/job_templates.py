@@ -1,4 +1,4 @@
-"""Templates of jobs; one may be written upon another."""
+"""Stores job templates; a template can extend another one."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -21,7 +21,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None
     category: str | None
     extends: UUID | None
-    """The template whose document this one is written upon."""
+    """The template that this template's document is merged into."""
     job_document: dict[str, Any]
     is_active: bool
     author: dict[str, Any]
@@ -30,7 +30,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TemplateSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a template is to be."""
+    """The content of a new or changed template."""
 
     name: str
     description: str | None
@@ -58,8 +58,8 @@ RETURNING {_COLUMNS}
 
 
 async def put(tx: Tx, tenant: TenantId, wanted: TemplateSpec, *, old: Template | None, by: Actor) -> Template:
-    """Make a template, or write an `old` one anew; raises `Conflict`, and `Invalid` if it extends itself."""
-    await tx.execute(LOCK, {"tenant": tenant})  # two that extend each other are not written at once
+    """Create a template, or replace `old`; raises `Conflict`, and `Invalid` if it extends itself."""
+    await tx.execute(LOCK, {"tenant": tenant})  # no concurrent writes can make two templates extend each other
     id_ = old.template_id if old else uuid4()
     if wanted.extends is not None:
         await resolve(tx, tenant, wanted.extends, path="extends", above=(id_, wanted.name))
@@ -67,26 +67,26 @@ async def put(tx: Tx, tenant: TenantId, wanted: TemplateSpec, *, old: Template |
     parameters = {"id": id_, "tenant": tenant, "author": author} | msgspec.structs.asdict(wanted)
     parameters["job_document"] = msgspec.json.encode(wanted.job_document).decode()
     try:
-        made = await fetch_row(tx, Template, PUT, parameters)
+        stored = await fetch_row(tx, Template, PUT, parameters)
     except psycopg.errors.UniqueViolation:
-        raise Conflict(f"there is a template {wanted.name!r} already") from None
-    assert made is not None  # noqa: S101 the id is new, or the row was read
+        raise Conflict(f"A template {wanted.name!r} exists already. Choose another name.") from None
+    assert stored is not None  # noqa: S101 the id is new, or the row was read before
     action = "job_template.changed" if old else "job_template.added"
     before = {"name": old.name, "active": old.is_active} if old else None
-    after = {"name": made.name, "active": made.is_active}
+    after = {"name": stored.name, "active": stored.is_active}
     await audit.record(tx, tenant, by, action, ("job_template", id_), before=before, after=after)
-    return made
+    return stored
 
 
 GET: Final = f"SELECT {_COLUMNS} FROM job_templates WHERE tenant_id = %(tenant)s AND template_id = %(id)s"
 
 
 async def get(tx: Tx, tenant: TenantId, template: UUID) -> Template:
-    """One template; raises `NotFound`."""
-    found = await fetch_row(tx, Template, GET, {"tenant": tenant, "id": template})
-    if found is None:
+    """Return one template; raises `NotFound`."""
+    row = await fetch_row(tx, Template, GET, {"tenant": tenant, "id": template})
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
 PAGE: Final = f"""
@@ -98,7 +98,7 @@ ORDER BY template_id LIMIT %(limit)s
 
 
 async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, category: str | None, limit: int) -> list[Template]:
-    """A tenant's templates in order of their ids."""
+    """Return a page of a tenant's templates, ordered by id."""
     parameters = {"tenant": tenant, "after": after, "category": category, "limit": limit}
     return await fetch_rows(tx, Template, PAGE, parameters)
 
@@ -106,33 +106,33 @@ async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, category: str | 
 async def resolve(
     tx: Tx, tenant: TenantId, template: UUID, *, path: str, above: tuple[UUID, str] | None = None
 ) -> dict[str, Any]:
-    """The document of a template with those it extends below it; raises `Invalid` naming the chain.
+    """Return a template's document merged into the documents that it extends; raises `Invalid` for a bad chain.
 
-    `above` is one that is to extend it.
+    `above` is the id and name of a template that will extend it; inactive templates are then allowed.
     """
     seen, names = ({above[0]}, [above[1]]) if above else (set[UUID](), list[str]())
     documents: list[dict[str, Any]] = []
     next_: UUID | None = template
     while next_ is not None:
-        found = await fetch_row(tx, Template, GET, {"tenant": tenant, "id": next_})
-        if found is None:
-            raise Invalid("there is no such template", path)
-        names.append(found.name)
+        row = await fetch_row(tx, Template, GET, {"tenant": tenant, "id": next_})
+        if row is None:
+            raise Invalid("must be the id of an existing template", path)
+        names.append(row.name)
         if next_ in seen:
-            raise Invalid(f"templates extend each other in a circle: {' → '.join(names)}", path)
+            raise Invalid(f"must not extend templates in a circle: {' → '.join(names)}", path)
         if len(names) > rules.TEMPLATE_CHAIN_LIMIT:
             raise Invalid(
-                f"more than {rules.TEMPLATE_CHAIN_LIMIT} templates upon each other: {' → '.join(names)}", path
+                f"must have at most {rules.TEMPLATE_CHAIN_LIMIT} templates in a chain: {' → '.join(names)}", path
             )
-        if not found.is_active and not above:
-            raise Invalid(f"the template {found.name!r} is not active", path)
+        if not row.is_active and not above:
+            raise Invalid(f"must not use the template {row.name!r}, which is not active", path)
         seen.add(next_)
-        documents.append(found.job_document)
-        next_ = found.extends
-    made: dict[str, Any] = {}
+        documents.append(row.job_document)
+        next_ = row.extends
+    merged: dict[str, Any] = {}
     for document in reversed(documents):
-        made = rules.merge_patch(made, document)
-    return made
+        merged = rules.merge_patch(merged, document)
+    return merged
 
 
 DELETE: Final = "DELETE FROM job_templates WHERE tenant_id = %(tenant)s AND template_id = %(id)s"
@@ -144,7 +144,7 @@ async def delete(tx: Tx, tenant: TenantId, template: UUID, *, by: Actor) -> None
     try:
         await tx.execute(DELETE, {"tenant": tenant, "id": template})
     except psycopg.errors.ForeignKeyViolation:
-        raise Conflict("other templates extend this one") from None
+        raise Conflict("Other templates extend this template. Change or delete them first.") from None
     await audit.record(
         tx, tenant, by, "job_template.deleted", ("job_template", template), before={"name": old.name}
     )

@@ -1,4 +1,4 @@
-"""Jobs that an agent did not begin or did not end in time; another execution follows, or they are timed out."""
+"""Times out jobs that an agent did not start or did not end in time, or queues another execution."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,19 +12,20 @@ from iotistica.domain.control.jobs import Phase, Status
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.postgres import Tx, fetch_rows
 
-AGENTS_LIMIT: Final = 500  # timed out in one transaction
+AGENTS_LIMIT: Final = 500  # agents timed out in one transaction
 
 
 class TimedOutJob(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent that did not begin a job, or did not end it, in its time."""
+    """A job that an agent did not start, or did not end, in time."""
 
     job_id: UUID
     tenant_id: TenantId
     agent_uuid: AgentId
     job_name: str
     status: Status
-    """`QUEUED` if it is tried again."""
+    """`QUEUED` if another execution follows."""
     was: Status
+    """The status before the timeout."""
 
 
 class _Overdue(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class _Overdue(msgspec.Struct, frozen=True, kw_only=True):
     timeout_minutes: int
 
 
-# The time that the platform took no messages is not the agents' silence.
+# Time in which the platform did not accept messages does not count as agents' silence.
 OVERDUE: Final = """
 SELECT q.job_id, q.tenant_id, q.agent_uuid, e.job_name, q.status, e.status AS phase, q.execution_number, e.retries,
        e.start_timeout_minutes, e.timeout_minutes
@@ -69,9 +70,9 @@ WHERE s.job_id = n.job_id AND s.tenant_id = n.tenant_id AND s.agent_uuid = n.age
 
 
 async def time_out(tx: Tx, *, but: Sequence[TenantId]) -> list[TimedOutJob]:
-    """Give up agents that took too long; those with tries left begin anew.
+    """Time out jobs of agents that took too long, or queue the next execution if retries are left.
 
-    None of the tenants whose messages wait (`but`): they may have answered.
+    Tenants in `but` are left out: their messages wait to be stored, so the agents may have answered.
     """
     rows = await fetch_rows(tx, _Overdue, OVERDUE, {"most": AGENTS_LIMIT, "but": list(but)})
     ended = [
@@ -108,5 +109,5 @@ def _execution(row: _Overdue) -> Execution:
 
 def _reason(row: _Overdue) -> str:
     if row.status == "QUEUED":
-        return f"did not begin within {row.start_timeout_minutes} minutes"
+        return f"did not start within {row.start_timeout_minutes} minutes"
     return f"did not end within {row.timeout_minutes} minutes"

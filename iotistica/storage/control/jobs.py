@@ -1,4 +1,4 @@
-"""Jobs as a whole: whom they are for, how they are rolled out, and what became of them."""
+"""Stores jobs as a whole: their agents, rollout policy, phase and counts."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -18,20 +18,20 @@ from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-AGENTS_LIMIT: Final = 100_000  # agents of a job
-UNSETTLED_LIMIT: Final = 1000  # jobs of a tenant at a time
-KEEP_DAYS: Final = 365  # kept after they ended
-DELETE_LIMIT: Final = 1  # jobs forgotten in one transaction, each with the rows of as many as 100,000 agents
+AGENTS_LIMIT: Final = 100_000  # agents of one job
+UNSETTLED_LIMIT: Final = 1000  # unfinished jobs of a tenant
+KEEP_DAYS: Final = 365  # days that jobs are kept after their end
+DELETE_LIMIT: Final = 1  # jobs deleted in one transaction, each with the rows of up to 100,000 agents
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done, by whom, and in how long a time."""
+    """A new job: its document, target, rollout policy and timeouts."""
 
     name: str
     document: dict[str, Any]
     template: UUID | None
     target: dict[str, Any]
-    """As it was asked for."""
+    """The agents as the request described them, for display."""
     policy: RolloutPolicy
     scheduled_at: datetime | None
     timeout_minutes: int
@@ -59,9 +59,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None
     completed_at: datetime | None
     counts: JobCounts
-    """As of a second or two ago."""
+    """At most a second or two old."""
     job_document: dict[str, Any] | None = None
-    """Of one job that is asked for."""
+    """Present only if a single job is read."""
 
 
 _COLUMNS: Final = """job_id, job_name, template_id, target, total, timeout_minutes, start_timeout_minutes, retries,
@@ -78,7 +78,7 @@ VALUES (%(job)s, %(tenant)s, %(name)s, %(template)s, %(document)s::jsonb, %(targ
     %(author)s::jsonb, 'QUEUED', %(scheduled_at)s, now(), %(counts)s::jsonb)
 RETURNING {_COLUMNS}
 """
-# The order is one of chance, or the first would all be at one place; canaries are those that can answer.
+# The order is random, or the first agents could all be at one site; canaries are online agents if there are enough.
 ADD_AGENTS: Final = """
 INSERT INTO agent_job_status
     (job_id, agent_uuid, tenant_id, status, is_canary, position, queued_at, last_updated_at)
@@ -91,23 +91,22 @@ LEFT JOIN agent_presence p USING (agent_uuid)
 
 
 async def add(tx: Tx, tenant: TenantId, wanted: JobSpec, agents: Sequence[UUID], *, by: Actor) -> Job:
-    """Write down a job for these agents; it begins within a second, or at its time. Raises `TooMany`."""
+    """Store a job for these agents; it starts within a second, or at its scheduled time. Raises `TooMany`."""
     cursor = await tx.execute(COUNT_UNSETTLED, {"tenant": tenant, "most": UNSETTLED_LIMIT})
     if ((await cursor.fetchone()) or (0,))[0] >= UNSETTLED_LIMIT:
-        raise TooMany(f"{UNSETTLED_LIMIT} jobs are open: end some first", seconds=60)
+        raise TooMany(f"The tenant has {UNSETTLED_LIMIT} unfinished jobs: wait, or cancel some.", seconds=60)
     job, canary = uuid4(), wanted.policy.rollout.canary
     parameters = msgspec.structs.asdict(wanted) | {"job": job, "tenant": tenant, "total": len(agents)}
     parameters["author"] = {"kind": by.kind, "id": by.id, "name": by.name}
     parameters["counts"] = JobCounts(waiting=len(agents), canaries=min(canary, len(agents)))
     for key in ("document", "target", "policy", "author", "counts"):
         parameters[key] = msgspec.json.encode(parameters[key]).decode()
-    made = await fetch_row(tx, Job, ADD, parameters)
-    assert made is not None  # noqa: S101 it was inserted
-    asked = {"job": job, "tenant": tenant, "canary": canary, "agents": list(agents)}
-    await tx.execute(ADD_AGENTS, asked)
+    created = await fetch_row(tx, Job, ADD, parameters)
+    assert created is not None  # noqa: S101 it was inserted
+    await tx.execute(ADD_AGENTS, {"job": job, "tenant": tenant, "canary": canary, "agents": list(agents)})
     after = {"name": wanted.name, "target": wanted.target, "agents": len(agents), "template": wanted.template}
     await audit.record(tx, tenant, by, "job.executed", ("job", job), after=after)
-    return made
+    return created
 
 
 TAKES_JOBS: Final = """
@@ -117,7 +116,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
 
 
 async def takes_jobs(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, bool]:
-    """Whether each of these agents takes jobs; those that do not exist are left out."""
+    """Return for each agent whether it is active and so accepts jobs; unknown agents are left out."""
     cursor = await tx.execute(TAKES_JOBS, {"tenant": tenant, "agents": list(agents)})
     return dict(await cursor.fetchall())
 
@@ -133,7 +132,7 @@ ORDER BY queued_at DESC, job_id DESC LIMIT %(limit)s
 async def page(
     tx: Tx, tenant: TenantId, *, status: Phase | None, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Job]:
-    """Jobs of a tenant, the newest first."""
+    """Return a page of a tenant's jobs, newest first."""
     at, after = before or (None, None)
     parameters = {"tenant": tenant, "status": status, "at": at, "after": after, "limit": limit}
     return await fetch_rows(tx, Job, PAGE, parameters)
@@ -145,12 +144,12 @@ SELECT {_COLUMNS}, job_document FROM job_executions WHERE tenant_id = %(tenant)s
 
 
 async def get(tx: Tx, tenant: TenantId, job: UUID, *, locked: bool = False) -> Job:
-    """One job, with its document; raises `NotFound`."""
+    """Return one job with its document; `locked` locks its row. Raises `NotFound`."""
     lock: LiteralString = " FOR UPDATE" if locked else ""
-    found = await fetch_row(tx, Job, GET + lock, {"tenant": tenant, "job": job})
-    if found is None:
+    row = await fetch_row(tx, Job, GET + lock, {"tenant": tenant, "job": job})
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
 SET: Final = """
@@ -158,7 +157,7 @@ UPDATE job_executions SET status = %(status)s, reason = %(reason)s, paced_at = n
        completed_at = CASE WHEN %(stopped)s THEN now() END
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 """
-# A pause is not the agents' silence: they are told anew, and have their time from then.
+# The time of a pause does not count as agents' silence: they are notified again, and their start timeout restarts.
 NOTIFY_AGAIN: Final = """
 UPDATE agent_job_status SET notified_at = NULL
 WHERE tenant_id = %(tenant)s AND job_id = %(job)s AND status = 'QUEUED' AND released_at IS NOT NULL
@@ -175,19 +174,25 @@ async def change_status(
     reason: str | None = None,
     by: Actor,
 ) -> Job:
-    """Pause, resume or cancel a job; raises `NotFound`, and `Conflict` if it is not in a state for that.
+    """Pause, resume or cancel a job; raises `NotFound`, and `Conflict` if its phase does not allow that.
 
-    What agents have begun goes on, unless a cancel is by `force`.
+    Agents that have started the job continue it, unless a cancel has `force`.
     """
     old = await get(tx, tenant, job, locked=True)
     if what == "cancel" and force and old.status in transitions.STOPPED:
-        await agent_jobs.cancel(tx, tenant, job=job, force=True, reason=reason or "nobody waits for it")
+        await agent_jobs.cancel(
+            tx, tenant, job=job, force=True, reason=reason or "canceled by force after the job was stopped"
+        )
         await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"force": True})
         return old
     action = transitions.ACTIONS[what]
     if old.status not in action.allowed:
-        hint = "; force=true ends it for those that have begun" if what == "cancel" and old.counts.open else ""
-        raise Conflict(f"this job is {old.status}; {what} works on {' or '.join(action.allowed)}{hint}")
+        hint = (
+            "; with force=true, cancel also ends it for agents that have started it"
+            if what == "cancel" and old.counts.open
+            else ""
+        )
+        raise Conflict(f"The job is {old.status}; {what} requires {' or '.join(action.allowed)}{hint}.")
     key = {"tenant": tenant, "job": job}
     stopped = action.phase in transitions.STOPPED
     await tx.execute(SET, key | {"status": action.phase, "reason": reason, "stopped": stopped})
@@ -201,24 +206,25 @@ async def change_status(
 
 
 async def cancel_one(tx: Tx, tenant: TenantId, job: UUID, agent: UUID, *, force: bool, by: Actor) -> bool:
-    """Cancel a job for one agent; whether it was open for it."""
-    done = await agent_jobs.cancel(
+    """Cancel a job for one agent; return whether it was cancelable there."""
+    canceled = await agent_jobs.cancel(
         tx, tenant, job=job, agents=[agent], force=force, reason="canceled for this agent"
     )
-    if done:
+    if canceled:
         await audit.record(tx, tenant, by, "job.cancel", ("job", job), after={"agent": agent, "force": force})
-    return bool(done)
+    return bool(canceled)
 
 
 DELETE: Final = "DELETE FROM job_executions WHERE tenant_id = %(tenant)s AND job_id = %(job)s"
 
 
 async def delete(tx: Tx, tenant: TenantId, job: UUID, *, by: Actor) -> None:
-    """Forget a job that has ended; raises `NotFound` and `Conflict`."""
+    """Delete a job that has ended; raises `NotFound`, and `Conflict` if it has not ended."""
     old = await get(tx, tenant, job, locked=True)
     if old.status in transitions.ACTIONS["cancel"].allowed or old.counts.in_progress:
         raise Conflict(
-            f"this job is {old.status} and {old.counts.in_progress} agents work on it: cancel it with force first"
+            f"The job is {old.status}, and {old.counts.in_progress} agents are running it."
+            " Cancel it with force=true first."
         )
     await tx.execute(DELETE, {"tenant": tenant, "job": job})
     await audit.record(
@@ -233,5 +239,5 @@ DELETE FROM job_executions WHERE job_id = ANY(ARRAY(
 
 
 async def delete_old(tx: Tx, *, before: datetime) -> None:
-    """Forget some of those that ended before a time."""
+    """Delete up to `DELETE_LIMIT` jobs that ended before a time."""
     await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})

@@ -1,4 +1,4 @@
-"""What moves jobs on: agents are told in turn, the silent are given up, what has ended is settled."""
+"""Statements for rollouts: active jobs, their counts, the release of agents, and notices to them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.control import agent_jobs
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-AGENTS_LIMIT: Final = 500  # agents told, or given up, in one transaction
+AGENTS_LIMIT: Final = 500  # agents released in one transaction
 
 
 class ActiveJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ ORDER BY queued_at LIMIT %(most)s
 
 
 async def active_jobs(tx: Tx, *, most: int) -> list[tuple[UUID, TenantId]]:
-    """The jobs that are under way and whose they are, the oldest first."""
+    """Return the ids and tenants of the jobs that have started and are not settled, oldest first."""
     cursor = await tx.execute(ACTIVE_JOBS, {"most": most})
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
@@ -53,7 +53,7 @@ WHERE job_id = %(job)s AND NOT is_settled FOR UPDATE SKIP LOCKED
 
 
 async def lock(tx: Tx, job: UUID) -> ActiveJob | None:
-    """A job that nobody else changes before the commit; None if somebody does."""
+    """Lock a job until the commit; None if it is settled or another transaction has locked it."""
     return await fetch_row(tx, ActiveJob, LOCK, {"job": job})
 
 
@@ -74,7 +74,7 @@ FROM agent_job_status WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 
 
 async def count(tx: Tx, job: ActiveJob) -> JobCounts:
-    """How far its agents are."""
+    """Count the agents of a job by status."""
     return await fetch_row(tx, JobCounts, COUNT, {"tenant": job.tenant_id, "job": job.job_id}) or JobCounts()
 
 
@@ -82,7 +82,7 @@ _NEXT: Final[dict[bool, LiteralString]] = {
     True: "JOIN agent_presence p ON p.agent_uuid = s.agent_uuid AND p.status = 'online'",
     False: "",
 }
-"""By whether those that are online are meant alone."""
+"""The join for a release by whether only online agents are released."""
 RELEASE: Final = """
 UPDATE agent_job_status s SET released_at = now(), last_updated_at = now()
 WHERE s.tenant_id = %(tenant)s AND s.job_id = %(job)s AND s.agent_uuid = ANY(ARRAY(
@@ -90,7 +90,7 @@ WHERE s.tenant_id = %(tenant)s AND s.job_id = %(job)s AND s.agent_uuid = ANY(ARR
     WHERE s.job_id = %(job)s AND s.status = 'QUEUED' AND s.released_at IS NULL AND (s.is_canary OR NOT %(canaries)s)
     ORDER BY s.position LIMIT %(most)s)) RETURNING s.agent_uuid
 """
-# One that was set aside, or retired, since the job was made.
+# Agents that were deactivated or retired since the job was created.
 INACTIVE: Final = """
 SELECT agent_uuid FROM agents
 WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) AND NOT (active AND state = 'active')
@@ -98,23 +98,27 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s) AND NOT (active AN
 
 
 async def release(tx: Tx, job: ActiveJob, counts: JobCounts, most: int) -> list[AgentId]:
-    """Let so many more agents take it, those that are online first; returns which."""
+    """Release at most `most` more agents and return them; online agents first, if the policy says so."""
     if not most:
         return []
-    asked: dict[str, Any] = {"tenant": job.tenant_id, "job": job.job_id, "canaries": bool(counts.canaries_waiting)}
-    found: list[AgentId] = []
+    parameters: dict[str, Any] = {
+        "tenant": job.tenant_id,
+        "job": job.job_id,
+        "canaries": bool(counts.canaries_waiting),
+    }
+    released: list[AgentId] = []
     for online in (True, False) if job.policy.rollout.online_first else (False,):
-        if len(found) < most:
+        if len(released) < most:
             statement = RELEASE.replace("ONLINE", _NEXT[online])
-            cursor = await tx.execute(statement, asked | {"most": most - len(found)})
-            found += [row[0] for row in await cursor.fetchall()]
-    cursor = await tx.execute(INACTIVE, {"tenant": job.tenant_id, "agents": found})
-    unfit = {row[0] for row in await cursor.fetchall()}
-    if unfit:
+            cursor = await tx.execute(statement, parameters | {"most": most - len(released)})
+            released += [row[0] for row in await cursor.fetchall()]
+    cursor = await tx.execute(INACTIVE, {"tenant": job.tenant_id, "agents": released})
+    inactive = {row[0] for row in await cursor.fetchall()}
+    if inactive:
         await agent_jobs.cancel(
-            tx, job.tenant_id, job=job.job_id, agents=[*unfit], force=False, reason="the agent was set aside"
+            tx, job.tenant_id, job=job.job_id, agents=[*inactive], force=False, reason="the agent is not active"
         )
-    return [agent for agent in found if agent not in unfit]
+    return [agent for agent in released if agent not in inactive]
 
 
 SAVE_PROGRESS: Final = """
@@ -127,14 +131,12 @@ WHERE tenant_id = %(tenant)s AND job_id = %(job)s
 
 
 async def cancel_queued(tx: Tx, job: ActiveJob, reason: str) -> None:
-    """Cancel a job for the agents that have not begun it."""
-    await agent_jobs.cancel(
-        tx, job.tenant_id, job=job.job_id, force=False, reason=f"the job was called off: {reason}"
-    )
+    """Cancel a job for the agents that have not started it."""
+    await agent_jobs.cancel(tx, job.tenant_id, job=job.job_id, force=False, reason=f"the job was stopped: {reason}")
 
 
 async def save_progress(tx: Tx, job: ActiveJob, counts: JobCounts, status: Phase, step: RolloutStep) -> None:
-    """Write how far a job is."""
+    """Store the counts, status and pace of a job after a step."""
     facts: dict[str, Any] = {"tenant": job.tenant_id, "job": job.job_id, "status": status, "reason": step.abort}
     facts |= {
         "settled": not counts.open,
@@ -146,12 +148,12 @@ async def save_progress(tx: Tx, job: ActiveJob, counts: JobCounts, status: Phase
 
 
 def pace_of(job: ActiveJob) -> Pace:
-    """The pace as it was written, or that of a beginning."""
+    """Return the stored pace of a job, or the pace of a job that is just starting."""
     return Pace(job.credit, job.paced_at or job.now)
 
 
 class JobNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent is to be told."""
+    """A notice that tells an agent about a job."""
 
     job_id: UUID
     tenant_id: TenantId
@@ -161,7 +163,7 @@ class JobNotice(msgspec.Struct, frozen=True, kw_only=True):
     last_updated_at: datetime
     execution_number: int
     until: datetime
-    """When it is given up."""
+    """The time at which the job times out if the agent has not started it."""
 
 
 _NOTICE: Final = """
@@ -179,7 +181,7 @@ WITH due AS (
     ORDER BY q.released_at LIMIT %(most)s FOR UPDATE OF q SKIP LOCKED)
 {_NOTICE}
 """
-# What was said to one that was offline may be lost.
+# A notice to an offline agent may be lost.
 NOTICES_AFTER_RETURN: Final = f"""
 WITH due AS (
     SELECT q.job_id, q.agent_uuid FROM agent_job_status q JOIN job_executions x USING (job_id)
@@ -192,11 +194,11 @@ WITH due AS (
 
 
 async def due_notices(tx: Tx, *, most: int, back: bool, but: Sequence[TenantId] = ()) -> list[JobNotice]:
-    """Agents that are to be told now: those a job has come to, or (`back`) that are there again."""
+    """Return the due notices and mark them as sent: new ones, or (`back`) those of agents that are online again."""
     return await fetch_rows(
         tx, JobNotice, NOTICES_AFTER_RETURN if back else DUE_NOTICES, {"most": most, "but": list(but)}
     )
 
 
 NOTICE_LIFETIME: Final = timedelta(days=1)
-"""The longest that a notice is kept for a broker that is away; the agent is told anew when it is back."""
+"""How long a notice is kept for an unavailable broker; an agent that comes back is notified again."""

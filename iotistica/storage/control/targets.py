@@ -1,4 +1,4 @@
-"""Targets of agents and fleets: versions that stay as they were written, and which of them is deployed."""
+"""Stores the targets of agents and fleets: immutable versions, and which version is deployed."""
 
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
@@ -16,14 +16,14 @@ from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
 class TargetOwner(NamedTuple):
-    """Whose target it is."""
+    """The agent or fleet that a target belongs to."""
 
     kind: Literal["agent", "fleet"]
     id: UUID
 
 
 class TargetHead(msgspec.Struct, frozen=True, kw_only=True):
-    """Which versions there are: the one written last, and the one that is told."""
+    """The newest version of a target (0: none), and the deployed version."""
 
     latest: int = 0
     deployed: int | None = None
@@ -32,7 +32,7 @@ class TargetHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version, secrets sealed; `changes` say what is different from the one before, secrets masked."""
+    """One version with sealed secrets; `changes` are the differences from its base version, secrets masked."""
 
     version: int
     apps: dict[str, Any]
@@ -69,29 +69,28 @@ def _parameters(tenant: TenantId, subject: TargetOwner) -> dict[str, Any]:
 
 
 async def head(tx: Tx, tenant: TenantId, subject: TargetOwner) -> TargetHead:
-    """Which versions there are, perhaps none; raises `NotFound` if there is no such agent or fleet."""
+    """Return the head of a target, empty if it has no version; raises `NotFound` if the owner does not exist."""
     parameters = _parameters(tenant, subject)
-    found = await fetch_row(tx, TargetHead, HEAD, parameters)
-    if found is None and await (await tx.execute(EXISTS, parameters)).fetchone() is None:
+    row = await fetch_row(tx, TargetHead, HEAD, parameters)
+    if row is None and await (await tx.execute(EXISTS, parameters)).fetchone() is None:
         raise NotFound
-    return found or TargetHead()
+    return row or TargetHead()
 
 
-# Who moves an agent into a fleet waits for the deployment, which would not see it, and the other way round.
+# A deployment would not see an agent that is just moved into the fleet, so the one transaction waits for the other.
 LOCK_FLEET: Final = """
 SELECT 1 FROM fleets WHERE tenant_id = %(tenant)s AND fleet_uuid = %(subject)s FOR UPDATE
 """
 
 
 async def lock(tx: Tx, tenant: TenantId, subject: TargetOwner) -> TargetHead:
-    """The same, and nobody else writes before the commit, nor changes who is in the fleet."""
+    """Return the head, and lock the target and the members of a fleet until the commit; raises `NotFound`."""
     parameters = _parameters(tenant, subject)
     if subject.kind == "fleet":
         await tx.execute(LOCK_FLEET, parameters)
     await head(tx, tenant, subject)
     await tx.execute(LOCK, parameters)
-    found = await fetch_row(tx, TargetHead, HEAD, parameters)
-    return found or TargetHead()
+    return await fetch_row(tx, TargetHead, HEAD, parameters) or TargetHead()
 
 
 _COLUMNS: Final = "version, apps, config, changes, note, restores, author, at"
@@ -102,20 +101,20 @@ WHERE tenant_id = %(tenant)s AND subject = %(subject)s AND version = %(version)s
 
 
 async def find(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int) -> TargetVersion | None:
-    """One version; None if there is none of that number."""
+    """Return one version; None if it does not exist."""
     return await fetch_row(tx, TargetVersion, GET, _parameters(tenant, subject) | {"version": version})
 
 
 async def get(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int) -> TargetVersion:
-    """One version; raises `NotFound`."""
-    found = await find(tx, tenant, subject, version)
-    if found is None:
-        raise NotFound(f"there is no version {version}")
-    return found
+    """Return one version; raises `NotFound`."""
+    row = await find(tx, tenant, subject, version)
+    if row is None:
+        raise NotFound(f"There is no version {version} of this target.")
+    return row
 
 
 async def document_of(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int | None) -> Target:
-    """What a version says; of version 0 or None, nothing."""
+    """Return the target of a version; the empty target for version 0 or None."""
     return (await get(tx, tenant, subject, version)).target if version else EMPTY_TARGET
 
 
@@ -129,7 +128,7 @@ ORDER BY version DESC LIMIT %(limit)s
 async def page(
     tx: Tx, tenant: TenantId, subject: TargetOwner, *, before: int | None, limit: int
 ) -> list[TargetVersion]:
-    """The versions there are, the newest first."""
+    """Return a page of the versions, newest first."""
     return await fetch_rows(
         tx, TargetVersion, PAGE, _parameters(tenant, subject) | {"before": before, "limit": limit}
     )
@@ -159,9 +158,9 @@ async def write(
     note: str | None = None,
     restores: int | None = None,
 ) -> int:
-    """Write another version of a target that is locked, secrets sealed; returns its number.
+    """Store a new version (with sealed secrets) of a locked target; return its number.
 
-    The number is beyond what the agent was told so far, so that it is told its own one when that is deployed.
+    The number is higher than every version that the agent was told so far, so that the agent is told this number.
     """
     row = await (await tx.execute(COUNTER, _parameters(tenant, subject))).fetchone()
     version = max(old.latest, row[0] if row else 0) + 1
@@ -172,7 +171,7 @@ async def write(
         "changes": _json(changes),
         "note": note,
         "restores": restores,
-        "author": _json(_named(by)),
+        "author": _json(_author(by)),
     }
     parameters = _parameters(tenant, subject) | content
     await tx.execute(ADD, parameters)
@@ -182,7 +181,7 @@ async def write(
     return version
 
 
-VERSIONS_LIMIT: Final = 1000  # versions of a target, the one that is told beside them
+VERSIONS_LIMIT: Final = 1000  # versions kept of a target, in addition to the deployed one
 DELETE_OLD_VERSIONS: Final = """
 DELETE FROM target_versions v USING targets t, (
     SELECT subject, version, row_number() OVER (PARTITION BY subject ORDER BY version DESC) AS place
@@ -194,7 +193,7 @@ WHERE old.place > %(kept)s AND v.subject = old.subject AND v.version = old.versi
 
 
 async def delete_old_versions(tx: Tx) -> None:
-    """Forget versions that are very old; `tx` sees every tenant."""
+    """Delete all but the newest `VERSIONS_LIMIT` versions of each target; `tx` sees every tenant."""
     await tx.execute(DELETE_OLD_VERSIONS, {"kept": VERSIONS_LIMIT})
 
 
@@ -216,10 +215,10 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(subject)s AND s.agent_uuid =
 
 
 async def deploy(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int, *, by: Actor) -> int:
-    """Tell a version from now on; returns how many agents it is for. The target is locked, the version is there."""
-    parameters = _parameters(tenant, subject) | {"version": version, "author": _json(_named(by))}
+    """Deploy an existing version of a locked target; return how many agents it affects."""
+    parameters = _parameters(tenant, subject) | {"version": version, "author": _json(_author(by))}
     await tx.execute(DEPLOY, parameters)
-    if subject.kind == "fleet":  # agents before their counters, in the order of whoever else locks both
+    if subject.kind == "fleet":  # locks agents before their counters, the order of all other code that locks both
         details = audit.timeline_details(by, {"version": version, "fleet": subject.id})
         await timeline.add_to_fleet(tx, tenant, subject.id, "target.deployed", details)
     cursor = await tx.execute(RAISE_AGENT if subject.kind == "agent" else RAISE_FLEET, parameters)
@@ -228,18 +227,18 @@ async def deploy(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int, *
 
 
 async def copy_to_replacement(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *, by: Actor) -> None:
-    """Tell an agent what another one was told by a target of its own, unless it has one itself."""
+    """Deploy to agent `new` what is deployed to agent `old` itself, unless `new` has versions already."""
     source, subject = await head(tx, tenant, TargetOwner("agent", old)), TargetOwner("agent", new)
-    mine = await lock(tx, tenant, subject)
-    if not source.deployed or mine.latest:
+    replacement = await lock(tx, tenant, subject)
+    if not source.deployed or replacement.latest:
         return
     target = await document_of(tx, tenant, TargetOwner("agent", old), source.deployed)
-    version = await write(tx, tenant, subject, mine, target, changes=[], by=by, note=f"that of {old}")
+    version = await write(tx, tenant, subject, replacement, target, changes=[], by=by, note=f"copied from {old}")
     await deploy(tx, tenant, subject, version, by=by)
 
 
 class TargetSources(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent is told, by where it comes from; secrets sealed."""
+    """The deployed layers of an agent's target: its own and its fleet's, with sealed secrets."""
 
     counter: int
     fleet_uuid: UUID | None = None
@@ -281,14 +280,14 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
 
 
 async def sources(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> TargetSources:
-    """What an agent is told now; raises `NotFound`."""
-    found = await fetch_row(tx, TargetSources, SOURCES, {"tenant": tenant, "agent": agent})
-    if found is None:
+    """Return the deployed layers of an agent's target; raises `NotFound`."""
+    row = await fetch_row(tx, TargetSources, SOURCES, {"tenant": tenant, "agent": agent})
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
-def _named(by: Actor) -> dict[str, Any]:
+def _author(by: Actor) -> dict[str, Any]:
     return {"kind": by.kind, "id": by.id, "name": by.name}
 
 

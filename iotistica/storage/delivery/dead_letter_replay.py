@@ -1,4 +1,4 @@
-"""What an operator does with dead letters: replay them into their streams, or discard them."""
+"""Replays dead letters into their streams, or discards them."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -43,10 +43,10 @@ return gone
 
 
 async def replay(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter], *, high_water_mark: int) -> int:
-    """Replay letters into their streams, counted as taken again; return how many. Incomplete letters stay.
+    """Replay letters into their streams and count them as accepted again; return how many. Incomplete ones stay.
 
-    Readings that were stored before then count as duplicates. A message that fails again becomes a new letter with
-    one more attempt. Raises `Full` when a stream that a letter goes to holds `high_water_mark` entries.
+    Readings that are stored already count as duplicates. A message that fails again becomes a new dead letter with
+    one more attempt. Raises `Full` if a stream that a letter belongs to has `high_water_mark` entries or more.
     """
     arguments: list[Any] = []
     names = list(KIND_BY_NAME)
@@ -81,7 +81,7 @@ async def replay(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter], 
 
 
 async def discard(redis: Redis, tenant: TenantId, letters: Sequence[DeadLetter]) -> int:
-    """Discard letters; return how many."""
+    """Discard letters; return how many were discarded."""
     arguments = [argument for letter in letters for argument in (letter.id, len(letter.payload))]
     if not arguments:
         return 0

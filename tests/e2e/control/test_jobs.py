@@ -180,7 +180,7 @@ def test_the_silent_are_given_up(server: Served, manager: httpx.Client, devices:
     back(server, notified_at=2, started_at=2)
     done = reaches(manager, made, "FAILED")
     assert done["counts"]["timed_out"] == 2
-    assert of(manager, never, made)["reason"] == "did not begin within 1 minutes"
+    assert of(manager, never, made)["reason"] == "did not start within 1 minutes"
     assert of(manager, slow, made)["reason"] == "did not end within 1 minutes"
     assert kinds(manager, never)[-1] == "job.unbegun"
     assert say(slow, made["job_id"], "SUCCEEDED", stdout="late").json()["status"] == "SUCCEEDED"
@@ -203,7 +203,7 @@ def test_a_rollout_stops_at_its_canary(manager: httpx.Client, devices: list[Devi
     assert done["reason"] == "1 of 1 canaries did not succeed; at least 100 % must succeed"
     assert (done["counts"]["canceled"], done["counts"]["failed"]) == (3, 1)
     (other, *_) = [one for one in devices if one is not device]
-    assert of(manager, other, made)["reason"] == f"the job was called off: {done['reason']}"
+    assert of(manager, other, made)["reason"] == f"the job was stopped: {done['reason']}"
     assert all(take(one).status_code == 404 for one in devices)
 
 
@@ -267,7 +267,7 @@ def test_whom_a_job_is_for(manager: httpx.Client, devices: list[Device]) -> None
     assert {d.uuid for d in devices} & meant(target_type="all") == {one.uuid, two.uuid, three.uuid}
     named = {"job_name": "x", "job_document": {}, "target_agents": [three.uuid, four.uuid]}
     made = manager.post("/jobs/execute", json=named).json()
-    assert made["skipped"] == [{"agent_uuid": four.uuid, "reason": "it is set aside"}]
+    assert made["skipped"] == [{"agent_uuid": four.uuid, "reason": "the agent is not active"}]
     manager.post(f"/jobs/executions/{made['job']['job_id']}/cancel")
 
 
@@ -416,7 +416,7 @@ def test_a_word_that_is_misspelt_drops_no_safety_net(manager: httpx.Client, devi
         answer = manager.post("/jobs/execute", json=body)
         assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, path), answer.text
     empty = manager.post("/jobs/execute")
-    assert (empty.status_code, "a JSON body is needed" in empty.text) == (400, True)
+    assert (empty.status_code, "A JSON body is required." in empty.text) == (400, True)
     assert manager.get(f"/agents/{device.uuid}/jobs").json()["jobs"] == []
 
 

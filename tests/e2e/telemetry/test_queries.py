@@ -308,13 +308,13 @@ def test_a_foreign_agent_is_unknown_everywhere(server: Served, agent: str) -> No
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("timeseries?metric=state&from=4d", "no parameter 'from'"),
-        ("timeseries?metric=state&maxpoints=9", "is max_points meant?"),
-        ("timeseries?metric=state&start=4d&start=5d", "more than once"),
-        ("timeseries?metric=state&fill=zero&interval=1h", "there are none, null, previous, linear"),
+        ("timeseries?metric=state&from=4d", "from: is not a parameter of this route"),
+        ("timeseries?metric=state&maxpoints=9", "did you mean max_points?"),
+        ("timeseries?metric=state&start=4d&start=5d", "start: must be given only once"),
+        ("timeseries?metric=state&fill=zero&interval=1h", "must be one of none, null, previous, linear"),
         ("timeseries?metric=state&start=739942d", "out of range"),
         ("summary?end=739000d", "out of range"),
-        ("export?format=xlsx", "format: Invalid enum value 'xlsx'; there are csv, arrow, parquet"),
+        ("export?format=xlsx", "format: Invalid enum value 'xlsx'; must be one of csv, arrow, parquet"),
         ("timeseries?metric=state&start=4d&interval=0h", "whole number above 0"),
         ("timeseries?metric=state&start=400d&interval=1s", "3456s or longer"),
     ],

@@ -1,4 +1,4 @@
-"""Commands to agents to update themselves, and how their answers move an update on."""
+"""Tests of update commands, and of the status of an update after each answer."""
 
 import hashlib
 import hmac
@@ -26,7 +26,7 @@ MS = 1_777_622_400_123
     ],
 )
 def test_a_command_is_signed_over_what_the_agent_checks(changed: dict[str, Any], signed: str) -> None:
-    """What is absent is empty, and a boolean is in JavaScript's words."""
+    """An absent field is signed as an empty string, and a boolean as in JavaScript."""
     command = UpdateCommand(version="1.0.548", issued_at=AT, expires_at=AT + timedelta(minutes=1), **changed)
     content = json.loads(agent_updates.payload(command, "a secret"))
     assert content["signature"] == hmac.new(b"a secret", signed.encode(), hashlib.sha256).hexdigest()
@@ -36,7 +36,7 @@ def test_a_command_is_signed_over_what_the_agent_checks(changed: dict[str, Any],
 
 @given(st.lists(st.sampled_from([*STATUS_BY_ANSWER, "something else"]), max_size=12))
 def test_an_update_only_goes_on_and_ends_once(answers: list[str]) -> None:
-    """Whatever comes in whatever order, and again."""
+    """For any sequence of answers, repeated ones included."""
     status: Status = "commanded"
     for answer in answers:
         new = agent_updates.status_after(status, answer)
@@ -49,7 +49,7 @@ def test_an_update_only_goes_on_and_ends_once(answers: list[str]) -> None:
 
 
 def test_an_answer_from_before_the_command_is_none_to_it() -> None:
-    """The broker keeps the last one, and gives it again with each new session."""
+    """The broker retains the last answer and delivers it again with each new session."""
     assert agent_updates.answers_command(AT + timedelta(seconds=5), AT)
     assert agent_updates.answers_command(AT - timedelta(minutes=5), AT)
     assert agent_updates.answers_command(None, AT)
@@ -58,6 +58,6 @@ def test_an_answer_from_before_the_command_is_none_to_it() -> None:
 
 @pytest.mark.parametrize("version", ["1.0.548", "2.1", "1.0.0-rc.1", "latest"])
 def test_a_version_is_known_as_one(version: str) -> None:
-    """Of numbers, or the newest there is."""
+    """A version consists of numbers, or is `latest`."""
     assert agent_updates.VERSION.fullmatch(version)
     assert not agent_updates.VERSION.fullmatch(version + "; reboot")

@@ -1,4 +1,4 @@
-"""The state machine of jobs, for any sequence of answers, timeouts and cancels."""
+"""Tests of the state machine of jobs with arbitrary sequences of answers, timeouts and cancels."""
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ ENDS: tuple[Status, ...] = ("SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CAN
 def test_no_sequence_of_results_runs_a_job_more_often_than_it_may(
     results: list[Status], retries: int, phase: Phase
 ) -> None:
-    """An end is final but for the late end after a timeout, and there are at most `retries` more executions."""
+    """An end is final, except for a late end after a timeout; there are at most `retries` more executions."""
     status: Status = "QUEUED"
     number = 1
     for result in results:
@@ -39,7 +39,7 @@ def test_no_sequence_of_results_runs_a_job_more_often_than_it_may(
 
 @pytest.mark.parametrize("status", ENDS)
 def test_a_cancel_ends_nothing_that_has_ended(status: Status) -> None:
-    """By force or not; and only by force what an agent has begun."""
+    """With or without force; only force cancels a job that an agent has started."""
     assert status not in transitions.cancelable(force=True)
     assert transitions.cancelable(force=False) == ("QUEUED",)
 
@@ -62,5 +62,5 @@ def test_a_cancel_ends_nothing_that_has_ended(status: Status) -> None:
 def test_the_phase_of_a_job_follows_from_its_agents(
     phase: Phase, counts: JobCounts, aborted: bool, after: Phase
 ) -> None:
-    """A stopped job stays stopped, a paused one waits for the agents that have begun."""
+    """A stopped job stays stopped; a paused job waits for the agents that have started it."""
     assert transitions.phase_after_step(phase, counts, aborted=aborted) == after

@@ -1,4 +1,4 @@
-"""The arithmetic of rollouts, by a simulator of agents in which nothing is left to chance or to the clock."""
+"""Tests of the arithmetic of rollouts with a deterministic simulation of agents and of time."""
 
 import random
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ from iotistica.domain.control.rollouts import BURST, AbortRule, JobCounts, Pace,
 from iotistica.domain.ids import TenantId
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-SILENCE = 300  # seconds until a silent agent is given up
+SILENCE = 300  # seconds until the job of a silent agent times out
 
 
 @dataclass
 class Agent:
-    """One that ends as it must, so long after it was told."""
+    """An agent that ends with status `end`, `seconds` after it was notified."""
 
     end: str
     seconds: int
@@ -37,7 +37,7 @@ class Agent:
 
 @dataclass
 class Simulation:
-    """Second by second, as the platform does it."""
+    """A rollout in steps, as the platform does them, by default one a second."""
 
     policy: RolloutPolicy
     agents: list[Agent]
@@ -94,27 +94,27 @@ def policy(*abort: AbortRule, **rollout: Any) -> RolloutPolicy:
 
 
 def fleet(**ends: int) -> list[Agent]:
-    """So many agents that end so, mixed the same way each time."""
+    """Return agents with these numbers of ends, shuffled in a reproducible way."""
     agents = [Agent(end, 20) for end, number in ends.items() for _ in range(number)]
     random.Random(7).shuffle(agents)
     return agents
 
 
 def test_without_a_rate_everybody_is_told_at_once() -> None:
-    """In portions, of which each is a step."""
+    """In steps of at most 500 agents."""
     done = Simulation(policy(), fleet(succeeded=1200)).run(100)
     assert done.releases == [(0, 500), (1, 500), (2, 200)]
 
 
 def test_a_constant_rate_is_kept() -> None:
-    """Ten a minute: one at once, then one each six seconds."""
+    """With ten a minute, one agent is notified at once, then one every six seconds."""
     done = Simulation(policy(rate_per_minute=10), fleet(succeeded=30)).run(600)
     assert [second for second, _ in done.releases][:5] == [0, 6, 12, 18, 24]
     assert done.told == 30
 
 
 def test_a_rate_grows_with_those_that_succeeded() -> None:
-    """Doubled with each ten, and never beyond what the platform may do."""
+    """The rate doubles after each ten agents, up to the maximum of the platform."""
     rule = Rollout(rate_per_minute=60, growth_factor=2, growth_after=10)
     assert [rollouts.rate(rule, n) for n in (0, 9, 10, 20, 99)] == [1, 1, 2, 4, 512]
     assert rollouts.rate(rule, 10**9) == rollouts.FASTEST / 60
@@ -124,7 +124,7 @@ def test_a_rate_grows_with_those_that_succeeded() -> None:
 
 
 def test_failures_call_it_off_at_the_first_step_that_shows_them() -> None:
-    """A fifth of at least ten: at the step in which it is so, and nobody is told after."""
+    """Once a fifth of at least ten agents failed, that step aborts the job, and no further agent is notified."""
     rule = AbortRule(on="failures", percent=20, min_agents=10)
     done = Simulation(policy(rule, rate_per_minute=60), fleet(succeeded=60, failed=40)).run(1000)
     assert done.aborted_at is not None
@@ -135,16 +135,16 @@ def test_failures_call_it_off_at_the_first_step_that_shows_them() -> None:
 
 
 def test_silence_calls_it_off_as_failures_do() -> None:
-    """A fleet that says nothing is not under way for ever."""
+    """A job for a silent fleet does not run for ever."""
     rule = AbortRule(on="silences", percent=50, min_agents=5)
     done = Simulation(policy(rule, rate_per_minute=6), fleet(timed_out=1000)).run(100_000)
-    assert done.aborted_at == SILENCE + 40  # the fifth was told after 40 s
+    assert done.aborted_at == SILENCE + 40  # the fifth agent was notified after 40 s
     assert done.told == (SILENCE + 40) // 10
     assert "5 of 5 agents timed out" in str(done.reason)
 
 
 def test_each_rule_looks_at_its_own_kind() -> None:
-    """Failures are no silences."""
+    """Failures do not count for a rule on silences, and the other way round."""
     silent = AbortRule(on="silences", percent=1, min_agents=1)
     assert Simulation(policy(silent), fleet(failed=50)).run(1000).aborted_at is None
     failing = AbortRule(on="failures", percent=1, min_agents=1)
@@ -155,7 +155,7 @@ def test_each_rule_looks_at_its_own_kind() -> None:
 
 @pytest.mark.parametrize(("end", "after"), [("failed", 20), ("timed_out", SILENCE)])
 def test_a_lost_canary_keeps_the_others_from_it(end: str, after: int) -> None:
-    """Called off, though no rule says so, and nobody else was told."""
+    """The job is aborted even without an abort rule, and no other agent was notified."""
     agents = [Agent("succeeded", 5), Agent(end, 20), Agent("succeeded", 5), *fleet(succeeded=50)]
     done = Simulation(policy(canary=3), agents).run(2000)
     assert (done.told, done.aborted_at) == (3, after)
@@ -163,7 +163,7 @@ def test_a_lost_canary_keeps_the_others_from_it(end: str, after: int) -> None:
 
 
 def test_the_rest_waits_until_every_canary_has_ended() -> None:
-    """And two thirds are enough where that is said."""
+    """Two successes of three are enough if the policy requires 60 %."""
     agents = [Agent("succeeded", 5), Agent("failed", 20), Agent("succeeded", 90), *fleet(succeeded=50)]
     done = Simulation(policy(canary=3, canary_success_percent=60), agents).run(2000)
     assert done.aborted_at is None
@@ -171,7 +171,7 @@ def test_the_rest_waits_until_every_canary_has_ended() -> None:
 
 
 def test_after_a_pause_nothing_is_made_up_for() -> None:
-    """A platform that was away for an hour does not tell an hour's worth of agents at once."""
+    """After an hour of downtime the platform does not notify an hour's worth of agents at once."""
     rule, counts = policy(rate_per_minute=600), JobCounts(waiting=10_000)
     step = rollouts.next_step(rule, counts, Pace(0, BEGIN), BEGIN + timedelta(hours=1), most=500)
     assert step.release == 10 * BURST
@@ -205,39 +205,43 @@ RULES = st.lists(
 def test_no_rollout_breaks_its_own_rules(
     agents: list[Agent], rules: list[AbortRule], rate: float | None, growth: float, canary: int, every: int
 ) -> None:
-    """Whatever the agents do: the rate, the canaries and the rules hold at each step, and it comes to an end."""
+    """For any behaviour of agents, the rate, the canaries and the rules hold at each step, and the job ends."""
     rule = Rollout(rate_per_minute=rate, growth_factor=growth, growth_after=5, canary=canary)
     done = Simulation(RolloutPolicy(rollout=rule, abort=tuple(rules)), agents).run(20_000, every)
     if done.aborted_at is None:
         assert done.told == len(agents)
         assert not done.counts().open
     for counts in done.history[:-1] if done.aborted_at is not None else done.history:
-        for one in rules:
+        for abort_rule in rules:
             bad = {"failures": counts.failed, "silences": counts.timed_out}.get(
-                one.on, counts.failed + counts.timed_out
+                abort_rule.on, counts.failed + counts.timed_out
             )
-            assert not bad or counts.ended < one.min_agents or bad / counts.ended * 100 < one.percent + 1e-9
+            assert (
+                not bad
+                or counts.ended < abort_rule.min_agents
+                or bad / counts.ended * 100 < abort_rule.percent + 1e-9
+            )
     first = [agent for agent in agents if agent.is_canary]
     others = [agent.told for agent in agents if not agent.is_canary and agent.told is not None]
     if first and others:
         assert all(agent.told is not None and agent.status(min(others)) != "in_progress" for agent in first)
     if rate is not None and growth == 1:
-        per_second, room = rate / 60, max(1.0, rate / 60 * BURST)
+        per_second, burst = rate / 60, max(1.0, rate / 60 * BURST)
         for at, (begin, _) in enumerate(done.releases):
             for to in range(at, len(done.releases)):
                 end = done.releases[to][0]
                 told = sum(number for _, number in done.releases[at : to + 1])
-                assert told <= room + per_second * (end - begin) + 1e-6
+                assert told <= burst + per_second * (end - begin) + 1e-6
 
 
 def test_a_rollout_without_a_canary_left_is_called_off() -> None:
-    """Nobody can tell any more whether the rest may follow."""
+    """Without a canary, nothing shows whether the other agents can follow."""
     step = rollouts.next_step(policy(canary=2), JobCounts(waiting=5, canceled=2), Pace(1, BEGIN), BEGIN, most=500)
     assert (step.release, step.abort) == (0, "no canary is left: all canaries were canceled")
 
 
 def test_every_tenant_has_its_turn() -> None:
-    """One with a thousand jobs comes to its second when the others have had their first."""
+    """The second job of a tenant with a thousand jobs comes after the first job of every other tenant."""
     turns = TenantTurns()
     many, one = [(uuid4(), TenantId("a")) for _ in range(1000)], (uuid4(), TenantId("b"))
     assert one[0] in turns.order([*many, one])[:2]
@@ -246,17 +250,17 @@ def test_every_tenant_has_its_turn() -> None:
         for job in turns.order([*many, one])[:2]:
             turns.took(job)
             seen.add(job)
-    assert len(seen) == 501, "each turn moves on another one of the thousand"
+    assert len(seen) == 501, "each turn does another one of the thousand jobs"
     few = [(uuid4(), TenantId(str(n))) for n in range(10)]
     moved = set()
     for _ in range(3):  # four of ten a turn
         for job in turns.order(few)[:4]:
             turns.took(job)
             moved.add(job)
-    assert len(moved) == 10, "and of many tenants those first that have waited longest"
+    assert len(moved) == 10, "the tenants that have waited longest come first"
 
 
 def test_a_canary_that_succeeded_and_is_gone_calls_nothing_off() -> None:
-    """Its agent was deleted; the rest has been told already."""
+    """The agent of the canary was deleted; the other agents were released already."""
     counts = JobCounts(waiting=5, succeeded=3)
     assert rollouts.next_step(policy(canary=1), counts, Pace(1, BEGIN), BEGIN, most=500).abort is None

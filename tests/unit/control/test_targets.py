@@ -1,4 +1,4 @@
-"""What an agent is told: its fleet's target with its own on top."""
+"""Tests of an agent's effective target: its own layer on top of its fleet's."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def told(fleet: dict[str, Any], own: dict[str, Any]) -> Target:
 
 
 def test_what_an_override_does_not_say_stays_the_fleets() -> None:
-    """An endpoint that is disabled, and a service that is told, are not changed by what is beside them."""
+    """An override of one setting leaves the fleet's other settings of the endpoint and the app unchanged."""
     app = {"appName": "web", "services": [{"imageName": "nginx"}]}
     fleet = {"apps": {"1": app}, "config": {"endpoints": [PLC]}}
     own = {
@@ -36,7 +36,7 @@ def test_what_an_override_does_not_say_stays_the_fleets() -> None:
 
 
 def test_what_is_left_out_everywhere_is_filled_in() -> None:
-    """An agent is told whole endpoints and apps."""
+    """Endpoints and apps of the effective target have all required settings."""
     whole = told({}, {"apps": {"web": {}}, "config": {"endpoints": [{"name": "a", "protocol": "opcua"}]}})
     (endpoint,) = whole.config["endpoints"]
     assert (endpoint["enabled"], endpoint["connection"]) == (True, {})
@@ -45,7 +45,7 @@ def test_what_is_left_out_everywhere_is_filled_in() -> None:
 
 @pytest.mark.parametrize("path", ["protocols", "settings"])
 def test_endpoints_are_joined_only_where_they_stand(path: str) -> None:
-    """A list of that name elsewhere is a list like any other."""
+    """A list named `endpoints` elsewhere in the config is replaced like any other list."""
     whole = told(
         {"config": {path: {"mqtt": {"endpoints": ["a"]}}}}, {"config": {path: {"mqtt": {"endpoints": ["b"]}}}}
     )
@@ -53,12 +53,12 @@ def test_endpoints_are_joined_only_where_they_stand(path: str) -> None:
 
 
 def test_what_is_sealed_is_never_joined() -> None:
-    """An object over a secret replaces it."""
+    """An object replaces a sealed secret, and the other way round."""
     assert targets.merge_objects({"a": {SEALED: "x"}}, {"a": {"b": 1}}) == {"a": {"b": 1}}
     assert targets.merge_objects({"a": {"b": 1}}, {"a": {SEALED: "x"}}) == {"a": {SEALED: "x"}}
 
 
 def test_a_target_of_too_many_values_is_refused() -> None:
-    """Before anybody looks at each of them."""
+    """A target with too many values is rejected before its values are checked one by one."""
     with pytest.raises(Invalid, match="values"):
         validate_target({}, {"settings": {"a": [[] for _ in range(60_000)]}})
