@@ -172,6 +172,11 @@ def live_pattern(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:device:*"
 
 
+def tenant_pattern(tenant: TenantId) -> str:
+    """Return the pattern of all keys of a tenant."""
+    return f"tenant:{{{tenant}}}:*"
+
+
 def watched_key(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:watched"
 

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx
-from iotistica.storage.redis import Redis, guarded
+from iotistica.storage.redis import Redis, guarded, tenant_pattern
 
 # Secrets are not exported: hashes, digests and password lines are of use only to a thief.
 EXPORTS: Final = {
@@ -138,5 +138,5 @@ async def delete_tenant(tx: Tx, tenant: TenantId) -> None:
 async def delete_redis_keys(redis: Redis, tenant: TenantId) -> None:
     """Delete all Redis keys of a tenant."""
     with guarded(redis):
-        async for key in redis.scan_iter(match=f"tenant:{{{tenant}}}:*", count=1000):
+        async for key in redis.scan_iter(match=tenant_pattern(tenant), count=1000):
             await redis.delete(key)
