@@ -13,8 +13,8 @@ from iotistica.api.app import FILES
 
 def folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"{package} is not installed")
+    assert spec is not None, f"{package} is not installed: requirements-dev.txt has it"
+    assert spec.submodule_search_locations
     return Path(next(iter(spec.submodule_search_locations)))
 
 
