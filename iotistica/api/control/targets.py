@@ -51,7 +51,7 @@ class TargetVersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     author: dict[str, Any]
     note: str | None
     restores: int | None
-    """The version owner content this version restores, if it was created by a rollback."""
+    """The version that this one restores, if a rollback created it."""
     deployed: bool
     changes: list[dict[str, Any]]
     """The differences from the version that it was based on, secrets masked."""
