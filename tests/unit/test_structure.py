@@ -2,16 +2,12 @@
 
 import ast
 from pathlib import Path
-from typing import Any
 
 import pytest
-from litestar.handlers import HTTPRouteHandler
 
 from iotistica import settings
-from iotistica.api import app
-from iotistica.api.http.dependencies import ServerContext
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
-from iotistica.domain.agents.broker_connection import BrokerAddress
+from tests.application import http_routes
 
 ROOT = Path(__file__).parents[2]
 CODE = sorted((ROOT / "iotistica").rglob("*.py"))
@@ -19,34 +15,7 @@ CODE = sorted((ROOT / "iotistica").rglob("*.py"))
 
 def test_every_route_names_its_permission() -> None:
     """A route that forgets to is refused by this, and by the guard."""
-    broker = BrokerAddress(protocol="mqtt", host="h", port=1)
-    context = ServerContext(settings=settings.Settings(), key=bytes(32), broker=broker)
-    nothing: Any = None
-    made = app.create(
-        **dict.fromkeys(
-            (
-                "database",
-                "platform_database",
-                "redis",
-                "inbox",
-                "process_health",
-                "agent_cache",
-                "poll_answers",
-                "poll_counts",
-                "timeline_counts",
-                "live_hub",
-            ),
-            nothing,
-        ),
-        context=context,
-        roles=[],
-    )
-    handlers = [
-        handler
-        for route in made.routes
-        for handler in getattr(route, "route_handlers", ())
-        if isinstance(handler, HTTPRouteHandler) and not route.path.startswith("/schema")
-    ]
+    handlers = [handler for path, handler in http_routes() if not path.startswith("/schema")]
     assert len(handlers) > 50
     for handler in handlers:
         if handler.handler_name != "options_handler" and "OPTIONS" not in handler.http_methods:

@@ -8,16 +8,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from litestar.handlers import HTTPRouteHandler
 
-from iotistica.api import app
 from iotistica.api.http.access_tokens import AccessTokens
-from iotistica.api.http.dependencies import ServerContext
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC, ROLES, is_allowed
-from iotistica.domain.agents.broker_connection import BrokerAddress
 from iotistica.domain.key_derivation import derive
 from iotistica.embedded import data_folder
-from iotistica.settings import Settings
+from tests.application import http_routes
 from tests.devices import Device, key_for
 from tests.serving import Served, until
 
@@ -36,34 +32,9 @@ class Route(NamedTuple):
 
 def routes() -> Iterator[Route]:
     """Every route of the application."""
-    context = ServerContext(
-        settings=Settings(), key=bytes(32), broker=BrokerAddress(protocol="mqtt", host="h", port=1)
-    )
-    nothing: Any = None
-    made = app.create(
-        **dict.fromkeys(
-            (
-                "database",
-                "platform_database",
-                "redis",
-                "inbox",
-                "process_health",
-                "agent_cache",
-                "poll_answers",
-                "poll_counts",
-                "timeline_counts",
-                "live_hub",
-            ),
-            nothing,
-        ),
-        context=context,
-        roles=[],
-    )
-    for route in made.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            if isinstance(handler, HTTPRouteHandler):
-                for method in sorted(handler.http_methods - {"OPTIONS", "HEAD"}):
-                    yield Route(method, route.path, handler.opt.get("permission", ""))
+    for path, handler in http_routes():
+        for method in sorted(handler.http_methods - {"OPTIONS", "HEAD"}):
+            yield Route(method, path, handler.opt.get("permission", ""))
 
 
 ROUTES = sorted(set(routes()))
