@@ -105,7 +105,7 @@ def test_unknown_and_repeated_parameters_are_refused(client: TestClient[Any]) ->
     ("body", "query", "path", "message"),
     [
         ({"name": "x"}, {"maxCount": 6}, "maxCount", "Expected `int` <= 5"),
-        ({"name": "x"}, {"kind": "three"}, "kind", "Invalid enum value 'three'; there are one, two"),
+        ({"name": "x"}, {"kind": "three"}, "kind", "Invalid enum value 'three'; must be one of one, two"),
         ({}, {}, "name", "Object missing required field `name`"),
         ({"name": "x", "nmae": 1}, {}, "nmae", "Object contains unknown field `nmae`"),
         ({"name": 1}, {}, "name", "Expected `str`, got `int`"),
@@ -125,7 +125,7 @@ def test_a_validation_error_names_the_field(
 def test_a_missing_body_has_a_message(client: TestClient[Any]) -> None:
     """Litestar's message for it is the text of a KeyError."""
     answer = client.post("/00000000-0000-0000-0000-000000000000")
-    assert answer.json()["errors"] == [{"path": "", "message": "a JSON body is needed"}], ERRORS
+    assert answer.json()["errors"] == [{"path": "", "message": "A JSON body is required."}], ERRORS
 
 
 @pytest.mark.parametrize("body", [b'{"name": "\xff"}', b'{"name": ' + b"[" * 100_000])
