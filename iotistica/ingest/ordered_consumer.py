@@ -17,6 +17,7 @@ from iotistica.errors import REFUSALS, Conflict, Full, InvalidMessage, Supersede
 from iotistica.ingest import live_updates
 from iotistica.ingest.entry_part import DICTIONARY, EntryPart
 from iotistica.ingest.state_reports import StateReports
+from iotistica.ingest.tenant_rotation import TenantRotation
 from iotistica.instruments import DEAD
 from iotistica.storage import lease
 from iotistica.storage.agents.directory import Directory
@@ -65,7 +66,7 @@ class OrderedConsumer:
         self._directory = directory
         self._fenced = database  # until the lease is held; then each transaction checks the fencing number
         self._resumed: set[TenantId] = set()
-        self._turn = 0
+        self._rotation = TenantRotation(TENANTS_PER_READ)
         self._watched = WatchedAgents(redis)
         self._learned: dict[TenantId, Revisions] = {}
         self._released: dict[TenantId, float] = {}
@@ -87,10 +88,7 @@ class OrderedConsumer:
 
     async def _round(self) -> bool:
         """Read and apply one entry of each of some tenants, in turn; return whether there was any entry."""
-        tenants = sorted(await self._directory.tenants())
-        if len(tenants) > TENANTS_PER_READ:
-            self._turn = (self._turn + TENANTS_PER_READ) % len(tenants)
-            tenants = (tenants + tenants)[self._turn : self._turn + TENANTS_PER_READ]
+        tenants = self._rotation.next(await self._directory.tenants())
         await self._resume([tenant for tenant in tenants if tenant not in self._resumed])
         entries = await streams.read(self._redis, tenants, self._name, count=1, kind=self._kind)
         for entry in entries:

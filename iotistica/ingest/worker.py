@@ -20,6 +20,7 @@ from iotistica.ingest import batch_transaction, live_updates
 from iotistica.ingest.batch import EntryProgress, MessageKey, ReadingsBatch
 from iotistica.ingest.decoding import NO_LIMIT, Decoder
 from iotistica.ingest.series_cache import SeriesCache
+from iotistica.ingest.tenant_rotation import TenantRotation
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
 from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.access.tenants import Tenant
@@ -79,7 +80,7 @@ class Worker:
         self._messages = messages
         self._longest_idle = longest_idle
         self._count = 1
-        self._turn = 0
+        self._rotation = TenantRotation(MOST_ENTRIES)
         self._bad: Counter[str] = Counter()
         self._reported = -TELL_EVERY
         self._days: set[date] = set()
@@ -115,10 +116,7 @@ class Worker:
 
     async def _read(self) -> list[Entry]:
         """Read up to `MOST_ENTRIES` entries of up to as many tenants; more tenants take turns."""
-        tenants = sorted(await self._directory.tenants())
-        if len(tenants) > MOST_ENTRIES:
-            self._turn = (self._turn + MOST_ENTRIES) % len(tenants)
-            tenants = (tenants + tenants)[self._turn : self._turn + MOST_ENTRIES]
+        tenants = self._rotation.next(await self._directory.tenants())
         count = max(1, self._count // max(len(tenants), 1))
         return await streams.read(self._redis, tenants, self._name, count=count)
 

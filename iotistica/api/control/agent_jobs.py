@@ -9,6 +9,7 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
@@ -103,8 +104,8 @@ async def list_agent_jobs(
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
         rows = await table.of_agent(tx, tenant, agent, status=status, before=before, limit=limit + 1)
-    more = cursors.of_time(rows[limit - 1].queued_at, rows[limit - 1].job_id) if len(rows) > limit else None
-    return AgentJobs(agent_uuid=agent, jobs=rows[:limit], count=len(rows[:limit]), next=more)
+    page, more = cut_page(rows, limit, lambda job: cursors.of_time(job.queued_at, job.job_id))
+    return AgentJobs(agent_uuid=agent, jobs=page, count=len(page), next=more)
 
 
 @get("/{agent:uuid}/jobs/{job:uuid}", opt=READ)

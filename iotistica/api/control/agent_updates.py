@@ -9,6 +9,8 @@ from litestar import Router, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
+from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
@@ -93,16 +95,13 @@ async def list_updates(
 ) -> Updates:
     """List the updates of an agent, newest first."""
     tenant = tenant_of(request)
-    try:
-        before = datetime.fromisoformat(cursor) if cursor else None
-    except ValueError:
-        raise Invalid("is not a cursor of this list", "cursor") from None
+    before = cursors.parse_time(cursor)
     async with database.transaction(tenant) as tx:
         if await agents.get(tx, tenant, agent) is None:
             raise NotFound
         rows = await table.page(tx, tenant, agent, before=before, limit=limit + 1)
-    views = [_view(row) for row in rows[:limit]]
-    more = views[-1].issued_at.isoformat() if len(rows) > limit else None
+    page, more = cut_page(rows, limit, lambda update: update.issued_at.isoformat())
+    views = [_view(update) for update in page]
     return Updates(updates=views, count=len(views), next=more)
 
 

@@ -15,7 +15,7 @@ from iotistica.domain.access import document_secrets
 from iotistica.domain.control import explanation
 from iotistica.domain.control import targets as rules
 from iotistica.domain.control.explanation import AgentFacts, AgentFault, Verdict
-from iotistica.domain.control.targets import Target
+from iotistica.domain.control.sealed_targets import open_target
 from iotistica.storage.agents import agent_search, poll_counts, reported_states
 from iotistica.storage.control import targets
 from iotistica.storage.control.targets import TargetHead, TargetOwner
@@ -96,13 +96,10 @@ async def explain(
         polls = await poll_counts.stats(tx, tenant, agent)
         details = await agent_search.get(tx, tenant, agent)
 
-    def opened(target: Target) -> Target:
-        return Target(apps=box.open(target.apps, tenant), config=box.open(target.config, tenant))
-
     def seal(document: Any) -> Any:
         return box.seal(document, tenant)
 
-    own, fleet = opened(layers.own), opened(layers.fleet)
+    own, fleet = open_target(box, layers.own, tenant), open_target(box, layers.fleet, tenant)
     whole = rules.effective_target(fleet, own)
     reported = box.open(state.merged.values, tenant) if state else {}
     unmet = explanation.unmet_settings(whole, reported, seal)

@@ -8,6 +8,7 @@ from litestar import Router, get
 from litestar.params import FromPath, FromQuery
 
 from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Cursor, Limit
@@ -61,6 +62,7 @@ async def explain_fleet(
         rows = await fleet_progress.page(
             tx, tenant, fleet, stages=stages, quiet=QUIET_AFTER, after=after, limit=limit + 1
         )
+    page, more = cut_page(rows, limit, lambda agent: str(agent.agent_uuid))
     views = [
         AgentProgressView(
             agent_uuid=row.agent_uuid,
@@ -71,7 +73,7 @@ async def explain_fleet(
             polled_at=row.polled_at,
             reported_at=row.reported_at,
         )
-        for row in rows[:limit]
+        for row in page
     ]
     return FleetProgress(
         fleet_uuid=fleet,
@@ -79,7 +81,7 @@ async def explain_fleet(
         deployed_at=head.deployed_at,
         stages=counts,
         agents=views,
-        next=str(views[-1].agent_uuid) if len(rows) > limit else None,
+        next=more,
     )
 
 

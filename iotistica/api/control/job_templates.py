@@ -9,6 +9,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text
@@ -60,8 +61,8 @@ async def list_templates(
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         rows = await table.page(tx, tenant, after=cursors.parse_uuid(cursor), category=category, limit=limit + 1)
-    more = str(rows[limit - 1].template_id) if len(rows) > limit else None
-    return Templates(templates=rows[:limit], count=len(rows[:limit]), next=more)
+    page, more = cut_page(rows, limit, lambda template: str(template.template_id))
+    return Templates(templates=page, count=len(page), next=more)
 
 
 @post("/", opt=WRITE, status_code=201)

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
 from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Cursor, Limit, Name, Text
@@ -141,8 +142,8 @@ async def list_jobs(
     tenant, before = tenant_of(request), cursors.parse_time_and_uuid(cursor)
     async with database.transaction(tenant) as tx:
         rows = await jobs.page(tx, tenant, status=status, before=before, limit=limit + 1)
-    more = cursors.of_time(rows[limit - 1].queued_at, rows[limit - 1].job_id) if len(rows) > limit else None
-    return Jobs(executions=rows[:limit], count=len(rows[:limit]), next=more)
+    page, more = cut_page(rows, limit, lambda job: cursors.of_time(job.queued_at, job.job_id))
+    return Jobs(executions=page, count=len(page), next=more)
 
 
 @get("/executions/{job:uuid}", opt=READ)
@@ -169,8 +170,8 @@ async def list_job_agents(
     async with database.transaction(tenant) as tx:
         await jobs.get(tx, tenant, job)
         rows = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)
-    more = str(rows[limit - 1].agent_uuid) if len(rows) > limit else None
-    return JobAgents(device_statuses=rows[:limit], count=len(rows[:limit]), next=more)
+    page, more = cut_page(rows, limit, lambda agent: str(agent.agent_uuid))
+    return JobAgents(device_statuses=page, count=len(page), next=more)
 
 
 @post("/executions/{job:uuid}/pause", opt=WRITE, status_code=200)

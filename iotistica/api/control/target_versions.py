@@ -13,6 +13,7 @@ from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.domain import documents
 from iotistica.domain.access import document_secrets
 from iotistica.domain.control import targets as rules
+from iotistica.domain.control.sealed_targets import open_target, seal_target
 from iotistica.domain.control.targets import Target
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Outdated
@@ -64,10 +65,10 @@ async def change(
         await check_seen(tx, tenant, subject, head, request.headers.get("if-match"))
         base = head.latest if draft else head.deployed
         sealed = await targets.document_of(tx, tenant, subject, base)
-        old = opened(context, tenant, sealed)
+        old = open_target(box, sealed, tenant)
         shown = await targets.document_of(tx, tenant, subject, head.latest) if whole else sealed
-        new = _validated(edit(old), opened(context, tenant, shown))
-        new = Target(apps=box.seal(new.apps, tenant), config=box.seal(new.config, tenant))
+        new = _validated(edit(old), open_target(box, shown, tenant))
+        new = seal_target(box, new, tenant)
         version = base or 0
         if new != sealed or version == 0:
             changes = masked(sealed, new)
@@ -114,11 +115,6 @@ def _validated(new: Target, old: Target) -> Target:
     validated = rules.validate_target(new.apps, new.config)
     kept = document_secrets.keep_masked(msgspec.to_builtins(validated), msgspec.to_builtins(old))
     return msgspec.convert(kept, Target)
-
-
-def opened(context: ServerContext, tenant: TenantId, target: Target) -> Target:
-    """Return a sealed target with plain secrets."""
-    return Target(apps=context.box.open(target.apps, tenant), config=context.box.open(target.config, tenant))
 
 
 def masked(old: Target, new: Target) -> list[documents.Change]:

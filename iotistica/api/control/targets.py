@@ -10,11 +10,14 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from iotistica.api.control.target_versions import TargetView, change, check_seen, masked, opened, view
+from iotistica.api.control.target_versions import TargetView, change, check_seen, masked, view
+from iotistica.api.http import cursors
+from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit, Text
 from iotistica.domain.control import targets as rules
+from iotistica.domain.control.sealed_targets import open_target
 from iotistica.domain.control.targets import Target
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.control import targets
@@ -138,7 +141,7 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             raise Invalid("must be the version to restore", "version")
         tenant, owner = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
-            earlier = opened(context, tenant, (await targets.get(tx, tenant, owner, data.version)).target)
+            earlier = open_target(context.box, (await targets.get(tx, tenant, owner, data.version)).target, tenant)
         return await change(
             *(request, database, context, owner, lambda _: earlier), note=data.note, restores=data.version
         )
@@ -152,13 +155,12 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         cursor: Annotated[str | None, QueryParameter(max_length=10)] = None,
     ) -> TargetHistory:
         """List the versions, newest first, with their authors and changes."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
-            raise Invalid("is not a cursor of this list", "cursor")
+        before = cursors.parse_number(cursor)
         tenant, owner = tenant_of(request), TargetOwner(kind, subject)
         async with database.transaction(tenant) as tx:
             head = await targets.head(tx, tenant, owner)
-            before = int(cursor) if cursor else None
             rows = await targets.page(tx, tenant, owner, before=before, limit=limit + 1)
+        page, more = cut_page(rows, limit, lambda version: str(version.version))
         views = [
             TargetVersionView(
                 version=row.version,
@@ -169,9 +171,8 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
                 deployed=row.version == head.deployed,
                 changes=row.changes,
             )
-            for row in rows[:limit]
+            for row in page
         ]
-        more = str(views[-1].version) if len(rows) > limit else None
         return TargetHistory(versions=views, count=len(views), next=more)
 
     @get("/{subject:uuid}/target-state/compare", opt=read)

@@ -8,7 +8,7 @@ from cachetools import LRUCache
 
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.control import targets as rules
-from iotistica.domain.control.targets import Target
+from iotistica.domain.control.sealed_targets import open_target
 from iotistica.domain.ids import TenantId
 from iotistica.domain.key_derivation import derive
 from iotistica.errors import Unavailable
@@ -94,16 +94,13 @@ class PollAnswers:
     async def _compose(self, tenant: TenantId, agent: UUID) -> PollAnswer:
         async with self._database.transaction(tenant, patience=WAIT_SECONDS) as tx:
             sources = await targets.sources(tx, tenant, agent)
-        fleet, own = self._decrypted(sources.fleet, tenant), self._decrypted(sources.own, tenant)
+        fleet, own = (open_target(self._box, layer, tenant) for layer in (sources.fleet, sources.own))
         target = rules.effective_target(fleet, own)
         body = rules.poll_body(agent, target, version=sources.counter, deployed_at=sources.deployed_at)
         answer = PollAnswer(sources.counter, rules.etag(body, self._tag_key), body)
         self._cache(agent, answer)
         await self._write_copy(tenant, agent, answer)
         return answer
-
-    def _decrypted(self, target: Target, tenant: TenantId) -> Target:
-        return Target(apps=self._box.open(target.apps, tenant), config=self._box.open(target.config, tenant))
 
     def _cache(self, agent: UUID, answer: PollAnswer) -> None:
         if self._tags.get(agent, (0, ""))[0] > answer.counter:

@@ -14,6 +14,7 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
@@ -152,7 +153,7 @@ async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: 
 
 
 def _facts(said: JobAnswer) -> dict[str, Any]:
-    details = None if said.details is None else msgspec.json.encode(said.details).decode()
+    details = jsonb(said.details)
     return msgspec.structs.asdict(said) | {"details": details}
 
 

@@ -12,6 +12,7 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
@@ -48,7 +49,6 @@ RETURNING {_COLUMNS}
 
 async def add(tx: Tx, tenant: TenantId, agent: UUID, command: UpdateCommand, *, by: Actor) -> AgentUpdate:
     """Store an update command, which supersedes an open update of the agent. Raises `NotFound`."""
-    author = {"kind": by.kind, "id": by.id, "name": by.name}
     parameters = {
         "tenant": tenant,
         "agent": agent,
@@ -57,7 +57,7 @@ async def add(tx: Tx, tenant: TenantId, agent: UUID, command: UpdateCommand, *, 
         "scheduled": command.scheduled_at,
         "issued": command.issued_at,
         "expires": command.expires_at,
-        "author": msgspec.json.encode(author).decode(),
+        "author": jsonb(by.author),
     }
     await tx.execute(SUPERSEDE, parameters)
     update = await fetch_row(tx, AgentUpdate, ADD, parameters)

@@ -12,6 +12,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
@@ -63,9 +64,9 @@ async def put(tx: Tx, tenant: TenantId, wanted: TemplateSpec, *, old: Template |
     id_ = old.template_id if old else uuid4()
     if wanted.extends is not None:
         await resolve(tx, tenant, wanted.extends, path="extends", above=(id_, wanted.name))
-    author = msgspec.json.encode({"kind": by.kind, "id": by.id, "name": by.name}).decode()
+    author = jsonb(by.author)
     parameters = {"id": id_, "tenant": tenant, "author": author} | msgspec.structs.asdict(wanted)
-    parameters["job_document"] = msgspec.json.encode(wanted.job_document).decode()
+    parameters["job_document"] = jsonb(wanted.job_document)
     try:
         stored = await fetch_row(tx, Template, PUT, parameters)
     except psycopg.errors.UniqueViolation:

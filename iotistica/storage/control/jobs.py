@@ -16,6 +16,7 @@ from iotistica.errors import Conflict, NotFound, TooMany
 from iotistica.storage.control import agent_jobs
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 AGENTS_LIMIT: Final = 100_000  # agents of one job
@@ -97,10 +98,10 @@ async def add(tx: Tx, tenant: TenantId, wanted: JobSpec, agents: Sequence[UUID],
         raise TooMany(f"The tenant has {UNSETTLED_LIMIT} unfinished jobs: wait, or cancel some.", seconds=60)
     job, canary = uuid4(), wanted.policy.rollout.canary
     parameters = msgspec.structs.asdict(wanted) | {"job": job, "tenant": tenant, "total": len(agents)}
-    parameters["author"] = {"kind": by.kind, "id": by.id, "name": by.name}
+    parameters["author"] = by.author
     parameters["counts"] = JobCounts(waiting=len(agents), canaries=min(canary, len(agents)))
     for key in ("document", "target", "policy", "author", "counts"):
-        parameters[key] = msgspec.json.encode(parameters[key]).decode()
+        parameters[key] = jsonb(parameters[key])
     created = await fetch_row(tx, Job, ADD, parameters)
     assert created is not None  # noqa: S101 it was inserted
     await tx.execute(ADD_AGENTS, {"job": job, "tenant": tenant, "canary": canary, "agents": list(agents)})

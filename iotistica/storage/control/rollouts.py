@@ -12,6 +12,7 @@ from iotistica.domain.control.jobs import Phase
 from iotistica.domain.control.rollouts import JobCounts, Pace, RolloutPolicy, RolloutStep
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.control import agent_jobs
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 AGENTS_LIMIT: Final = 500  # agents released in one transaction
@@ -142,7 +143,7 @@ async def save_progress(tx: Tx, job: ActiveJob, counts: JobCounts, status: Phase
         "settled": not counts.open,
         "credit": step.pace.credit,
         "paced_at": step.pace.at,
-        "counts": msgspec.json.encode(counts).decode(),
+        "counts": jsonb(counts),
     }
     await tx.execute(SAVE_PROGRESS, facts | {"ended": transitions.is_complete(status, counts)})
 

@@ -12,6 +12,7 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
 from iotistica.storage.history import audit, timeline
 from iotistica.storage.history.audit import Actor
+from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
 
@@ -166,12 +167,12 @@ async def write(
     version = max(old.latest, row[0] if row else 0) + 1
     content = {
         "version": version,
-        "apps": _json(new.apps),
-        "config": _json(new.config),
-        "changes": _json(changes),
+        "apps": jsonb(new.apps),
+        "config": jsonb(new.config),
+        "changes": jsonb(changes),
         "note": note,
         "restores": restores,
-        "author": _json(_author(by)),
+        "author": jsonb(by.author),
     }
     parameters = _parameters(tenant, subject) | content
     await tx.execute(ADD, parameters)
@@ -216,7 +217,7 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(subject)s AND s.agent_uuid =
 
 async def deploy(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int, *, by: Actor) -> int:
     """Deploy an existing version of a locked target; return how many agents it affects."""
-    parameters = _parameters(tenant, subject) | {"version": version, "author": _json(_author(by))}
+    parameters = _parameters(tenant, subject) | {"version": version, "author": jsonb(by.author)}
     await tx.execute(DEPLOY, parameters)
     if subject.kind == "fleet":  # locks agents before their counters, the order of all other code that locks both
         details = audit.timeline_details(by, {"version": version, "fleet": subject.id})
@@ -285,11 +286,3 @@ async def sources(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> TargetSour
     if row is None:
         raise NotFound
     return row
-
-
-def _author(by: Actor) -> dict[str, Any]:
-    return {"kind": by.kind, "id": by.id, "name": by.name}
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

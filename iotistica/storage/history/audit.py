@@ -21,6 +21,11 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     address: str | None = None
 
+    @property
+    def author(self) -> dict[str, str | None]:
+        """Who wrote a version, a job or an update, as it is stored beside it."""
+        return {"kind": self.kind, "id": self.id, "name": self.name}
+
 
 PLATFORM: Final = Actor(kind="platform")
 HIDDEN_FACTS: Final = ("changes",)
