@@ -17,10 +17,10 @@ from iotistica.api.control import (
 )
 
 ROUTES: Final[list[ControllerRouterHandler]] = [
-    targets.agents_router,
-    targets.fleets_router,
-    apps.agents_router,
-    apps.fleets_router,
+    targets.AgentTargets,
+    targets.FleetTargets,
+    apps.AgentApps,
+    apps.FleetApps,
     endpoints.router,
     explanation.router,
     fleet_progress.router,

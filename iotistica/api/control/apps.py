@@ -1,13 +1,13 @@
 """Routes for single apps and services of a target; each change stores a new version of the whole target."""
 
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
-from litestar import Response, Router, delete, get, post, put
-from litestar.handlers import HTTPRouteHandler
+from litestar import Controller, Response, delete, get, post, put
+from litestar.di import Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from iotistica.api.control.target_owners import OwnerDep, agent_owner, fleet_owner
 from iotistica.api.control.target_versions import TargetView, change
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import tenant_of
@@ -30,45 +30,44 @@ class Apps(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-def _routes(kind: Any) -> list[HTTPRouteHandler]:
-    """Return the routes for the apps of agents, or of fleets."""
-    read, write = {"permission": "targets.read"}, {"permission": "targets.write"}
+READ: Final = {"permission": "targets.read"}
+WRITE: Final = {"permission": "targets.write"}
 
-    async def own(database: Database, tenant: TenantId, subject: UUID, draft: bool) -> dict[str, Any]:
-        async with database.transaction(tenant) as tx:
-            head = await targets.head(tx, tenant, TargetOwner(kind, subject))
-            version = head.latest if draft else head.deployed
-            return (await targets.document_of(tx, tenant, TargetOwner(kind, subject), version)).apps
 
-    @get("/{subject:uuid}/apps", opt=read)
+class AppRoutes(Controller):
+    """The routes of apps, whether of agents or of fleets."""
+
+    @get("/apps", opt=READ)
     async def list_apps(
-        request: ApiRequest, database: DatabaseDep, subject: FromPath[UUID], draft: FromQuery[bool] = False
+        self, request: ApiRequest, database: DatabaseDep, owner: OwnerDep, draft: FromQuery[bool] = False
     ) -> Apps:
         """List the apps of the deployed version of the target; with `draft`, of the newest version."""
-        apps = await own(database, tenant_of(request), subject, draft)
+        apps = await _stored_apps(database, tenant_of(request), owner, draft=draft)
         return Apps(apps=document_secrets.mask(apps), count=len(apps))
 
-    @get("/{subject:uuid}/apps/{app:str}", opt=read)
+    @get("/apps/{app:str}", opt=READ)
     async def get_app(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> dict[str, Any]:
         """Return one app, secrets masked; with `draft`, from the newest version."""
         masked: dict[str, Any] = document_secrets.mask(
-            _app(await own(database, tenant_of(request), subject, draft), app)
+            _app(await _stored_apps(database, tenant_of(request), owner, draft=draft), app)
         )
         return masked
 
-    @post("/{subject:uuid}/apps", opt=write, status_code=200)
+    @post("/apps", opt=WRITE, status_code=200)
     async def add_app(
+        self,
         request: ApiRequest,
         data: Body,
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
         """Add an app to the target; 409 if the target has an app with this `appId`."""
@@ -81,28 +80,29 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
                 raise Conflict(f"The app {id_} exists already: use PUT to replace it.")
             return _with_app(old, str(id_), data)
 
-        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
+        return await change(request, database, context, owner, edit, draft=draft)
 
-    @put("/{subject:uuid}/apps/{app:str}", opt=write)
+    @put("/apps/{app:str}", opt=WRITE)
     async def put_app(
+        self,
         request: ApiRequest,
         data: Body,
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
         """Add or replace an app; `********` keeps the stored secret at that place."""
-        owner = TargetOwner(kind, subject)
         return await change(request, database, context, owner, lambda old: _with_app(old, app, data), draft=draft)
 
-    @delete("/{subject:uuid}/apps/{app:str}", opt=write, status_code=200)
+    @delete("/apps/{app:str}", opt=WRITE, status_code=200)
     async def delete_app(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         app: FromPath[str],
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
@@ -112,15 +112,16 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             _app(old.apps, app)
             return Target(apps={key: value for key, value in old.apps.items() if key != app}, config=old.config)
 
-        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
+        return await change(request, database, context, owner, edit, draft=draft)
 
-    @put("/{subject:uuid}/apps/{app:str}/services/{service:str}", opt=write)
+    @put("/apps/{app:str}/services/{service:str}", opt=WRITE)
     async def put_service(
+        self,
         request: ApiRequest,
         data: Body,
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         app: FromPath[str],
         service: FromPath[str],
         draft: FromQuery[bool] = False,
@@ -138,14 +139,15 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
             at = ids.index(service) if service in ids else len(ids)
             return _with_app(old, app, whole | {"services": [*services[:at], entry, *services[at + 1 :]]})
 
-        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
+        return await change(request, database, context, owner, edit, draft=draft)
 
-    @delete("/{subject:uuid}/apps/{app:str}/services/{service:str}", opt=write, status_code=200)
+    @delete("/apps/{app:str}/services/{service:str}", opt=WRITE, status_code=200)
     async def delete_service(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         app: FromPath[str],
         service: FromPath[str],
         draft: FromQuery[bool] = False,
@@ -160,9 +162,14 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
                 raise NotFound
             return _with_app(old, app, whole | {"services": rest})
 
-        return await change(request, database, context, TargetOwner(kind, subject), edit, draft=draft)
+        return await change(request, database, context, owner, edit, draft=draft)
 
-    return [list_apps, get_app, add_app, put_app, delete_app, put_service, delete_service]
+
+async def _stored_apps(database: Database, tenant: TenantId, owner: TargetOwner, *, draft: bool) -> dict[str, Any]:
+    async with database.transaction(tenant) as tx:
+        head = await targets.head(tx, tenant, owner)
+        version = head.latest if draft else head.deployed
+        return (await targets.document_of(tx, tenant, owner, version)).apps
 
 
 def _app(apps: dict[str, Any], id_: str) -> dict[str, Any]:
@@ -181,5 +188,17 @@ def _numbered(id_: str) -> int | str:
     return int(id_) if id_.isdecimal() and len(id_) < 16 else id_
 
 
-agents_router: Final = Router("/agents", route_handlers=_routes("agent"), tags=["apps"])
-fleets_router: Final = Router("/fleets", route_handlers=_routes("fleet"), tags=["apps"])
+class AgentApps(AppRoutes):
+    """The apps of agents."""
+
+    path = "/agents/{subject:uuid}"
+    tags = ("apps",)
+    dependencies = {"owner": Provide(agent_owner)}  # noqa: RUF012 Litestar's type
+
+
+class FleetApps(AppRoutes):
+    """The apps of fleets."""
+
+    path = "/fleets/{subject:uuid}"
+    tags = ("apps",)
+    dependencies = {"owner": Provide(fleet_owner)}  # noqa: RUF012 Litestar's type

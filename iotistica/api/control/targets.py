@@ -2,14 +2,17 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 import msgspec
-from litestar import Response, Router, delete, get, post, put
+from litestar import Controller, Response, delete, get, post, put
+from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromQuery, JSONBody, QueryParameter
+from litestar.types import Method, OperationIDCreator
+from litestar.types.internal_types import PathParameterDefinition
 from msgspec import UNSET, UnsetType
 
+from iotistica.api.control.target_owners import OwnerDep, agent_owner, fleet_owner
 from iotistica.api.control.target_versions import TargetView, change, check_seen, masked, view
 from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
@@ -21,7 +24,6 @@ from iotistica.domain.control.sealed_targets import open_target
 from iotistica.domain.control.targets import Target
 from iotistica.errors import Conflict, Invalid
 from iotistica.storage.control import targets
-from iotistica.storage.control.targets import TargetOwner
 
 
 class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,51 +74,65 @@ class TargetComparison(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     changes: list[dict[str, Any]]
 
 
-def _routes(kind: Any) -> list[HTTPRouteHandler]:
-    """Return the routes for the targets of agents, or of fleets."""
-    read, write = {"permission": "targets.read"}, {"permission": "targets.write"}
+READ: Final = {"permission": "targets.read"}
+WRITE: Final = {"permission": "targets.write"}
 
-    @get("/{subject:uuid}/target-state", opt=read)
+
+def _operation_id(verb: str) -> OperationIDCreator:
+    """Return a function that names an operation after its verb and the owner of the target."""
+
+    def name(_handler: HTTPRouteHandler, _method: Method, path: list[str | PathParameterDefinition]) -> str:
+        return f"{verb}{'Agent' if 'agents' in path else 'Fleet'}Target"
+
+    return name
+
+
+class TargetRoutes(Controller):
+    """The routes of targets, whether of agents or of fleets."""
+
+    @get("/target-state", opt=READ)
     async def get_target(
-        request: ApiRequest, database: DatabaseDep, subject: FromPath[UUID], version: FromQuery[int | None] = None
+        self, request: ApiRequest, database: DatabaseDep, owner: OwnerDep, version: FromQuery[int | None] = None
     ) -> Response[TargetView]:
         """Return the newest version of the target, or `version`; the ETag is the newest version, for `If-Match`."""
         tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
-            return await view(tx, tenant, TargetOwner(kind, subject), version)
+            return await view(tx, tenant, owner, version)
 
     async def _write(
+        self,
         request: ApiRequest,
         data: JSONBody[TargetDocument],
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         draft: FromQuery[bool] = False,
     ) -> Response[TargetView]:
         """Store a new version, and deploy it unless `draft` is set.
 
         With `If-Match`, the request fails with 412 if another writer has stored a version meanwhile.
         """
-        target, owner = data.target, TargetOwner(kind, subject)
+        target = data.target
         options = {"draft": draft, "whole": True}
         return await change(request, database, context, owner, lambda _: target, note=data.note, **options)
 
-    @delete("/{subject:uuid}/target-state", opt=write, status_code=200)
+    @delete("/target-state", opt=WRITE, status_code=200)
     async def clear(
-        request: ApiRequest, database: DatabaseDep, context: ServerContextDep, subject: FromPath[UUID]
+        self, request: ApiRequest, database: DatabaseDep, context: ServerContextDep, owner: OwnerDep
     ) -> Response[TargetView]:
         """Deploy an empty target as a new version; earlier versions stay in the history."""
-        return await change(request, database, context, TargetOwner(kind, subject), lambda _: rules.EMPTY_TARGET)
+        return await change(request, database, context, owner, lambda _: rules.EMPTY_TARGET)
 
-    @post("/{subject:uuid}/target-state/deploy", opt=write, status_code=200)
+    @post("/target-state/deploy", opt=WRITE, status_code=200)
     async def deploy(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         data: JSONBody[VersionChoice | None] = None,
     ) -> Response[TargetView]:
         """Deploy a version, by default the newest."""
-        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
+        tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
             head = await targets.lock(tx, tenant, owner)
             await check_seen(tx, tenant, owner, head, request.headers.get("if-match"))
@@ -128,35 +144,37 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
                 await targets.deploy(tx, tenant, owner, version, by=actor_of(request))
             return await view(tx, tenant, owner, None)
 
-    @post("/{subject:uuid}/target-state/rollback", opt=write, status_code=200)
+    @post("/target-state/rollback", opt=WRITE, status_code=200)
     async def roll_back(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
         context: ServerContextDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         data: JSONBody[VersionChoice],
     ) -> Response[TargetView]:
         """Store the content of an earlier version as a new version, and deploy it."""
         if data.version is UNSET:
             raise Invalid("must be the version to restore", "version")
-        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
+        tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
             earlier = open_target(context.box, (await targets.get(tx, tenant, owner, data.version)).target, tenant)
         return await change(
             *(request, database, context, owner, lambda _: earlier), note=data.note, restores=data.version
         )
 
-    @get("/{subject:uuid}/target-state/history", opt=read)
+    @get("/target-state/history", opt=READ)
     async def history(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         limit: Limit = 20,
         cursor: Annotated[str | None, QueryParameter(max_length=10)] = None,
     ) -> TargetHistory:
         """List the versions, newest first, with their authors and changes."""
         before = cursors.parse_number(cursor)
-        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
+        tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
             head = await targets.head(tx, tenant, owner)
             rows = await targets.page(tx, tenant, owner, before=before, limit=limit + 1)
@@ -175,16 +193,17 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         ]
         return TargetHistory(versions=views, count=len(views), next=more)
 
-    @get("/{subject:uuid}/target-state/compare", opt=read)
+    @get("/target-state/compare", opt=READ)
     async def compare(
+        self,
         request: ApiRequest,
         database: DatabaseDep,
-        subject: FromPath[UUID],
+        owner: OwnerDep,
         older: Annotated[int, QueryParameter(name="from", ge=0, le=2_000_000_000)],
         newer: Annotated[int, QueryParameter(name="to", ge=0, le=2_000_000_000)],
     ) -> TargetComparison:
         """Return the differences between two versions, secrets masked; version 0 is the empty target."""
-        tenant, owner = tenant_of(request), TargetOwner(kind, subject)
+        tenant = tenant_of(request)
         async with database.transaction(tenant) as tx:
             await targets.head(tx, tenant, owner)
             old = await targets.document_of(tx, tenant, owner, older)
@@ -192,11 +211,21 @@ def _routes(kind: Any) -> list[HTTPRouteHandler]:
         changes = [msgspec.to_builtins(item) for item in masked(old, new)]
         return TargetComparison(from_version=older, to_version=newer, changes=changes)
 
-    path, id_ = "/{subject:uuid}/target-state", f"{kind.capitalize()}Target"
-    replace = put(path, opt=write, operation_id=f"Replace{id_}")(_write)
-    create = post(path, opt=write, status_code=200, operation_id=f"Create{id_}")(_write)
-    return [get_target, replace, create, clear, deploy, roll_back, history, compare]
+    replace = put("/target-state", opt=WRITE, operation_id=_operation_id("Replace"))(_write)
+    create = post("/target-state", opt=WRITE, status_code=200, operation_id=_operation_id("Create"))(_write)
 
 
-agents_router: Final = Router("/agents", route_handlers=_routes("agent"), tags=["target state"])
-fleets_router: Final = Router("/fleets", route_handlers=_routes("fleet"), tags=["target state"])
+class AgentTargets(TargetRoutes):
+    """The targets of agents."""
+
+    path = "/agents/{subject:uuid}"
+    tags = ("target state",)
+    dependencies = {"owner": Provide(agent_owner)}  # noqa: RUF012 Litestar's type
+
+
+class FleetTargets(TargetRoutes):
+    """The targets of fleets."""
+
+    path = "/fleets/{subject:uuid}"
+    tags = ("target state",)
+    dependencies = {"owner": Provide(fleet_owner)}  # noqa: RUF012 Litestar's type
