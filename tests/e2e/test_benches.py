@@ -54,7 +54,7 @@ def test_ingest(tmp_path: Path) -> None:
     assert report.keys() == COMMON | expected | {"share_of_transaction", "share_of_bare_copy"}
     assert report["median"].keys() == {"end_to_end", "cpu_us_a_reading", "transaction", "bare_copy"}
     assert report["alarms"] == {}
-    assert "HTTP is open" in printed  # the server's log is part of the output
+    assert "HTTP server started" in printed  # the server's log is part of the output
     assert not [line for line in printed.splitlines() if "ERROR" in line and "ledger" in line]
 
 
