@@ -36,13 +36,14 @@ def new_data_folder() -> Iterator[Path]:
 
 def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
     """Wait for a condition; its value."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.02
     while True:
         if value := condition():
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what or condition}")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.1, 0.2)  # a long wait must not reach the rate limit of the user who looks
 
 
 class Served:
