@@ -223,7 +223,7 @@ async def connect(
     client = Client(raw)
     try:
         if client.is_lost:
-            raise Unavailable("the broker closed the connection")
+            raise Unavailable(f"the connection to the broker ended: {raw.protocol.error or 'the broker closed it'}")
         yield client
     finally:
         await client.close()

@@ -31,6 +31,8 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
         self.arrived = asyncio.Event()
         self.paused = False
         self.lost = False
+        self.error: Exception | None = None
+        """What ended the connection, unless the broker closed it."""
         self.acks: dict[int, asyncio.Future[None]] = {}
         self._tail = b""
 
@@ -113,7 +115,7 @@ class Protocol(MQTTProtocol):  # type: ignore[misc]
         return False  # close; a stream reader would keep the connection half open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        self.lost, self.error = True, exc
         self.arrived.set()
         for acked in self.acks.values():
             if not acked.done():
