@@ -20,8 +20,9 @@ from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.delivery.inbox import Inbox
 from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.history.timeline_counts import TimelineCounts
-from iotistica.storage.postgres import Database, Role, allow_role_logins, url_for_role
+from iotistica.storage.postgres import Database, Role
 from iotistica.storage.redis import Redis
+from iotistica.storage.role_logins import allow_role_logins, url_for_role
 from iotistica.storage.telemetry import readings
 
 INGEST_SECONDS: Final = 30.0  # longest SQL statement of a worker

@@ -167,7 +167,7 @@ def export(settings: Settings, name: str, folder: Path) -> None:
         return id_
 
     async def write(url: str, tenant: TenantId) -> None:
-        async with opened(url) as database, database.transaction(unbounded=True) as tx:
+        async with opened(url) as database, database.transaction(unbounded=True, snapshot=True) as tx:
             await tenant_export.export_tenant(
                 tx, tenant, folder, lambda table, size: click.echo(f"{size:>14,}  {table}.csv")
             )

@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Literal, LiteralString, TypeVar
-from urllib.parse import quote, urlsplit
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -17,7 +16,7 @@ from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from iotistica.domain.ids import TenantId
-from iotistica.errors import CannotStart, Conflict, Invalid, TooSlow, Unavailable
+from iotistica.errors import Conflict, Invalid, TooSlow, Unavailable
 from iotistica.storage.circuit_breaker import CircuitBreaker
 
 Tx = psycopg.AsyncConnection[TupleRow]
@@ -35,6 +34,7 @@ RECONNECT_SECONDS: Final = 1.5  # seconds of retries with back-off; after that, 
 GRACE_SECONDS: Final = 10.0  # seconds that a transaction can last longer than its longest statement
 IDLE_IN_TRANSACTION_MS: Final = 10_000  # ms; a hung transaction would block all others that wait for its locks
 
+SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 SET_TENANT: Final = "SELECT set_config('iotistica.tenant', %(tenant)s, true)"
 
 _SERVER_IS_HEALTHY: Final = (
@@ -120,14 +120,20 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, tenant: TenantId | None = None, *, patience: float = POOL_WAIT_SECONDS, unbounded: bool = False
+        self,
+        tenant: TenantId | None = None,
+        *,
+        patience: float = POOL_WAIT_SECONDS,
+        unbounded: bool = False,
+        snapshot: bool = False,
     ) -> AsyncIterator[Tx]:
         """Open a transaction that commits at the end of the block; translates the driver's errors.
 
         The role `api` sees only the rows of `tenant`, and none without a tenant. The tenant is set for the
         transaction and not for the connection, which other callers use later. Waits `patience` seconds for a
         connection. Unless `unbounded`, the block can last `GRACE_SECONDS` longer than one statement, so that a
-        stalled server does not block the caller.
+        stalled server does not block the caller. With `snapshot`, all statements read the database as it was at one
+        moment and write nothing, for an answer that is made of several statements.
         """
         try:
             with self.breaker.guard(_is_lost):
@@ -136,6 +142,8 @@ class Database:
                     self._connection(patience, None if unbounded else self._longest) as tx,
                     tx.transaction(),
                 ):
+                    if snapshot:
+                        await tx.execute(SNAPSHOT)
                     if tenant is not None:
                         await tx.execute(SET_TENANT, {"tenant": tenant})
                     if self._check is not None:
@@ -273,24 +281,3 @@ async def fetch_row(
     """Run a statement and return its first row, or None."""
     rows = await fetch_rows(tx, row, statement, parameters)
     return rows[0] if rows else None
-
-
-def allow_role_logins(url: str, passwords: Mapping[Role, str]) -> None:
-    """Allow the roles to log in with a password; raises `CannotStart`, for example without the privilege.
-
-    A connection that logged in as a role cannot become the owner again, as a connection with `SET ROLE` can.
-    """
-    try:
-        with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
-            for role, password in passwords.items():
-                statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
-                connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
-    except psycopg.Error as exc:
-        raise CannotStart(f"Cannot allow the roles of the application to log in: {str(exc).strip()}") from exc
-
-
-def url_for_role(url: str, role: Role, password: str) -> str:
-    """Return the URL of the same database for a role with a password."""
-    parts = urlsplit(url)
-    address = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{role}:{quote(password, safe='')}@{address}").geturl()

@@ -67,15 +67,13 @@ EXPORTS: Final = {
     "audit_events": "SELECT * FROM audit_events WHERE tenant_id = {tenant} ORDER BY id",
 }
 UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"
-SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int], None]) -> None:
-    """Write one CSV file per table, all from one snapshot; `told` is called with each table's name and bytes.
+    """Write one CSV file per table; `told` is called with each table's name and bytes.
 
-    Must be called at the beginning of a transaction.
+    The transaction must be one with `snapshot`, so that the files fit each other.
     """
-    await tx.execute(SNAPSHOT)
     await tx.execute(UNBOUNDED)
     for name, select in EXPORTS.items():
         query = sql.SQL("COPY (" + select + ") TO STDOUT (FORMAT csv, HEADER)").format(tenant=sql.Literal(tenant))

@@ -1,8 +1,9 @@
-"""The pool of connections to PostgreSQL, shared by tenants that know nothing of each other."""
+"""The pool of connections to PostgreSQL, shared by tenants that know nothing of each other, and its transactions."""
 
 import asyncio
 from contextlib import AsyncExitStack
 
+import psycopg
 import pytest
 
 from iotistica.domain.ids import TenantId
@@ -38,3 +39,25 @@ async def test_one_tenant_leaves_connections_to_the_others(stack: Stack) -> None
 async def _ask(pool: Database, tenant: TenantId) -> None:
     async with pool.transaction(tenant) as tx:
         await tx.execute("SELECT 1")
+
+
+async def test_the_statements_of_a_snapshot_read_one_moment(stack: Stack) -> None:
+    """What is committed between two of them is in neither, unlike in other transactions; and none of them writes."""
+    pool = Database(stack.database_url, size=4, name="pool", role=None, statement_seconds=30)
+    await pool.open()
+    count = "SELECT count(*) FROM snapshot_test"
+    async with pool.transaction() as tx:
+        await tx.execute("CREATE TABLE snapshot_test (n int)")
+    for snapshot, expected in ((True, 0), (False, 1)):
+        async with pool.transaction(TenantId("t"), snapshot=snapshot) as tx:
+            before = await (await tx.execute(count)).fetchone()
+            async with pool.transaction() as other:
+                await other.execute("INSERT INTO snapshot_test VALUES (1)")
+            after = await (await tx.execute(count)).fetchone()
+        assert before and after and after[0] - before[0] == expected
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        async with pool.transaction(snapshot=True) as tx:
+            await tx.execute("INSERT INTO snapshot_test VALUES (2)")
+    async with pool.transaction() as tx:
+        await tx.execute("DROP TABLE snapshot_test")
+    await pool.close()

@@ -32,6 +32,35 @@ def test_a_file_is_short_and_says_what_it_is_for(path: Path) -> None:
     assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
 
 
+CHECKS = ("agents.get(", "_check_agent(")
+"""Reads that only decide between 404 and an answer."""
+
+
+def test_an_answer_made_of_several_statements_reads_one_snapshot() -> None:
+    """Or a commit between two of them makes an answer that was true at no moment.
+
+    Answers about readings first read what is covered, then the rows in it: a commit in between is in the next answer.
+    """
+    torn = []
+    for path in (ROOT / "iotistica" / "api").rglob("*.py"):
+        if path.parent.name == "telemetry":
+            continue
+        for handler in ast.walk(ast.parse(path.read_text())):
+            if isinstance(handler, ast.AsyncFunctionDef) and any(
+                ast.unparse(one).startswith("get(") for one in handler.decorator_list
+            ):
+                torn += [f"{path.name}: {handler.name}" for block in ast.walk(handler) if _is_torn(block)]
+    assert torn == []
+
+
+def _is_torn(block: ast.AST) -> bool:
+    if not isinstance(block, ast.AsyncWith) or "transaction(" not in ast.unparse(block.items[0]):
+        return False
+    reads = [ast.unparse(node.value) for node in ast.walk(block) if isinstance(node, ast.Await)]
+    several = len([read for read in reads if not read.startswith(CHECKS)]) > 1
+    return several and "snapshot=True" not in ast.unparse(block.items[0])
+
+
 def test_only_the_command_line_reads_the_environment() -> None:
     """Everything else gets its settings as arguments."""
     readers = {path.name for path in CODE if "os.environ" in path.read_text()}

@@ -43,7 +43,7 @@ REASONS = {
     "Sets a parameter of the transaction, takes a lock or reads a clock; touches no rows of tenants.": (
         "agent_cache.DATABASE_NOW broker_accounts.DATABASE_NOW erasures.LONG_STATEMENTS lease.LOCK_WAIT"
         " partitions.drop_before readings.LOCK_SHARED readings.UNLIMITED rollups.LOCK rollups.STEP_SETTINGS"
-        " tenant_export.ALLOW_DELETE tenant_export.SNAPSHOT tenant_export.UNBOUNDED"
+        " postgres.SNAPSHOT tenant_export.ALLOW_DELETE tenant_export.UNBOUNDED"
     ),
     "Locks the uuid of an agent, which must be unique among all tenants.": "identities.LOCK",
     "Manages partitions, which contain the readings of all tenants.": (
@@ -86,7 +86,7 @@ REASONS = {
     ),
     "Manages the server or a connection; reads and writes no rows.": (
         "api.http.health._database embedded.postgres._initialise postgres.Database.listen"
-        " postgres.allow_role_logins"
+        " role_logins.allow_role_logins"
     ),
 }
 GLOBAL = {name: reason for reason, names in REASONS.items() for name in names.split()}

@@ -61,7 +61,7 @@ async def get_health(
     `protocolType` limits the list to one protocol.
     """
     tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         sources = await targets.sources(tx, tenant, agent)
         state = await reported_states.get(tx, tenant, agent)
     configured = rules.effective_target(sources.fleet, sources.own).config.get("endpoints") or []

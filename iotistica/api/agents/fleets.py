@@ -82,7 +82,7 @@ async def add_fleet(request: ApiRequest, data: JSONBody[NewFleet], database: Dat
 async def get_fleet(request: ApiRequest, database: DatabaseDep, fleet: FromPath[UUID]) -> FleetView:
     """Return one fleet with the number of its agents by presence; `GET /agents?fleet=` lists the agents."""
     tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         stored = await fleets.find(tx, tenant, str(fleet))
         if stored is None:
             raise NotFound

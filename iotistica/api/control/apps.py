@@ -166,7 +166,7 @@ class AppRoutes(Controller):
 
 
 async def _stored_apps(database: Database, tenant: TenantId, owner: TargetOwner, *, draft: bool) -> dict[str, Any]:
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         head = await targets.head(tx, tenant, owner)
         version = head.latest if draft else head.deployed
         return (await targets.document_of(tx, tenant, owner, version)).apps

@@ -197,7 +197,7 @@ async def _targets(
     database: Database, tenant: TenantId, agent: UUID, *, draft: bool = False
 ) -> tuple[Target, Target]:
     """Return the agent's own target (deployed, or the newest draft) and its fleet's, sealed; raises `NotFound`."""
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         layers = await targets.sources(tx, tenant, agent)
         if not draft:
             return layers.own, layers.fleet

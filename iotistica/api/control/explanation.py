@@ -86,7 +86,7 @@ async def explain(
     the target, and the errors that the agent reports.
     """
     tenant, box = tenant_of(request), context.box
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         layers = await targets.sources(tx, tenant, agent)
         own_head = await targets.head(tx, tenant, TargetOwner("agent", agent))
         fleet_head = (

@@ -56,7 +56,7 @@ async def explain_fleet(
     """
     tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
     stages = (stage,) if stage else STAGES[1:]
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         head = await targets.head(tx, tenant, TargetOwner("fleet", fleet))
         counts = await fleet_progress.counts(tx, tenant, fleet, quiet=QUIET_AFTER)
         rows = await fleet_progress.page(

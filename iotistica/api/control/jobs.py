@@ -150,7 +150,7 @@ async def list_jobs(
 async def get_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID]) -> JobView:
     """Return one job with its document, and its status on the first 100 agents."""
     tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         row = await jobs.get(tx, tenant, job)
         agents = await agent_jobs.of_job(tx, tenant, job, status=None, after=None, limit=100)
     return JobView(job=row, device_statuses=agents)
@@ -167,7 +167,7 @@ async def list_job_agents(
 ) -> JobAgents:
     """List the status of a job on its agents, ordered by agent id."""
     tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         await jobs.get(tx, tenant, job)
         rows = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)
     page, more = cut_page(rows, limit, lambda agent: str(agent.agent_uuid))

@@ -96,7 +96,7 @@ class TargetRoutes(Controller):
     ) -> Response[TargetView]:
         """Return the newest version of the target, or `version`; the ETag is the newest version, for `If-Match`."""
         tenant = tenant_of(request)
-        async with database.transaction(tenant) as tx:
+        async with database.transaction(tenant, snapshot=True) as tx:
             return await view(tx, tenant, owner, version)
 
     async def _write(
@@ -175,7 +175,7 @@ class TargetRoutes(Controller):
         """List the versions, newest first, with their authors and changes."""
         before = cursors.parse_number(cursor)
         tenant = tenant_of(request)
-        async with database.transaction(tenant) as tx:
+        async with database.transaction(tenant, snapshot=True) as tx:
             head = await targets.head(tx, tenant, owner)
             rows = await targets.page(tx, tenant, owner, before=before, limit=limit + 1)
         page, more = cut_page(rows, limit, lambda version: str(version.version))
@@ -204,7 +204,7 @@ class TargetRoutes(Controller):
     ) -> TargetComparison:
         """Return the differences between two versions, secrets masked; version 0 is the empty target."""
         tenant = tenant_of(request)
-        async with database.transaction(tenant) as tx:
+        async with database.transaction(tenant, snapshot=True) as tx:
             await targets.head(tx, tenant, owner)
             old = await targets.document_of(tx, tenant, owner, older)
             new = await targets.document_of(tx, tenant, owner, newer)

@@ -58,7 +58,7 @@ async def get_ledger(
     With `agent`, only the readings of that agent are counted.
     """
     tenant = tenant_of(request)
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         if agent is not None and await agents.get(tx, tenant, agent) is None:
             raise NotFound
         balance = await ledger.readings_balance(tx, tenant, agent)
