@@ -4,7 +4,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from loguru import logger
 
@@ -15,6 +16,7 @@ Group = Callable[[asyncio.Event], Awaitable[None]]
 """A function that works until the event is set, then finishes the work in progress and returns."""
 
 FIRST_WAIT_SECONDS: Final = 0.4  # seconds before the first restart
+CANCEL_AGAIN_SECONDS: Final = 5.0  # seconds between two cancellations of a group that does not end
 LONGEST_WAIT_SECONDS: Final = 1.5  # between restarts; circuit breakers limit calls to a service that is down
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STEADY_SECONDS: Final = 30.0  # seconds of work after which the next crash waits `FIRST_WAIT_SECONDS` again
@@ -47,13 +49,36 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
         _, late = await asyncio.wait(tasks, timeout=drain_seconds)
         for task in late:
             logger.bind(group=task.get_name()).warning("a task group did not stop in time and was cancelled")
-            task.cancel()
+        await _cancel(late)
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, CannotStart):
                 raise result
     finally:
         stopping.cancel()
     return restart.is_set()
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel the tasks until they end: a driver can turn a cancellation into another error, or swallow it."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
+        for task in tasks:
+            everything = sorted(f"{one.get_name()}: {_position(one)}" for one in asyncio.all_tasks())
+            logger.bind(group=task.get_name(), tasks=everything[:20]).error(
+                "a cancelled task group does not end and is cancelled again"
+            )
+
+
+def _position(task: asyncio.Task[Any]) -> str:
+    """Return the file and line of each coroutine that a task waits in, the outermost first."""
+    coroutine: Any = task.get_coro()
+    places = []
+    while frame := getattr(coroutine, "cr_frame", None):
+        places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        coroutine = coroutine.cr_await
+    return " > ".join(places)
 
 
 async def keep(name: str, group: Group, stop: asyncio.Event, *, longest_wait: float = LONGEST_WAIT_SECONDS) -> None:

@@ -1,8 +1,11 @@
 """Groups run side by side, and a crash stays where it was."""
 
 import asyncio
+import re
+from typing import Any
 
 import pytest
+from loguru import logger
 
 from iotistica import supervise
 from iotistica.errors import CannotStart, Unavailable
@@ -63,6 +66,31 @@ async def test_a_group_that_does_not_stop_is_cancelled() -> None:
     asyncio.get_running_loop().call_later(0.05, stop.set)
     await supervise.run({"deaf": deaf}, drain_seconds=0.05, stop=stop)
     assert cancelled
+
+
+async def test_a_group_that_swallows_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the log says where each task waits, for whoever has to find out why."""
+    monkeypatch.setattr(supervise, "CANCEL_AGAIN_SECONDS", 0.05)
+    stop, swallowed, lines = asyncio.Event(), 0, list[Any]()
+
+    async def deaf(_: asyncio.Event) -> None:
+        nonlocal swallowed
+        for _ in range(2):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.sleep(60)
+
+    sink = logger.add(lambda message: lines.append(message.record), level="ERROR")
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+    async with asyncio.timeout(5):
+        await supervise.run({"deaf": deaf}, drain_seconds=0.05, stop=stop)
+    logger.remove(sink)
+    assert swallowed == 2
+    assert lines[0]["extra"]["group"] == "deaf"
+    (place,) = [one for one in lines[0]["extra"]["tasks"] if one.startswith("deaf: ")]
+    assert re.search(r"supervise.py:\d+ > test_supervise.py:\d+ > tasks.py:\d+", place)
 
 
 async def test_a_cancel_that_nobody_asked_for_restarts_the_group() -> None:
