@@ -40,7 +40,7 @@ from iotistica.settings import Settings
 from iotistica.simulate import demo
 from iotistica.storage.access.rate_limits import RateLimiter
 from iotistica.storage.agents.agent_cache import AgentCache
-from iotistica.storage.agents.poll_answers import PollAnswers
+from iotistica.storage.agents.poll_answer_cache import PollAnswerCache
 from iotistica.storage.agents.poll_counts import PollCounts
 from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.delivery.live_hub import LiveHub
@@ -116,7 +116,7 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
             Unavailable
         ):  # fill the cache before the first request, in case the database fails soon after
             await agent_cache.refresh()
-        poll_answers = PollAnswers(agent_cache, resources.api, resources.redis, resources.key)
+        poll_answer_cache = PollAnswerCache(agent_cache, resources.api, resources.redis, resources.key)
         app = http.create(
             database=resources.api,
             platform_database=resources.worker,
@@ -125,7 +125,7 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
             process_health=resources.process_health,
             context=context,
             agent_cache=agent_cache,
-            poll_answers=poll_answers,
+            poll_answer_cache=poll_answer_cache,
             poll_counts=poll_counts,
             timeline_counts=resources.timeline_counts,
             live_hub=live_hub,
@@ -134,7 +134,7 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
         quick = PollFastPath(
             ConcurrencyLimit(app),
             agent_cache=agent_cache,
-            poll_answers=poll_answers,
+            poll_answer_cache=poll_answer_cache,
             poll_counts=poll_counts,
             key=resources.key,
         )

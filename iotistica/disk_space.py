@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from iotistica.alarms import Alarms
 from iotistica.domain.telemetry.disk_budget import DiskLevel, disk_level, reserve
+from iotistica.platform_alarms import Alarms
 
 CACHE_SECONDS: Final = 2.0  # seconds before the free space is measured again
 ALARM: Final = "disk_short"

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from iotistica.alarms import Alarms
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.delivery.inbox import Inbox
 

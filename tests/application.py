@@ -12,7 +12,7 @@ from iotistica.settings import Settings
 
 SERVED_BY = (
     *("database", "platform_database", "redis", "inbox", "process_health"),
-    *("agent_cache", "poll_answers", "poll_counts", "timeline_counts", "live_hub"),
+    *("agent_cache", "poll_answer_cache", "poll_counts", "timeline_counts", "live_hub"),
 )
 
 

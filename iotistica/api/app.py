@@ -30,7 +30,7 @@ from iotistica.errors import NotFound
 from iotistica.process_health import ProcessHealth
 from iotistica.storage.access.rate_limits import RateLimiter
 from iotistica.storage.agents.agent_cache import AgentCache
-from iotistica.storage.agents.poll_answers import PollAnswers
+from iotistica.storage.agents.poll_answer_cache import PollAnswerCache
 from iotistica.storage.agents.poll_counts import PollCounts
 from iotistica.storage.delivery.inbox import Inbox
 from iotistica.storage.delivery.live_hub import LiveHub
@@ -90,7 +90,7 @@ def create(
     process_health: ProcessHealth,
     context: ServerContext,
     agent_cache: AgentCache,
-    poll_answers: PollAnswers,
+    poll_answer_cache: PollAnswerCache,
     poll_counts: PollCounts,
     timeline_counts: TimelineCounts,
     live_hub: LiveHub,
@@ -113,7 +113,7 @@ def create(
     }
     values["broker_sync"] = BrokerSync(platform_database)
     values |= {
-        "poll_answers": poll_answers,
+        "poll_answer_cache": poll_answer_cache,
         "poll_counts": poll_counts,
         "timeline_counts": timeline_counts,
         "live_hub": live_hub,

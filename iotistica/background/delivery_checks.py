@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from iotistica.alarms import Alarms
 from iotistica.background.periodic_task import for_each
 from iotistica.domain.ids import TenantId
 from iotistica.instruments import IMBALANCE
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.delivery import (
     dead_letters,
     dictionaries,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from iotistica.domain.agents import presence as rules
-from iotistica.domain.agents.presence import StatusChanges
+from iotistica.domain.agents import status_changes as rules
+from iotistica.domain.agents.status_changes import StatusChanges
 from iotistica.domain.ids import TenantId
 from iotistica.storage import lease
 from iotistica.storage.agents import presence

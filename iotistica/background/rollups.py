@@ -7,9 +7,9 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.alarms import Alarms
 from iotistica.disk_space import DiskSpace
 from iotistica.domain.telemetry.rollup_sources import floor
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import partitions, rollups
 from iotistica.storage.telemetry.rollups import DAY, MINUTE, RollupProgress

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from loguru import logger
 
-from iotistica.alarms import Alarms
 from iotistica.disk_space import DiskSpace
 from iotistica.domain.delivery.fault_attribution import FaultHistory
 from iotistica.domain.ids import TenantId
@@ -22,6 +21,7 @@ from iotistica.ingest.decoding import NO_LIMIT, Decoder
 from iotistica.ingest.series_cache import SeriesCache
 from iotistica.ingest.tenant_rotation import TenantRotation
 from iotistica.instruments import BATCH_SECONDS, DEAD, READINGS
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
 from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.agents.directory import Directory

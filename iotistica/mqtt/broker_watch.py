@@ -7,11 +7,11 @@ from typing import Final
 
 from loguru import logger
 
-from iotistica.alarms import Alarms
 from iotistica.domain.agents import broker_log
 from iotistica.errors import CannotStart
 from iotistica.instruments import BROKER_DROPPED, BROKER_STORED
 from iotistica.mqtt.client import connect
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.history.timeline_counts import TimelineCounts
 
 STORED: Final = b"$SYS/broker/store/messages/bytes"

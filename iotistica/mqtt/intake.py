@@ -7,12 +7,12 @@ from typing import Final
 from loguru import logger
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from iotistica.alarms import Alarms
 from iotistica.domain.delivery import topics
 from iotistica.errors import Unavailable
 from iotistica.instruments import PAUSES
 from iotistica.mqtt.client import Client, ReceivedBatch, connect
 from iotistica.mqtt.publisher import publish_queued
+from iotistica.platform_alarms import Alarms
 from iotistica.storage import lease
 from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.delivery.inbox import Inbox, PartlyAcceptedError

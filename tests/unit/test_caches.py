@@ -22,10 +22,10 @@ from iotistica.ingest.series_cache import SeriesCache, SeriesFacts
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import api_keys, rate_limits
 from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
-from iotistica.storage.agents import directory, poll_answers
+from iotistica.storage.agents import directory, poll_answer_cache
 from iotistica.storage.agents.agent_cache import AgentCache
 from iotistica.storage.agents.directory import Directory
-from iotistica.storage.agents.poll_answers import PollAnswer, PollAnswers
+from iotistica.storage.agents.poll_answer_cache import PollAnswer, PollAnswerCache
 from iotistica.storage.delivery import live
 from iotistica.storage.delivery.dictionaries import KnownDictionary
 from iotistica.storage.delivery.live import WatchedAgents
@@ -153,10 +153,10 @@ async def test_a_full_set_of_entity_tags_keeps_those_of_the_agents_that_polled_l
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The tag of the agent that polled least recently is dropped."""
-    monkeypatch.setattr(poll_answers, "AGENTS_LIMIT", 2)
+    monkeypatch.setattr(poll_answer_cache, "AGENTS_LIMIT", 2)
     agent_cache = AgentCache(SimpleNamespace(breaker=SimpleNamespace(is_closed=False)))  # type: ignore[arg-type]
     monkeypatch.setattr(agent_cache, "target_counter", lambda _: 1)
-    answers = PollAnswers(agent_cache, None, None, bytes(32))  # type: ignore[arg-type]
+    answers = PollAnswerCache(agent_cache, None, None, bytes(32))  # type: ignore[arg-type]
     first, second, third = uuid4(), uuid4(), uuid4()
     answers._cache(first, PollAnswer(1, '"a"', b"{}"))
     answers._cache(second, PollAnswer(1, '"b"', b"{}"))

@@ -6,7 +6,7 @@ from uuid import UUID
 from litestar import Response, get
 from litestar.params import FromPath
 
-from iotistica.api.http.dependencies import ApiRequest, PollAnswersDep, PollCountsDep
+from iotistica.api.http.dependencies import ApiRequest, PollAnswerCacheDep, PollCountsDep
 from iotistica.domain.access.permissions import AGENT
 from iotistica.domain.control.targets import etag_matches
 
@@ -15,7 +15,7 @@ _HEADERS: Final = {"Cache-Control": "no-cache"}
 
 @get("/device/{agent:uuid}/state", opt={"permission": AGENT, "unlimited": True}, tags=["agent-facing"])
 async def poll(
-    request: ApiRequest, agent: FromPath[UUID], poll_answers: PollAnswersDep, poll_counts: PollCountsDep
+    request: ApiRequest, agent: FromPath[UUID], poll_answer_cache: PollAnswerCacheDep, poll_counts: PollCountsDep
 ) -> Response[bytes]:
     """Return the target state of an agent, `{"<uuid>": {apps, config, version, …}}`.
 
@@ -23,7 +23,7 @@ async def poll(
     answer before gets the last known one.
     """
     tenant, known_tags = request.auth.tenant, request.headers.get("if-none-match")
-    answer = await poll_answers.answer_for(tenant, agent)
+    answer = await poll_answer_cache.answer_for(tenant, agent)
     modified = not known_tags or not etag_matches(known_tags, answer.etag)
     poll_counts.add(tenant, agent, answer.counter, modified=modified)
     headers = {"ETag": answer.etag, **_HEADERS}

@@ -17,7 +17,7 @@ from iotistica.domain.agents.broker_connection import BrokerAddress
 from iotistica.process_health import ProcessHealth
 from iotistica.settings import Settings
 from iotistica.storage.access.rate_limits import RateLimiter
-from iotistica.storage.agents.poll_answers import PollAnswers
+from iotistica.storage.agents.poll_answer_cache import PollAnswerCache
 from iotistica.storage.agents.poll_counts import PollCounts
 from iotistica.storage.delivery.inbox import Inbox
 from iotistica.storage.delivery.live_hub import LiveHub
@@ -63,8 +63,8 @@ RateLimiterDep = NamedDependency[RateLimiter]
 BrokerSyncDep = NamedDependency[BrokerSync]
 """Waits until the broker's accounts are current; named `broker_sync`."""
 ServerContextDep = NamedDependency[ServerContext]
-PollAnswersDep = NamedDependency[PollAnswers]
-"""Cached answers to the polls of agents; named `poll_answers`."""
+PollAnswerCacheDep = NamedDependency[PollAnswerCache]
+"""Cached answers to the polls of agents; named `poll_answer_cache`."""
 PollCountsDep = NamedDependency[PollCounts]
 """Counts the polls of each agent; named `poll_counts`."""
 TimelineCountsDep = NamedDependency[TimelineCounts]

@@ -1,7 +1,8 @@
 """A fast path for the polls of agents, which answers them from memory without the web framework.
 
 Ten thousand agents poll again and again for a target that has not changed. A poll that memory cannot answer with
-certainty goes through the guard and the route, like every other request.
+certainty goes through the guard and the route, like every other request. The answers come from
+`storage/agents/poll_answer_cache.py`, also while PostgreSQL is unavailable.
 """
 
 import re
@@ -16,7 +17,7 @@ from iotistica.domain.control.targets import etag_matches
 from iotistica.errors import Unauthorized
 from iotistica.storage.agents.agent_cache import AgentCache
 from iotistica.storage.agents.agent_keys import KeyHolder
-from iotistica.storage.agents.poll_answers import PollAnswers
+from iotistica.storage.agents.poll_answer_cache import PollAnswerCache
 from iotistica.storage.agents.poll_counts import PollCounts
 
 PATH: Final = re.compile(r"/api/v1/device/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/state")
@@ -30,14 +31,14 @@ class PollFastPath:
         app: ASGIApp,
         *,
         agent_cache: AgentCache,
-        poll_answers: PollAnswers,
+        poll_answer_cache: PollAnswerCache,
         poll_counts: PollCounts,
         key: bytes,
     ) -> None:
         """`key` is the server's key, with which secrets are digested."""
         self._app = app
         self._agent_cache = agent_cache
-        self._poll_answers = poll_answers
+        self._poll_answer_cache = poll_answer_cache
         self._poll_counts = poll_counts
         self._key = key
 
@@ -72,12 +73,12 @@ class PollFastPath:
 
     def _answer(self, holder: KeyHolder, if_none_match: str | None) -> tuple[int, str, bytes] | None:
         """Return the status, the ETag and the body; None if the current answer is not in memory."""
-        current = self._poll_answers.current_tag(holder.agent_uuid)
+        current = self._poll_answer_cache.current_tag(holder.agent_uuid)
         if current is None:
             return None
         counter, tag = current
         modified = if_none_match is None or not etag_matches(if_none_match, tag)
-        cached = self._poll_answers.cached(holder.agent_uuid) if modified else None
+        cached = self._poll_answer_cache.cached(holder.agent_uuid) if modified else None
         if modified and (cached is None or cached.etag != tag):
             return None
         self._poll_counts.add(holder.tenant_id, holder.agent_uuid, counter, modified=modified)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.presence import Status
+from iotistica.domain.agents.status_changes import Status
 from iotistica.domain.agents.tag_selectors import Selector
 from iotistica.domain.ids import TenantId
 from iotistica.storage.agents.agents import COLUMNS, Agent

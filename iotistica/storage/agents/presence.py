@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.agents.presence import Status, StatusChanges
+from iotistica.domain.agents.status_changes import Status, StatusChanges
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 

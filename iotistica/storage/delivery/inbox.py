@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 from loguru import logger
 
-from iotistica.alarms import Alarms
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Full, NotTaken, Unavailable
 from iotistica.instruments import REFUSED, SPOOL_BYTES, SPOOL_MESSAGES, SPOOLED, TAKEN, TAKEN_BYTES
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import dead_letters, streams
 from iotistica.storage.delivery.routing import RoutedMessages, count_by_tenant

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from iotistica.alarms import Alarms
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Unavailable
+from iotistica.platform_alarms import Alarms
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import tenants
 from iotistica.storage.agents.directory import Directory

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from iotistica.alarms import Alarms
 from iotistica.background import delivery_checks
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Unavailable
 from iotistica.ingest import file_import
+from iotistica.platform_alarms import Alarms
 from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import acknowledgement, ledger, ledger_balance, streams
 from iotistica.storage.postgres import Database

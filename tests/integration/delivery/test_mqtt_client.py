@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from iotistica.alarms import Alarms
 from iotistica.domain.agents.broker_passwords import WATCH_USER, mqtt_password, service_password
 from iotistica.domain.ids import AgentId, TenantId, agent_topic, agent_user
 from iotistica.embedded import mosquitto
@@ -16,6 +15,7 @@ from iotistica.errors import CannotStart, Superseded, Unavailable
 from iotistica.mqtt import access_probe, broker_watch
 from iotistica.mqtt.client import Client, connect
 from iotistica.mqtt.protocol import PAUSE_BYTES
+from iotistica.platform_alarms import Alarms
 from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
 from tests.conftest import Stack, new_stack

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from iotistica.alarms import Alarms
 from iotistica.disk_space import DiskSpace
 from iotistica.domain.delivery.fault_attribution import FaultHistory
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
@@ -16,6 +15,7 @@ from iotistica.ingest.decoding import Decoder
 from iotistica.ingest.dictionary_cache import DictionaryCache
 from iotistica.ingest.series_cache import SeriesCache
 from iotistica.ingest.worker import Worker
+from iotistica.platform_alarms import Alarms
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import quotas
 from iotistica.storage.access.quotas import Quotas

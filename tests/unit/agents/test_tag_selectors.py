@@ -1,18 +1,15 @@
-"""Selectors of agents by their tags, and when presence is worth telling."""
-
-from datetime import UTC, datetime, timedelta
+"""Selectors of agents by their tags."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.agents import presence, tag_selectors
+from iotistica.domain.agents import tag_selectors
 from iotistica.domain.agents.tag_selectors import Term, matches, parse
 from iotistica.errors import Invalid
 
 KEYS = st.sampled_from(["site", "line", "a/b", "x.y"])
 VALUES = st.sampled_from(["berlin", "1", "2", "north east", ""])
-NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -46,21 +43,6 @@ def test_a_selector_that_is_none_is_refused(text: str) -> None:
     """Never taken for one that means everybody."""
     with pytest.raises(Invalid):
         parse(text)
-
-
-@given(st.lists(st.integers(min_value=1, max_value=7200), max_size=30))
-def test_flapping_is_six_changes_within_an_hour(gaps: list[int]) -> None:
-    """Whatever the times, as many are remembered as decide it."""
-    times: tuple[datetime, ...] = ()
-    now, every = NOW, []
-    for gap in gaps:
-        now += timedelta(seconds=gap)
-        every.append(now)
-        turns = presence.after_change(times, now, flapping=False)
-        times = turns.times
-        assert turns.flapping == (
-            len([t for t in every if now - t < presence.FLAPPING_WINDOW]) >= presence.FLAPPING_CHANGES
-        )
 
 
 def test_tags_are_refused_by_the_key_at_fault() -> None:

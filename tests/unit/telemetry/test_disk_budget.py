@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.alarms import Alarms
 from iotistica.disk_space import ALARM, DiskSpace
 from iotistica.domain.telemetry.disk_budget import disk_level, drop_before, forecast, reserve
+from iotistica.platform_alarms import Alarms
 
 TODAY = date(2026, 11, 23)
 

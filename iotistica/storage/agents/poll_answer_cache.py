@@ -43,7 +43,7 @@ return 1
 """
 
 
-class PollAnswers:
+class PollAnswerCache:
     """The poll answers of this process; each answer that it composes is also copied to Redis, encrypted."""
 
     def __init__(self, agent_cache: AgentCache, database: Database, redis: Redis, key: bytes) -> None:
