@@ -11,8 +11,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
 
-from bench.query import TENANT, stored_year
 from bench.report import argument_parser, publish
+from bench.year import TENANT, stored_year
 from tests.serving import Served
 
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import uvloop
@@ -28,7 +29,7 @@ from bench import generate, load
 from bench.report import argument_parser, publish
 from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.delivery.envelopes import parse_readings
-from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.embedded import data_folder
 from iotistica.ingest.series_cache import SeriesCache
@@ -96,10 +97,10 @@ async def enlist_baseline(database: Database, key: bytes, tenant: str, count: in
 
 async def _ready(
     database: Database, members: Sequence[fleet.SimulatedAgent], messages: int
-) -> list[dict[AgentId, list[Reading]]]:
+) -> list[dict[UUID, list[Reading]]]:
     """Return parsed readings in batches of `ROWS`, as a worker has them; their partitions exist."""
     start = generate.now() - timedelta(minutes=30)
-    batches: list[dict[AgentId, list[Reading]]] = [{}]
+    batches: list[dict[UUID, list[Reading]]] = [{}]
     size = 0
     own = [generate.payloads(start, messages, number) for number in range(len(members))]
     received = int(time.time() * 1e6)
@@ -125,7 +126,9 @@ async def transaction(database: Database, members: Sequence[fleet.SimulatedAgent
     series_cache = SeriesCache()
     seconds, rows = 0.0, 0
     for number, batch in enumerate(batches):
-        counts = {agent: AgentCounts(tenant, len(parsed)) for agent, parsed in batch.items()}
+        counts: dict[UUID, AgentCounts] = {
+            agent: AgentCounts(tenant, len(parsed)) for agent, parsed in batch.items()
+        }
         began = time.perf_counter()
         async with database.transaction() as tx:
             learned, _ = await series_cache.write_new(tx, batch, dict.fromkeys(batch, tenant))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,11 +70,12 @@ async def connect(
 ) -> list[Publisher]:
     """Connect all agents, some at a time; nothing is published yet."""
     address = urlsplit(url)
+    assert address.hostname
     loop = asyncio.get_running_loop()
     publishers = []
     for member, own in zip(members, packets, strict=True):
         _, publisher = await loop.create_connection(
-            lambda member=member, own=own: Publisher(member, own), address.hostname, address.port
+            partial(Publisher, member, own), address.hostname, address.port or 1883
         )
         await publisher.connected
         publishers.append(publisher)
