@@ -28,7 +28,7 @@ async def enlist(server: Served, agents: int) -> None:
     database = Database(url, size=1, name="bench", role="iotistica_worker", statement_seconds=120)
     await database.open()
     try:
-        await fleet.enlist(database, data_folder.server_key(server.folder), "many", agents)
+        await fleet.create_agents(database, data_folder.server_key(server.folder), "many", agents)
     finally:
         await database.close()
 

@@ -89,7 +89,7 @@ async def enlist_baseline(database: Database, key: bytes, tenant: str, count: in
     The baselines write to the ledgers without the intake. The application does not check the ledgers of disabled
     tenants; it would raise the alarm `ledger_imbalance` for an enabled one.
     """
-    members = await fleet.enlist(database, key, tenant, count)
+    members = await fleet.create_agents(database, key, tenant, count)
     async with database.transaction() as tx:
         await tenants.enable(tx, members[0].tenant, enabled=False, by=PLATFORM)
     return members
@@ -171,7 +171,7 @@ async def run(server: Served, options: argparse.Namespace) -> dict[str, Any]:
     )
     await database.open()
     try:
-        members = await fleet.enlist(database, key, "bench", options.agents)
+        members = await fleet.create_agents(database, key, "bench", options.agents)
         ready = await enlist_baseline(database, key, "ready", options.agents)
         bare = await enlist_baseline(database, key, "bare", options.agents)
         assert members[0].password == mqtt_password(key, members[0].tenant, members[0].agent, 1)

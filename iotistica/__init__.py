@@ -1,3 +1,3 @@
-"""A home in the cloud for edge agents."""
+"""Iotistica: a cloud platform for edge agents."""
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ ALARM: Final = "disk_short"
 
 
 class DiskSpace:
-    """The free space of the file system of a folder; None if the database is on another machine: always "ok"."""
+    """Watches the free space of a folder's disk; without a folder (external database), the level is always "ok"."""
 
     def __init__(self, folder: Path | None, alarms: Alarms, *, kept: int = 0) -> None:
         """`kept` is the number of bytes to leave free; 0 stands for the default share of the disk."""

@@ -1,13 +1,11 @@
 """The platform's exceptions, one for each reaction of the caller; a class's docstring is its default message."""
 
 import struct
-from typing import ClassVar, Final
+from typing import Final
 
 
 class IotisticaError(Exception):
     """Something went wrong."""
-
-    reason: ClassVar[str] = "error"
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or type(self).__doc__)
@@ -27,7 +25,7 @@ class Unavailable(IotisticaError):
     """A required service is unavailable; try again later."""
 
 
-class NotTaken(Unavailable):
+class NotAccepted(Unavailable):
     """Neither Redis nor the disk can accept these messages now; try again later."""
 
 
@@ -91,5 +89,5 @@ class Outdated(Conflict):
         self.current = current
 
 
-REFUSALS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
+INVALID_DATA_ERRORS: Final = (Invalid, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
 """The errors that a single message can cause when the database, or the packing for it, refuses its values."""

@@ -48,5 +48,5 @@ class ProcessHealth(Struct, frozen=True, kw_only=True):
     """The latest forecast; only a process with the role background makes one."""
     tasks: dict[str, TaskHealth] = {}
     """Periodic background tasks by name, of the process that runs them."""
-    asking: dict[str, asyncio.Task[Any]] = {}
+    pending_checks: dict[str, asyncio.Task[Any]] = {}
     """Health checks of the dependencies that have not been answered yet."""

@@ -129,7 +129,7 @@ def _database(role: Role, url: str, key: bytes | None, **options: Any) -> Databa
     return Database(url_for_role(url, role, password), role=None, **options)
 
 
-def let_roles_in(url: str, key: bytes) -> None:
+def enable_role_logins(url: str, key: bytes) -> None:
     """Allow the platform's roles to log in to the built-in PostgreSQL, with passwords derived from the key."""
     roles: tuple[Role, ...] = ("iotistica_api", "iotistica_worker")
     allow_role_logins(url, {role: derive(key, "postgres", role).hex() for role in roles})

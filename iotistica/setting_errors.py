@@ -12,7 +12,7 @@ _RULES: Final = (
     (r"Expected `\w+` > (\S+)", "must be more than {}"),
     (r"Expected `int`", "must be a whole number"),
     (r"Expected `float`", "must be a number"),
-    (r"Expected `str` matching", "must be an email address"),
+    (r"Expected `str` matching", "must be an e-mail address"),
     (r"Expected `str`", "must be a string"),
 )
 """The errors of msgspec, and the texts that replace them."""

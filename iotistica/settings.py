@@ -42,7 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mqtt_port: Annotated[Port, Meta(description="port of the embedded Mosquitto")] = 1883
     admin_email: Annotated[
         str,
-        Meta(pattern=r"^[^@\s]+@[^@\s]+$", description="email address of the first owner, in the tenant `default`"),
+        Meta(
+            pattern=r"^[^@\s]+@[^@\s]+$", description="e-mail address of the first owner, in the tenant `default`"
+        ),
     ] = "admin@localhost"
     admin_password: Annotated[
         str, Meta(description="password of the first owner; empty: generated and printed once")

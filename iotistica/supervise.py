@@ -35,10 +35,10 @@ async def run(groups: Mapping[str, Group], *, drain_seconds: float, stop: asynci
     try:
         while not stop.is_set():
             done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            strays = {task for task in done & tasks if task.cancelled()}
-            if not strays:
+            cancelled = {task for task in done & tasks if task.cancelled()}
+            if not cancelled:
                 break
-            for task in strays:  # cancelled by mistake, for example too late: not a reason to stop the others
+            for task in cancelled:  # cancelled by mistake, for example too late: not a reason to stop the others
                 name = task.get_name()
                 logger.bind(group=name).error("a task group was cancelled unexpectedly and is restarted")
                 tasks -= {task}

@@ -11,6 +11,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
 from iotistica.domain.telemetry.query_plans import plan_query
 from iotistica.domain.telemetry.readings import Reading
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.domain.telemetry.time_grids import grid
 from iotistica.domain.time_ranges import parse_interval
 from iotistica.ingest.series_cache import SeriesCache
@@ -74,8 +75,8 @@ async def check_tables(tx: Tx, agent: UUID, rows: Rows) -> None:
     for table, width in LEVELS.items():
         wanted: dict[tuple[str, datetime], list[tuple[datetime, float | None, str]]] = defaultdict(list)
         for (metric, when), (value, quality) in rows.items():
-            if when < rollups.floor(at.rolled_until, width):
-                wanted[metric, rollups.floor(when, width)].append((when, value, quality))
+            if when < floor(at.rolled_until, width):
+                wanted[metric, floor(when, width)].append((when, value, quality))
         cursor = await tx.execute(
             f"SELECT metric_name, bucket, {rollups.COLUMNS} FROM {table} WHERE agent_uuid = %(a)s", {"a": agent}
         )

@@ -34,7 +34,7 @@ def statements() -> dict[str, str]:
     classes) and the literals inside functions of all modules. Constants with a leading underscore count only if
     they are whole statements. In a literal of a function, values that are not constants are written `<name>`.
     """
-    found = {}
+    found: dict[str, str] = {}
     for info in pkgutil.walk_packages(iotistica.__path__, "iotistica."):
         name = info.name.removeprefix("iotistica.")
         is_storage = name.startswith("storage.")

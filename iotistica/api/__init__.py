@@ -1,1 +1,1 @@
-"""HTTP in front of storage; the only Litestar and the only jose."""
+"""The HTTP API; the only package that uses Litestar and python-jose."""

@@ -15,7 +15,7 @@ from iotistica.storage.postgres import Database
 AHEAD: Final = timedelta(seconds=60)
 BEHIND: Final = timedelta(minutes=10)
 # Rounds without a fresh value after which a clock counts as behind: readings kept during an outage are late too.
-LOOKS: Final = 60
+ROUNDS_BEHIND: Final = 60
 REMEMBERED: Final = 100_000  # agents whose late rounds are counted; those seen least recently are forgotten
 
 
@@ -25,13 +25,13 @@ class ClockSkewWatch:
     def __init__(self) -> None:
         self._late: LRUCache[UUID, int] = LRUCache(REMEMBERED)
 
-    async def look(self, database: Database, now: datetime) -> None:
-        """Record on their timelines the agents whose clock is ahead, or was behind in `LOOKS` rounds in a row."""
+    async def check(self, database: Database, now: datetime) -> None:
+        """Record on their timelines the agents whose clock is ahead, or was behind for `ROUNDS_BEHIND` rounds."""
         async with database.transaction() as tx:
             events: dict[TenantId, list[TimelineEvent]] = {}
             for tenant, agent, skew in await ledger.clock_offsets(tx):
                 late = self._lateness(agent, skew)
-                if skew < AHEAD and late < LOOKS:
+                if skew < AHEAD and late < ROUNDS_BEHIND:
                     continue
                 kind = "clock.ahead" if skew > timedelta(0) else "clock.behind"
                 details = {"seconds": round(abs(skew.total_seconds()))}

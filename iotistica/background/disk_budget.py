@@ -13,7 +13,7 @@ from iotistica.storage.postgres import Database
 ALARM: Final = "disk_soon_full"
 
 
-async def look(
+async def check(
     database: Database, ages: RetentionLimits, process_health: ProcessHealth, disk_space: DiskSpace, now: datetime
 ) -> None:
     """Drop the oldest readings if they exceed the budget, and put the forecast into `process_health`."""

@@ -26,7 +26,7 @@ async def erase(database: Database) -> None:
         erasure: Erasure | None = None
         try:
             async with database.transaction(unbounded=True) as tx:
-                erasure = await erasures.next_open(tx, but=[failed.erasure_id for failed in failures])
+                erasure = await erasures.next_open(tx, exclude=[failed.erasure_id for failed in failures])
                 if erasure is None:
                     break
                 done = await erasures.erase_next_day(tx, erasure)

@@ -26,7 +26,7 @@ LAG: Final = 30.0  # seconds that a tenant's oldest message can wait before its 
 
 async def update(redis: Redis, database: Database, directory: Directory, silence: timedelta) -> None:
     """Update the presence of every agent once; an agent without a message for `silence` is offline."""
-    await look(redis, database, await lagging(redis, directory), silence)
+    await check(redis, database, await lagging(redis, directory), silence)
 
 
 async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
@@ -41,11 +41,11 @@ async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
     ]
 
 
-async def look(redis: Redis, database: Database, lagging: Sequence[TenantId], silence: timedelta) -> None:
+async def check(redis: Redis, database: Database, lagging: Sequence[TenantId], silence: timedelta) -> None:
     """Update the presence once; agents of `lagging` tenants do not become offline. Raises `Unavailable`."""
-    taking = await lease.is_held(redis, "intake")
+    accepting = await lease.is_held(redis, "intake")
     async with database.transaction() as tx:
-        seen = await presence.record_watch(tx, taking=taking)
+        seen = await presence.record_watch(tx, accepting=accepting)
         await presence.update_from_activity(tx, seen)
         changes = await presence.changes(tx, seen, silence, lagging)
         turned = [(c, rules.after_change(c.turns, seen.now, flapping=c.flapping)) for c in changes]

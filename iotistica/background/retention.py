@@ -19,7 +19,7 @@ TABLES: Final[tuple[Table, ...]] = ("readings", "readings_1m", "readings_1h")
 
 
 class RetentionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many days readings, minute rollups and hour rollups are kept; day rollups are kept for ever."""
+    """How many days readings, minute rollups and hour rollups are kept; day rollups are never deleted."""
 
     raw: int
     minutes: int

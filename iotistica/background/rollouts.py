@@ -30,7 +30,7 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
 EVERY: Final = 1.0  # seconds between steps
-SELDOM: Final = 5.0  # seconds between checks for timeouts, and for agents that are online again
+TIMEOUT_CHECK_SECONDS: Final = 5.0  # seconds between checks for timeouts, and for agents that are online again
 MOST: Final = 20_000  # active jobs considered in one turn
 BUDGET: Final = 1.0  # seconds of steps in one turn; the first job of every tenant comes before any second one
 NOTICES: Final = 100  # notices in one transaction, each with its job document twice
@@ -43,7 +43,7 @@ def tasks(redis: Redis, database: Database, directory: Directory) -> list[Period
     # The tasks change the same rows: the lock runs them one after the other, so that they do not deadlock.
     turns, turn = TenantTurns(), asyncio.Lock()
 
-    async def move_on() -> None:
+    async def advance_jobs() -> None:
         async with turn:
             await for_each((step, notify_due), lambda work: work())
 
@@ -51,7 +51,7 @@ def tasks(redis: Redis, database: Database, directory: Directory) -> list[Period
         await step_all(database, turns)
 
     async def notify_due() -> None:
-        await _notify(redis, database, back=False)
+        await _notify(redis, database, after_return=False)
 
     async def time_out() -> None:
         async with turn:
@@ -59,24 +59,24 @@ def tasks(redis: Redis, database: Database, directory: Directory) -> list[Period
 
     async def notify_after_return() -> None:
         async with turn:
-            await _notify(redis, database, back=True)
+            await _notify(redis, database, after_return=True)
 
     return [
-        PeriodicTask("rollouts", EVERY, move_on),
-        PeriodicTask("job-timeouts", SELDOM, time_out),
-        PeriodicTask("job-notices-after-return", SELDOM, notify_after_return),
+        PeriodicTask("rollouts", EVERY, advance_jobs),
+        PeriodicTask("job-timeouts", TIMEOUT_CHECK_SECONDS, time_out),
+        PeriodicTask("job-notices-after-return", TIMEOUT_CHECK_SECONDS, notify_after_return),
     ]
 
 
 class TenantTurns:
-    """The order of jobs: one of each tenant in turn, and the job that has waited longest first."""
+    """Orders jobs fairly: tenants take turns, and within a tenant the job with the oldest last step is first."""
 
     def __init__(self) -> None:
         self._stepped: dict[UUID, int] = {}
         self._count = 0
 
     def order(self, jobs: Iterable[tuple[UUID, TenantId]]) -> list[UUID]:
-        """The jobs in the order in which they are to be moved on."""
+        """Return the jobs in the order of their next steps."""
         of: defaultdict[TenantId, list[UUID]] = defaultdict(list)
         for job, tenant in jobs:
             of[tenant].append(job)
@@ -88,7 +88,7 @@ class TenantTurns:
     def _last(self, job: UUID) -> int:
         return self._stepped.get(job, 0)
 
-    def took(self, job: UUID) -> None:
+    def record_step(self, job: UUID) -> None:
         """Record that a job had its step."""
         self._count += 1
         self._stepped[job] = self._count
@@ -102,7 +102,7 @@ async def step_all(database: Database, turns: TenantTurns) -> None:
 
     async def step(job: UUID) -> None:
         if time.monotonic() < until:
-            turns.took(job)  # even if the step fails: the next turn starts with the other jobs
+            turns.record_step(job)  # even if the step fails: the next turn starts with the other jobs
             await _step(database, job)
 
     await for_each(turns.order(jobs), step)
@@ -137,20 +137,20 @@ async def _step(database: Database, id_: UUID) -> None:
 
 async def _time_out(database: Database, lagging: Sequence[TenantId]) -> None:
     async with database.transaction() as tx:
-        for job in await job_timeouts.time_out(tx, but=lagging):
+        for job in await job_timeouts.time_out(tx, exclude=lagging):
             details = {"job": job.job_id, "name": job.job_name, "again": job.status == "QUEUED"}
             kind = "job.unbegun" if job.was == "QUEUED" else "job.timed_out"
             event = TimelineEvent(agent=job.agent_uuid, at=datetime.now(UTC), kind=kind, details=details)
             await timeline.add(tx, job.tenant_id, [event])
 
 
-async def _notify(redis: Redis, database: Database, *, back: bool) -> None:
+async def _notify(redis: Redis, database: Database, *, after_return: bool) -> None:
     """Notify agents of their jobs; agents of a tenant with `WAITING` waiting messages are notified later."""
     full: list[TenantId] = []
     for _ in range(PORTIONS):
         try:
             async with database.transaction() as tx:
-                notices = await table.due_notices(tx, most=NOTICES, back=back, but=full)
+                notices = await table.due_notices(tx, most=NOTICES, after_return=after_return, exclude=full)
                 for tenant in sorted({notice.tenant_id for notice in notices}):
                     own = [notice for notice in notices if notice.tenant_id == tenant]
                     await _send(redis, tenant, [message for notice in own for message in _messages(notice)])

@@ -86,13 +86,13 @@ def _housekeeping(
         await retention.keep(database, ages, datetime.now(UTC))
 
     async def keep_disk_budget() -> None:
-        await disk_budget.look(database, ages, process_health, disk_space, datetime.now(UTC))
+        await disk_budget.check(database, ages, process_health, disk_space, datetime.now(UTC))
 
     async def keep_tenant_retention() -> None:
         await tenant_retention.run(database, (await directory.tenants()).values(), datetime.now(UTC))
 
     async def watch_clocks() -> None:
-        await watch.look(database, datetime.now(UTC))
+        await watch.check(database, datetime.now(UTC))
 
     async def fold_ledgers() -> None:
         async with folding:

@@ -84,7 +84,7 @@ def show(settings: Settings, id_: str, tenant: str, platform: bool, raw: bool) -
     for name, value in {
         "id": letter.id,
         "received": f"{letter.received:%Y-%m-%d %H:%M:%S.%f} UTC",
-        "put aside": f"{letter.at:%Y-%m-%d %H:%M:%S.%f} UTC",
+        "failed at": f"{letter.at:%Y-%m-%d %H:%M:%S.%f} UTC",
         "topic": _shown(letter.topic),
         "reason": letter.reason,
         "detail": _shown(letter.detail),
@@ -120,7 +120,8 @@ def replay(settings: Settings, ids: tuple[str, ...], reason: str | None, every: 
     click.echo(f"{done} replayed")
     if done < chosen:
         click.echo(
-            f"{chosen - done} not replayed: only the head of the payload is kept, or another operator was faster"
+            f"{chosen - done} not replayed: only the head of the payload is kept,"
+            " or another operator replayed or discarded them first"
         )
 
 

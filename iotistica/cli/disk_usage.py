@@ -26,7 +26,10 @@ def disk(settings: Settings) -> None:
     lines = [
         ("readings", f"{_size(measured.total - measured.rollups)} in {len(measured.days)} days"),
         ("rollups", _size(measured.rollups)),
-        ("a day", f"{_size(a_day)}, average of the last week" if a_day else "unknown until the first whole day"),
+        (
+            "growth",
+            f"{_size(a_day)} a day, average of the last week" if a_day else "unknown until the first whole day",
+        ),
     ]
     if settings.budget_gb:
         lines.append(("budget", f"{settings.budget_gb:g} GB; above that the oldest days are deleted"))
@@ -41,7 +44,7 @@ def disk(settings: Settings) -> None:
     if prediction.days_left is not None:
         days = f"{prediction.days_left:.0f} days" if prediction.days_left < LONG else "more than ten years"
         left = f"{days}, until the {prediction.full} is full"
-    lines.append(("left", left))
+    lines.append(("full in", left))
     for name, text in lines:
         click.echo(f"{name:10}{text}")
 

@@ -15,7 +15,7 @@ from iotistica.storage import schema
 from iotistica.storage.agents import agents
 from iotistica.storage.telemetry import readings
 
-TELL_EVERY = 2.0  # seconds between progress lines
+PROGRESS_SECONDS = 2.0  # seconds between progress lines
 
 
 @click.command("import")
@@ -38,7 +38,7 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
 
     def print_progress(outcome: ImportResult) -> None:
         nonlocal printed
-        if time.monotonic() - printed > TELL_EVERY:
+        if time.monotonic() - printed > PROGRESS_SECONDS:
             printed = time.monotonic()
             click.echo(f"{outcome.rows:>12,} rows, {outcome.rows / (printed - began):,.0f} per second", err=True)
 
@@ -58,7 +58,7 @@ def import_(settings: Settings, file: Path, tenant: str, agent: UUID, protocol: 
                 agent,
                 protocol=protocol,
                 retention_days=settings.retention_days,
-                told=print_progress,
+                on_progress=print_progress,
             )
 
     with database_url(settings) as url:

@@ -75,7 +75,7 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     from iotistica import app, resources  # imported late, so that the other commands start without Litestar
 
     listening_socket.ignore_restart_signal()
-    _raise_files()
+    _raise_open_files_limit()
     groups = roles_.groups_of([role.strip() for role in roles.split(",") if role.strip()])
     key = server_key(settings, make=True)
     with _servers(settings, key) as embedded:
@@ -84,7 +84,7 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         schema.migrate(url)
         timescale_.apply_policies(url, ages_of(settings))
         if not settings.database_url:
-            resources.let_roles_in(url, key)
+            resources.enable_role_logins(url, key)
         run(_first_start(url, settings))
         is_restart = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
         ended = listening_socket.collect_stop_signals() if is_restart else []
@@ -146,7 +146,7 @@ def restart(settings: Settings) -> None:
     click.echo(f"process {now.pid} has restarted")
 
 
-def _raise_files() -> None:
+def _raise_open_files_limit() -> None:
     """Raise the limit of open files to `FILES` or the hard limit: each connection is one, many systems allow 1,024.
 
     Not higher than `FILES`: the embedded servers inherit the limit, and some allocate tables of that length.
@@ -208,7 +208,7 @@ def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed
 
     async def work(where: str) -> None:
         async with opened(where) as database:
-            members = await fleet.enlist(database, server_key(settings), tenant, plan.agents)
+            members = await fleet.create_agents(database, server_key(settings), tenant, plan.agents)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):

@@ -1,6 +1,7 @@
 """JSON documents from outside: cleaned for storage, limited in size and depth, and compared."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -103,7 +104,7 @@ def _compare(old: Any, new: Any, path: str, changes: list[Change]) -> None:
     if len(changes) >= MOST or (old == new and type(old) is type(new)):
         return
     if isinstance(old, dict) and isinstance(new, dict) and SEALED not in old and SEALED not in new:
-        _compare_keys(old, new, path, changes, lambda key: f"{path}.{_cut(key)}" if path else _cut(key))
+        _compare_keys(old, new, changes, lambda key: f"{path}.{_cut(key)}" if path else _cut(key))
         return
     if isinstance(old, list) and isinstance(new, list):
         names = names_of(old), names_of(new)
@@ -112,12 +113,14 @@ def _compare(old: Any, new: Any, path: str, changes: list[Change]) -> None:
         by_name = [
             dict(zip(n or positions(items), items, strict=True)) for n, items in zip(names, (old, new), strict=True)
         ]
-        _compare_keys(by_name[0], by_name[1], path, changes, lambda key: f"{path}[{_cut(key)}]")
+        _compare_keys(by_name[0], by_name[1], changes, lambda key: f"{path}[{_cut(key)}]")
         return
     changes.append(_change(path, old, new))
 
 
-def _compare_keys(old: dict[Any, Any], new: dict[Any, Any], path: str, changes: list[Change], path_of: Any) -> None:
+def _compare_keys(
+    old: dict[Any, Any], new: dict[Any, Any], changes: list[Change], path_of: Callable[[str], str]
+) -> None:
     for key in [*old, *(key for key in new if key not in old)]:
         if len(changes) >= MOST:
             return

@@ -67,7 +67,7 @@ class ChildProcess:
                 cwd=self._home.servers,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C in a terminal goes to this process, not to its children
-                preexec_fn=dies_with_us(self._death_signal),  # noqa: PLW1509 no thread holds locks at this point
+                preexec_fn=kill_with_parent(self._death_signal),  # noqa: PLW1509 no thread holds locks at this point
                 user=owner.uid if owner else None,
                 group=owner.gid if owner else None,
                 extra_groups=[] if owner else None,
@@ -79,11 +79,10 @@ class ChildProcess:
         end = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if not self.is_running():
-                raise CannotStart(f"The server {self.name} ended during its start. Its log: {self.last_words()}")
+                raise CannotStart(f"The server {self.name} ended during its start. Its log: {self.log_tail()}")
             if time.monotonic() > end:
                 raise CannotStart(
-                    f"The server {self.name} was not ready within {START_SECONDS:.0f} s."
-                    f" Its log: {self.last_words()}"
+                    f"The server {self.name} was not ready within {START_SECONDS:.0f} s. Its log: {self.log_tail()}"
                 )
             time.sleep(0.01)
 
@@ -118,14 +117,14 @@ class ChildProcess:
             if self._log.stat().st_size > LOG_CAP:
                 os.truncate(self._log, 0)
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the last four lines of its log, joined into one."""
         with contextlib.suppress(OSError):
             return " | ".join(self._log.read_text(errors="replace").splitlines()[-4:])
         return "(no log)"
 
 
-def dies_with_us(sign: signal.Signals) -> Callable[[], None] | None:
+def kill_with_parent(sign: signal.Signals) -> Callable[[], None] | None:
     """Return a `preexec_fn` that makes the kernel send a child this signal when its parent dies; Linux only."""
     if sys.platform != "linux":
         return None

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from iotistica.embedded import data_folder as homes
-from iotistica.embedded.child_process import ChildProcess, dies_with_us, free_port
+from iotistica.embedded.child_process import ChildProcess, free_port, kill_with_parent
 from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
@@ -115,7 +115,7 @@ def _run(home: DataFolder, command: list[Path | str], text: str = "") -> None:
         user=owner.uid if owner else None,
         group=owner.gid if owner else None,
         extra_groups=[] if owner else None,
-        preexec_fn=dies_with_us(signal.SIGKILL),
+        preexec_fn=kill_with_parent(signal.SIGKILL),
     )
     if done.returncode:
         raise CannotStart(f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace').strip()}")

@@ -65,9 +65,9 @@ class Servers:
             child.start()
         for child in self.children:
             child.await_ready()
-        self.tell()
+        self.write_runtime_file()
 
-    def tell(self) -> None:
+    def write_runtime_file(self) -> None:
         """Write URLs and process ids to runtime.json, for other commands and for the start after a crash."""
         runtime = Runtime(
             pid=os.getpid(),
@@ -89,13 +89,13 @@ class Servers:
             for child in self.children:
                 if child.is_running():
                     continue
-                logger.bind(server=child.name, by=child.ending, last_words=child.last_words()).error(
+                logger.bind(server=child.name, by=child.ending, log_tail=child.log_tail()).error(
                     "server ended; restarting it"
                 )
                 wait = WATCH if time.monotonic() - started > 30 else min(wait * 2, SLOWEST_RESTART)
                 started = time.monotonic()
                 child.start()  # in this thread: the kernel ends a child when the thread that started it ends
-                self.tell()
+                self.write_runtime_file()
                 await sleep(wait, stop)
             for child in self.children:
                 child.bound_log()

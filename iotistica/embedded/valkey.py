@@ -1,4 +1,4 @@
-"""The embedded Valkey or Redis, which has on disk what it acknowledges."""
+"""The embedded Valkey or Redis; every acknowledged write is on disk."""
 
 import importlib.util
 import platform

@@ -21,7 +21,7 @@ MessageKey = tuple[EntryKey, int]
 
 
 class EntryProgress:
-    """Progress within an entry: the messages committed before, and those seen and set aside now."""
+    """Progress within an entry: the messages committed before, and those decoded and not stored now."""
 
     def __init__(self, before: CommittedEntry | None = None) -> None:
         self.before = before or CommittedEntry(0, frozenset(), frozenset())
@@ -36,26 +36,26 @@ class EntryProgress:
         return copy
 
     @property
-    def aside(self) -> NotStored:
+    def not_stored(self) -> NotStored:
         return NotStored(self.letters, self.parked)
 
 
 class ReadingsBatch:
-    """The decoded content of a batch of entries, with everything to count and to set aside."""
+    """The decoded content of a batch of entries, with everything to count, and the messages that are not stored."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, dict[tuple[str, int], Reading]] = {}
         self.counts: dict[UUID, AgentCounts] = {}
         self.rejections: dict[tuple[TenantId, UUID, str], int] = {}
         self.dead: Counter[str] = Counter()  # dead letters by reason
-        self.marks: list[tuple[TenantId, UUID, MessageNumber]] = []
+        self.message_numbers: list[tuple[TenantId, UUID, MessageNumber]] = []
         self.progress: dict[EntryKey, EntryProgress] = {}
         self.entries: list[EntryOutcome] = []
         self.minutes: Counter[tuple[TenantId, int]] = Counter()  # readings by the minute of their reception
         self.messages = 0  # messages whose content is to be stored
         self.last: MessageKey | None = None  # the last of these messages
         self.faults: Counter[TenantId] = Counter()  # messages that the platform failed to decode
-        self.condemned: Counter[TenantId] = Counter()  # messages that the database refuses
+        self.unstorable: Counter[TenantId] = Counter()  # messages that the database refuses
         self.found = 0  # readings, duplicates included
         self.conflicts = 0  # readings with the same key and another value, inside the batch
 
@@ -78,12 +78,8 @@ class ReadingsBatch:
             count.rejected += times
             key = tenant, agent, reason
             self.rejections[key] = self.rejections.get(key, 0) + times
-        if found.msg_id is not None and (mark := number_of(found.msg_id)):
-            self.marks.append((tenant, agent, mark))
-
-    def of(self, tenant: TenantId) -> int:
-        """Return the number of a tenant's readings to store."""
-        return sum(len(rows) for agent, rows in self.rows.items() if self.counts[agent].tenant == tenant)
+        if found.msg_id is not None and (number := number_of(found.msg_id)):
+            self.message_numbers.append((tenant, agent, number))
 
     def reject(self, reason: str, is_refused: Callable[[UUID, Reading], bool]) -> None:
         """Reject valid readings for a reason that is not in the readings themselves, such as a quota."""

@@ -29,7 +29,7 @@ async def store(
         stored = await table.store(tx, rows, batch.counts)
         if batch.rejections:
             await ledger.record_rejections(tx, batch.rejections)
-        if batch.marks:
-            await message_gaps.add_numbers(tx, batch.marks)
+        if batch.message_numbers:
+            await message_gaps.add_numbers(tx, batch.message_numbers)
     series_cache.remember(learned)
     return stored

@@ -41,14 +41,14 @@ class Decoder:
         self,
         entries: Sequence[Entry],
         progress: Mapping[EntryKey, EntryProgress],
-        condemned: Mapping[MessageKey, str],
+        unstorable: Mapping[MessageKey, str],
         most: int = NO_LIMIT,
     ) -> ReadingsBatch:
         """Decode the next messages of these entries, in order.
 
         Stops after `most` messages, or when the batch holds `ROWS_PER_TRANSACTION` readings.
-        Messages in `condemned` become dead letters, with the reason given there. Of messages that were committed
-        before, only those that were set aside are produced again, because they may not have been written yet.
+        Messages in `unstorable` become dead letters, with the reason given there. Of messages that were committed
+        before, only those that were not stored are produced again, because they may not have been written yet.
         """
         batch, yielded = ReadingsBatch(), time.monotonic()
         agents = {route.agent for entry in entries for topic, _ in entry.messages if (route := _route(topic))}
@@ -66,28 +66,28 @@ class Decoder:
                 if time.monotonic() - yielded > YIELD_SECONDS:
                     await asyncio.sleep(0)
                     yielded = time.monotonic()
-                aside: NewDeadLetter | ParkedMessage | None
-                if condemned and (key, number) in condemned:
-                    aside = dead_letters.of_message(entry, number, "refused", condemned[key, number])
+                not_stored: NewDeadLetter | ParkedMessage | None
+                if unstorable and (key, number) in unstorable:
+                    not_stored = dead_letters.of_message(entry, number, "refused", unstorable[key, number])
                 else:
                     try:
-                        aside = self._add_now(batch, entry, number, owners)
+                        not_stored = self._add_now(batch, entry, number, owners)
                     except NeedsDictionary as exc:
-                        aside = await self._add_later(batch, entry, number, owners, exc.version)
-                if aside is None:
+                        not_stored = await self._add_later(batch, entry, number, owners, exc.version)
+                if not_stored is None:
                     batch.messages += 1
                     batch.last = key, number
-                elif isinstance(aside, ParkedMessage):
-                    at.parked.append(aside)
+                elif isinstance(not_stored, ParkedMessage):
+                    at.parked.append(not_stored)
                     parked.append(number)
                 else:
-                    at.letters.append(aside)
+                    at.letters.append(not_stored)
                     dead.append(number)
-                    batch.dead[aside.reason] += 1
-                    if aside.reason == "internal_error":
+                    batch.dead[not_stored.reason] += 1
+                    if not_stored.reason == "internal_error":
                         batch.faults[entry.tenant] += 1
-                    elif (key, number) in condemned:
-                        batch.condemned[entry.tenant] += 1
+                    elif (key, number) in unstorable:
+                        batch.unstorable[entry.tenant] += 1
             if at.seen > first:
                 batch.entries.append(EntryOutcome(*key, first, at.seen - first, dead, parked))
             batch.progress[key] = at
@@ -96,16 +96,16 @@ class Decoder:
         return batch
 
     def _again(self, entry: Entry, number: int, owners: Mapping[UUID, TenantId], at: EntryProgress) -> None:
-        """Set a committed message aside again if it was set aside when it was committed."""
+        """Produce a committed message again if it was dead-lettered or parked when it was committed."""
         topic, payload = entry.messages[number]
         received = entry.received + number
         if number in at.before.dead:
             try:
-                aside = self._add_now(ReadingsBatch(), entry, number, owners)
+                not_stored = self._add_now(ReadingsBatch(), entry, number, owners)
             except NeedsDictionary:
-                aside = None
+                not_stored = None
             at.letters.append(
-                aside or dead_letters.of_message(entry, number, "refused", "its content could not be stored")
+                not_stored or dead_letters.of_message(entry, number, "refused", "its content could not be stored")
             )
         elif number in at.before.parked and (route := _route(topic)):
             at.parked.append(ParkedMessage(topic, payload, received, route.agent, self._version(payload), -1))

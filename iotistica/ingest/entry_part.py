@@ -34,30 +34,30 @@ class EntryPart:
     """The messages of an entry, from number `start` on, that one transaction applies."""
 
     def __init__(
-        self, entry: Entry, start: int, condemned: Mapping[int, NewDeadLetter], reports: StateReports, *, most: int
+        self, entry: Entry, start: int, unstorable: Mapping[int, NewDeadLetter], reports: StateReports, *, most: int
     ) -> None:
         self._entry = entry
         self._last = min(start + most, len(entry.messages))
         self.reports = reports
-        self.lines, self._signs, self.answers = (
+        self.lines, self._lifecycle, self.answers = (
             LogMessages(entry.tenant),
             LifecycleMessages(entry.tenant),
             JobMessages(entry.tenant),
         )
         self._start = start
-        self._condemned = condemned
+        self._unstorable = unstorable
         self.end = start
         self.at: int | None = None
         """Number of the message that is being applied; None while it cannot be attributed to one."""
         self.letters: dict[int, NewDeadLetter] = {}
-        self.learned: dict[tuple[UUID, int], KnownDictionary] = {}
+        self.dictionaries: dict[tuple[UUID, int], KnownDictionary] = {}
 
     async def apply(self, tx: Tx, database: Database, owners: Mapping[UUID, TenantId]) -> None:
         """Apply messages until `TRANSACTION_SECONDS` have passed, then write the collected changes once."""
         entry, began = self._entry, time.monotonic()
         while self.end < self._last and time.monotonic() - began < TRANSACTION_SECONDS:
             self.at = number = self.end
-            if number not in self._condemned:
+            if number not in self._unstorable:
                 try:
                     await self._take(tx, number, owners)
                 except InvalidMessage as exc:
@@ -70,13 +70,13 @@ class EntryPart:
         for number, refusal in refused.items():
             self.letters[number] = dead_letters.of_message(entry, number, refusal.code, refusal.detail)
         await self.lines.write(tx, database)
-        await self._signs.write(tx)
-        await presence.record_activity(tx, entry.tenant, self.answers.agents | self._signs.agents, data=True)
+        await self._lifecycle.write(tx)
+        await presence.record_activity(tx, entry.tenant, self.answers.agents | self._lifecycle.agents, data=True)
         await presence.record_activity(tx, entry.tenant, {agent for agent, _ in self.lines.batches}, data=False)
         self.at = None
-        for (agent, version), known in self.learned.items():
+        for (agent, version), known in self.dictionaries.items():
             await table.put(tx, entry.tenant, agent, version, known)
-        dead = [n for n in range(self._start, self.end) if n in self._condemned or n in self.letters]
+        dead = [n for n in range(self._start, self.end) if n in self._unstorable or n in self.letters]
         await ledger.record_entries(tx, [EntryOutcome(*entry.key, self._start, self.end - self._start, dead)])
 
     async def _take(self, tx: Tx, number: int, owners: Mapping[UUID, TenantId]) -> None:
@@ -87,19 +87,19 @@ class EntryPart:
         if route.subtopic == STATE:
             self.reports.add(number, route.agent, payload, self._entry.received + number)
         elif route.subtopic.startswith(lifecycle_messages.TOPIC):
-            self._signs.add(route.agent, route.subtopic, payload, self._entry.received + number)
+            self._lifecycle.add(route.agent, route.subtopic, payload, self._entry.received + number)
         elif route.subtopic.startswith(job_messages.TOPIC):
             self.answers.add(number, route.agent, route.subtopic, payload, self._entry.received + number)
         elif route.subtopic.startswith(log_messages.TOPIC):
             self.lines.add(route.agent, route.subtopic, payload, self._entry.received + number)
         elif route.subtopic in DICTIONARY:
-            await self._learn(tx, route, payload)
+            await self._store_dictionary(tx, route, payload)
         else:
             raise InvalidMessage("bad_topic", "no consumer exists for this topic")
 
-    async def _learn(self, tx: Tx, route: Route, payload: bytes) -> None:
+    async def _store_dictionary(self, tx: Tx, route: Route, payload: bytes) -> None:
         document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)
         update = key_compaction.parse_update(codec.decode(document, is_msgpack, object))
         key = route.agent, update.version
-        known = self.learned.get(key) or await table.get(tx, self._entry.tenant, *key)
-        self.learned[key] = table.extended(known, update)
+        known = self.dictionaries.get(key) or await table.get(tx, self._entry.tenant, *key)
+        self.dictionaries[key] = table.extended(known, update)

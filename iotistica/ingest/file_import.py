@@ -52,9 +52,12 @@ async def import_file(
     *,
     protocol: str,
     retention_days: int,
-    told: Callable[[ImportResult], None],
+    on_progress: Callable[[ImportResult], None],
 ) -> ImportResult:
-    """Store the rows of a CSV, Arrow or Parquet file; `told` is called after each transaction. Raises `Invalid`."""
+    """Store the rows of a CSV, Arrow or Parquet file; raises `Invalid`.
+
+    `on_progress` is called after each transaction.
+    """
     outcome, series_cache, directory = ImportResult(rejected={}), SeriesCache(corrects=False), Directory(database)
     rows = _rows(path)
     while chunk := await asyncio.to_thread(_next_rows, rows, outcome):
@@ -70,7 +73,7 @@ async def import_file(
         outcome.conflict += stored.conflict + batch.conflicts
         for (_, _, reason), count in batch.rejections.items():
             outcome.rejected[reason] = outcome.rejected.get(reason, 0) + count
-        told(outcome)
+        on_progress(outcome)
     return outcome
 
 

@@ -29,7 +29,7 @@ class LifecycleMessage(msgspec.Struct, frozen=True, kw_only=True):
     content: dict[str, Any]
     at: datetime
     """When the platform received it."""
-    said_at: datetime | None
+    sent_at: datetime | None
     """The agent's own time stamp."""
 
 
@@ -57,7 +57,7 @@ class LifecycleMessages:
                 kind=f"agent.{word[:64]}",
                 content={key: value for key, value in content.items() if key not in ("msgId", "type", "timestamp")},
                 at=datetime.fromtimestamp(received / 1e6, UTC),
-                said_at=_time(content.get("timestamp")),
+                sent_at=_time(content.get("timestamp")),
             )
         )
 
@@ -80,7 +80,7 @@ class LifecycleMessages:
                 if (
                     update is None
                     or status is None
-                    or not agent_updates.answers_command(sign.said_at, update.issued_at)
+                    or not agent_updates.answers_command(sign.sent_at, update.issued_at)
                 ):
                     continue  # a retained message that was already reported
                 changed = msgspec.structs.replace(

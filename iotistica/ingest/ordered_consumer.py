@@ -13,7 +13,7 @@ from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.delivery import key_compaction, topics
 from iotistica.domain.delivery.topics import Stream
 from iotistica.domain.ids import TenantId
-from iotistica.errors import REFUSALS, Conflict, Full, InvalidMessage, Superseded, Unavailable
+from iotistica.errors import INVALID_DATA_ERRORS, Conflict, Full, InvalidMessage, Superseded, Unavailable
 from iotistica.ingest import live_updates
 from iotistica.ingest.entry_part import DICTIONARY, EntryPart
 from iotistica.ingest.state_reports import StateReports
@@ -68,7 +68,7 @@ class OrderedConsumer:
         self._resumed: set[TenantId] = set()
         self._rotation = TenantRotation(TENANTS_PER_READ)
         self._watched = WatchedAgents(redis)
-        self._learned: dict[TenantId, Revisions] = {}
+        self._new_dictionaries: dict[TenantId, Revisions] = {}
         self._released: dict[TenantId, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -113,7 +113,7 @@ class OrderedConsumer:
         """
         owners = await self._directory.owners({topics.route(topic).agent for topic, _ in entry.messages})
         letters: dict[int, NewDeadLetter] = {}
-        learned: dict[tuple[UUID, int], KnownDictionary] = {}
+        dictionaries: dict[tuple[UUID, int], KnownDictionary] = {}
         updates: list[LiveUpdate] = []
         replies: list[OutboundMessage] = []
         done, most = 0, len(entry.messages)
@@ -124,7 +124,7 @@ class OrderedConsumer:
                     await part.apply(tx, self._fenced, owners)
                     await self._append_metrics(entry, part.reports.metrics())
             except Conflict:
-                done = await self._resume_after(entry, letters, learned)
+                done = await self._resume_after(entry, letters, dictionaries)
                 continue
             except (Unavailable, Superseded):
                 raise
@@ -139,7 +139,7 @@ class OrderedConsumer:
                 letters[part.at] = _refused(entry, part.at, exc)
                 continue
             letters |= part.letters
-            learned |= part.learned
+            dictionaries |= part.dictionaries
             updates += part.reports.news()
             replies += part.answers.replies
             updates += live_updates.log_updates(
@@ -151,7 +151,7 @@ class OrderedConsumer:
             await outbound.enqueue(self._redis, entry.tenant, replies)
         except Full:  # the agent requests again, and a job whose reply is lost is tried again
             logger.bind(tenant=entry.tenant, answers=len(replies)).warning("the queue of answers to agents is full")
-        await self._finish(entry, learned, [letters[number] for number in sorted(letters)])
+        await self._finish(entry, dictionaries, [letters[number] for number in sorted(letters)])
 
     async def _append_metrics(self, entry: Entry, measured: Sequence[Message]) -> None:
         """Append the measured values of reports to the readings stream.
@@ -163,11 +163,11 @@ class OrderedConsumer:
             await streams.append(self._redis, batch, received=entry.received, high_water_mark=NO_LIMIT)
 
     async def _resume_after(
-        self, entry: Entry, letters: dict[int, NewDeadLetter], learned: dict[tuple[UUID, int], KnownDictionary]
+        self, entry: Entry, letters: dict[int, NewDeadLetter], dictionaries: dict[tuple[UUID, int], KnownDictionary]
     ) -> int:
         """Return how many messages of an entry were committed before.
 
-        Adds their dead letters to `letters` and their dictionaries to `learned`.
+        Adds their dead letters to `letters` and their dictionaries to `dictionaries`.
         """
         async with self._fenced.transaction() as tx:
             before = (await ledger.committed_entries(tx, [entry.key]))[entry.key]
@@ -179,22 +179,25 @@ class OrderedConsumer:
                     )
                 elif version is not None:
                     agent = topics.route(topic).agent
-                    learned[agent, version] = await table.get(tx, entry.tenant, agent, version)
+                    dictionaries[agent, version] = await table.get(tx, entry.tenant, agent, version)
         for number in [n for n in letters if n < before.messages and n not in before.dead]:
             del letters[number]
         return before.messages
 
     async def _finish(
-        self, entry: Entry, learned: Mapping[tuple[UUID, int], KnownDictionary], letters: Sequence[NewDeadLetter]
+        self,
+        entry: Entry,
+        dictionaries: Mapping[tuple[UUID, int], KnownDictionary],
+        letters: Sequence[NewDeadLetter],
     ) -> None:
-        """Cache the learned dictionaries, acknowledge the entry, and mark parked messages for release."""
-        for (agent, version), known in learned.items():
+        """Cache the new dictionaries, acknowledge the entry, and mark parked messages for release."""
+        for (agent, version), known in dictionaries.items():
             await table.cache(self._redis, entry.tenant, agent, version, known)
         await acknowledgement.acknowledge(self._redis, [entry], {entry.key: NotStored(letters)})
         for letter in letters:
             DEAD.add(1, {"reason": letter.reason})
-        for key, known in learned.items():
-            self._learned.setdefault(entry.tenant, {})[key] = known.revision
+        for key, known in dictionaries.items():
+            self._new_dictionaries.setdefault(entry.tenant, {})[key] = known.revision
 
     async def _release(self) -> None:
         """Release parked messages whose dictionary has grown.
@@ -204,10 +207,10 @@ class OrderedConsumer:
         now = time.monotonic()
         for tenant in [
             tenant
-            for tenant in self._learned
+            for tenant in self._new_dictionaries
             if now - self._released.get(tenant, -RELEASE_SECONDS) >= RELEASE_SECONDS
         ]:
-            revisions = self._learned.pop(tenant)
+            revisions = self._new_dictionaries.pop(tenant)
             self._released[tenant] = now
             await parked_messages.release(self._redis, tenant, _is_due(revisions))
 
@@ -228,7 +231,7 @@ def _is_due(revisions: Revisions) -> Callable[[UUID, int, int], bool]:
 
 def _refused(entry: Entry, number: int, exc: Exception) -> NewDeadLetter:
     """Return the dead letter of a message that cannot be applied."""
-    if isinstance(exc, REFUSALS):
+    if isinstance(exc, INVALID_DATA_ERRORS):
         return dead_letters.of_message(entry, number, "refused", str(exc))
     logger.bind(tenant=entry.tenant).opt(exception=exc).error("a message could not be applied")
     return dead_letters.of_message(entry, number, "internal_error", "")

@@ -14,7 +14,7 @@ from iotistica.disk_space import DiskSpace
 from iotistica.domain.delivery.fault_attribution import FaultHistory
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
-from iotistica.errors import REFUSALS, Conflict, TooSlow, Unavailable
+from iotistica.errors import INVALID_DATA_ERRORS, Conflict, TooSlow, Unavailable
 from iotistica.ingest import batch_transaction, live_updates
 from iotistica.ingest.batch import EntryProgress, MessageKey, ReadingsBatch
 from iotistica.ingest.decoding import NO_LIMIT, Decoder
@@ -36,7 +36,7 @@ from iotistica.supervise import sleep
 
 MOST_ENTRIES: Final = 64  # entries in one batch; each holds up to 512 KiB
 IDLE: Final = 0.01  # seconds to wait after the first read of empty streams
-TELL_EVERY: Final = 10.0  # seconds between log lines about bad input
+LOG_INTERVAL_SECONDS: Final = 10.0  # seconds between log lines about bad input
 TAKE_OVER_EVERY: Final = 5.0  # seconds between searches for entries that a dead consumer left
 YOUNG: Final = 30.0  # seconds after a start in which `YOUNG_STALE` applies: probably this process had died
 YOUNG_STALE: Final = 3000  # ms
@@ -82,22 +82,22 @@ class Worker:
         self._count = 1
         self._rotation = TenantRotation(MOST_ENTRIES)
         self._bad: Counter[str] = Counter()
-        self._reported = -TELL_EVERY
+        self._reported = -LOG_INTERVAL_SECONDS
         self._days: set[date] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Store readings until `stop`; finishes the current batch first."""
         self._days.clear()  # a missing partition may have caused the last crash
         await self._catch_up(streams.read_pending)
-        started = looked = time.monotonic()
+        started = checked_at = time.monotonic()
         idle = IDLE
         while not stop.is_set():
             if self._disk_space.level() == "short":  # readings wait in the streams, where they are durable
                 await sleep(self._longest_idle, stop)
                 continue
-            if time.monotonic() - looked > TAKE_OVER_EVERY:
-                looked = time.monotonic()
-                stale = YOUNG_STALE if looked - started < YOUNG else streams.STALE_MS
+            if time.monotonic() - checked_at > TAKE_OVER_EVERY:
+                checked_at = time.monotonic()
+                stale = YOUNG_STALE if checked_at - started < YOUNG else streams.STALE_MS
                 await self._catch_up(streams.claim_stale, idle=stale)
             if entries := await self._read():
                 idle = IDLE
@@ -106,12 +106,14 @@ class Worker:
                 await sleep(idle, stop)
                 idle = min(idle * 1.5, self._longest_idle)
 
-    async def _catch_up(self, left: Callable[..., Awaitable[list[Entry]]], **how: int) -> None:
-        """Store all entries that `left` returns: unfinished entries of this consumer, or of one that is gone."""
+    async def _catch_up(self, read_entries: Callable[..., Awaitable[list[Entry]]], **how: int) -> None:
+        """Store the entries that `read_entries` returns: unfinished ones of this consumer or of a gone one."""
         tenants = sorted(await self._directory.tenants())
         for at in range(0, len(tenants), MOST_ENTRIES):
             group = tenants[at : at + MOST_ENTRIES]
-            while entries := await left(self._redis, group, self._name, count=MOST_ENTRIES // len(group), **how):
+            while entries := await read_entries(
+                self._redis, group, self._name, count=MOST_ENTRIES // len(group), **how
+            ):
                 await self._store(entries, again=True)
 
     async def _read(self) -> list[Entry]:
@@ -129,12 +131,12 @@ class Worker:
         messages = sum(len(entry.messages) for entry in entries)
         self._count = max(1, min(MOST_ENTRIES, self._messages * len(entries) // max(messages, 1)))
         progress = await self._committed(entries) if again else {}
-        condemned: dict[MessageKey, str] = {}
+        unstorable: dict[MessageKey, str] = {}
         most = NO_LIMIT
         while entries:
             began = time.monotonic()
-            batch = await self._decoder.decode(entries, progress, condemned, most)
-            self._judge(batch)
+            batch = await self._decoder.decode(entries, progress, unstorable, most)
+            self._check_platform_fault(batch)
             try:
                 stored = await self._commit(batch)
             except Conflict:  # another consumer has taken over an entry and stored it
@@ -145,18 +147,18 @@ class Worker:
                     raise
                 most = batch.messages // 2
                 continue
-            except REFUSALS as exc:
+            except INVALID_DATA_ERRORS as exc:
                 self._days.clear()  # a partition may have been dropped meanwhile
                 if batch.messages <= 1:
                     if batch.last is None:
                         raise
-                    condemned[batch.last] = str(exc) or type(exc).__name__
+                    unstorable[batch.last] = str(exc) or type(exc).__name__
                     logger.opt(exception=exc).warning("a message cannot be stored")
                 most = max(batch.messages // 2, 1)
                 continue
             most = most * 2 if most < NO_LIMIT else NO_LIMIT
             self._fault_history.record(
-                batch.messages, {c.tenant for c in batch.counts.values()}, batch.condemned, batch.faults
+                batch.messages, {c.tenant for c in batch.counts.values()}, batch.unstorable, batch.faults
             )
             if batch.messages:
                 self._alarms.set(STOPPED, None)
@@ -165,17 +167,20 @@ class Worker:
             entries = entries[len(done) :]
             if done:
                 await acknowledgement.acknowledge(
-                    self._redis, done, {entry.key: progress[entry.key].aside for entry in done}
+                    self._redis, done, {entry.key: progress[entry.key].not_stored for entry in done}
                 )
             await live_updates.publish_readings(self._redis, self._watched, batch)
             self._report(batch, stored, time.monotonic() - began)
 
-    def _judge(self, batch: ReadingsBatch) -> None:
+    def _check_platform_fault(self, batch: ReadingsBatch) -> None:
         """Raise `Unavailable` if the platform, not the messages, is at fault; the messages stay in the stream."""
-        if not batch.condemned and not batch.faults:
+        if not batch.unstorable and not batch.faults:
             return
-        if self._fault_history.is_platform_fault(batch.messages, batch.condemned, batch.faults):
-            text = "most messages cannot be stored, so ingest has stopped setting them aside; the log has the cause"
+        if self._fault_history.is_platform_fault(batch.messages, batch.unstorable, batch.faults):
+            text = (
+                "most messages cannot be stored: no dead letters are created until a batch is stored again;"
+                " the log has the cause"
+            )
             self._alarms.set(STOPPED, text)
             raise Unavailable(text)
 
@@ -238,7 +243,7 @@ class Worker:
         self._bad.update(batch.dead)
         for (_, _, reason), count in batch.rejections.items():
             self._bad[reason] += count
-        if self._bad and time.monotonic() - self._reported > TELL_EVERY:
-            logger.bind(**self._bad).warning("bad input was rejected or set aside")
+        if self._bad and time.monotonic() - self._reported > LOG_INTERVAL_SECONDS:
+            logger.bind(**self._bad).warning("readings were rejected, or messages became dead letters")
             self._reported = time.monotonic()
             self._bad.clear()

@@ -33,7 +33,7 @@ class BrokerWatch:
         self._dropped: int | None = None
         self._dropped_at = -REMEMBERED
 
-    def hear(self, topic: bytes, payload: bytes) -> None:
+    def process(self, topic: bytes, payload: bytes) -> None:
         """Process one metric of the broker; a payload that is not an integer is ignored."""
         try:
             value = int(payload)
@@ -76,7 +76,7 @@ async def run(url: str, watch: BrokerWatch, timeline_counts: TimelineCounts, sto
                 batch.ack()
                 for _, topic, payload in batch.messages:
                     if topic not in LOGS:
-                        watch.hear(topic, payload)
+                        watch.process(topic, payload)
                     elif event := broker_log.parse_line(payload):
                         timeline_counts.add(event.tenant, event.agent, event.kind, event.details, word=event.word)
     except CannotStart as exc:

@@ -35,7 +35,7 @@ GUIDE: Final = """
 
 async def prepare(database: Database, key: bytes, settings: Settings, url: str) -> Group:
     """Create the missing tenant, user and agents; return the group that prints the guide and runs the agents."""
-    members = await fleet.enlist(database, key, TENANT, AGENTS)
+    members = await fleet.create_agents(database, key, TENANT, AGENTS)
     password = derive(key, "demo").hex()[:16]
     with suppress(Conflict):
         async with database.transaction() as tx:

@@ -87,7 +87,7 @@ class SimulationReport(msgspec.Struct, kw_only=True):
         )
 
 
-async def enlist(database: Database, key: bytes, tenant: str, count: int) -> list[SimulatedAgent]:
+async def create_agents(database: Database, key: bytes, tenant: str, count: int) -> list[SimulatedAgent]:
     """Create the tenant and `count` agents where they are missing; an agent's id is the same in each run."""
     async with database.transaction() as tx:
         row = await tenants.find(tx, tenant) or await tenants.add(tx, tenant, by=PLATFORM)

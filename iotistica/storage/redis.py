@@ -109,7 +109,7 @@ async def check_configuration(redis: Redis) -> None:
     if text and "+@all" not in text.split():
         raise CannotStart(
             "The Redis user `default` does not have +@all, so a restart of Redis would lose data."
-            " Set it to `off ~* &* +@all` (no log-in, all rights)."
+            " Set it to `off ~* &* +@all` (no login, all rights)."
         )
 
 

@@ -69,10 +69,10 @@ EXPORTS: Final = {
 UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"
 
 
-async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[str, int], None]) -> None:
-    """Write one CSV file per table; `told` is called with each table's name and bytes.
+async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, on_progress: Callable[[str, int], None]) -> None:
+    """Write one CSV file per table; `on_progress` is called with each table's name and bytes.
 
-    The transaction must be one with `snapshot`, so that the files fit each other.
+    The transaction must be one with `snapshot`, so that the files are consistent with each other.
     """
     await tx.execute(UNBOUNDED)
     for name, select in EXPORTS.items():
@@ -82,7 +82,7 @@ async def export_tenant(tx: Tx, tenant: TenantId, folder: Path, told: Callable[[
             async with tx.cursor() as cursor, cursor.copy(query) as rows:
                 async for part in rows:
                     written += file.write(part)
-        told(name, written)
+        on_progress(name, written)
 
 
 # Ordered so that no row refers to a deleted one.

@@ -125,7 +125,7 @@ class Plant:
         """Agents of a new tenant that publish from now on."""
         async with self._database() as database:
             self._tenant = f"chaos {uuid4()}"
-            self._members = await fleet.enlist(database, self.stack.key, self._tenant, agents)
+            self._members = await fleet.create_agents(database, self.stack.key, self._tenant, agents)
         await self.stack._render()
         await asyncio.sleep(0.5)
         port = self.stack.settings.mqtt_port

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from bench import ingest
+from bench import generate, ingest
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import ledger
 from iotistica.storage.postgres import Database
@@ -69,8 +69,8 @@ async def test_the_baselines_of_ingest_stay_out_of_the_ledger_checks(database: D
         agents = [member.agent for member in members]
         cursor = await tx.execute("SELECT count(*) FROM readings WHERE agent_uuid = ANY(%s)", [agents])
         rows = await cursor.fetchone()
-    assert balance.stored == 2 * 2 * ingest.generate.SERIES
-    assert rows == (2 * 3 * ingest.generate.SERIES,)
+    assert balance.stored == 2 * 2 * generate.SERIES
+    assert rows == (2 * 3 * generate.SERIES,)
     assert tenant not in await Directory(database).tenants()
 
 

@@ -13,20 +13,23 @@ from iotistica.api.http import authentication
 from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.api.http.authentication import Authenticator
 from iotistica.background import clock_skew
+from iotistica.domain.access import credentials
 from iotistica.domain.delivery import key_compaction
 from iotistica.domain.delivery.key_compaction import Dictionary, Expander
 from iotistica.domain.ids import TenantId
+from iotistica.errors import TooMany
 from iotistica.ingest import dictionary_cache, series_cache
 from iotistica.ingest.dictionary_cache import DictionaryCache
 from iotistica.ingest.series_cache import SeriesCache, SeriesFacts
 from iotistica.storage import redis as redis_
 from iotistica.storage.access import api_keys, rate_limits
 from iotistica.storage.access.rate_limits import RateLimit, RateLimiter
+from iotistica.storage.agents import agents as agent_rows
 from iotistica.storage.agents import directory, poll_answer_cache
 from iotistica.storage.agents.agent_cache import AgentCache
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.agents.poll_answer_cache import PollAnswer, PollAnswerCache
-from iotistica.storage.delivery import live
+from iotistica.storage.delivery import dictionaries, live
 from iotistica.storage.delivery.dictionaries import KnownDictionary
 from iotistica.storage.delivery.live import WatchedAgents
 
@@ -71,7 +74,7 @@ def queried(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
         queried.extend(agents)
         return {agent: TENANT for agent in agents if agent.int % 2 == 0}
 
-    monkeypatch.setattr(directory.agents, "tenants_of", tenants_of)
+    monkeypatch.setattr(agent_rows, "tenants_of", tenants_of)
     return queried
 
 
@@ -136,7 +139,7 @@ async def test_credentials_are_cached_for_a_second(clock: Clock, monkeypatch: py
 
     async def lookups(name: str, *, fresh: bool = False) -> int:
         before = len(looked_up)
-        secret = authentication.credentials.INTEGRATION + name
+        secret = credentials.INTEGRATION + name
         await authenticator.authenticate({"x-api-key": secret}, "", fresh=fresh)
         return len(looked_up) - before
 
@@ -190,8 +193,8 @@ async def test_a_full_dictionary_cache_keeps_the_dictionaries_that_were_used_las
     async def cached(*_: Any) -> KnownDictionary:
         return KnownDictionary(revision=1, dictionary=Dictionary())
 
-    monkeypatch.setattr(dictionary_cache.table, "cached_revision", cached_revision)
-    monkeypatch.setattr(dictionary_cache.table, "cached", cached)
+    monkeypatch.setattr(dictionaries, "cached_revision", cached_revision)
+    monkeypatch.setattr(dictionaries, "cached", cached)
     monkeypatch.setattr(dictionary_cache, "AGENTS_LIMIT", 2)
     cache = DictionaryCache(None, None)  # type: ignore[arg-type]
     first, second, third = uuid4(), uuid4(), uuid4()
@@ -213,7 +216,7 @@ async def test_many_subjects_do_not_reset_a_rate_limit(clock: Clock, monkeypatch
         await limits.hit(limit, "persistent")
         for m in range(2):
             await limits.hit(limit, f"other {n} {m}")
-    with pytest.raises(rate_limits.TooMany):
+    with pytest.raises(TooMany):
         await limits.hit(limit, "persistent")
     await away.aclose()
 

@@ -66,7 +66,8 @@ def client() -> Iterator[TestClient[Any]]:
 def registered(client: TestClient[Any]) -> BaseRouteHandler:
     """The handler as the guard gets it: the app's copy of `route`."""
     routes = [route for route in client.app.routes if route.path == "/{agent:uuid}"]
-    (handler,) = (h for h in routes[0].route_handlers if h.handler_name == "route")
+    handlers: list[BaseRouteHandler] = [h for h in routes[0].route_handlers if h.handler_name == "route"]
+    (handler,) = handlers
     return handler
 
 
@@ -77,7 +78,7 @@ def send(client: TestClient[Any], json: Any, **query: Any) -> Any:
 def test_the_query_parameters_of_a_route_can_be_listed(client: TestClient[Any]) -> None:
     """With the names that callers use, and without path parameters and the body."""
     handler = registered(client)
-    model = handler.create_kwargs_model({"agent": None})  # type: ignore[arg-type]
+    model = handler.create_kwargs_model({"agent": None})  # type: ignore[dict-item]  # only the keys are used
     names = {parameter.field_alias for parameter in model.expected_query_params}
     assert names == {"kind", "maxCount", "tag"}, PARAMETERS
     assert set(model.sequence_query_parameter_names) == {"tag"}, PARAMETERS
@@ -87,7 +88,7 @@ def test_the_parameters_of_a_handler_have_their_alias_and_annotation(client: Tes
     """An error of a parameter says the name that the caller uses, and the values that are allowed."""
     parameters = registered(client).parsed_fn_signature.parameters
     kwarg_definition = parameters["limit"].kwarg_definition
-    assert kwarg_definition is not None, ERRORS
+    assert isinstance(kwarg_definition, QueryParameter), ERRORS
     assert kwarg_definition.name == "maxCount", ERRORS
     assert parameters["kind"].annotation == Literal["one", "two"] | None, ERRORS
 

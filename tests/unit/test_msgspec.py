@@ -20,7 +20,7 @@ TEXTS = "msgspec changed a message: adapt iotistica/setting_errors.py and iotist
         (Annotated[float, Meta(gt=0)], "0", "must be more than 0.0; it is 0"),
         (int, "x", "must be a whole number; it is x"),
         (float, "x", "must be a number; it is x"),
-        (Annotated[str, Meta(pattern="@")], "x", "must be an email address; it is x"),
+        (Annotated[str, Meta(pattern="@")], "x", "must be an e-mail address; it is x"),
         (str, 1, "must be a string; it is 1"),
     ],
 )

@@ -44,8 +44,8 @@ def test_errors_of_the_data_have_their_classes() -> None:
     assert not issubclass(errors.IdleInTransactionSessionTimeout, psycopg.OperationalError), POSTGRES
     for kind in (errors.UniqueViolation, errors.ForeignKeyViolation, errors.CheckViolation):
         assert issubclass(kind, psycopg.IntegrityError), POSTGRES
-    for kind in (errors.NumericValueOutOfRange, errors.InvalidRegularExpression):
-        assert issubclass(kind, psycopg.DataError), POSTGRES
+    for data_error in (errors.NumericValueOutOfRange, errors.InvalidRegularExpression):
+        assert issubclass(data_error, psycopg.DataError), POSTGRES
     assert not issubclass(psycopg.InterfaceError, psycopg.OperationalError), POSTGRES
     assert psycopg.DataError("x").diag.message_primary is None, POSTGRES
 

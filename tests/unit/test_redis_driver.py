@@ -91,7 +91,7 @@ async def test_the_first_word_stays_in_the_text_of_an_error(word: str) -> None:
     """`streams.py` and `stream_stats.py` look for it, with and without a pipeline."""
     async with server(lambda _: f"-{word}\r\n".encode()) as redis:
         with pytest.raises(exceptions.ResponseError) as caught:
-            await redis.execute_command("XREADGROUP")
+            await redis.execute_command("XREADGROUP")  # type: ignore[no-untyped-call]  # untyped in redis-py
         assert str(caught.value).startswith(word.split(maxsplit=1)[0]), TEXTS
         async with redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("XREADGROUP")
@@ -105,7 +105,7 @@ async def test_an_exhausted_pool_is_not_an_unavailable_server(monkeypatch: pytes
     monkeypatch.setattr(storage, "CONNECTIONS", 1)
     monkeypatch.setattr(storage, "TIMEOUT_SECONDS", 0.2)
     async with server(lambda _: b"") as redis:
-        waiting = asyncio.create_task(redis.get("x"))
+        waiting = asyncio.ensure_future(redis.get("x"))
         await asyncio.sleep(0.05)
         with pytest.raises(Full), guarded(redis):
             await asyncio.gather(*(redis.get("x") for _ in range(3)))

@@ -172,9 +172,12 @@ async def test_an_upgrade_leaves_no_cycle_and_changes_the_protocol(monkeypatch: 
     """`handle_websocket_upgrade` ends the timers, and `on_headers_complete` leaves `cycle` None."""
     called = []
     upgrade = HttpToolsProtocol.handle_websocket_upgrade
-    monkeypatch.setattr(
-        HttpToolsProtocol, "handle_websocket_upgrade", lambda self: (called.append(self), upgrade(self))
-    )
+
+    def recorded(protocol: HttpToolsProtocol) -> None:
+        called.append(protocol)
+        upgrade(protocol)
+
+    monkeypatch.setattr(HttpToolsProtocol, "handle_websocket_upgrade", recorded)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

@@ -104,7 +104,7 @@ async def change_password(
     async with database.transaction(tenant) as tx:
         await users.set_password(tx, tenant, principal.id, digest, by=actor_of(request))
         await one_time_links.withdraw_for_user(tx, tenant, principal.id, made=False, by=actor_of(request))
-        ended = await sessions.end(tx, tenant, principal.id, by=actor_of(request), but=principal.session)
+        ended = await sessions.end(tx, tenant, principal.id, by=actor_of(request), exclude=principal.session)
     return PasswordMessage(message=f"The password is changed; {ended} other session{'s' * (ended != 1)} ended.")
 
 

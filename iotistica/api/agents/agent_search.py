@@ -20,9 +20,9 @@ from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import agent_search
 from iotistica.storage.agents.agent_search import AgentFilter, AgentSummary, Order
 
-Words = Annotated[str | None, QueryParameter(max_length=200)]
-Chosen = Annotated[str | None, QueryParameter(max_length=tag_selectors.SELECTOR_LENGTH)]
-Where = Annotated[str | None, QueryParameter(max_length=400)]
+FreeText = Annotated[str | None, QueryParameter(max_length=200)]
+SelectorText = Annotated[str | None, QueryParameter(max_length=tag_selectors.SELECTOR_LENGTH)]
+CursorText = Annotated[str | None, QueryParameter(max_length=400)]
 Page = Annotated[int | None, QueryParameter(ge=1, le=10_000)]
 Presence = Literal["online", "silent", "offline", "new"]
 State = Literal["new", "registered", "active", "revoked", "retired"]
@@ -79,16 +79,16 @@ async def list_agents(
     request: ApiRequest,
     database: DatabaseDep,
     search_: Annotated[str | None, QueryParameter(name="search", max_length=200)] = None,
-    selector: Chosen = None,
+    selector: SelectorText = None,
     fleet: Annotated[str | None, QueryParameter(max_length=36)] = None,
     status: FromQuery[Presence | None] = None,
     online: FromQuery[bool | None] = None,
     identity: Annotated[State | None, QueryParameter(name="state")] = None,
     filter_: Annotated[Literal["all", "active", "inactive"], QueryParameter(name="filter")] = "all",
-    version: Words = None,
+    version: FreeText = None,
     sort: FromQuery[Order] = "id",
     limit: Limit = 100,
-    cursor: Where = None,
+    cursor: CursorText = None,
     page: Page = None,
 ) -> AgentPage:
     """List the agents of the tenant that match all the given filters, ordered by id or by name.

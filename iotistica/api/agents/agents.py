@@ -39,7 +39,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     is_active: bool
 
 
-class MadeAgent(msgspec.Struct, frozen=True, kw_only=True):
+class CreatedAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent: AgentView
     mqtt: MqttConnection
 
@@ -51,7 +51,7 @@ async def add_agent(
     database: DatabaseDep,
     broker_sync: BrokerSyncDep,
     context: ServerContextDep,
-) -> MadeAgent:
+) -> CreatedAgent:
     """Create an agent that is configured by hand, and return the MQTT settings it connects with.
 
     Agents that register themselves do not need this call. Answers 409 if the UUID is taken or the tenant's quota of
@@ -65,7 +65,9 @@ async def add_agent(
         since = await broker_accounts.database_now(tx)
     await broker_sync.wait_until_current(since)
     password = mqtt_password(context.key, tenant, agent, 1)
-    return MadeAgent(agent=created, mqtt=broker_connection.mqtt_connection(context.broker, tenant, agent, password))
+    return CreatedAgent(
+        agent=created, mqtt=broker_connection.mqtt_connection(context.broker, tenant, agent, password)
+    )
 
 
 @patch("/{agent:uuid}", opt={"permission": "agents.write"})

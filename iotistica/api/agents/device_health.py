@@ -62,9 +62,9 @@ async def get_health(
     """
     tenant = tenant_of(request)
     async with database.transaction(tenant, snapshot=True) as tx:
-        sources = await targets.sources(tx, tenant, agent)
+        layers = await targets.layers(tx, tenant, agent)
         state = await reported_states.get(tx, tenant, agent)
-    configured = rules.effective_target(sources.fleet, sources.own).config.get("endpoints") or []
+    configured = rules.effective_target(layers.fleet, layers.own).config.get("endpoints") or []
     reported = (
         document_secrets.mask(context.box.open(state.merged.values, tenant)).get("endpoints_health")
         if state

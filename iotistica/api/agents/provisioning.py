@@ -39,7 +39,7 @@ from iotistica.storage.postgres import Database, Tx
 REFUSED_REGISTRATIONS: Final = 3
 """The limit of refused registrations per minute from one address, as a multiple of its limit of logins."""
 
-Said = Annotated[str, Meta(max_length=2000)]
+AgentText = Annotated[str, Meta(max_length=2000)]
 """Text that an agent reports about itself; it is truncated, and unprintable characters are removed."""
 Header = Annotated[str, HeaderParameter(name="X-Provisioning-Key", max_length=credentials.LONGEST)]
 
@@ -48,11 +48,11 @@ class AgentRegistration(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     uuid: UUID
     device_api_key: Secret
     device_public_key: Annotated[str, Meta(max_length=2000)]
-    device_name: Said | None = None
-    device_type: Said | None = None
-    mac_address: Said | None = None
-    os_version: Said | None = None
-    agent_version: Said | None = None
+    device_name: AgentText | None = None
+    device_type: AgentText | None = None
+    mac_address: AgentText | None = None
+    os_version: AgentText | None = None
+    agent_version: AgentText | None = None
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -80,9 +80,9 @@ class RegisteredAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 
 class AgentRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    agent_name: Said | None = None
+    agent_name: AgentText | None = None
     key: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
-    agent_type: Said | None = None
+    agent_type: AgentText | None = None
 
 
 class ProvisionedAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

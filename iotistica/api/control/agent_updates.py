@@ -23,7 +23,7 @@ from iotistica.storage.control import agent_updates as table
 from iotistica.storage.delivery import outbound
 from iotistica.storage.delivery.outbound import OutboundMessage
 
-FURTHEST: Final = timedelta(days=30)  # of the scheduled time from now
+SCHEDULE_LIMIT: Final = timedelta(days=30)  # between now and the scheduled time
 
 
 class NewUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,8 +111,10 @@ def _command(data: NewUpdate, now: datetime) -> UpdateCommand:
     at, expires = data.scheduled_time, now + timedelta(hours=data.expires_hours)
     if at is not None:
         at = _whole_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
-        if not now < at <= now + FURTHEST:
-            raise Invalid(f"must be in the future, and at most {FURTHEST.days} days from now", "scheduled_time")
+        if not now < at <= now + SCHEDULE_LIMIT:
+            raise Invalid(
+                f"must be in the future, and at most {SCHEDULE_LIMIT.days} days from now", "scheduled_time"
+            )
     return UpdateCommand(
         version=data.version, issued_at=now, expires_at=_whole_ms(expires), scheduled_at=at, force=data.force
     )

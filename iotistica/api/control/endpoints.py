@@ -158,7 +158,7 @@ async def delete_endpoint(
 ) -> Response[TargetView]:
     """Remove an endpoint from the agent's own target.
 
-    The public agent never removes its last endpoint: disable that e instead.
+    The public agent never removes its last endpoint; disable that endpoint instead.
     """
     _, fleet = await _targets(database, tenant_of(request), agent)
 
@@ -198,7 +198,7 @@ async def _targets(
 ) -> tuple[Target, Target]:
     """Return the agent's own target (deployed, or the newest draft) and its fleet's, sealed; raises `NotFound`."""
     async with database.transaction(tenant, snapshot=True) as tx:
-        layers = await targets.sources(tx, tenant, agent)
+        layers = await targets.layers(tx, tenant, agent)
         if not draft:
             return layers.own, layers.fleet
         owner = TargetOwner("agent", agent)

@@ -72,7 +72,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     poll: PollView
     differences: list[UnmetSetting]
     extra_endpoints: list[str]
-    """Endpoints that the agent reports and its target lacks. An agent never removes its last one: disable that."""
+    """Endpoints that the agent reports and that are not in its target.
+
+    The public agent never removes its last endpoint; disable it instead.
+    """
     errors: list[AgentFault]
 
 
@@ -87,7 +90,7 @@ async def explain(
     """
     tenant, box = tenant_of(request), context.box
     async with database.transaction(tenant, snapshot=True) as tx:
-        layers = await targets.sources(tx, tenant, agent)
+        layers = await targets.layers(tx, tenant, agent)
         own_head = await targets.head(tx, tenant, TargetOwner("agent", agent))
         fleet_head = (
             await targets.head(tx, tenant, TargetOwner("fleet", layers.fleet_uuid)) if layers.fleet_uuid else None
@@ -108,7 +111,7 @@ async def explain(
     faults = explanation.faults(masked)
     facts = AgentFacts(
         state=details.state if details else "active",
-        heard_at=details.last_seen if details else None,
+        last_seen=details.last_seen if details else None,
         counter=layers.counter,
         fetched=polls.fetched if polls else None,
         fetched_at=polls.fetched_at if polls else None,

@@ -29,8 +29,8 @@ from iotistica.storage.postgres import Database, Tx
 
 READ = {"permission": "jobs.read"}
 WRITE = {"permission": "jobs.write"}
-FURTHEST: Final = timedelta(days=366)  # of the scheduled time from now
-NAMED: Final = 10_000  # agents listed in one request; a fleet or a selector can have more
+SCHEDULE_LIMIT: Final = timedelta(days=366)  # between now and the scheduled time
+LISTED_AGENTS_LIMIT: Final = 10_000  # agents listed in one request; a fleet or a selector can have more
 
 Minutes = Annotated[int, Meta(ge=1, le=60 * 24 * 366)]
 
@@ -47,7 +47,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     template_id: UUID | None = None
     target_type: Literal["device", "group", "all"] | None = None
     """If absent, it follows from the fields below; all agents require an explicit `all`."""
-    target_agents: Annotated[list[UUID], Meta(min_length=1, max_length=NAMED)] | None = None
+    target_agents: Annotated[list[UUID], Meta(min_length=1, max_length=LISTED_AGENTS_LIMIT)] | None = None
     fleet_uuid: UUID | None = None
     selector: Annotated[str, Meta(max_length=tag_selectors.SELECTOR_LENGTH)] | None = None
     """A selector of tags, for example `site=berlin,!spare`."""
@@ -70,7 +70,7 @@ class SkippedAgent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class MadeJob(msgspec.Struct, frozen=True, kw_only=True):
+class CreatedJob(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     skipped: list[SkippedAgent]
     """Agents in `target_agents` that are not active."""
@@ -102,7 +102,7 @@ class JobActionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 @post("/execute", opt=WRITE, status_code=201)
-async def execute(request: ApiRequest, data: JSONBody[NewJob], database: DatabaseDep) -> MadeJob:
+async def execute(request: ApiRequest, data: JSONBody[NewJob], database: DatabaseDep) -> CreatedJob:
     """Start a job on a list of agents, on a fleet, or on the agents that a selector or filter matches.
 
     Agents that are not active are left out.
@@ -127,7 +127,9 @@ async def execute(request: ApiRequest, data: JSONBody[NewJob], database: Databas
         )
         job = await jobs.add(tx, tenant, wanted, agents, by=actor_of(request))
     message = f"The job is for {job.total} agent{'s' * (job.total != 1)}"
-    return MadeJob(job=job, skipped=skipped, message=message + (f" and starts at {at.isoformat()}." if at else "."))
+    return CreatedJob(
+        job=job, skipped=skipped, message=message + (f" and starts at {at.isoformat()}." if at else ".")
+    )
 
 
 @get("/executions", opt=READ)
@@ -233,8 +235,8 @@ def _time(schedule: JobSchedule | None) -> datetime | None:
         return None
     at = schedule.scheduled_at
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    if at > datetime.now(UTC) + FURTHEST:
-        raise Invalid(f"must be at most {FURTHEST.days} days from now", "schedule.scheduled_at")
+    if at > datetime.now(UTC) + SCHEDULE_LIMIT:
+        raise Invalid(f"must be at most {SCHEDULE_LIMIT.days} days from now", "schedule.scheduled_at")
     return at
 
 
@@ -259,7 +261,7 @@ async def _agents(
     """Return the agents that the job is for, and the listed agents that are not active."""
     if _kind(data) == "device":
         named = list(dict.fromkeys(data.target_agents or ()))
-        is_active = await jobs.takes_jobs(tx, tenant, named)
+        is_active = await jobs.accept_jobs(tx, tenant, named)
         for number, agent in enumerate(data.target_agents or ()):
             if agent not in is_active:
                 raise Invalid("must be the UUID of an existing agent", f"target_agents.{number}")

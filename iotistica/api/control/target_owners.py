@@ -1,4 +1,4 @@
-"""Whose target a route is about: that of an agent or that of a fleet."""
+"""Dependencies that provide the owner of a target: the agent or the fleet of the path."""
 
 from uuid import UUID
 

@@ -2,7 +2,6 @@
 
 import time
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -14,8 +13,6 @@ from iotistica.api.http.guard import tenant_of
 from iotistica.errors import NotFound
 from iotistica.storage.agents import agents
 from iotistica.storage.delivery import ledger, stream_stats
-
-LATE: Final = 60.0  # seconds that a message can wait before the status is `degraded`
 
 
 class PayloadsView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -111,7 +108,7 @@ async def get_health(request: ApiRequest, redis: RedisDep, context: ServerContex
     (state,) = await stream_stats.stream_stats(redis, [tenant_of(request)], now=time.time())
     high_water_mark = context.settings.stream_mark
     is_late = (
-        state.oldest_seconds > LATE
+        state.oldest_seconds > stream_stats.LAG_LIMIT
         or state.spooled > 0
         or state.entries >= high_water_mark
         or state.dead_unkept > 0

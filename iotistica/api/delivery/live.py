@@ -1,7 +1,7 @@
 """The route for live updates of agents by server-sent events, which begin with a snapshot of the agents."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
@@ -23,11 +23,11 @@ from iotistica.storage.delivery.live import KINDS, ON_DEMAND_KINDS, LiveKind
 from iotistica.storage.delivery.live_hub import Listener, LiveMessage
 from iotistica.storage.postgres import Database, Tx
 
-CHOSEN: Final = 100  # agents that a client can list
-SHOWN: Final = 1000  # agents in a snapshot of all agents
+LISTED_LIMIT: Final = 100  # agents that a client can list
+SNAPSHOT_LIMIT: Final = 1000  # agents in a snapshot of all agents
 HEARTBEAT: Final = 15.0  # seconds without an event until a comment keeps the connection open
-CHECKED: Final = 10.0  # seconds between checks that the caller still has its permissions
-NEEDS: Final[dict[LiveKind, str]] = {
+PERMISSION_CHECK_SECONDS: Final = 10.0  # seconds between checks that the caller still has its permissions
+PERMISSION_OF_KIND: Final[dict[LiveKind, str]] = {
     "state": "agents.read",
     "metrics": "readings.read",
     "readings": "readings.read",
@@ -35,7 +35,7 @@ NEEDS: Final[dict[LiveKind, str]] = {
     "events": "agents.read",
 }
 
-Agents = Annotated[str, QueryParameter(min_length=1, max_length=CHOSEN * 40)]
+Agents = Annotated[str, QueryParameter(min_length=1, max_length=LISTED_LIMIT * 40)]
 Kinds = Annotated[str, QueryParameter(max_length=100)]
 
 
@@ -61,7 +61,7 @@ async def live(
     await snapshot(database, principal.tenant, chosen, wanted)
     address, headers = address_of(request), dict(request.headers)
 
-    async def may_still() -> None:
+    async def check_permissions() -> None:
         check_kinds(await authenticator.authenticate(headers, address, fresh=True), wanted)
 
     async def events() -> AsyncIterator[bytes]:
@@ -71,7 +71,7 @@ async def live(
                 await live_hub.wait_until_subscribed(listener)
                 first = await snapshot(database, principal.tenant, chosen, wanted)
                 yield b"retry: 2000\n" + _event("snapshot", msgspec.json.encode(first))
-                async for messages in follow(listener, may_still):
+                async for messages in follow(listener, check_permissions):
                     yield (
                         b"".join(_event(message.kind, message.content) for message in messages)
                         or b": still here\n\n"
@@ -85,16 +85,18 @@ async def live(
     return Stream(events(), media_type="text/event-stream", headers=headers_)
 
 
-async def follow(listener: Listener, may_still: Any) -> AsyncIterator[list[LiveMessage]]:
+async def follow(
+    listener: Listener, check_permissions: Callable[[], Awaitable[None]]
+) -> AsyncIterator[list[LiveMessage]]:
     """Yield arrived messages, or an empty list after `HEARTBEAT` seconds without any, until the listener ends."""
     clock = asyncio.get_running_loop().time
     checked_at = sent_at = clock()
     while not listener.ended:
-        messages = await listener.take(CHECKED)
-        if clock() - checked_at >= CHECKED:
+        messages = await listener.take(PERMISSION_CHECK_SECONDS)
+        if clock() - checked_at >= PERMISSION_CHECK_SECONDS:
             checked_at = clock()
             try:
-                await may_still()
+                await check_permissions()
             except (Unauthorized, Forbidden) as exc:
                 listener.end(str(exc))
                 return
@@ -116,28 +118,28 @@ def kinds_of(text: str) -> frozenset[LiveKind]:
 def agents_of(text: str, kinds: Collection[LiveKind]) -> frozenset[UUID] | None:
     """Parse a comma-separated list of agents, or `all` as None; raises `Invalid`."""
     if text == "all":
-        check_named(None, kinds)
+        check_listed(None, kinds)
         return None
     try:
         uuids = frozenset(UUID(word.strip()) for word in text.split(","))
     except ValueError:
         raise Invalid("must be a comma-separated list of UUIDs, or all", "agents") from None
-    if len(uuids) > CHOSEN:
-        raise Invalid(f"must be at most {CHOSEN} UUIDs", "agents")
+    if len(uuids) > LISTED_LIMIT:
+        raise Invalid(f"must be at most {LISTED_LIMIT} UUIDs", "agents")
     return uuids
 
 
-def check_named(agents: frozenset[UUID] | None, kinds: Collection[LiveKind]) -> None:
+def check_listed(agents: frozenset[UUID] | None, kinds: Collection[LiveKind]) -> None:
     """Raise `Invalid` if all agents are followed and a kind is published only for listed agents."""
     if agents is None and {*kinds} & {*ON_DEMAND_KINDS}:
-        raise Invalid(f"must list at most {CHOSEN} agents for readings and logs", "agents")
+        raise Invalid(f"must list at most {LISTED_LIMIT} agents for readings and logs", "agents")
 
 
 def check_kinds(who: Principal, kinds: Collection[LiveKind]) -> None:
     """Raise `Forbidden` if the principal may not see one of these kinds."""
     for kind in sorted(kinds):
-        if who.kind == "agent" or not is_allowed(NEEDS[kind], who.role, who.scopes):
-            raise Forbidden(f"The kind {kind} needs the permission {NEEDS[kind]}.")
+        if who.kind == "agent" or not is_allowed(PERMISSION_OF_KIND[kind], who.role, who.scopes):
+            raise Forbidden(f"The kind {kind} needs the permission {PERMISSION_OF_KIND[kind]}.")
 
 
 async def snapshot(
@@ -146,8 +148,11 @@ async def snapshot(
     """Return the current status of agents; raises `NotFound`."""
     async with database.transaction(tenant) as tx:
         if agents is None:
-            found = await agent_search.page(tx, tenant, AgentFilter(), limit=SHOWN + 1)
-            return {"agents": [_summary_of(agent) for agent in found[:SHOWN]], "more": len(found) > SHOWN}
+            found = await agent_search.page(tx, tenant, AgentFilter(), limit=SNAPSHOT_LIMIT + 1)
+            return {
+                "agents": [_summary_of(agent) for agent in found[:SNAPSHOT_LIMIT]],
+                "more": len(found) > SNAPSHOT_LIMIT,
+            }
         return {"agents": [await _snapshot_of(tx, tenant, agent, kinds) for agent in sorted(agents)], "more": False}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -115,13 +116,13 @@ async def _serve(
     await live_hub.wait_until_subscribed(listener)
     await _send(socket, "snapshot", await live.snapshot(database, principal.tenant, listener.agents, ["state"]))
 
-    async def may_still() -> None:
+    async def check_permissions() -> None:
         principal = await authenticator.authenticate(_headers(socket), address_of(socket), fresh=True)
         live.check_kinds(principal, listener.kinds | {"state"})
 
     directions = (
         _receive_messages(socket, live_hub, listener, principal),
-        _send_updates(socket, listener, may_still),
+        _send_updates(socket, listener, check_permissions),
     )
     tasks = {asyncio.create_task(direction) for direction in directions}
     try:
@@ -134,8 +135,10 @@ async def _serve(
         task.result()
 
 
-async def _send_updates(socket: Socket, listener: Listener, may_still: Any) -> None:
-    async for messages in live.follow(listener, may_still):
+async def _send_updates(
+    socket: Socket, listener: Listener, check_permissions: Callable[[], Awaitable[None]]
+) -> None:
+    async for messages in live.follow(listener, check_permissions):
         for message in messages:
             await _send(socket, NAMES[message.kind], msgspec.Raw(message.content))
 
@@ -169,7 +172,7 @@ async def _handle(
         listener.kinds -= {kind}
     else:
         live.check_kinds(principal, [kind])
-        live.check_named(listener.agents, [kind])
+        live.check_listed(listener.agents, [kind])
         listener.kinds |= {kind}
         await live_hub.wait_until_subscribed(listener)
     await _send(socket, f"{message.type}d", {"channel": message.channel})

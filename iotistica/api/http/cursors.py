@@ -28,17 +28,20 @@ def cut_page(rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> t
 
 
 def parse_uuid(cursor: str | None) -> UUID | None:
-    """The cursor of a list in the order of UUIDs, which is the last one; raises `Invalid`, as all of these do."""
+    """Parse the cursor of a list ordered by UUID: the last UUID of the page before.
+
+    Raises `Invalid`, like every parser of this module.
+    """
     return _parse(cursor, UUID)
 
 
 def parse_number(cursor: str | None) -> int | None:
-    """The cursor of a list in the order of numbers."""
+    """Parse the cursor of a list ordered by number."""
     return _parse(cursor, _number)
 
 
 def parse_time(cursor: str | None) -> datetime | None:
-    """The cursor of a list in the order of times that are never equal."""
+    """Parse the cursor of a list ordered by times that are never equal."""
     return _parse(cursor, datetime.fromisoformat)
 
 
@@ -48,22 +51,22 @@ def of_time(time: datetime, id_: int | UUID) -> str:
 
 
 def parse_time_and_number(cursor: str | None) -> tuple[datetime, int] | None:
-    """The cursor of a list in the order of times, with numbers as ids."""
+    """Parse the cursor of a list ordered by time, with numbers as ids."""
     return _parse(cursor, lambda text: _time_and_id(text, int))
 
 
 def parse_time_and_uuid(cursor: str | None) -> tuple[datetime, UUID] | None:
-    """The cursor of a list in the order of times, with UUIDs as ids."""
+    """Parse the cursor of a list ordered by time, with UUIDs as ids."""
     return _parse(cursor, lambda text: _time_and_id(text, UUID))
 
 
 def of_name(name: str, id_: UUID) -> str:
-    """Return the cursor after a row with this name and id; names count up to 200 characters."""
+    """Return the cursor after a row with this name and id; only the first 200 characters of the name are used."""
     return urlsafe_b64encode(f"{id_}{name[:200]}".encode()).decode()
 
 
 def parse_name_and_uuid(cursor: str | None) -> tuple[str, UUID] | None:
-    """The cursor of a list in the order of names."""
+    """Parse the cursor of a list ordered by name."""
     return _parse(cursor, _name_and_uuid)
 
 
@@ -73,7 +76,7 @@ def of_series(agent: UUID, metric_name: str) -> str:
 
 
 def parse_series(cursor: str | None) -> tuple[UUID, str] | None:
-    """The cursor of a list of series, in the order of agents and metric names."""
+    """Parse the cursor of a list of series, ordered by agent and metric name."""
     return _parse(cursor, lambda text: (UUID(text[:_UUID_LENGTH]), text[_UUID_LENGTH + 1 :]))
 
 

@@ -21,8 +21,11 @@ from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, ping
 
-LAGGING = 60.0  # seconds that the oldest message can wait before the status is degraded
-STOPPED = {"intake_paused", "ingest_stopped", "disk_short"}  # alarms that mean that messages are not processed
+UNREADY_ALARMS = {
+    "intake_paused",
+    "ingest_stopped",
+    "disk_short",
+}  # alarms that mean that messages are not processed
 PATIENCE = 2.0  # seconds that each component has to answer
 
 
@@ -124,8 +127,8 @@ async def _health(
     if postgres.ok and streams_.ok:
         lag = await _within(process_health, "lag", lambda: _lag(database, redis))
     broker = next((breaker for breaker in process_health.breakers if breaker.name == "broker"), None)
-    ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > LAGGING)
-    ok = ok and (broker is None or broker.is_closed) and not process_health.alarms.raised.keys() & STOPPED
+    ok = postgres.ok and streams_.ok and not (isinstance(lag, Lag) and lag.oldest_seconds > stream_stats.LAG_LIMIT)
+    ok = ok and (broker is None or broker.is_closed) and not process_health.alarms.raised.keys() & UNREADY_ALARMS
     workers = [count() for count in process_health.workers]
     return Health(
         status="healthy" if ok else "degraded",
@@ -189,9 +192,9 @@ async def _within(process_health: ProcessHealth, part: str, query: Callable[[], 
 
     At most one query of a component runs at a time: later requests wait for a query that is not answered yet.
     """
-    task = process_health.asking.get(part)
+    task = process_health.pending_checks.get(part)
     if task is None or task.done():
-        task = process_health.asking[part] = asyncio.create_task(query(), name=f"health {part}")
+        task = process_health.pending_checks[part] = asyncio.create_task(query(), name=f"health {part}")
     done, _ = await asyncio.wait([task], timeout=PATIENCE)
     if not done:
         return f"no answer within {PATIENCE} s"

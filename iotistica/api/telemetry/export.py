@@ -15,7 +15,7 @@ from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry import export_formats
 from iotistica.api.telemetry.export_formats import MEDIA, Format, Writer
-from iotistica.api.telemetry.ranges import Exactly, Names, Time, names, of_agent, single
+from iotistica.api.telemetry.ranges import Exactly, Names, Time, names, of_agent, raw_part
 from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage.postgres import Database
@@ -58,7 +58,7 @@ async def export(
     async with database.transaction(tenant) as tx:
         query_range = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
     extract = ExportQuery(tenant, agent, names(metrics, exactly), last)
-    raw_range = single(query_range)
+    raw_range = raw_part(query_range)
     since = max(raw_range.start, last[0]) if last else raw_range.start
     sent = _sent(database, writer, extract, since, query_range.end)
     first = await anext(sent)  # before the headers are sent: a failure is still answered as an error

@@ -87,14 +87,15 @@ def source_parts(segments: list[SourceRange]) -> list[SourcePart]:
     return [SourcePart(source=s.source, start=s.start, end=s.end) for s in segments]
 
 
-def single(asked: QueryRange) -> SourceRange:
-    """Return the part of a range for which single readings are kept; raises `Invalid` if there is none."""
-    since = asked.coverage.raw_since
-    if asked.end <= since:
+def raw_part(requested: QueryRange) -> SourceRange:
+    """Return the part of a range for which raw readings are kept; raises `Invalid` if there is none."""
+    since = requested.coverage.raw_since
+    if requested.end <= since:
         raise Invalid(
-            f"must be after {since.isoformat()}, since when single readings are kept; or give an interval", "end"
+            f"must be after {since.isoformat()}: older raw readings are not kept; set `interval` to query rollups",
+            "end",
         )
-    return SourceRange("raw", max(asked.start, since), asked.end)
+    return SourceRange("raw", max(requested.start, since), requested.end)
 
 
 def names(text: str | None, exact: Sequence[str] | None = None) -> list[str] | None:

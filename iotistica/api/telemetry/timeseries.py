@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.buckets import BucketSpec, QueryAnswer, SeriesRange, answer_head, bucketed
-from iotistica.api.telemetry.ranges import Metric, SourceChoice, Time, Width, Zone, of_agent, single
+from iotistica.api.telemetry.ranges import Metric, SourceChoice, Time, Width, Zone, of_agent, raw_part
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
@@ -26,11 +26,13 @@ from iotistica.storage.telemetry import timeseries as table
 from iotistica.storage.telemetry.aggregates import Bucket
 from iotistica.storage.telemetry.timeseries import StoredReading
 
-POINTS: Final = 200_000  # single readings that are read at most to draw fewer points
+POINTS: Final = 200_000  # raw readings that a query with `max_points` reads at most
 
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
 Agg = Annotated[str, QueryParameter(max_length=16, description=", ".join(rules.NAMES))]
-Most = Annotated[int | None, QueryParameter(ge=LEAST, le=10_000, description="draw at most this many points")]
+Most = Annotated[
+    int | None, QueryParameter(ge=LEAST, le=10_000, description="the maximum number of points in the answer")
+]
 
 
 class Timeseries(QueryAnswer, frozen=True, kw_only=True):
@@ -47,7 +49,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Points(QueryAnswer, frozen=True, kw_only=True):
-    """Good and uncertain readings that draw the same line, the oldest first; `total` counts all of them."""
+    """Good and uncertain readings that keep the shape of the line, the oldest first; `total` counts all of them."""
 
     readings: list[Point]
     total: int
@@ -112,7 +114,7 @@ async def _raw(
     database: Database, tenant: TenantId, span: SeriesRange, zone: ZoneInfo | None, limit: int
 ) -> Timeseries:
     async with database.transaction(tenant) as tx:
-        raw_range = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        raw_range = raw_part(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
         page = await table.raw_readings(
             tx, tenant, span.agent, span.metric, start=raw_range.start, end=raw_range.end, limit=limit
         )
@@ -128,12 +130,12 @@ async def _points(
     database: Database, tenant: TenantId, span: SeriesRange, zone: ZoneInfo | None, most: int, method: Method
 ) -> Points:
     async with database.transaction(tenant) as tx:
-        raw_range = single(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
+        raw_range = raw_part(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
         points = await table.usable_points(
             tx, tenant, span.agent, span.metric, start=raw_range.start, end=raw_range.end, limit=POINTS + 1
         )
     if len(points) > POINTS:
-        raise Invalid(f"can draw at most {POINTS} readings: give an interval, or a shorter range", "max_points")
+        raise Invalid(f"works on at most {POINTS} readings: set `interval`, or a shorter range", "max_points")
     kept = await asyncio.to_thread(_positions, points, most, method)
     return Points(
         **answer_head(span.agent, span.metric, raw_range.start, raw_range.end, [raw_range]),

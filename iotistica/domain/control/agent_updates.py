@@ -88,9 +88,9 @@ def status_after(old: Status, answer: str) -> Status | None:
     return new if new not in OPEN or OPEN.index(new) > OPEN.index(old) else None
 
 
-def answers_command(said_at: datetime | None, issued_at: datetime) -> bool:
+def answers_command(sent_at: datetime | None, issued_at: datetime) -> bool:
     """Whether an answer can belong to the command; the broker retains answers, so old ones are delivered again."""
-    return said_at is None or said_at > issued_at - CLOCK_SKEW
+    return sent_at is None or sent_at > issued_at - CLOCK_SKEW
 
 
 def reason_of(answer: dict[str, Any]) -> str | None:

@@ -14,7 +14,6 @@ Verdict = Literal[
     "locked_out",
     "nothing_wanted",
     "applied",
-    "unknown",
     "polling_off",
     "polling_stopped",
     "silent",
@@ -37,7 +36,7 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str = "active"
     """The state of the agent's identity."""
-    heard_at: datetime | None = None
+    last_seen: datetime | None = None
     """When the latest message of any kind arrived, readings included."""
     counter: int
     """The version of the target."""
@@ -112,10 +111,10 @@ def verdict(
     if facts.reported_at is not None and not differences:
         fault = f" But {broken[0].what} fails: {broken[0].error[:200]}" if broken else ""
         return "applied", f"The agent reports everything in its target state.{fault}"
-    heard = facts.heard_at is not None and now - facts.heard_at < QUIET_AFTER
+    sends_data = facts.last_seen is not None and now - facts.last_seen < QUIET_AFTER
     polls = facts.polled_at is not None and now - facts.polled_at < QUIET_AFTER
-    speaks = facts.reported_at is not None and now - facts.reported_at < QUIET_AFTER
-    if facts.polled_at is None and facts.reported_at is None and not heard:
+    reports = facts.reported_at is not None and now - facts.reported_at < QUIET_AFTER
+    if facts.polled_at is None and facts.reported_at is None and not sends_data:
         return "silent", "The agent has never polled or reported: it has not started since it was registered."
     if facts.polled_at is None:
         return (
@@ -124,8 +123,8 @@ def verdict(
             " sync is enabled in the agent's own settings.",
         )
     if not polls:
-        word: Verdict = "polling_stopped" if speaks else "silent"
-        if speaks:
+        word: Verdict = "polling_stopped" if reports else "silent"
+        if reports:
             return word, f"The agent reports, but has not polled for its target state since {_at(facts.polled_at)}."
         return word, f"The agent has neither polled nor reported since {_at(facts.polled_at)}."
     if facts.fetched is None or facts.fetched < facts.counter:

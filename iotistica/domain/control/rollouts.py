@@ -91,11 +91,11 @@ def next_step(policy: RolloutPolicy, counts: JobCounts, pace: Pace, now: datetim
     """Return the next step of the rollout, which releases at most `most` agents."""
     earned = _earned(policy.rollout, counts, pace, now)
     reason = _lost_canaries(policy.rollout, counts) or next(
-        filter(None, (_passed(a, counts) for a in policy.abort)), None
+        filter(None, (_violation(a, counts) for a in policy.abort)), None
     )
     if reason is not None:
         return RolloutStep(release=0, pace=Pace(earned, now), abort=reason)
-    release = min(_may_come(counts), most)
+    release = min(_releasable(counts), most)
     if policy.rollout.rate_per_minute is None:
         return RolloutStep(release=release, pace=Pace(earned, now))
     release = min(release, int(earned + 1e-9))  # six times a sixth must count as one
@@ -122,7 +122,7 @@ def _earned(rollout: Rollout, counts: JobCounts, pace: Pace, now: datetime) -> f
     return min(pace.credit + per_second * passed, max(1.0, per_second * BURST))
 
 
-def _may_come(counts: JobCounts) -> int:
+def _releasable(counts: JobCounts) -> int:
     """Return how many agents can be released: the canaries first, the others once all canaries have ended."""
     if counts.canaries_waiting:
         return counts.canaries_waiting
@@ -142,7 +142,7 @@ def _lost_canaries(rollout: Rollout, counts: JobCounts) -> str | None:
     )
 
 
-def _passed(rule: AbortRule, counts: JobCounts) -> str | None:
+def _violation(rule: AbortRule, counts: JobCounts) -> str | None:
     bad = {"failures": counts.failed, "silences": counts.timed_out, "either": counts.failed + counts.timed_out}[
         rule.on
     ]

@@ -1,4 +1,4 @@
-"""Counts of consecutive wrong passwords by log-in name; names that do not exist are counted the same way."""
+"""Counts of consecutive wrong passwords by login name; names that do not exist are counted the same way."""
 
 from datetime import datetime, timedelta
 from typing import Final

@@ -1,4 +1,4 @@
-"""Sessions of operators: one per log-in, with a refresh token that changes at each use."""
+"""Sessions of operators: one per login, with a refresh token that changes at each use."""
 
 from datetime import datetime
 from typing import Final
@@ -130,16 +130,16 @@ async def of_user(tx: Tx, tenant: TenantId, user: UUID) -> list[Session]:
 END: Final = """
 UPDATE sessions SET ended_at = now()
 WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND ended_at IS NULL
-  AND (%(only)s::uuid IS NULL OR session_id = %(only)s) AND (%(but)s::uuid IS NULL OR session_id <> %(but)s)
+  AND (%(only)s::uuid IS NULL OR session_id = %(only)s) AND (%(exclude)s::uuid IS NULL OR session_id <> %(exclude)s)
 RETURNING session_id
 """
 
 
 async def end(
-    tx: Tx, tenant: TenantId, user: UUID, *, by: Actor, only: UUID | None = None, but: UUID | None = None
+    tx: Tx, tenant: TenantId, user: UUID, *, by: Actor, only: UUID | None = None, exclude: UUID | None = None
 ) -> int:
-    """End `only` one session of a user, or all, or all `but` one; return how many ended."""
-    cursor = await tx.execute(END, {"tenant": tenant, "user": user, "only": only, "but": but})
+    """End `only` one session of a user, or all, or all except `exclude`; return how many ended."""
+    cursor = await tx.execute(END, {"tenant": tenant, "user": user, "only": only, "exclude": exclude})
     ended = [row[0] for row in await cursor.fetchall()]
     for session in ended:
         await audit.record(tx, tenant, by, "session.ended", ("session", session), after={"user": str(user)})

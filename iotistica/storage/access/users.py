@@ -36,7 +36,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoginCredentials(msgspec.Struct, frozen=True, kw_only=True):
-    """A user and the password hash that a log-in is checked against."""
+    """A user and the password hash that a login is checked against."""
 
     user_id: UUID
     tenant_id: TenantId

@@ -246,11 +246,10 @@ async def record_render(tx: Tx, *, at: datetime, accounts: int, seconds: float) 
 
 class LastRender(msgspec.Struct, frozen=True):
     at: datetime
-    accounts: int
     seconds: float
 
 
-LAST_RENDER: Final = "SELECT at, accounts, seconds FROM broker_renders"
+LAST_RENDER: Final = "SELECT at, seconds FROM broker_renders"
 
 
 async def last_render(tx: Tx) -> LastRender | None:

@@ -93,11 +93,11 @@ class PollAnswerCache:
 
     async def _compose(self, tenant: TenantId, agent: UUID) -> PollAnswer:
         async with self._database.transaction(tenant, patience=WAIT_SECONDS) as tx:
-            sources = await targets.sources(tx, tenant, agent)
-        fleet, own = (open_target(self._box, layer, tenant) for layer in (sources.fleet, sources.own))
+            layers = await targets.layers(tx, tenant, agent)
+        fleet, own = (open_target(self._box, layer, tenant) for layer in (layers.fleet, layers.own))
         target = rules.effective_target(fleet, own)
-        body = rules.poll_body(agent, target, version=sources.counter, deployed_at=sources.deployed_at)
-        answer = PollAnswer(sources.counter, rules.etag(body, self._tag_key), body)
+        body = rules.poll_body(agent, target, version=layers.counter, deployed_at=layers.deployed_at)
+        answer = PollAnswer(layers.counter, rules.etag(body, self._tag_key), body)
         self._cache(agent, answer)
         await self._write_copy(tenant, agent, answer)
         return answer

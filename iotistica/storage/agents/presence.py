@@ -31,14 +31,14 @@ SELECT now() AS now, since, nullif(looked_at, '-infinity') AS looked_at FROM pre
 RECORD_WATCH: Final = "UPDATE presence_watch SET since = %(since)s, looked_at = %(now)s"
 
 
-async def record_watch(tx: Tx, *, taking: bool) -> PlatformWatch:
+async def record_watch(tx: Tx, *, accepting: bool) -> PlatformWatch:
     """Record a presence check; return the watch with the time of the check before it.
 
-    `since` becomes now if the platform is not `taking` messages, or did not check for longer than `PAUSE`.
+    `since` becomes now if the platform is not `accepting` messages, or did not check for longer than `PAUSE`.
     """
     watch = await fetch_row(tx, PlatformWatch, GET_WATCH)
     assert watch is not None  # noqa: S101 the migration inserted the row
-    paused = not taking or watch.looked_at is None or watch.now - watch.looked_at > PAUSE
+    paused = not accepting or watch.looked_at is None or watch.now - watch.looked_at > PAUSE
     since = watch.now if paused else watch.since
     await tx.execute(RECORD_WATCH, {"since": since, "now": watch.now})
     return msgspec.structs.replace(watch, since=since)
@@ -56,7 +56,7 @@ FROM (
     SELECT agent_uuid, reported_at, reported_at FROM agent_states WHERE stored_at >= %(after)s
     UNION ALL
     SELECT agent_uuid, NULL, polled_at FROM agent_polls WHERE polled_at >= %(after)s
-) heard JOIN agents a USING (agent_uuid)
+) activity JOIN agents a USING (agent_uuid)
 GROUP BY agent_uuid, a.tenant_id ORDER BY agent_uuid
 ON CONFLICT (agent_uuid) DO UPDATE
 SET data_at = greatest(p.data_at, excluded.data_at), heard_at = greatest(p.heard_at, excluded.heard_at)
@@ -85,7 +85,7 @@ SET data_at = greatest(p.data_at, excluded.data_at), heard_at = greatest(p.heard
 
 
 async def record_activity(tx: Tx, tenant: TenantId, agents: Collection[UUID], *, data: bool) -> None:
-    """Record that agents sent messages that no other table shows; `data` if they are more than a sign of life.
+    """Record that agents sent messages that no other table shows; `data` if they contain more than logs.
 
     Each agent is written at most once in `RECORD_INTERVAL`.
     """
@@ -127,10 +127,10 @@ async def changes(
 ) -> list[StatusChange]:
     """Return the agents whose status changes, at most `CHANGES_LIMIT`.
 
-    An agent is offline after no sign of life for `silence`, if the platform ran without a pause for that long.
-    An agent that polls and sends no data is silent only after 1.5 times `silence`: the public agent reports every
-    five minutes, give or take the minute between its own checks. For the `lagging` tenants, whose messages wait to
-    be stored, only agents that are online again are returned.
+    An agent is offline if nothing was received from it for `silence`, and the platform ran without a pause for that
+    long. An agent that polls and sends no data is silent only after 1.5 times `silence`: the public agent reports
+    every five minutes, give or take the minute between its own checks. For the `lagging` tenants, whose messages
+    wait to be stored, only agents that are online again are returned.
     """
     parameters: dict[str, Any] = {"fresh": seen.now - silence, "quiet": seen.now - silence * 1.5}
     parameters |= {"since": seen.since, "tenants": list(lagging), "most": CHANGES_LIMIT}

@@ -119,7 +119,9 @@ UPDATE job_executions SET is_settled = false WHERE tenant_id = %(tenant)s AND jo
 """
 
 
-async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: JobAnswer, at: datetime) -> Status:
+async def record_answer(
+    tx: Tx, tenant: TenantId, agent: UUID, job: UUID, answer: JobAnswer, at: datetime
+) -> Status:
     """Store an agent's answer about a job; return the new status, `QUEUED` if another execution follows.
 
     Raises `NotFound`, and `Conflict` if that execution has ended. Repeating the same end is not a conflict.
@@ -128,33 +130,33 @@ async def record_answer(tx: Tx, tenant: TenantId, agent: UUID, job: UUID, said: 
     old = await fetch_row(tx, _Row, LOCK, key)
     if old is None:
         raise NotFound
-    if said.execution_number not in (None, old.execution_number):
-        raise Conflict(f"execution {said.execution_number} is over; now it is number {old.execution_number}")
-    if said.execution_number is None and old.is_between and said.status != "SUCCEEDED":
+    if answer.execution_number not in (None, old.execution_number):
+        raise Conflict(f"execution {answer.execution_number} is over; now it is number {old.execution_number}")
+    if answer.execution_number is None and old.is_between and answer.status != "SUCCEEDED":
         return old.status  # the agent repeats the end of the previous execution
     execution = Execution(old.status, old.execution_number, old.retries, old.phase)
-    status = transitions.next_status(execution, said.status)
+    status = transitions.next_status(execution, answer.status)
     if status is None:
-        if old.status == said.status:
-            await tx.execute(COMPLETE, key | _facts(said))
+        if old.status == answer.status:
+            await tx.execute(COMPLETE, key | _facts(answer))
             return old.status
         raise Conflict(f"this job has ended for this agent: {old.status}")
-    facts = _facts(said) | {"status": status, "at": at, "again": status == "QUEUED"}
+    facts = _facts(answer) | {"status": status, "at": at, "again": status == "QUEUED"}
     ended = status not in transitions.OPEN
     await tx.execute(MOVE, key | facts | {"ended": ended, "delay": old.retry_delay_seconds})
     if old.status not in transitions.OPEN:
         await tx.execute(REOPEN_JOB, key)
-    if said.status != old.status:
-        details = {"job": job, "name": old.job_name, "execution": old.execution_number, "reason": said.reason}
-        kind = "job.started" if said.status == "IN_PROGRESS" else f"job.{said.status.lower()}"
+    if answer.status != old.status:
+        details = {"job": job, "name": old.job_name, "execution": old.execution_number, "reason": answer.reason}
+        kind = "job.started" if answer.status == "IN_PROGRESS" else f"job.{answer.status.lower()}"
         details |= {"late": True} if old.status not in transitions.OPEN else {}
         await timeline.add(tx, tenant, [TimelineEvent(agent=agent, at=at, kind=kind, details=details)])
     return status
 
 
-def _facts(said: JobAnswer) -> dict[str, Any]:
-    details = jsonb(said.details)
-    return msgspec.structs.asdict(said) | {"details": details}
+def _facts(answer: JobAnswer) -> dict[str, Any]:
+    details = jsonb(answer.details)
+    return msgspec.structs.asdict(answer) | {"details": details}
 
 
 CANCEL: Final = """

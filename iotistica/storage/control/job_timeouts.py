@@ -47,7 +47,7 @@ SELECT q.job_id, q.tenant_id, q.agent_uuid, e.job_name, q.status, e.status AS ph
        e.start_timeout_minutes, e.timeout_minutes
 FROM agent_job_status q JOIN job_executions e USING (job_id),
      (SELECT since FROM presence_watch WHERE looked_at > now() - interval '30 seconds') w
-WHERE q.tenant_id <> ALL(%(but)s) AND ((q.status = 'IN_PROGRESS'
+WHERE q.tenant_id <> ALL(%(exclude)s) AND ((q.status = 'IN_PROGRESS'
        AND greatest(q.started_at, w.since) < now() - make_interval(mins => e.timeout_minutes))
    OR (q.status = 'QUEUED' AND e.status = 'IN_PROGRESS'
        AND greatest(q.notified_at, w.since) < now() - make_interval(mins => e.start_timeout_minutes)
@@ -69,12 +69,12 @@ WHERE s.job_id = n.job_id AND s.tenant_id = n.tenant_id AND s.agent_uuid = n.age
 """
 
 
-async def time_out(tx: Tx, *, but: Sequence[TenantId]) -> list[TimedOutJob]:
+async def time_out(tx: Tx, *, exclude: Sequence[TenantId]) -> list[TimedOutJob]:
     """Time out jobs of agents that took too long, or queue the next execution if retries are left.
 
-    Tenants in `but` are left out: their messages wait to be stored, so the agents may have answered.
+    Tenants in `exclude` are left out: their messages wait to be stored, so the agents may have answered.
     """
-    rows = await fetch_rows(tx, _Overdue, OVERDUE, {"most": AGENTS_LIMIT, "but": list(but)})
+    rows = await fetch_rows(tx, _Overdue, OVERDUE, {"most": AGENTS_LIMIT, "exclude": list(exclude)})
     ended = [
         (row, status, _reason(row))
         for row in rows

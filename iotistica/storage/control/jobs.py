@@ -116,7 +116,7 @@ WHERE tenant_id = %(tenant)s AND agent_uuid = ANY(%(agents)s)
 """
 
 
-async def takes_jobs(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, bool]:
+async def accept_jobs(tx: Tx, tenant: TenantId, agents: Collection[UUID]) -> dict[UUID, bool]:
     """Return for each agent whether it is active and so accepts jobs; unknown agents are left out."""
     cursor = await tx.execute(TAKES_JOBS, {"tenant": tenant, "agents": list(agents)})
     return dict(await cursor.fetchall())

@@ -178,7 +178,7 @@ DUE_NOTICES: Final = f"""
 WITH due AS (
     SELECT q.job_id, q.agent_uuid FROM agent_job_status q JOIN job_executions x USING (job_id)
     WHERE q.status = 'QUEUED' AND q.released_at <= now() AND q.notified_at IS NULL AND x.status = 'IN_PROGRESS'
-      AND x.tenant_id <> ALL(%(but)s)
+      AND x.tenant_id <> ALL(%(exclude)s)
     ORDER BY q.released_at LIMIT %(most)s FOR UPDATE OF q SKIP LOCKED)
 {_NOTICE}
 """
@@ -188,17 +188,21 @@ WITH due AS (
     SELECT q.job_id, q.agent_uuid FROM agent_job_status q JOIN job_executions x USING (job_id)
     JOIN agent_presence p ON p.agent_uuid = q.agent_uuid
     WHERE q.status = 'QUEUED' AND q.notified_at IS NOT NULL AND x.status = 'IN_PROGRESS'
-      AND p.status = 'online' AND p.since > q.notified_at AND x.tenant_id <> ALL(%(but)s)
+      AND p.status = 'online' AND p.since > q.notified_at AND x.tenant_id <> ALL(%(exclude)s)
     LIMIT %(most)s FOR UPDATE OF q SKIP LOCKED)
 {_NOTICE}
 """
 
 
-async def due_notices(tx: Tx, *, most: int, back: bool, but: Sequence[TenantId] = ()) -> list[JobNotice]:
-    """Return the due notices and mark them as sent: new ones, or (`back`) those of agents that are online again."""
-    return await fetch_rows(
-        tx, JobNotice, NOTICES_AFTER_RETURN if back else DUE_NOTICES, {"most": most, "but": list(but)}
-    )
+async def due_notices(
+    tx: Tx, *, most: int, after_return: bool, exclude: Sequence[TenantId] = ()
+) -> list[JobNotice]:
+    """Return the due notices and mark them as sent; tenants in `exclude` are left out.
+
+    With `after_return`, they are the notices to repeat to agents that are online again; otherwise new ones.
+    """
+    statement = NOTICES_AFTER_RETURN if after_return else DUE_NOTICES
+    return await fetch_rows(tx, JobNotice, statement, {"most": most, "exclude": list(exclude)})
 
 
 NOTICE_LIFETIME: Final = timedelta(days=1)

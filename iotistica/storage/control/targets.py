@@ -161,7 +161,7 @@ async def write(
 ) -> int:
     """Store a new version (with sealed secrets) of a locked target; return its number.
 
-    The number is higher than every version that the agent was told so far, so that the agent is told this number.
+    The number is higher than every version that the agent has received so far, so that the agent applies it.
     """
     row = await (await tx.execute(COUNTER, _parameters(tenant, subject))).fetchone()
     version = max(old.latest, row[0] if row else 0) + 1
@@ -215,16 +215,15 @@ WHERE a.tenant_id = %(tenant)s AND a.fleet_uuid = %(subject)s AND s.agent_uuid =
 """
 
 
-async def deploy(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int, *, by: Actor) -> int:
-    """Deploy an existing version of a locked target; return how many agents it affects."""
+async def deploy(tx: Tx, tenant: TenantId, subject: TargetOwner, version: int, *, by: Actor) -> None:
+    """Deploy an existing version of a locked target."""
     parameters = _parameters(tenant, subject) | {"version": version, "author": jsonb(by.author)}
     await tx.execute(DEPLOY, parameters)
     if subject.kind == "fleet":  # locks agents before their counters, the order of all other code that locks both
         details = audit.timeline_details(by, {"version": version, "fleet": subject.id})
         await timeline.add_to_fleet(tx, tenant, subject.id, "target.deployed", details)
-    cursor = await tx.execute(RAISE_AGENT if subject.kind == "agent" else RAISE_FLEET, parameters)
+    await tx.execute(RAISE_AGENT if subject.kind == "agent" else RAISE_FLEET, parameters)
     await audit.record(tx, tenant, by, "target.deployed", (subject.kind, subject.id), after={"version": version})
-    return cursor.rowcount
 
 
 async def copy_to_replacement(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *, by: Actor) -> None:
@@ -238,16 +237,14 @@ async def copy_to_replacement(tx: Tx, tenant: TenantId, old: UUID, new: UUID, *,
     await deploy(tx, tenant, subject, version, by=by)
 
 
-class TargetSources(msgspec.Struct, frozen=True, kw_only=True):
+class TargetLayers(msgspec.Struct, frozen=True, kw_only=True):
     """The deployed layers of an agent's target: its own and its fleet's, with sealed secrets."""
 
     counter: int
     fleet_uuid: UUID | None = None
-    own_version: int | None = None
     own_deployed_at: datetime | None = None
     own_apps: dict[str, Any] | None = None
     own_config: dict[str, Any] | None = None
-    fleet_version: int | None = None
     fleet_deployed_at: datetime | None = None
     fleet_apps: dict[str, Any] | None = None
     fleet_config: dict[str, Any] | None = None
@@ -266,10 +263,10 @@ class TargetSources(msgspec.Struct, frozen=True, kw_only=True):
         return max(times, default=None)
 
 
-SOURCES: Final = """
-SELECT s.counter, a.fleet_uuid, o.deployed AS own_version, o.deployed_at AS own_deployed_at,
+LAYERS: Final = """
+SELECT s.counter, a.fleet_uuid, o.deployed_at AS own_deployed_at,
        ov.apps AS own_apps, ov.config AS own_config,
-       f.deployed AS fleet_version, f.deployed_at AS fleet_deployed_at,
+       f.deployed_at AS fleet_deployed_at,
        fv.apps AS fleet_apps, fv.config AS fleet_config
 FROM agents a JOIN agent_sync s USING (agent_uuid)
 LEFT JOIN targets o ON o.subject = a.agent_uuid
@@ -280,9 +277,9 @@ WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
 """
 
 
-async def sources(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> TargetSources:
+async def layers(tx: Tx, tenant: TenantId, agent: AgentId | UUID) -> TargetLayers:
     """Return the deployed layers of an agent's target; raises `NotFound`."""
-    row = await fetch_row(tx, TargetSources, SOURCES, {"tenant": tenant, "agent": agent})
+    row = await fetch_row(tx, TargetLayers, LAYERS, {"tenant": tenant, "agent": agent})
     if row is None:
         raise NotFound
     return row

@@ -83,7 +83,7 @@ return finished
 )
 
 
-async def acknowledge(redis: Redis, entries: Sequence[Entry], aside: Mapping[EntryKey, NotStored]) -> None:
+async def acknowledge(redis: Redis, entries: Sequence[Entry], not_stored: Mapping[EntryKey, NotStored]) -> None:
     """Acknowledge and remove entries whose content is committed; keep their dead letters and parked messages.
 
     Atomic for each stream, and safe to repeat after a lost reply.
@@ -95,7 +95,7 @@ async def acknowledge(redis: Redis, entries: Sequence[Entry], aside: Mapping[Ent
         for (tenant, kind), entries_of_stream in by_stream.items():
             arguments: list[Any] = [kind.group(tenant)]
             for entry in entries_of_stream:
-                letters, parked = aside.get(entry.key, ALL_STORED)
+                letters, parked = not_stored.get(entry.key, ALL_STORED)
                 arguments += [entry.id, len(entry.messages), len(letters), len(parked)]
                 for letter in letters:
                     arguments += letter.arguments()

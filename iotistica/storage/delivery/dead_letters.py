@@ -124,7 +124,6 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     received: datetime
     received_us: int
-    stream: str
     topic: str
     payload: bytes
     size: int
@@ -216,7 +215,6 @@ def _letter(id_: str, facts: dict[bytes, bytes]) -> DeadLetter:
         at=datetime.fromtimestamp(int(id_.split("-", maxsplit=1)[0]) / 1000, tz=UTC),
         received=datetime.fromtimestamp(received / 1e6, tz=UTC),
         received_us=received,
-        stream=facts[b"stream"].decode(),
         topic=facts[b"topic"].decode("utf-8", "surrogateescape"),
         payload=facts[b"payload"],
         size=int(facts[b"size"]),

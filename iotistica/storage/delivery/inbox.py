@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from loguru import logger
 
 from iotistica.domain.ids import TenantId
-from iotistica.errors import Full, NotTaken, Unavailable
+from iotistica.errors import Full, NotAccepted, Unavailable
 from iotistica.instruments import REFUSED, SPOOL_BYTES, SPOOL_MESSAGES, SPOOLED, TAKEN, TAKEN_BYTES
 from iotistica.platform_alarms import Alarms
 from iotistica.storage.agents.directory import Directory
@@ -28,7 +28,7 @@ RETRY_SECONDS: Final = 0.5  # seconds between attempts to empty the spool
 NEARLY_FULL: Final = 0.8  # share of the spool's capacity that raises an alarm
 
 
-class PartlyAcceptedError(NotTaken):
+class PartlyAcceptedError(NotAccepted):
     """Some of the messages are durable; pass those in `left` again, with the same `received`."""
 
     def __init__(self, left: list[Message], received: int, cause: Unavailable) -> None:
@@ -46,7 +46,7 @@ class _Waiting(NamedTuple):
 
 
 class Inbox:
-    """The inbox for one edge (HTTP or MQTT) of one process, with its own spool."""
+    """The inbox for one protocol (HTTP or MQTT) of one process, with its own spool."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Inbox:
         Messages that must keep their order are also returned if the spool has some of the tenant (`behind`).
         """
         routed = RoutedMessages(messages, received)
-        routed.set_aside(routed.tenants - await self._directory.known(routed.tenants))
+        routed.move_unknown_tenants(routed.tenants - await self._directory.known(routed.tenants))
         left: list[Message] = []
         if behind:
             for tenant in list(behind):  # a copy, as the thread that empties the spool changes it
@@ -194,7 +194,7 @@ class Inbox:
         """Move the spooled messages to the streams, in order, whenever the streams accept them."""
         while not stop.is_set():
             await asyncio.to_thread(self.spool.check)
-            await self._tell()
+            await self._record_spooled_counts()
             if await self.move():
                 continue
             self._spooled.clear()
@@ -221,7 +221,7 @@ class Inbox:
         await asyncio.to_thread(self.spool.remove_first)
         return True
 
-    async def _tell(self) -> None:
+    async def _record_spooled_counts(self) -> None:
         """Record in each tenant's ledger how many of its messages are in this spool."""
         now = Counter(self.spool.waiting)
         if now == self._recorded or not self._redis.breaker.is_closed:

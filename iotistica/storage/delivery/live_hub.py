@@ -53,16 +53,16 @@ class Listener:
         """The agents for which the listener wants kinds that are published only for watched agents."""
         return (self.agents or frozenset()) if self.kinds & {*ON_DEMAND_KINDS} else frozenset()
 
-    def offer(self, agent: UUID, told: LiveMessage) -> None:
+    def offer(self, agent: UUID, message: LiveMessage) -> None:
         """Queue a message if the listener wants it; end the listener if more than `QUEUE_BYTES` wait."""
-        if self.ended or told.kind not in self.kinds or (self.agents is not None and agent not in self.agents):
+        if self.ended or message.kind not in self.kinds or (self.agents is not None and agent not in self.agents):
             return
-        self._bytes += len(told.content)
+        self._bytes += len(message.content)
         if self._bytes > QUEUE_BYTES:
             self._waiting.clear()
             self.end(TOO_SLOW)
             return
-        self._waiting.append(told)
+        self._waiting.append(message)
         self._woken.set()
 
     def end(self, reason: str) -> None:

@@ -23,15 +23,15 @@ SELECT * FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(ms)s::bigint[], 
 """
 
 
-async def add_numbers(tx: Tx, marks: Sequence[tuple[TenantId, UUID, MessageNumber]]) -> None:
+async def add_numbers(tx: Tx, numbers: Sequence[tuple[TenantId, UUID, MessageNumber]]) -> None:
     """Append the numbers of messages that are stored in this transaction."""
     await tx.execute(
         ADD,
         {
-            "tenants": [tenant for tenant, _, _ in marks],
-            "agents": [agent for _, agent, _ in marks],
-            "ms": [mark.ms for _, _, mark in marks],
-            "numbers": [mark.number for _, _, mark in marks],
+            "tenants": [tenant for tenant, _, _ in numbers],
+            "agents": [agent for _, agent, _ in numbers],
+            "ms": [number.ms for _, _, number in numbers],
+            "numbers": [number.number for _, _, number in numbers],
         },
     )
 
@@ -57,7 +57,7 @@ async def runs(tx: Tx, tenant: TenantId, agent: UUID) -> list[Run]:
     return join_runs((Run(row.first_ms, row.last_ms, row.first, row.last) for row in rows), ())
 
 
-class _Marks(msgspec.Struct, frozen=True):
+class _StoredNumbers(msgspec.Struct, frozen=True):
     tenant_id: TenantId
     agent_uuid: UUID
     ms: list[int]
@@ -89,13 +89,13 @@ async def merge_runs(tx: Tx, *, before: datetime, oldest: datetime) -> int:
 
     Gaps that appeared or were filled are added to the agents' timelines.
     """
-    rows = await fetch_rows(tx, _Marks, TAKE, {"before": before, "agents": AGENTS_LIMIT})
-    for marks in rows:
-        known = await runs(tx, marks.tenant_id, marks.agent_uuid)
-        new = join_runs(known, map(MessageNumber, marks.ms, marks.numbers))
-        await timeline.add(tx, marks.tenant_id, _timeline_events(marks.agent_uuid, gaps(known), gaps(new)))
+    rows = await fetch_rows(tx, _StoredNumbers, TAKE, {"before": before, "agents": AGENTS_LIMIT})
+    for row in rows:
+        known = await runs(tx, row.tenant_id, row.agent_uuid)
+        new = join_runs(known, map(MessageNumber, row.ms, row.numbers))
+        await timeline.add(tx, row.tenant_id, _timeline_events(row.agent_uuid, gaps(known), gaps(new)))
         kept = [run for run in new if run.last_ms >= oldest.timestamp() * 1000][-RUNS_LIMIT:]
-        owner = {"tenant": marks.tenant_id, "agent": marks.agent_uuid}
+        owner = {"tenant": row.tenant_id, "agent": row.agent_uuid}
         await tx.execute(CLEAR, owner)
         columns = {name: [getattr(run, name) for run in kept] for name in Run._fields}
         await tx.execute(PUT, owner | columns)

@@ -44,12 +44,11 @@ end
 )
 
 
-async def release(redis: Redis, tenant: TenantId, is_due: Callable[[UUID, int, int], bool]) -> int:
-    """Move parked messages back to the stream of readings; return how many.
+async def release(redis: Redis, tenant: TenantId, is_due: Callable[[UUID, int, int], bool]) -> None:
+    """Move parked messages back to the stream of readings.
 
     `is_due` decides by the agent, the version and the revision of the dictionary known when the message was parked.
     """
-    released = 0
     async for entries in _pages(redis, tenant):
         arguments: list[Any] = []
         for id_, facts in entries:
@@ -58,10 +57,7 @@ async def release(redis: Redis, tenant: TenantId, is_due: Callable[[UUID, int, i
                 arguments += [id_, encode(message), facts[b"received"], len(facts[b"payload"])]
         if arguments:
             with guarded(redis):
-                released += int(
-                    await redis.eval(RELEASE, 4, *redis_keys(tenant, READINGS.stream(tenant)), *arguments)
-                )
-    return released
+                await redis.eval(RELEASE, 4, *redis_keys(tenant, READINGS.stream(tenant)), *arguments)
 
 
 async def expire(redis: Redis, tenant: TenantId, *, now: float) -> int:

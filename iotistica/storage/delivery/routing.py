@@ -43,9 +43,9 @@ class RoutedMessages:
     def tenants(self) -> set[TenantId]:
         return {tenant for tenant, _ in self.streams} | self.too_large.keys()
 
-    def set_aside(self, strangers: Collection[TenantId]) -> None:
+    def move_unknown_tenants(self, tenants: Collection[TenantId]) -> None:
         """Move the messages of these tenants, which do not exist, to the platform's dead letters."""
-        for tenant in strangers:
+        for tenant in tenants:
             self.unknown += self.too_large.pop(tenant, ())
             for key in [key for key in self.streams if key[0] == tenant]:
                 for topic, payload in self.streams.pop(key):

@@ -110,7 +110,7 @@ class Spool:
             self._offset += record.size
             self._current = None
             if self._offset < segment.size:
-                self.folder.note(segment.number, self._offset)
+                self.folder.save_position(segment.number, self._offset)
             else:
                 self._drop_segment()
 
@@ -211,7 +211,7 @@ class Spool:
 
     def _recover(self) -> None:
         """Load the segments that earlier processes have left."""
-        position = self.folder.noted()
+        position = self.folder.saved_position()
         if position:
             self._next = (
                 position[0] + 1

@@ -75,7 +75,7 @@ class SpoolFolder:
             return False
         return True
 
-    def note(self, number: int, offset: int) -> None:
+    def save_position(self, number: int, offset: int) -> None:
         """Record how far a segment was read, so that the next process does not read it again from its start."""
         fields = struct.pack(">QQ", number, offset)
         with contextlib.suppress(OSError):
@@ -85,10 +85,10 @@ class SpoolFolder:
             finally:
                 os.close(descriptor)
 
-    def noted(self) -> tuple[int, int] | None:
+    def saved_position(self) -> tuple[int, int] | None:
         """Return the recorded segment number and offset; None if there is no valid record."""
         with contextlib.suppress(OSError, struct.error):
-            # A damaged file can be longer than the record that `note` wrote over its beginning.
+            # A damaged file can be longer than the record that `save_position` wrote over its beginning.
             record = (self.path / "position").read_bytes()[: _POSITION.size]
             number, offset, check = _POSITION.unpack(record)
             if zlib.crc32(struct.pack(">QQ", number, offset)) == check:

@@ -10,6 +10,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.delivery.streams import KINDS, READINGS, StreamKind
 from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_key, parked_stream
 
+LAG_LIMIT: Final = 60.0  # seconds that the oldest message can wait before the status is `degraded`
 PENDING_LIMIT: Final = 100_000  # pending entries read; a consumer has at most 64
 SPOOLED_FIELD: Final = "spooled:"
 """Prefix of the fields in a tenant's ledger with the numbers of its messages in a spool; the spool's id follows."""

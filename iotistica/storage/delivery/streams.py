@@ -216,7 +216,7 @@ async def _read(
 
 GONE_MS: Final = 3_600_000  # ms without a command from a consumer
 
-# One script: a consumer that wakes up between two commands would lose what it has read by then for ever.
+# One script: a consumer that wakes up between two commands would permanently lose the entries it has just read.
 DELETE_GONE_CONSUMER: Final = """
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
@@ -226,13 +226,14 @@ return 0
 """
 
 
-async def delete_gone_consumers(redis: Redis, tenant: TenantId) -> int:
-    """Remove consumers that are gone and have no pending entries from the readings group; return how many."""
+async def delete_gone_consumers(redis: Redis, tenant: TenantId) -> None:
+    """Remove consumers that are gone and have no pending entries from the readings group."""
     stream, group = READINGS.stream(tenant), READINGS.group(tenant)
     with guarded(redis):
         try:
             consumers: list[dict[str, Any]] = await redis.xinfo_consumers(stream, group)
         except ResponseError:
-            return 0  # the stream does not exist yet
-        gone = [c["name"] for c in consumers if not c["pending"] and c["idle"] > GONE_MS]
-        return sum([int(await redis.eval(DELETE_GONE_CONSUMER, 1, stream, group, name)) for name in gone])
+            return  # the stream does not exist yet
+        for consumer in consumers:
+            if not consumer["pending"] and consumer["idle"] > GONE_MS:
+                await redis.eval(DELETE_GONE_CONSUMER, 1, stream, group, consumer["name"])

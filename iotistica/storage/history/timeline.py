@@ -132,9 +132,9 @@ DELETE FROM agent_timeline WHERE id = ANY(ARRAY(
 """
 
 
-async def delete_old(tx: Tx, *, before: datetime) -> int:
-    """Delete up to `DELETE_LIMIT` of the oldest events before `before`; return how many."""
-    return (await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})).rowcount
+async def delete_old(tx: Tx, *, before: datetime) -> None:
+    """Delete up to `DELETE_LIMIT` of the oldest events before `before`."""
+    await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})
 
 
 DEAD_LETTER_CURSOR: Final = "SELECT last_id FROM dead_letters_told WHERE tenant_id = %(tenant)s FOR UPDATE"

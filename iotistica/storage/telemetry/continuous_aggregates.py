@@ -88,7 +88,7 @@ def create_views(connection: OwnerConnection) -> None:
         connection.execute(f"GRANT SELECT ON {name} TO iotistica_api, iotistica_worker".encode())
 
 
-def import_rollups(connection: OwnerConnection, since: datetime, told: Callable[[str], None]) -> None:
+def import_rollups(connection: OwnerConnection, since: datetime, on_progress: Callable[[str], None]) -> None:
     """Copy the plain rollups of times before `since`, and compute the later ones from the readings."""
     for name in NAMES:
         if _fetch_value(connection, EXISTS, {"name": f"{name}_plain"}):
@@ -99,7 +99,7 @@ def import_rollups(connection: OwnerConnection, since: datetime, told: Callable[
         until = min(since + timedelta(days=30), today)
         for name in NAMES:
             refresh(connection, name, since, until)
-        told(f"rolled up until {until.date()}")
+        on_progress(f"rolled up until {until.date()}")
         since = until
 
 

@@ -74,14 +74,14 @@ async def page(tx: Tx, tenant: TenantId, *, limit: int) -> list[Erasure]:
 
 
 NEXT_OPEN: Final = f"""
-SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL AND erasure_id <> ALL(%(but)s::uuid[])
+SELECT {_COLUMNS} FROM erasures WHERE done_at IS NULL AND erasure_id <> ALL(%(exclude)s::uuid[])
 ORDER BY asked_at, erasure_id LIMIT 1
 """
 
 
-async def next_open(tx: Tx, *, but: Sequence[UUID] = ()) -> Erasure | None:
-    """Return the oldest unfinished erasure of all tenants but the ones in `but`, or None."""
-    return await fetch_row(tx, Erasure, NEXT_OPEN, {"but": list(but)})
+async def next_open(tx: Tx, *, exclude: Sequence[UUID] = ()) -> Erasure | None:
+    """Return the oldest unfinished erasure of all tenants except those in `exclude`, or None."""
+    return await fetch_row(tx, Erasure, NEXT_OPEN, {"exclude": list(exclude)})
 
 
 SERIES_NAMES: Final = """
@@ -170,11 +170,11 @@ DELETE FROM readings r WHERE r.time >= %(start)s AND r.time < %(end)s
 SET_ERASED_UNTIL: Final = "UPDATE tenants SET erased_until = %(until)s WHERE tenant_id = %(tenant)s"
 
 
-async def erase_day(tx: Tx, tenant: TenantId, day: datetime) -> int:
-    """Delete a tenant's readings of one day; return how many."""
+async def erase_day(tx: Tx, tenant: TenantId, day: datetime) -> None:
+    """Delete a tenant's readings of one day."""
     await tx.execute(LONG_STATEMENTS)
     parameters = {"tenant": tenant, "start": day, "end": day + DAY}
-    return (await tx.execute(ERASE_DAY, parameters, prepare=False)).rowcount
+    await tx.execute(ERASE_DAY, parameters, prepare=False)
 
 
 async def erase_old_rollups(tx: Tx, tenant: TenantId, until: datetime) -> None:

@@ -78,11 +78,10 @@ async def drop_before(database: Database, day: date, table: Table = "readings") 
 DROP_CHUNKS: Final = "SELECT drop_chunks_before(%(day)s)"
 
 
-async def drop_chunks_before(database: Database, day: date) -> int:
-    """Drop TimescaleDB's chunks of readings older than this day; return how many."""
+async def drop_chunks_before(database: Database, day: date) -> None:
+    """Drop TimescaleDB's chunks of readings older than this day."""
     async with database.transaction(unbounded=True) as tx:
-        row = await (await tx.execute(DROP_CHUNKS, {"day": day})).fetchone()
-        return int(row[0]) if row else 0
+        await tx.execute(DROP_CHUNKS, {"day": day})
 
 
 def day_of(us: int) -> date:

@@ -85,11 +85,11 @@ def adopt_if_available(url: str) -> None:
         move(url, DEFAULT_AGES, lambda _: None)
 
 
-def move(url: str, ages: PolicyAges, told: Progress) -> bool:
+def move(url: str, ages: PolicyAges, on_progress: Progress) -> bool:
     """Move all readings and rollups to TimescaleDB; return False if they are there already. Raises `CannotStart`.
 
     Each day is copied, counted and dropped in one transaction, so that an interrupted move loses nothing and
-    continues where it stopped. `told` is called with a line of progress.
+    continues where it stopped. `on_progress` is called with a line of progress.
     """
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
@@ -101,13 +101,13 @@ def move(url: str, ages: PolicyAges, told: Progress) -> bool:
             raise CannotStart(problem)
         # A second connection, because PostgreSQL loads the extension when a connection begins.
         with psycopg.connect(url, connect_timeout=10, autocommit=True, prepare_threshold=None) as connection:
-            _move(connection, ages, told)
+            _move(connection, ages, on_progress)
     except psycopg.Error as exc:
         raise CannotStart(f"Cannot move to TimescaleDB: {str(exc).strip()}") from exc
     return True
 
 
-def _move(connection: OwnerConnection, ages: PolicyAges, told: Progress) -> None:
+def _move(connection: OwnerConnection, ages: PolicyAges, on_progress: Progress) -> None:
     connection.execute("SET timezone = 'UTC'")
     connection.execute("SELECT pg_advisory_lock(67352)")  # two processes can make their first start at once
     if _fetch_value(connection, ENGINE) == "timescaledb":
@@ -120,10 +120,10 @@ def _move(connection: OwnerConnection, ages: PolicyAges, told: Progress) -> None
     parts = [name for (name,) in connection.execute(PLAIN_PARTITIONS).fetchall()]
     for number, name in enumerate(parts):
         _copy(connection, name)
-        told(f"{name[-8:]}: day {number + 1} of {len(parts)}")
+        on_progress(f"{name[-8:]}: day {number + 1} of {len(parts)}")
     continuous_aggregates.create_views(connection)
     first = _fetch_value(connection, FIRST_TIME)
-    continuous_aggregates.import_rollups(connection, floor(first or datetime.now(UTC), DAY), told)
+    continuous_aggregates.import_rollups(connection, floor(first or datetime.now(UTC), DAY), on_progress)
     continuous_aggregates.apply_policies(connection, ages)
     with connection.transaction():
         for name in continuous_aggregates.NAMES:

@@ -58,10 +58,10 @@ class People(NamedTuple):
 @pytest.fixture(scope="module")
 def people(server: Served) -> People:
     tenant, _ = server.add_tenant("matrix"), server.add_tenant("strangers")
-    roles = {role: dict(server.login("matrix", role).headers) for role in ROLES}
+    roles: dict[str, dict[str, str]] = {role: dict(server.login("matrix", role).headers) for role in ROLES}
     roles = {role: {"authorization": headers["authorization"]} for role, headers in roles.items()}
     owner = server.login("matrix", "owner")
-    keys = {
+    keys: dict[str, dict[str, str]] = {
         role: {
             "authorization": f"Bearer {owner.post('/auth/api-keys', json={'name': role, 'role': role}).json()['key']}"
         }

@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
@@ -21,7 +21,7 @@ def owner(server: Served) -> httpx.Client:
     return server.login("sessions", "owner")
 
 
-def api(server: Served, path: str, body: dict[str, object], token: str = "") -> httpx.Response:
+def api(server: Served, path: str, body: Mapping[str, object], token: str = "") -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return httpx.post(f"http://127.0.0.1:{server.http_port}/api/v1{path}", json=body, headers=headers, timeout=30)
 
@@ -36,7 +36,8 @@ def user(server: Served, owner: httpx.Client) -> dict[str, str]:
     """A user of its own for each test."""
     name = f"user{uuid4().hex[:8]}"
     new = {"email": f"{name}@example.com", "password": PASSWORD, "username": name, "role": "viewer"}
-    return owner.post("/users", json=new).json() | {"username": name}
+    made: dict[str, str] = owner.post("/users", json=new).json()
+    return made | {"username": name}
 
 
 def login(server: Served, user: dict[str, str], password: str = PASSWORD) -> dict[str, str]:

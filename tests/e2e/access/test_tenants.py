@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,10 @@ def readings(metrics: int, values: int = 1) -> bytes:
 def ledger(client: httpx.Client) -> dict[str, int]:
     found: dict[str, int] = client.get("/ingestion/ledger").json()["readings"]
     return found
+
+
+def has_stored(client: httpx.Client, count: int) -> bool:
+    return ledger(client)["stored"] == count
 
 
 def test_a_quota_bounds_agents(own: Served) -> None:
@@ -112,7 +117,7 @@ def test_a_tenant_is_written_out_and_removed(own: Served, tmp_path: Path) -> Non
     for device, client in zip(devices, (admin, stays), strict=True):
         with device.connect() as connection:
             connection.publish(f"{device.topic}/endpoints/x", readings(2, 3))
-        until(lambda client=client: ledger(client)["stored"] == 6)
+        until(partial(has_stored, client, 6))
     folder = tmp_path / "out"
     done = own.command("tenants", "export", "leaving", str(folder))
     assert done.returncode == 0, done.stderr

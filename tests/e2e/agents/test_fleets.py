@@ -67,7 +67,7 @@ def test_pages_go_on_after_the_last_one_seen(manager: httpx.Client) -> None:
         seen: list[str] = []
         cursor = None
         while True:
-            query = {"selector": "batch=pages", "limit": 3, "sort": sort} | ({"cursor": cursor} if cursor else {})
+            query = {"selector": "batch=pages", "limit": "3", "sort": sort} | ({"cursor": cursor} if cursor else {})
             page = manager.get("/agents", params=query).json()
             seen += [agent["uuid"] for agent in page["agents"]]
             if (cursor := page["next"]) is None:

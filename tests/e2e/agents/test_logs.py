@@ -111,7 +111,7 @@ def test_lines_are_found_by_service_level_time_and_text(operator: httpx.Client, 
     cursor: str | None = None
     while True:
         query = {"limit": 5} | ({"cursor": cursor} if cursor else {})
-        page = operator.get(f"/agents/{device.uuid}/logs", params=query).json()  # type: ignore[arg-type]
+        page = operator.get(f"/agents/{device.uuid}/logs", params=query).json()
         seen += [row["message"] for row in page["logs"]]
         if (cursor := page["next"]) is None:
             break

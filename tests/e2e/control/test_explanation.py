@@ -8,7 +8,7 @@ import pytest
 
 from tests import captured
 from tests.devices import Device, key_for
-from tests.e2e.control.test_targets import ENDPOINT, poll, put, told
+from tests.e2e.control.test_targets import CONNECTION, ENDPOINT, poll, put, told
 from tests.serving import Served, until
 
 
@@ -64,7 +64,7 @@ def test_each_reason_for_not_being_applied_has_its_word(operator: httpx.Client, 
         "protocol": "modbus",
         "enabled": True,
     }
-    broken = echo | {"connectionString": json.dumps(ENDPOINT["connection"] | {"password": "another"})}
+    broken = echo | {"connectionString": json.dumps(CONNECTION | {"password": "another"})}
     health = {"plc": {"status": "offline", "lastError": "ECONNREFUSED 10.0.0.9:502", "errorCount": 3}}
     config = {"logging": {"level": "info"}, "endpoints": [broken]}
     report(device, apps={}, config=config, endpoints_health=health)
@@ -74,7 +74,7 @@ def test_each_reason_for_not_being_applied_has_its_word(operator: httpx.Client, 
     (difference,) = failing["differences"]
     assert difference["path"].endswith(".connection.password")
     assert (difference["wanted"], difference["reported"]) == ("********", "********")
-    fine = echo | {"connectionString": json.dumps(ENDPOINT["connection"])}
+    fine = echo | {"connectionString": json.dumps(CONNECTION)}
     extra = {"id": "0d9c8b7a-6543-4210-9fed-cba987654321", "name": "found by itself", "protocol": "modbus"}
     report(device, config={"logging": {"level": "info"}, "endpoints": [fine, extra]}, endpoints_health={})
     done = explain(operator, device, "applied")

@@ -89,7 +89,7 @@ def back(server: Served, **minutes: int) -> None:
     with psycopg.connect(server.runtime().database_url) as owner:
         owner.execute("UPDATE presence_watch SET since = since - interval '30 days'")
         for column, number in minutes.items():
-            owner.execute(f"UPDATE agent_job_status SET {column} = {column} - interval '{number} minutes'")  # type: ignore[arg-type]
+            owner.execute(f"UPDATE agent_job_status SET {column} = {column} - interval '{number} minutes'")
 
 
 def test_a_job_goes_its_way_by_http(manager: httpx.Client, device: Device) -> None:
@@ -338,6 +338,7 @@ def test_what_is_no_job_is_refused(manager: httpx.Client, device: Device) -> Non
     assert manager.get(f"/agents/{device.uuid}/jobs").json()["jobs"] == []
     made = execute(manager, device)
     taken(device)
+    body: object
     for body in (
         [],
         "x",
@@ -412,7 +413,7 @@ def test_a_word_that_is_misspelt_drops_no_safety_net(manager: httpx.Client, devi
         ({"abort": [{"percent": 5, "minimum": 1}]}, "abort[0].minimum"),
         ({"timeout_minute": 5}, "timeout_minute"),
     ):
-        body = {"job_name": "x", "job_document": {}, "target_agents": [device.uuid]} | wrong
+        body: dict[str, object] = {"job_name": "x", "job_document": {}, "target_agents": [device.uuid], **wrong}
         answer = manager.post("/jobs/execute", json=body)
         assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, path), answer.text
     empty = manager.post("/jobs/execute")

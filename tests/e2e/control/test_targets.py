@@ -14,7 +14,8 @@ from tests import captured
 from tests.devices import Device, key_for
 from tests.serving import Served, until
 
-ENDPOINT = {"name": "plc", "protocol": "modbus", "connection": {"host": "10.0.0.9", "password": "hunter2"}}
+CONNECTION = {"host": "10.0.0.9", "password": "hunter2"}
+ENDPOINT = {"name": "plc", "protocol": "modbus", "connection": CONNECTION}
 TARGET: dict[str, Any] = {
     "apps": {
         "7": {"appName": "web", "services": [{"imageName": "nginx:1.27", "config": {"environment": {"A": "b"}}}]}
@@ -65,7 +66,7 @@ def test_an_agent_is_told_its_target_once_and_then_that_nothing_changed(
     assert first.headers["etag"].startswith('"')
     assert put(operator, device, TARGET).status_code == 200
     document = until(lambda: (d := told(device))["apps"] and d, what="the agent is told")
-    assert document["config"]["endpoints"][0]["connection"] == ENDPOINT["connection"]
+    assert document["config"]["endpoints"][0]["connection"] == CONNECTION
     assert document["apps"]["7"]["services"][0]["config"]["environment"] == {"A": "b"}
     answer = poll(device)
     tag = answer.headers["etag"]

@@ -351,7 +351,7 @@ def test_lists_of_series_have_pages(client: httpx.Client, agent: str) -> None:
         names: list[str] = []
         after: str | None = ""
         while after is not None:
-            asked = {"limit": 3, "after": after} | ({"start": iso(DAY)} if path == "summary" else {})
+            asked = {"limit": "3", "after": after} | ({"start": iso(DAY)} if path == "summary" else {})
             page = client.get(f"/readings/{agent}/{path}", params=asked).json()
             names += [row["metric_name"] for row in page[key]]
             after = page["next"]

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from iotistica.background import presence as looking
+from iotistica.background import presence as presence_task
 from iotistica.domain.agents.reported_state import ReportedState
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.mqtt import healing
@@ -34,8 +34,8 @@ class Plant:
     def __init__(self, database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> None:
         self.database, self.redis, self.tenant, self.agent = database, redis, tenant, agent
 
-    async def look(self) -> str | None:
-        await looking.look(self.redis, self.database, (), SILENCE)
+    async def check(self) -> str | None:
+        await presence_task.check(self.redis, self.database, (), SILENCE)
         async with self.database.transaction() as tx:
             found = await presence.get(tx, self.tenant, self.agent)
         return found.status if found else None
@@ -58,7 +58,7 @@ class Plant:
                 ("agent_states", "reported_at"),
             ):
                 await tx.execute(
-                    f"UPDATE {table} SET {column} = {column} - %(by)s WHERE agent_uuid = %(agent)s",  # type: ignore[arg-type]
+                    f"UPDATE {table} SET {column} = {column} - %(by)s WHERE agent_uuid = %(agent)s",
                     {"by": by, "agent": self.agent},
                 )
             await tx.execute(
@@ -67,7 +67,7 @@ class Plant:
                 {"by": by, "agent": self.agent},
             )
             column = "since" if looking else "looked_at"
-            await tx.execute(f"UPDATE presence_watch SET {column} = {column} - %(by)s", {"by": by})  # type: ignore[arg-type]
+            await tx.execute(f"UPDATE presence_watch SET {column} = {column} - %(by)s", {"by": by})
 
     async def kinds(self) -> list[str]:
         async with self.database.transaction() as tx:
@@ -79,76 +79,76 @@ class Plant:
 async def plant(database: Database, redis: Redis, tenant: TenantId, agent: AgentId) -> AsyncIterator[Plant]:
     await redis.set("lease:intake", "somebody")
     plant = Plant(database, redis, tenant, agent)
-    await plant.look()
+    await plant.check()
     yield plant
     await redis.delete("lease:intake")
 
 
 async def test_an_agent_is_online_by_its_data_and_offline_after_a_silence(plant: Plant) -> None:
     """Each change is on the timeline once."""
-    assert await plant.look() is None
+    assert await plant.check() is None
     await plant.send(1)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(4.9)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(0.2)
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
     await plant.send(2)
-    assert await plant.look() == "online"
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
+    assert await plant.check() == "online"
     assert await plant.kinds() == ["presence.online", "presence.offline", "presence.online"]
 
 
 async def test_an_agent_that_polls_and_sends_nothing_is_silent(plant: Plant) -> None:
     """A poll is a sign of life, but not data."""
     await plant.poll()
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
     await plant.send(1)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(6)
     await plant.poll()
-    assert await plant.look() == "online"  # the public agent reports every five or six minutes
+    assert await plant.check() == "online"  # the public agent reports every five or six minutes
     await plant.pass_minutes(2)
     await plant.poll()
-    assert await plant.look() == "silent"
+    assert await plant.check() == "silent"
     await plant.pass_minutes(6)
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
 
 
 async def test_the_platforms_own_pause_makes_nobody_offline(plant: Plant) -> None:
     """Neither do a time without an intake, and messages that wait; only a silence while the platform accepted messages."""
     await plant.send(1)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(600, looking=False)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(4)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.redis.delete("lease:intake")
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.redis.set("lease:intake", "somebody")
     await plant.pass_minutes(4.9)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(0.2)
-    await looking.look(plant.redis, plant.database, [plant.tenant], SILENCE)
+    await presence_task.check(plant.redis, plant.database, [plant.tenant], SILENCE)
     assert "presence.offline" not in await plant.kinds()
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
 
 
 async def test_one_that_comes_and_goes_is_told_once(plant: Plant) -> None:
     """An agent that changes too often is recorded as flapping once, until it is steady for half an hour."""
     for number in range(5):
         await plant.send(number)
-        assert await plant.look() == "online"
+        assert await plant.check() == "online"
         await plant.pass_minutes(6)
-        assert await plant.look() == "offline"
+        assert await plant.check() == "offline"
     kinds = await plant.kinds()
     assert kinds[:5] == ["presence.online", "presence.offline"] * 2 + ["presence.online"]
     assert kinds[5:] == ["presence.flapping"]
     await plant.send(50)
-    await plant.look()
+    await plant.check()
     await plant.pass_minutes(31)
     await plant.send(51)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     assert (await plant.kinds())[6:] == ["presence.steady"]
 
 
@@ -193,36 +193,36 @@ def _is_dropped(client: Client311) -> bool:
 async def test_a_report_that_was_applied_late_is_heard(plant: Plant) -> None:
     """Its report time counts as the sign of life; its store time decides whether the check sees it as new."""
     await plant.send(1)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(4)
     state = ReportedState(values={"version": 1}, stamps={"version": int((time.time() - 120) * 1e6)})
     async with plant.database.transaction() as tx:
         await reported_states.save(tx, plant.tenant, {plant.agent: state}, {})
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(2)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     await plant.pass_minutes(1.5)
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
 
 
 async def test_who_is_locked_out_is_offline(plant: Plant) -> None:
     """A retired agent is offline at once, as the platform accepts nothing more from it."""
     await plant.send(1)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"
     async with plant.database.transaction() as tx:
         await tx.execute("UPDATE agents SET state = 'retired' WHERE agent_uuid = %s", [plant.agent])
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
 
 
 async def test_one_that_is_healed_is_left_alone_for_a_while(plant: Plant) -> None:
     """An agent that sends every ten minutes is silent again and again, but is healed only a few times."""
-    healed = []
+    healed: list[list[int]] = []
     for _ in range(12):
         await plant.send(len(healed) + 2)
-        await plant.look()
+        await plant.check()
         await plant.pass_minutes(8)
         await plant.poll()
-        assert await plant.look() == "silent"
+        assert await plant.check() == "silent"
         await plant.pass_minutes(3)
         async with plant.database.transaction() as tx:
             healed.append([one.heals for one in await presence.claim_silent(tx, most=10)])
@@ -237,7 +237,7 @@ async def test_what_agents_say_of_jobs_and_themselves_is_heard(plant: Plant) -> 
     """Messages about jobs and status count as data, logs only as a sign of life."""
     async with plant.database.transaction() as tx:
         await presence.record_activity(tx, plant.tenant, [plant.agent], data=False)
-    assert await plant.look() == "offline"
+    assert await plant.check() == "offline"
     async with plant.database.transaction() as tx:
         await presence.record_activity(tx, plant.tenant, [plant.agent], data=True)
-    assert await plant.look() == "online"
+    assert await plant.check() == "online"

@@ -21,7 +21,6 @@ from iotistica.storage import redis as redis_
 from iotistica.storage.access import tenants
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import dead_letters, stream_stats, streams
-from iotistica.storage.delivery import inbox as module
 from iotistica.storage.delivery.inbox import Inbox, PartlyAcceptedError
 from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.delivery.spool_segment import Message
@@ -69,7 +68,7 @@ class InboxMachine(RuleBasedStateMachine):
         self.fault = "none"
         self.append = streams.append
         self.run(self.start(stack))
-        self.patch.setattr(module.streams, "append", self.faulty)
+        self.patch.setattr(streams, "append", self.faulty)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -104,7 +103,7 @@ class InboxMachine(RuleBasedStateMachine):
             self.number += 1
             batch.append((self.tenants[tenant], kind, self.number))
         try:
-            self.run(self.inbox.accept([message(*item[::2], kind=item[1]) for item in batch]))  # type: ignore[arg-type]
+            self.run(self.inbox.accept([message(*item[::2], kind=item[1]) for item in batch]))
         except Unavailable:
             return
         self.accepted += batch
@@ -193,8 +192,8 @@ class InboxMachine(RuleBasedStateMachine):
 
 def test_nothing_accepted_is_lost_through_faults_and_restarts(stack: Stack) -> None:
     """Random operations, compared with plain lists: each accepted message reaches its stream, control in order."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: InboxMachine(stack),
+    run_state_machine_as_test(
+        lambda: InboxMachine(stack),  # type: ignore[arg-type]  # hypothesis takes a function too
         settings=settings(
             max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
@@ -228,7 +227,7 @@ async def test_what_is_on_the_disk_is_in_the_ledger(
     box = inbox(redis, directory, tmp_path, high_water_mark=1)
     await box.accept([message(tenant, 1)])
     await box.accept([message(tenant, 2), message(tenant, 3)])
-    await box._tell()
+    await box._record_spooled_counts()
     (state,) = await stream_stats.stream_stats(redis, [tenant], now=0.0)
     assert (state.taken, state.waiting, state.spooled) == (3, 3, 2)
     box.spool.close()
@@ -387,7 +386,7 @@ async def test_what_belongs_to_nobody_does_not_stay_on_the_disk(
         return await append(*arguments, **options)
 
     monkeypatch.setattr(streams, "append", away)
-    monkeypatch.setattr(module.dead_letters, "add_for_unknown_tenant", away)
+    monkeypatch.setattr(dead_letters, "add_for_unknown_tenant", away)
     box = inbox(redis, Directory(database), tmp_path)
     await box.accept([(b"i/nonsense", b"x")])
     assert not box.spool.is_empty

@@ -105,7 +105,7 @@ async def test_an_import_is_not_an_alarm(
     )
     for stored, duplicate in ((2, 1), (0, 3)):
         outcome = await file_import.import_file(
-            database, path, tenant, agent, protocol="import", retention_days=30, told=lambda _: None
+            database, path, tenant, agent, protocol="import", retention_days=30, on_progress=lambda _: None
         )
         assert (outcome.rows, outcome.stored, outcome.duplicate) == (5, stored, duplicate)
         assert outcome.rejected == {"bad_time": 1, "future": 1}

@@ -58,15 +58,15 @@ def test_dropped_messages_are_an_alarm_for_a_while() -> None:
     alarms = Alarms()
     seen = broker_watch.BrokerWatch(alarms, limit=1000, clock=lambda: now)
     for payload in (b"7", b"7", b"nonsense"):
-        seen.hear(broker_watch.DROPPED, payload)
+        seen.process(broker_watch.DROPPED, payload)
     assert not alarms.raised
-    seen.hear(broker_watch.DROPPED, b"8")
+    seen.process(broker_watch.DROPPED, b"8")
     assert set(alarms.raised) == {"broker_dropped"}
     now = broker_watch.REMEMBERED
-    seen.hear(broker_watch.DROPPED, b"8")
-    seen.hear(broker_watch.STORED, b"100")
+    seen.process(broker_watch.DROPPED, b"8")
+    seen.process(broker_watch.STORED, b"100")
     assert not alarms.raised
-    seen.hear(broker_watch.STORED, b"900")
+    seen.process(broker_watch.STORED, b"900")
     assert set(alarms.raised) == {"broker_queue"}
 
 

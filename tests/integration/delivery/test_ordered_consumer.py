@@ -16,16 +16,17 @@ import pytest
 from iotistica.background import delivery_checks
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.agents import reported_state
+from iotistica.domain.delivery import key_compaction
 from iotistica.domain.delivery.key_compaction import NAMES_LIMIT
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Full, Superseded, Unavailable
-from iotistica.ingest import ordered_consumer as module
 from iotistica.ingest.ordered_consumer import OrderedConsumer
 from iotistica.storage import lease, redis
 from iotistica.storage.agents import agents
 from iotistica.storage.agents import reported_states as state_rows
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import (
+    acknowledgement,
     dead_letter_replay,
     dead_letters,
     dictionaries,
@@ -182,7 +183,7 @@ async def test_a_dictionary_that_comes_while_a_message_is_parked_is_not_missed(
     await worker._store(await streams.read(redis, [tenant], "one", count=10))
     assert await parked_messages.awaited_dictionaries(redis, tenant) == {(agent, 9)}
     async with database.transaction() as tx:
-        update = module.key_compaction.parse_update({"version": 9, "newFieldsWithDomains": FIELDS})
+        update = key_compaction.parse_update({"version": 9, "newFieldsWithDomains": FIELDS})
         await dictionaries.put(tx, tenant, agent, 9, dictionaries.extended(dictionaries.NO_DICTIONARY, update))
     await delivery_checks.release_parked(redis, database, [tenant], datetime.now(UTC))
     assert await parked_messages.awaited_dictionaries(redis, tenant) == set()
@@ -198,7 +199,7 @@ async def test_a_dictionary_that_never_comes_makes_dead_letters(
     """Messages become dead letters, with their bytes, after an hour, or at once above the limit of parked messages."""
     monkeypatch.setattr(
         "iotistica.storage.delivery.acknowledgement.ACKNOWLEDGE",
-        module.acknowledgement.ACKNOWLEDGE.replace(f"< {module.acknowledgement.PARKED_LIMIT} and", "< 1 and"),
+        acknowledgement.ACKNOWLEDGE.replace(f"< {acknowledgement.PARKED_LIMIT} and", "< 1 and"),
     )
     await streams.create_groups(redis, [tenant], READINGS)
     compacted = {"v": 9, "p": [[0, "m"], [1, 2.5]]}
@@ -228,16 +229,16 @@ async def test_an_interruption_applies_nothing_twice(
 ) -> None:
     """Redis fails between the commit and the acknowledgement: the next start finds the entry applied."""
     await put(redis, tenant, agent, "meta/dictionary", {"version": 1, "newFieldsWithDomains": FIELDS}, b"bad")
-    finish = module.acknowledgement.acknowledge
+    finish = acknowledgement.acknowledge
 
     async def cut(*_: Any) -> None:
         raise Unavailable("cut")
 
-    monkeypatch.setattr(module.acknowledgement, "acknowledge", cut)
+    monkeypatch.setattr(acknowledgement, "acknowledge", cut)
     with pytest.raises(Unavailable):
         async with asyncio.timeout(10):
             await control.run(asyncio.Event())
-    monkeypatch.setattr(module.acknowledgement, "acknowledge", finish)
+    monkeypatch.setattr(acknowledgement, "acknowledge", finish)
     async with running(control):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
     async with database.transaction() as tx:
@@ -287,7 +288,7 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
     newcomer = AgentId(uuid4())
     update = {"version": 1, "newFieldsWithDomains": FIELDS}
     await put(redis, tenant, newcomer, "meta/dictionary", update)
-    finish = module.acknowledgement.acknowledge
+    finish = acknowledgement.acknowledge
 
     async def cut(*_: Any) -> None:
         raise Unavailable("cut")
@@ -297,13 +298,13 @@ async def test_an_entry_ends_as_it_ended_whatever_has_changed_meanwhile(
             "control", redis=redis, database=database, directory=Directory(database), box=SecretBox(bytes(32))
         )
 
-    monkeypatch.setattr(module.acknowledgement, "acknowledge", cut)
+    monkeypatch.setattr(acknowledgement, "acknowledge", cut)
     with pytest.raises(Unavailable):
         async with asyncio.timeout(10):
             await fresh().run(asyncio.Event())
     async with database.transaction() as tx:
         await agents.add(tx, tenant, newcomer, "late", key=stack.key, by=PLATFORM)
-    monkeypatch.setattr(module.acknowledgement, "acknowledge", finish)
+    monkeypatch.setattr(acknowledgement, "acknowledge", finish)
     async with running(fresh()):
         await eventually(lambda: _is(waiting(redis, tenant), 0))
         letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters

@@ -15,7 +15,14 @@ from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Invalid, Unavailable
 from iotistica.ingest import worker as module
 from iotistica.storage.agents import agents
-from iotistica.storage.delivery import dead_letter_replay, dead_letters, ledger, ledger_balance, streams
+from iotistica.storage.delivery import (
+    acknowledgement,
+    dead_letter_replay,
+    dead_letters,
+    ledger,
+    ledger_balance,
+    streams,
+)
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
@@ -105,17 +112,17 @@ async def test_a_crash_while_poison_is_sought_repeats_nothing(
     values[7] = values[41] = POISON
     await send(redis, tenant, agent, values, together=20)
     await streams.create_groups(redis, [tenant], streams.READINGS)
-    finish, left = module.acknowledgement.acknowledge, 3
+    finish, left = acknowledgement.acknowledge, 3
 
     async def cut(*arguments: Any) -> None:
         nonlocal left
         left -= 1
         if left:
             raise Unavailable("cut")
-        monkeypatch.setattr(module.acknowledgement, "acknowledge", finish)
+        monkeypatch.setattr(acknowledgement, "acknowledge", finish)
         await finish(*arguments)
 
-    monkeypatch.setattr(module.acknowledgement, "acknowledge", cut)
+    monkeypatch.setattr(acknowledgement, "acknowledge", cut)
     for _ in range(2):
         with pytest.raises(Unavailable):
             async with asyncio.timeout(10):

@@ -184,8 +184,8 @@ async def test_a_fault_of_ours_costs_one_message(
     await fill(redis, tenant, agent, 2)
     monkeypatch.setattr("iotistica.domain.codec._lenient", lambda *_: 1 / 0)
     await until_balanced(make("one"), redis, database, tenant, agent, 2)
-    letters = await redis.xrange(redis_.dead_letter_stream(tenant))
-    assert {fields[b"reason"] for _, fields in letters} == {b"internal_error"}
+    letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
+    assert {letter.reason for letter in letters} == {"internal_error"}
 
 
 async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) -> None:
@@ -205,13 +205,14 @@ async def test_garbage_does_not_fill_the_memory(redis: Redis, tenant: TenantId) 
     await one_more()
     await redis.hset(redis_.ledger_key(tenant), "dead_bytes", dead_letters.TENANT_BYTES_LIMIT)
     await one_more()
-    letters = [fields for _, fields in await redis.xrange(redis_.dead_letter_stream(tenant))]
-    assert [len(letter[b"payload"]) for letter in letters] == [5000, dead_letters.HEAD_BYTES]
-    assert letters[1][b"detail"].startswith(b"only the head of 5000 bytes is kept")
+    letters = (await dead_letters.page(redis, tenant, after=None, limit=10)).letters
+    assert [len(letter.payload) for letter in letters] == [5000, dead_letters.HEAD_BYTES]
+    assert letters[1].detail.startswith("only the head of 5000 bytes is kept")
 
     used = (await redis.info("memory"))["used_memory"]
     await streams.check_memory(redis)
     limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    assert limit is not None
     await redis.config_set("maxmemory", int(used / streams.MEMORY_LIMIT) - 100_000)
     try:
         with pytest.raises(Full):

@@ -92,7 +92,7 @@ async def test_a_gap_is_told_and_so_is_its_end(database: Database, tenant: Tenan
 async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, agent: AgentId) -> None:
     """A clock ahead is noticed at once, one behind after twenty minutes without fresh readings; a replay is neither."""
 
-    async def look(skew: timedelta, times: int = 1) -> list[str]:
+    async def check(skew: timedelta, times: int = 1) -> list[str]:
         watch, now = clock_skew.ClockSkewWatch(), datetime.now(UTC)
         async with database.transaction() as tx:
             await tx.execute("DELETE FROM readings_ledger WHERE agent_uuid = %s", [agent])
@@ -102,10 +102,10 @@ async def test_a_wrong_clock_is_noticed(database: Database, tenant: TenantId, ag
                 [tenant, agent, skew, skew],
             )
         for _ in range(times):
-            await watch.look(database, now)
+            await watch.check(database, now)
         return [row.kind for row in await rows(database, tenant, agent, "clock.ahead", "clock.behind")]
 
-    assert await look(timedelta(seconds=30), clock_skew.LOOKS) == []
-    assert await look(-HOUR, clock_skew.LOOKS - 1) == []
-    assert await look(-HOUR, clock_skew.LOOKS) == ["clock.behind"]
-    assert set(await look(timedelta(seconds=90))) == {"clock.behind", "clock.ahead"}
+    assert await check(timedelta(seconds=30), clock_skew.ROUNDS_BEHIND) == []
+    assert await check(-HOUR, clock_skew.ROUNDS_BEHIND - 1) == []
+    assert await check(-HOUR, clock_skew.ROUNDS_BEHIND) == ["clock.behind"]
+    assert set(await check(timedelta(seconds=90))) == {"clock.behind", "clock.ahead"}

@@ -19,6 +19,7 @@ from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry import aggregates as rules
 from iotistica.domain.telemetry.query_plans import plan_query
 from iotistica.domain.telemetry.readings import Reading
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.domain.telemetry.time_grids import grid
 from iotistica.domain.time_ranges import parse_interval, parse_zone
 from iotistica.errors import CannotStart
@@ -359,7 +360,7 @@ async def test_what_a_tenant_is_no_longer_shown_is_deleted(engine: Engine) -> No
         found = await tenants.find(tx, mine[0])
     assert found is not None
     await eraser.TenantRetention(DAYS + 2).run(engine.database, [found], NOW)
-    since = rollups.floor(NOW - timedelta(days=6), rollups.DAY)
+    since = floor(NOW - timedelta(days=6), rollups.DAY)
     async with engine.database.transaction() as tx:
         await check_tables(tx, other[1], known(rows))
         await check_tables(tx, mine[1], {key: of for key, of in known(rows).items() if key[1] >= since})

@@ -73,11 +73,11 @@ async def test_a_replay_adds_no_row_and_a_conflict_is_counted(
     database: Database, tenant: TenantId, agent: AgentId
 ) -> None:
     """The first stored value wins, and the ledger balances each time."""
-    rows = {agent: [reading(time=NOW + n) for n in range(10)]}
+    rows: dict[UUID, list[Reading]] = {agent: [reading(time=NOW + n) for n in range(10)]}
     assert await store(database, tenant, rows) == StoreResult(10, 0, 0)
     assert await store(database, tenant, rows) == StoreResult(0, 10, 0)
-    changed = {agent: [reading(time=NOW + n, value=2.0 if n < 3 else 1.0) for n in range(12)]}
-    assert await store(database, tenant, changed) == StoreResult(2, 10, 3)
+    changed = [reading(time=NOW + n, value=2.0 if n < 3 else 1.0) for n in range(12)]
+    assert await store(database, tenant, {agent: changed}) == StoreResult(2, 10, 3)
     async with database.transaction() as tx:
         balance = await ledger.readings_balance(tx, tenant, agent)
     assert (balance.found, balance.stored, balance.duplicate, balance.conflict) == (32, 12, 20, 3)

@@ -15,6 +15,7 @@ from iotistica.background import retention
 from iotistica.background import rollups as background
 from iotistica.background.retention import RetentionLimits
 from iotistica.domain.ids import AgentId, TenantId
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage import schema
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
@@ -25,7 +26,7 @@ from tests.conftest import Stack
 from tests.rollup_oracle import check_tables, reading, store
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-TODAY = rollups.floor(NOW, rollups.DAY)
+TODAY = floor(NOW, rollups.DAY)
 Rows = dict[tuple[str, datetime], tuple[float | None, str]]
 Owner = tuple[TenantId, AgentId]
 
@@ -220,6 +221,7 @@ async def test_closing_does_not_hold_up_who_stores(own: Database) -> None:
         await rollups.lock_progress(tx)
         closing = asyncio.create_task(rollups.close_until(own, TODAY))
         await asyncio.sleep(0.3)
+        assert isinstance(own._pool.conninfo, str)
         with psycopg.connect(own._pool.conninfo) as other:
             assert other.execute("SELECT pg_try_advisory_xact_lock_shared(67351)").fetchone() == (True,)
         assert await closing is False

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from iotistica.background import rollups as background
 from iotistica.domain.ids import AgentId
+from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.domain.time_ranges import parse_interval
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
@@ -61,7 +62,7 @@ class RollupMachine(RuleBasedStateMachine):
             await agents.add(tx, self.tenant, self.agent, "a", key=stack.key, by=PLATFORM)
             at = await rollups.progress(tx)
         # All machines share one clock that only moves forward: closed time never opens again.
-        self.base = self.now = rollups.floor(at.closed_until, rollups.DAY) + timedelta(days=1)
+        self.base = self.now = floor(at.closed_until, rollups.DAY) + timedelta(days=1)
         await self.settle()
 
     async def settle(self) -> None:
@@ -160,8 +161,8 @@ class RollupMachine(RuleBasedStateMachine):
 
 def test_rollups_equal_their_readings(stack: Stack) -> None:
     """Rollups are right after any order of storing, repeating, closing, rolling up and being killed."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: RollupMachine(stack),
+    run_state_machine_as_test(
+        lambda: RollupMachine(stack),  # type: ignore[arg-type]  # hypothesis takes a function too
         settings=settings(
             max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),

@@ -248,14 +248,14 @@ def test_every_tenant_has_its_turn() -> None:
     seen = set()
     for _ in range(500):  # two jobs a turn
         for job in turns.order([*many, one])[:2]:
-            turns.took(job)
+            turns.record_step(job)
             seen.add(job)
     assert len(seen) == 501, "each turn does another one of the thousand jobs"
     few = [(uuid4(), TenantId(str(n))) for n in range(10)]
     moved = set()
     for _ in range(3):  # four of ten a turn
         for job in turns.order(few)[:4]:
-            turns.took(job)
+            turns.record_step(job)
             moved.add(job)
     assert len(moved) == 10, "the tenants that have waited longest come first"
 

@@ -235,6 +235,7 @@ def test_what_is_compacted_is_told_by_its_shape() -> None:
     """A payload needs a version and pairs: a version alone, or another document with a `v`, is not compacted."""
     assert version_of({"v": 2, "p": []}) == 2
     assert version_of({"v": 2, "i": [], "d": []}) == 2
+    root: object
     for root in ({"v": 2}, {"v": "2", "p": []}, {"p": []}, [], {"v": 2, "p": 1}):
         assert version_of(root) is None
 

@@ -241,6 +241,7 @@ def test_a_message_without_readings_is_not_passed_over() -> None:
     assert len(parse({"messages": [bare]}).readings) == 1
     assert len(parse({"messages": [bare, {"readings": [bare]}]}).readings) == 2
     assert parse({"messages": [{"x": 1}]}).rejected == {"not_an_object": 1}
+    empty: object
     for empty in ({"readings": []}, {"messages": []}, [], {"messages": [{"readings": []}]}):
         assert parse(empty) == ParsedPayload([], {})
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.telemetry.aggregates import finish, named
+from iotistica.domain.telemetry.aggregates import Totals, finish, named
 from iotistica.domain.telemetry.counter_rates import RateOptions, rates
 from iotistica.domain.telemetry.downsampling import downsample
 from iotistica.domain.telemetry.gap_filling import fill
@@ -60,7 +60,7 @@ def test_a_spike_survives_the_drawing() -> None:
     values = [0.0] * 5000
     values[1234] = 100.0
     for method in ("lttb", "minmax"):
-        assert 1234 in downsample([float(n) for n in range(5000)], values, 50, method)  # type: ignore[arg-type]
+        assert 1234 in downsample([float(n) for n in range(5000)], values, 50, method)
 
 
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 6)), min_size=1, max_size=50))
@@ -81,7 +81,14 @@ def test_a_spread_from_sums_is_that_of_the_values(values: list[float]) -> None:
 
 def test_what_a_double_cannot_hold_is_no_value() -> None:
     """Rollups store sums that overflow as infinite; aggregates return None for them."""
-    totals = {"n": [2], "sum": [math.inf], "sum_sq": [math.inf], "min": [-1e300], "max": [1e300], "count": [2]}
+    totals: Totals = {
+        "n": [2],
+        "sum": [math.inf],
+        "sum_sq": [math.inf],
+        "min": [-1e300],
+        "max": [1e300],
+        "count": [2],
+    }
     values = [finish(named(name), totals) for name in ("sum", "avg", "stddev", "count")]
     assert values == [[None], [None], [None], [2.0]]
 

@@ -139,7 +139,7 @@ def test_a_cover_is_whole_and_of_whole_values(
     stale = tuple(sorted({base + timedelta(hours=hour) for hour in late}))
     kept = Coverage(rolled_until=rolled.replace(tzinfo=UTC), late_hours=stale)
     order = [source for source in WIDTHS if source in sources[:used]] + ["raw"]
-    parts = split_by_source(since, until, kept, order)  # type: ignore[arg-type]
+    parts = split_by_source(since, until, kept, order)
     assert parts[0].start == since
     assert parts[-1].end == until
     assert all(a.end == b.start for a, b in itertools.pairwise(parts))
