@@ -21,11 +21,7 @@ from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis, ping
 
-UNREADY_ALARMS = {
-    "intake_paused",
-    "ingest_stopped",
-    "disk_short",
-}  # alarms that mean that messages are not processed
+UNREADY_ALARMS = {"intake_paused", "ingest_stopped", "disk_short"}  # messages are not processed
 PATIENCE = 2.0  # seconds that each component has to answer
 
 
