@@ -1,4 +1,4 @@
-"""The route for one series over time: single readings, fewer points for drawing, or one value per bucket."""
+"""The route for one series over time: raw readings, fewer points, or one value per bucket."""
 
 import asyncio
 from datetime import datetime
@@ -36,7 +36,7 @@ Most = Annotated[
 
 
 class Timeseries(QueryAnswer, frozen=True, kw_only=True):
-    """Single readings, the oldest first."""
+    """Raw readings, the oldest first."""
 
     readings: list[StoredReading]
     next: datetime | None
@@ -104,7 +104,7 @@ async def timeseries(
     if fill != "none":
         raise Invalid("needs an interval: only buckets can be filled", "fill")
     if source not in (None, "raw"):
-        raise Invalid("must be `raw` for single readings, or give an interval too", "source")
+        raise Invalid("must be `raw`, unless `interval` is set", "source")
     if max_points is not None:
         return await _points(database, tenant, span, time_ranges.parse_zone(tz), max_points, downsample)
     return await _raw(database, tenant, span, time_ranges.parse_zone(tz), limit)

@@ -52,7 +52,7 @@ _PARTIALS: Final[dict[str, _Partial]] = {
     "since": _Partial({"since": ("time", "coalesce(first_time, bucket)")}, "min(since)"),
     "until": _Partial({"until": ("time", "coalesce(last_time, bucket)")}, "max(until)"),
 }
-# Over single readings, the standard deviation avoids the loss of digits that sums of squares have.
+# Over raw readings, the standard deviation avoids the loss of digits that sums of squares have.
 SPREAD: Final = "stddev_samp(CASE WHEN abs(v) < 1e140 THEN v WHEN v IS NOT NULL THEN 'Infinity' END)"
 _V: Final = USABLE.replace("quality", "r.quality").replace("THEN value", "THEN r.value")
 

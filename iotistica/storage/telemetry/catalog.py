@@ -11,7 +11,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.storage.postgres import Tx, fetch_rows
 
-RECENT: Final = timedelta(days=3)  # searched among single readings; older times come from the daily rollup
+RECENT: Final = timedelta(days=3)  # searched among raw readings; older times come from the daily rollup
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Queries for single readings of one series over time."""
+"""Queries for raw readings of one series over time."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
