@@ -10,7 +10,7 @@ from iotistica.background.periodic_task import for_each
 from iotistica.domain.agents import log_lines
 from iotistica.domain.telemetry import disk_budget
 from iotistica.storage.postgres import Database
-from iotistica.storage.telemetry import coverage, disk_usage, partitions, rollups
+from iotistica.storage.telemetry import coverage, disk_usage, late_readings, partitions, rollups
 from iotistica.storage.telemetry.disk_usage import DiskUsage
 from iotistica.storage.telemetry.partitions import Table
 
@@ -69,7 +69,7 @@ async def _rolled_up_until(database: Database) -> date:
     """Return the day before which the rollups include every reading, late ones too."""
     async with database.transaction() as tx:
         at = await rollups.progress(tx)
-        late = await rollups.oldest_late_hour(tx)
+        late = await late_readings.oldest_hour(tx)
     return min(at.rolled_until, late or at.rolled_until).date() if at.engine == "plain" else date.max
 
 

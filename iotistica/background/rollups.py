@@ -11,7 +11,7 @@ from iotistica.disk_space import DiskSpace
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.platform_alarms import Alarms
 from iotistica.storage.postgres import Database
-from iotistica.storage.telemetry import partitions, rollups
+from iotistica.storage.telemetry import late_readings, partitions, rollups
 from iotistica.storage.telemetry.rollups import DAY, MINUTE, RollupProgress
 
 EVERY: Final = 5.0  # seconds
@@ -68,7 +68,7 @@ async def _recompute_late(database: Database) -> None:
     began, before = time.monotonic(), datetime.max.replace(tzinfo=UTC)
     while time.monotonic() - began < TURN:
         async with database.transaction() as tx:
-            newest = await rollups.newest_late_hour(tx, before)
+            newest = await late_readings.newest_hour(tx, before)
             at = await rollups.progress(tx)
         if newest is None:
             return
@@ -76,8 +76,8 @@ async def _recompute_late(database: Database) -> None:
         await partitions.create(database, {day.date()}, "readings_1h")
         if day + DAY > at.minutes_since:
             await partitions.create(database, {day.date()}, "readings_1m")
-        marks = await rollups.recompute_late_hours(database, day)
-        before = day if marks < rollups.LATE_HOURS_LIMIT else before
+        marks = await late_readings.recompute_hours(database, day)
+        before = day if marks < late_readings.HOURS_LIMIT else before
         logger.bind(marks=marks, day=str(day.date())).debug("late hours were recomputed")
 
 

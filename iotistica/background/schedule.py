@@ -1,4 +1,7 @@
-"""The background tasks of an installation, and how often each of them runs."""
+"""The background tasks of an installation, and how often each of them runs.
+
+`app.py` runs them as the group `background`, in the process that holds the lease of that name.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -70,9 +70,9 @@ REASONS = {
         "presence.SAVE_CHANGES rollouts.LOCK"
     ),
     "Rolls up the readings of all tenants; rollups are by agent, and an agent belongs to one tenant.": (
-        "rollups.DAYS rollups.HOURS rollups.HOURS_RAW rollups.LATE_DAYS rollups.LATE_HOURS rollups.LATE_HOURS_RAW"
-        " rollups.LATE_MINUTES rollups.MINUTES rollups.NEWEST_LATE_HOUR rollups.OLDEST_LATE_HOUR"
-        " rollups.TAKE_LATE_HOURS rollups._recompute_sql rollups._rollup_sql"
+        "rollups.DAYS rollups.HOURS rollups.HOURS_RAW rollups.RECOMPUTE_DAYS rollups.RECOMPUTE_HOURS rollups.RECOMPUTE_HOURS_RAW"
+        " rollups.RECOMPUTE_MINUTES rollups.MINUTES late_readings.NEWEST_HOUR late_readings.OLDEST_HOUR"
+        " late_readings.TAKE_HOURS late_readings.MARK_HOURS rollups._recompute_sql rollups._rollup_sql"
     ),
     "Selects by agents whose tenant the caller has checked.": (
         "erasures.MARK_HOURS erasures.ROLLUPS series.GET series.UPDATE"

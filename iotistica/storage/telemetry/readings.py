@@ -14,6 +14,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import Unavailable
 from iotistica.storage.postgres import Tx
+from iotistica.storage.telemetry import late_readings
 
 STAGING: Final = """
 CREATE TEMP TABLE IF NOT EXISTS staging (
@@ -36,10 +37,9 @@ STORE: Final = (
     + """%(horizon)s::timestamptz IS NULL OR time >= %(horizon)s
     ORDER BY agent_uuid, metric_name, time
     ON CONFLICT DO NOTHING RETURNING agent_uuid, time
-), late AS (
-    INSERT INTO rollup_marks (agent_uuid, hour)
-    SELECT DISTINCT agent_uuid, date_trunc('hour', time, 'UTC') FROM stored WHERE time < %(closed)s
-), kept AS (
+), late AS ("""
+    + late_readings.MARK_HOURS
+    + """), kept AS (
     SELECT agent_uuid, sum(rows)::int AS rows, min(first_time) AS first_time, max(last_time) AS last_time FROM (
         SELECT agent_uuid, count(*) AS rows, min(time) AS first_time, max(time) AS last_time
         FROM stored GROUP BY agent_uuid

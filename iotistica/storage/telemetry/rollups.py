@@ -1,4 +1,4 @@
-"""Rollups by minute, hour and day: computed up to a watermark, and recomputed where readings arrive late."""
+"""Rollups by minute, hour and day: computed up to a watermark, and recomputed for hours with late readings."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -23,11 +23,10 @@ MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 STEP_SECONDS: Final = 600.0  # seconds that a step can take; readings are stored meanwhile
-LATE_HOURS_LIMIT: Final = 5_000  # late hours recomputed in one transaction
 
 
 class RollupProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the rollups are: readings stored with a time before `closed_until` mark their hour as late.
+    """How far the rollups are: readings stored with a time before `closed_until` are late (`late_readings.py`).
 
     Rollups hold all readings before `rolled_until`. Each `…_since` is where its table begins.
     """
@@ -154,11 +153,11 @@ GROUP BY 1, 2, 3
 """
 
 
-LATE_MINUTES: Final = _recompute_sql("minute", "readings_1m", "readings", FROM_RAW, _READING, "time", "hour")
-LATE_HOURS: Final = _recompute_sql("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket", "hour")
+RECOMPUTE_MINUTES: Final = _recompute_sql("minute", "readings_1m", "readings", FROM_RAW, _READING, "time", "hour")
+RECOMPUTE_HOURS: Final = _recompute_sql("hour", "readings_1h", "readings_1m", FROM_ROLLUP, "*", "bucket", "hour")
 # For hours whose minute rollups are dropped already.
-LATE_HOURS_RAW: Final = _recompute_sql("hour", "readings_1h", "readings", FROM_RAW, _READING, "time", "hour")
-LATE_DAYS: Final = _recompute_sql("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket", "day")
+RECOMPUTE_HOURS_RAW: Final = _recompute_sql("hour", "readings_1h", "readings", FROM_RAW, _READING, "time", "hour")
+RECOMPUTE_DAYS: Final = _recompute_sql("day", "readings_daily", "readings_1h", FROM_ROLLUP, "*", "bucket", "day")
 
 # A plan made without the bounds would open and lock every partition.
 STEP_SETTINGS: Final = f"""
@@ -197,56 +196,19 @@ async def advance(database: Database, step: timedelta) -> timedelta:
         return at.closed_until - until
 
 
-# Hours whose readings are dropped already cannot be recomputed.
-OLDEST_LATE_HOUR: Final = """
-SELECT min(m.hour) FROM rollup_marks m JOIN rollup_progress p ON m.hour >= p.raw_since
-"""
-NEWEST_LATE_HOUR: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
-TAKE_LATE_HOURS: Final = """
-DELETE FROM rollup_marks WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM rollup_marks WHERE hour >= %(start)s AND hour < %(end)s LIMIT %(marks)s))
-RETURNING agent_uuid, hour
-"""
-
-
-async def oldest_late_hour(tx: Tx) -> datetime | None:
-    """Return the oldest hour that must be recomputed, or None."""
-    row = await (await tx.execute(OLDEST_LATE_HOUR)).fetchone()
-    return row[0] if row else None
-
-
-async def newest_late_hour(tx: Tx, before: datetime) -> datetime | None:
-    """Return the newest hour before `before` that must be recomputed, or None."""
-    row = await (await tx.execute(NEWEST_LATE_HOUR, {"before": before})).fetchone()
-    return row[0] if row else None
-
-
-async def recompute_late_hours(database: Database, day: datetime) -> int:
-    """Recompute the hours of a day that late readings have changed; return how many marks were processed.
-
-    The partitions must exist.
-    """
-    async with database.transaction(unbounded=True) as tx:
-        at = await lock_progress(tx)
-        marks = await (
-            await tx.execute(TAKE_LATE_HOURS, {"start": day, "end": day + DAY, "marks": LATE_HOURS_LIMIT})
-        ).fetchall()
-        # The recomputing statements are separate, so that they see every reading whose mark was deleted.
-        marked = sorted({(agent, hour) for agent, hour in marks})
-        await _recompute(tx, at, day, marked)
-        return len(marks)
-
-
-async def _recompute(tx: Tx, at: RollupProgress, day: datetime, marked: Sequence[tuple[UUID, datetime]]) -> None:
+async def recompute_hours(
+    tx: Tx, at: RollupProgress, day: datetime, marked: Sequence[tuple[UUID, datetime]]
+) -> None:
+    """Recompute these hours of agents, all of one day, and the day itself; the partitions must exist."""
     end, rolled = day + DAY, at.rolled_until
     # Once the readings of an hour are dropped, recomputing would replace its rollup by the late reading alone.
     marked = [(agent, hour) for agent, hour in marked if hour >= at.raw_since]
     kept = [(agent, hour) for agent, hour in marked if hour >= at.minutes_since]
     gone = [(agent, hour) for agent, hour in marked if hour < at.minutes_since]
-    await _run(tx, LATE_MINUTES, kept, day, min(end, floor(rolled, MINUTE)))
-    await _run(tx, LATE_HOURS, kept, day, min(end, floor(rolled, HOUR)))
-    await _run(tx, LATE_HOURS_RAW, gone, day, min(end, floor(rolled, HOUR)))
-    await _run(tx, LATE_DAYS, sorted({(agent, day) for agent, _ in marked}), day, min(end, floor(rolled, DAY)))
+    await _run(tx, RECOMPUTE_MINUTES, kept, day, min(end, floor(rolled, MINUTE)))
+    await _run(tx, RECOMPUTE_HOURS, kept, day, min(end, floor(rolled, HOUR)))
+    await _run(tx, RECOMPUTE_HOURS_RAW, gone, day, min(end, floor(rolled, HOUR)))
+    await _run(tx, RECOMPUTE_DAYS, sorted({(agent, day) for agent, _ in marked}), day, min(end, floor(rolled, DAY)))
 
 
 async def recompute_edges(tx: Tx, at: RollupProgress, agent: UUID, before: datetime) -> None:
@@ -256,9 +218,9 @@ async def recompute_edges(tx: Tx, at: RollupProgress, agent: UUID, before: datet
     """
     day, hour = floor(before, DAY), floor(before, HOUR)
     if hour < before and hour >= at.minutes_since:
-        await _run(tx, LATE_HOURS, [(agent, hour)], day, day + DAY)
+        await _run(tx, RECOMPUTE_HOURS, [(agent, hour)], day, day + DAY)
     if day < before and day >= at.hours_since:
-        await _run(tx, LATE_DAYS, [(agent, day)], day, day + DAY)
+        await _run(tx, RECOMPUTE_DAYS, [(agent, day)], day, day + DAY)
 
 
 async def _run(

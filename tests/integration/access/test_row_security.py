@@ -227,7 +227,7 @@ def test_whoever_reads_readings_joins_agents() -> None:
             "rolls up the readings of every tenant",
         ),
         **dict.fromkeys(
-            (f"rollups.LATE_{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")),
+            (f"rollups.RECOMPUTE_{what}" for what in ("MINUTES", "HOURS", "HOURS_RAW", "DAYS")),
             "uses the marks of agents",
         ),
     }

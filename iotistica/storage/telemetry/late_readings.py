@@ -1,0 +1,55 @@
+"""Late readings: storing them marks their hours, whose rollups are then recomputed.
+
+A reading is late if its time is before the watermark `closed_until` of the rollups when it is stored. Until its
+hour is recomputed, queries read its readings instead of its rollups (`coverage.py`).
+"""
+
+from datetime import datetime
+from typing import Final
+
+from iotistica.storage.postgres import Database, Tx
+from iotistica.storage.telemetry import rollups
+
+HOURS_LIMIT: Final = 5_000  # hours of agents recomputed in one transaction
+
+# A part of the statement that stores readings, which are the rows of `stored`.
+MARK_HOURS: Final = """
+    INSERT INTO rollup_marks (agent_uuid, hour)
+    SELECT DISTINCT agent_uuid, date_trunc('hour', time, 'UTC') FROM stored WHERE time < %(closed)s
+"""
+# Hours whose readings are dropped already cannot be recomputed.
+OLDEST_HOUR: Final = """
+SELECT min(m.hour) FROM rollup_marks m JOIN rollup_progress p ON m.hour >= p.raw_since
+"""
+NEWEST_HOUR: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
+TAKE_HOURS: Final = """
+DELETE FROM rollup_marks WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM rollup_marks WHERE hour >= %(start)s AND hour < %(end)s LIMIT %(most)s))
+RETURNING agent_uuid, hour
+"""
+
+
+async def oldest_hour(tx: Tx) -> datetime | None:
+    """Return the oldest marked hour that can be recomputed, or None."""
+    row = await (await tx.execute(OLDEST_HOUR)).fetchone()
+    return row[0] if row else None
+
+
+async def newest_hour(tx: Tx, before: datetime) -> datetime | None:
+    """Return the newest marked hour before `before`, or None."""
+    row = await (await tx.execute(NEWEST_HOUR, {"before": before})).fetchone()
+    return row[0] if row else None
+
+
+async def recompute_hours(database: Database, day: datetime) -> int:
+    """Recompute the marked hours of a day, at most `HOURS_LIMIT`; return how many marks were processed.
+
+    The partitions must exist.
+    """
+    async with database.transaction(unbounded=True) as tx:
+        at = await rollups.lock_progress(tx)
+        parameters = {"start": day, "end": day + rollups.DAY, "most": HOURS_LIMIT}
+        marks = await (await tx.execute(TAKE_HOURS, parameters)).fetchall()
+        # The recomputing statements are separate, so that they see every reading whose mark was deleted.
+        await rollups.recompute_hours(tx, at, day, sorted({(agent, hour) for agent, hour in marks}))
+        return len(marks)
