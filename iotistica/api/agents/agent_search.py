@@ -138,7 +138,7 @@ async def _page(
 ) -> AgentPage:
     tenant = tenant_of(request)
     offset = (number - 1) * limit if number else 0
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         found = await agent_search.page(
             *(tx, tenant, wanted),
             order=order,

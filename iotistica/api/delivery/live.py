@@ -146,7 +146,7 @@ async def snapshot(
     database: Database, tenant: TenantId, agents: frozenset[UUID] | None, kinds: Collection[LiveKind]
 ) -> dict[str, Any]:
     """Return the current status of agents; raises `NotFound`."""
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(tenant, snapshot=True) as tx:
         if agents is None:
             found = await agent_search.page(tx, tenant, AgentFilter(), limit=SNAPSHOT_LIMIT + 1)
             return {
