@@ -12,9 +12,8 @@ from iotistica.storage.control import agent_updates, jobs, targets
 from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database, Tx
 
-KEPT: Final = timedelta(
-    days=7
-)  # how long sessions and links are kept after their end; the audit log keeps its entries
+# How long sessions and links are kept after their end; the audit log keeps its entries.
+KEPT: Final = timedelta(days=7)
 
 Deletion = Callable[[Tx, datetime], Awaitable[object]]
 
