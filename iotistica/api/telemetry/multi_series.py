@@ -59,9 +59,13 @@ class SeriesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     percentiles: Annotated[list[Annotated[float, Meta(gt=0, lt=100)]], Meta(max_length=10)] = []
 
 
+TimeBody = Annotated[str, Meta(max_length=64)] | float
+"""A time as in query parameters, or a JSON number of epoch seconds or milliseconds."""
+
+
 class MultiSeriesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    start: Annotated[str, Meta(max_length=64)]
-    end: Annotated[str, Meta(max_length=64)] | None = None
+    start: TimeBody
+    end: TimeBody | None = None
     tz: Annotated[str, Meta(max_length=64)] | None = None
     queries: Annotated[list[SeriesQuery], Meta(min_length=1, max_length=20)]
 
@@ -101,13 +105,18 @@ async def query(request: ApiRequest, database: DatabaseDep, data: JSONBody[Multi
     results: list[list[QueryLine]] = []
     left, until = ROWS, time.monotonic() + PATIENCE
     async with database.transaction(tenant) as tx:
-        query_range = await of_agents(tx, tenant, None, data.start, data.end, zone=time_ranges.parse_zone(data.tz))
+        zone = time_ranges.parse_zone(data.tz)
+        query_range = await of_agents(tx, tenant, None, _time_text(data.start), _time_text(data.end), zone=zone)
         for at, spec in enumerate(data.queries):
             results.append(
                 await _answer(tx, tenant, spec, query_range, data.tz, f"queries[{at}]", most=left, until=until)
             )
             left -= sum(len(line.dps) for line in results[-1])
     return QueryLines(query_count=len(results), start=query_range.start, end=query_range.end, results=results)
+
+
+def _time_text(when: str | float | None) -> str | None:
+    return when if when is None or isinstance(when, str) else repr(when)
 
 
 async def _answer(

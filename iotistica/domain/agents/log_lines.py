@@ -159,7 +159,8 @@ def _line(row: Any, received: int, service: str) -> LogLine | None:
         message = msgspec.json.encode(message).decode()
     if not message or not message.strip():
         return None
-    time = _time(row.get("timestamp", row.get("time")), received)
+    stamp = row.get("timestamp")
+    time = _time(row.get("time") if timestamps.is_absent(stamp) else stamp, received)
     if received - time > RETENTION // timedelta(microseconds=1):
         return None
     source = row.get("source")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from iotistica.domain import codec
+from iotistica.domain import codec, timestamps
 from iotistica.domain.delivery import key_compaction
 from iotistica.domain.delivery.key_compaction import Expander, NeedsDictionary
 from iotistica.domain.telemetry.readings import (
@@ -83,7 +83,7 @@ def parse_readings(
         _check_size(sum(len(raw_readings) for raw_readings, _ in lists))
         context = _with_protocol(context, envelope.protocol)
         for raw_readings, stamp in lists:
-            _add(parsed, raw_readings, envelope.timestamp if stamp is None else stamp, context)
+            _add(parsed, raw_readings, envelope.timestamp if timestamps.is_absent(stamp) else stamp, context)
         parsed.msg_id = envelope.msg_id
         return parsed
     root = codec.decode(document, is_msgpack, object)

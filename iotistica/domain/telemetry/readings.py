@@ -92,11 +92,15 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
 
     If the reading has no time, `stamp` (of its message or envelope) is used, or else the time of arrival.
     """
+    time: int | None = None
     if point.timestamp is not None:
-        stamp = point.timestamp
-    elif point.time is not None:
-        stamp = point.time
-    time = context.received if stamp is None else timestamps.parse_us(stamp)
+        time = timestamps.optional_us(point.timestamp)
+    if time is None and point.time is not None:
+        time = timestamps.optional_us(point.time)
+    if time is None and stamp is not None:
+        time = timestamps.optional_us(stamp)
+    if time is None:
+        time = context.received
     if time < context.oldest:
         raise InvalidMessage("too_old")
     if time > context.received + FUTURE:
