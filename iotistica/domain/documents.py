@@ -6,6 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
+from iotistica.domain import exact_numbers
+from iotistica.domain.exact_numbers import SentNumber
+
 DEEPEST: Final = 32  # levels of a document
 VALUES: Final = 50_000  # values of one document, objects and lists included; each is visited several times
 MOST: Final = 100  # changes that one comparison lists
@@ -43,7 +46,9 @@ def clean(value: Any, *, deepest: int = DEEPEST) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
-        return value if -(1 << 63) <= value < 1 << 63 else "a number too large"
+        return value if -(1 << 63) <= value < 1 << 63 else exact_numbers.digits(value)
+    if isinstance(value, SentNumber):
+        return value.sent
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
     if deepest == 0:

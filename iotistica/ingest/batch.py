@@ -78,8 +78,9 @@ class ReadingsBatch:
             count.rejected += times
             key = tenant, agent, reason
             self.rejections[key] = self.rejections.get(key, 0) + times
-        if found.msg_id is not None and (number := number_of(found.msg_id)):
-            self.message_numbers.append((tenant, agent, number))
+        for msg_id in found.msg_ids:
+            if number := number_of(msg_id):
+                self.message_numbers.append((tenant, agent, number))
 
     def reject(self, reason: str, is_refused: Callable[[UUID, Reading], bool]) -> None:
         """Reject valid readings for a reason that is not in the readings themselves, such as a quota."""

@@ -12,7 +12,7 @@ from iotistica.domain.delivery import envelopes, topics
 from iotistica.domain.delivery.key_compaction import NeedsDictionary
 from iotistica.domain.delivery.topics import Route
 from iotistica.domain.ids import TenantId
-from iotistica.domain.telemetry.readings import clean_label
+from iotistica.domain.telemetry.labels import clean_label
 from iotistica.errors import InvalidMessage
 from iotistica.ingest.batch import EntryProgress, MessageKey, ReadingsBatch
 from iotistica.ingest.dictionary_cache import DictionaryCache

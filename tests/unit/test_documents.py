@@ -69,7 +69,7 @@ def test_what_is_kept_can_be_kept() -> None:
     assert (cleaned["a"], cleaned["inf"], cleaned["big"], cleaned["half"]) == (
         "b",
         "inf",
-        "a number too large",
+        str(1 << 70),
         "?",
     )
     assert "too deep" in json.dumps(cleaned["deep"])

@@ -8,21 +8,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from iotistica.domain import codec, timestamps
-from iotistica.domain.delivery import key_compaction
+from iotistica.domain import codec, exact_numbers
+from iotistica.domain.delivery import key_compaction, payload_shapes
 from iotistica.domain.delivery.key_compaction import Expander, NeedsDictionary
-from iotistica.domain.telemetry.readings import (
-    NAME_CAP,
-    PayloadContext,
-    RawReading,
-    Reading,
-    clean_label,
-    normalise,
-)
+from iotistica.domain.telemetry.labels import NAME_CAP, clean_label
+from iotistica.domain.telemetry.readings import PayloadContext, RawReading, Reading, normalise
 from iotistica.errors import InvalidMessage
 
 READINGS_LIMIT: Final = 20_000  # readings in one payload
-LISTS: Final = ("messages", "readings", "tags", "data")  # a payload is valid even if such a list is empty
 METRICS_LIMIT: Final = 200  # numbers in one system report
 NO_DICTIONARIES: Final[Mapping[int, Expander]] = MappingProxyType({})
 
@@ -33,7 +26,7 @@ class Message(Struct, gc=False):
 
 
 class Envelope(Struct, gc=False):
-    """The two shapes that real agents send; `_items` handles all other shapes."""
+    """The two shapes that real agents send; `payload_shapes` knows all others."""
 
     timestamp: Any = None
     protocol: Any = None
@@ -48,11 +41,19 @@ class ParsedPayload(Struct):
     readings: list[Reading]
     rejected: dict[str, int]
     heartbeats: int = 0
-    msg_id: object = None
-    """The id that the agent gave this message, or None."""
+    msg_ids: tuple[object, ...] = ()
+    """The ids that the agent gave the messages in this payload."""
 
-    def reject(self, reason: str) -> None:
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+    def reject(self, reason: str, times: int = 1) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + times
+
+    def add(self, other: "ParsedPayload") -> None:
+        """Add the content of another part of the payload."""
+        self.readings += other.readings
+        for reason, times in other.rejected.items():
+            self.reject(reason, times)
+        self.heartbeats += other.heartbeats
+        self.msg_ids += other.msg_ids
 
 
 def parse_readings(
@@ -70,32 +71,76 @@ def parse_readings(
     if it is compacted and its dictionary has not arrived completely.
     """
     context = PayloadContext(protocol=protocol, received=received, oldest=received - retention_us)
-    parsed = ParsedPayload([], {})
     document, is_msgpack = codec.unwrap(payload)
     try:
-        envelope = codec.decode(document, is_msgpack, Envelope)
+        return _parse_document(document, is_msgpack, context, expanders)
+    except InvalidMessage as exc:
+        if exc.code != "bad_json":
+            raise
+        lines = codec.json_lines(document, most=READINGS_LIMIT)
+        if lines is None:
+            raise
+    parsed = ParsedPayload([], {})
+    for line in lines:
+        try:
+            part = _parse_document(line, False, context, expanders)
+        except InvalidMessage as exc:
+            parsed.reject(exc.code)
+        else:
+            parsed.add(part)
+        _check_size(len(parsed.readings))
+    return parsed
+
+
+def _parse_document(
+    document: bytes, is_msgpack: bool, context: PayloadContext, expanders: Mapping[int, Expander]
+) -> ParsedPayload:
+    exact = not is_msgpack and exact_numbers.may_lose_digits(document)
+    try:
+        parsed = parse_envelope(codec.decode(document, is_msgpack, Envelope, exact=exact), context)
     except msgspec.ValidationError:
-        envelope = Envelope()
-    messages = envelope.messages or []
-    if (messages or envelope.readings) and all(message.readings is not None for message in messages):
-        lists = [(message.readings or [], message.timestamp) for message in messages]
-        lists.append((envelope.readings or [], None))
-        _check_size(sum(len(raw_readings) for raw_readings, _ in lists))
-        context = _with_protocol(context, envelope.protocol)
-        for raw_readings, stamp in lists:
-            _add(parsed, raw_readings, envelope.timestamp if timestamps.is_absent(stamp) else stamp, context)
-        parsed.msg_id = envelope.msg_id
+        parsed = None
+    if parsed is None:
+        return parse_shape(codec.decode(document, is_msgpack, object, exact=True), context, expanders)
+    if exact or is_msgpack or 0.0 not in [reading.value for reading in parsed.readings]:
         return parsed
-    root = codec.decode(document, is_msgpack, object)
-    version = key_compaction.version_of(root)
+    if exact_numbers.may_lose_exponent(document):
+        return parse_shape(codec.decode(document, False, object, exact=True), context, expanders)
+    return parsed
+
+
+def parse_envelope(envelope: Envelope, context: PayloadContext) -> ParsedPayload | None:
+    """Return the readings of the shapes that real agents send; None for another shape. The fast way."""
+    messages = envelope.messages or []
+    if not (messages or envelope.readings) or any(message.readings is None for message in messages):
+        return None
+    lists = [
+        (message.readings or [], payload_shapes.first_time(message.timestamp, envelope.timestamp))
+        for message in messages
+    ]
+    lists.append((envelope.readings or [], envelope.timestamp))
+    _check_size(sum(len(raw_readings) for raw_readings, _ in lists))
+    context = _with_protocol(context, envelope.protocol)
+    parsed = ParsedPayload([], {})
+    for raw_readings, stamp in lists:
+        _add(parsed, raw_readings, stamp, context)
+    if envelope.msg_id is not None:
+        parsed.msg_ids = (envelope.msg_id,)
+    return parsed
+
+
+def parse_shape(root: object, context: PayloadContext, expanders: Mapping[int, Expander]) -> ParsedPayload:
+    """Return the readings of a document of any shape, each on its own. Raises as `parse_readings` does."""
+    version = None if payload_shapes.has_readings(root) else key_compaction.version_of(root)
     if version is not None:
         if version not in expanders:
             raise NeedsDictionary(version)
-        root = expanders[version].expand(root, protocol)  # type: ignore[arg-type]
-    if isinstance(root, dict):
-        parsed.msg_id = root.get("msgId")
-    is_known_shape = root == [] or (isinstance(root, dict) and any(root.get(key) == [] for key in LISTS))
-    for count, item in enumerate(_items(root)):
+        root = expanders[version].expand(root, context.protocol)  # type: ignore[arg-type]
+    parsed = ParsedPayload([], {})
+    if isinstance(root, dict) and root.get("msgId") is not None:
+        parsed.msg_ids = (root["msgId"],)
+    is_known_shape = payload_shapes.is_known(root)
+    for count, item in enumerate(payload_shapes.items(root)):
         is_known_shape = True
         _check_size(count + 1)
         if item.heartbeat:
@@ -108,56 +153,8 @@ def parse_readings(
             continue
         _add(parsed, (raw_reading,), item.timestamp, _with_protocol(context, item.protocol))
     if not is_known_shape:
-        raise InvalidMessage("unknown_shape")
+        raise InvalidMessage("unknown_shape", payload_shapes.describe(root))
     return parsed
-
-
-class _Item(Struct):
-    """A reading or a heartbeat found in a payload, not validated yet."""
-
-    reading: Any = None
-    timestamp: Any = None
-    protocol: Any = None
-    heartbeat: bool = False
-
-
-def _items(root: object, depth: int = 0) -> Iterator[_Item]:
-    """Yield the readings in a payload of any accepted shape one by one, so that a bad one cannot affect others."""
-    if isinstance(root, list):
-        for reading in root:
-            yield _Item(reading)
-        return
-    if not isinstance(root, dict):
-        return
-    stamp, protocol = root.get("timestamp"), root.get("protocol")
-    if isinstance(root.get("messages"), list) or isinstance(root.get("readings"), list):
-        for message in _list(root, "messages"):
-            if not isinstance(message, dict) or not isinstance(message.get("readings"), list):
-                yield _Item(message if isinstance(message, dict) and "value" in message else None, stamp, protocol)
-                continue
-            for reading in message["readings"]:
-                yield _Item(reading, message.get("timestamp", stamp), protocol)
-        for reading in _list(root, "readings"):
-            yield _Item(reading, stamp, protocol)
-    elif isinstance(root.get("tags"), list):
-        for tag in root["tags"]:
-            reading = {"deviceName": root.get("node"), **tag} if isinstance(tag, dict) else tag
-            yield _Item(reading, stamp, protocol)
-    elif isinstance(root.get("data"), (dict, list)) and depth == 0:
-        for item in _items(root["data"], depth + 1):
-            item.timestamp = stamp if item.timestamp is None else item.timestamp
-            item.protocol = protocol if item.protocol is None else item.protocol
-            yield item
-    elif "endpoint" in root and "state" in root and "stats" in root:
-        yield _Item(heartbeat=True)
-    elif "value" in root or "error" in root:
-        yield _Item(root)
-
-
-def _list(root: dict[Any, Any], key: str) -> list[Any]:
-    """Return the list under a key, or an empty list if there is none."""
-    items = root.get(key)
-    return items if isinstance(items, list) else []
 
 
 def _check_size(readings: int) -> None:
@@ -185,9 +182,9 @@ def parse_system_metrics(payload: bytes, *, received: int, retention_us: int) ->
     `received` is in us since the epoch. Raises `InvalidMessage` if the payload is damaged or not an object.
     """
     document, is_msgpack = codec.unwrap(payload)
-    report = codec.decode(document, is_msgpack, object)
+    report = codec.decode(document, is_msgpack, object, exact=True)
     if not isinstance(report, dict):
-        raise InvalidMessage("unknown_shape")
+        raise InvalidMessage("unknown_shape", "a report on metrics must be an object of names and numbers")
     context = PayloadContext(protocol="system", received=received, oldest=received - retention_us)
     parsed = ParsedPayload([], {})
     numbers = _numbers(report, "", 0)

@@ -2,20 +2,20 @@
 
 import math
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct, field
 
-from iotistica.domain import timestamps
-from iotistica.domain.documents import clean, strip_nul
-from iotistica.domain.telemetry.quality import quality_of
+from iotistica.domain import exact_numbers, timestamps
+from iotistica.domain.documents import clean
+from iotistica.domain.telemetry.labels import clean_label, clean_uuid, series_name
+from iotistica.domain.telemetry.quality import QUALITIES, is_said_whole, quality_of
 from iotistica.errors import InvalidMessage
 
-NAME_CAP: Final = 512  # bytes of UTF-8
-LABEL_CAP: Final = 64  # bytes of UTF-8, for units and protocols
 EXTRA_CAP: Final = 8 << 10  # bytes of JSON
 TEXT_CAP: Final = 4 << 10  # characters of a text value
+TEXT_BYTES: Final = 8000  # of UTF-8 of a text value, so that it fits into `extra`
+NUMBER_CAP: Final = 64  # characters of text that is a number
 SKEW: Final = 5_000_000  # us that a time can be in the future before its reading becomes `uncertain`
 FUTURE: Final = 24 * 3600 * 1_000_000  # us in the future above which a reading is rejected
 
@@ -106,18 +106,17 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
     if time > context.received + FUTURE:
         raise InvalidMessage("future")
 
-    metric = _name(point.metric or point.node_name or point.name)
-    if not metric:
-        raise InvalidMessage("no_metric")
-    device = _name(point.device_name or point.device_name_2) or None
-    metric_name = f"{device.replace('.', '_')}.{metric}" if device else metric
-    if len(metric_name) > NAME_CAP or len(metric_name.encode()) > NAME_CAP:
-        raise InvalidMessage("name_too_long")
-
+    metric_name, metric, device = series_name(
+        point.metric or point.node_name or point.name, point.device_name or point.device_name_2
+    )
     extra: dict[str, Any] | None = None
     value = point.value
     kind = type(value)
-    quality = quality_of(point.quality)
+    sent_quality = point.quality
+    quality = QUALITIES.get(sent_quality) if type(sent_quality) is str else None
+    is_mapped = quality is None and sent_quality is not None
+    if is_mapped:
+        quality = quality_of(sent_quality)
     if kind is float and math.isfinite(value):
         number: float | None = value
     elif kind is bool:
@@ -128,7 +127,7 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
             quality = "bad" if point.error is not None else "unknown"
     else:
         number, extra = _convert_value(value)
-        if extra is not None and "raw" in extra:
+        if number is None and extra is not None and "raw" in extra:
             quality = "bad"
     if time > context.received + SKEW and quality != "bad":
         quality = "uncertain"
@@ -137,9 +136,15 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
         point.quality_code is not None
         or point.error is not None
         or point.anomaly_score is not None
-        or any(getattr(point, key) is not None for key in DETECTION)
+        or point.trend is not None
+        or point.device_state is not None
+        or point.baseline_samples is not None
+        or point.detection_methods is not None
+        or point.predicted_next is not None
+        or point.forecast_confidence is not None
+        or is_mapped
     ):
-        extra = _add_details(extra or {}, point)
+        extra = _add_details(extra or {}, point) or None
     if extra is not None:
         extra = bounded(extra)
 
@@ -148,14 +153,14 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
         metric_name,
         number,
         quality or "good",
-        clean_label(point.unit),
-        clean_label(point.protocol) or context.protocol,
+        None if point.unit is None else clean_label(point.unit),
+        context.protocol if point.protocol is None else clean_label(point.protocol) or context.protocol,
         extra,
-        _score(point.anomaly_score),
-        _score(point.anomaly_threshold),
+        None if point.anomaly_score is None else _score(point.anomaly_score),
+        None if point.anomaly_threshold is None else _score(point.anomaly_threshold),
         device,
-        _uuid(point.device_uuid),
-        _uuid(point.endpoint_uuid),
+        None if point.device_uuid is None else clean_uuid(point.device_uuid),
+        None if point.endpoint_uuid is None else clean_uuid(point.endpoint_uuid),
         metric,
     )
 
@@ -163,28 +168,45 @@ def normalise(point: RawReading, stamp: Any, context: PayloadContext) -> Reading
 def _convert_value(value: Any) -> tuple[float | None, dict[str, Any] | None]:
     """Return the number and the `extra` fields for a value that is not a finite float, a boolean or null."""
     if isinstance(value, (int, float)):
+        sent = exact_numbers.sent_text(value)
         try:
             number = float(value)
         except OverflowError:
-            return None, {"raw": f"an integer of {len(str(value)) if abs(value) < 10**4000 else 'many'} digits"}
-        return (number, None) if math.isfinite(number) else (None, {"raw": repr(number)})
-    if isinstance(value, str):
-        text = strip_nul(value[:TEXT_CAP])
-        try:
-            number = float(text) if len(text) <= 64 and "_" not in text else math.nan
-        except ValueError:
-            return None, {"text": text}
+            return None, {"raw": sent}
         if math.isfinite(number):
-            return number, None
-        return None, {"raw": text[:64]} if len(text) <= 64 and "_" not in text else {"text": text}
+            return number, None if sent is None else _text("raw", sent)
+        return None, _text("raw", sent or repr(number))
+    if isinstance(value, str):
+        return _convert_text(value)
     if isinstance(value, (dict, list)):
         return None, {"raw": value}
     raise InvalidMessage("bad_value", type(value).__name__)
 
 
+def _convert_text(text: str) -> tuple[float | None, dict[str, Any] | None]:
+    if len(text) > NUMBER_CAP or not text.isascii() or "_" in text:  # Python also reads other digits, and 1_000
+        return None, _text("text", text)
+    try:
+        number = float(text)
+    except ValueError:
+        return None, _text("text", text)
+    if not math.isfinite(number):
+        return None, {"raw": text}
+    return number, None if exact_numbers.is_given_back(text, number) else {"text": text}
+
+
+def _text(key: str, text: str) -> dict[str, Any]:
+    if len(text) <= TEXT_BYTES // 4:
+        return {key: text}
+    kept = text[:TEXT_CAP].encode("utf-8", "replace")[:TEXT_BYTES].decode("utf-8", "ignore")
+    return {key: text} if len(kept) == len(text) else {key: kept, "truncated": True}
+
+
 def _add_details(extra: dict[str, Any], point: RawReading) -> dict[str, Any]:
     if point.quality_code is not None:
         extra["qualityCode"] = point.quality_code
+    if not is_said_whole(point.quality):
+        extra["quality"] = point.quality
     if point.error is not None:
         extra["error"] = point.error
     for key in DETECTION:
@@ -203,32 +225,6 @@ def bounded(extra: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _name(value: Any) -> str:
-    """Return a metric or device name, or an empty string for no name; raises `InvalidMessage`."""
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise InvalidMessage("bad_name")
-    if isinstance(value, str) and len(value) > NAME_CAP:  # check before the text is processed
-        raise InvalidMessage("name_too_long")
-    text = strip_nul(value if isinstance(value, str) else str(value)[: NAME_CAP + 1]).strip()
-    if "\ufffd" in text:
-        raise InvalidMessage("bad_utf8")
-    return text
-
-
-def clean_label(value: Any) -> str | None:
-    """Return a unit or protocol, cut to 64 bytes, or None for no usable text."""
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        value = str(value)[:LABEL_CAP] if isinstance(value, (int, float)) else ""
-    text = strip_nul(value[:LABEL_CAP])
-    if len(text) * 4 > LABEL_CAP:
-        text = text.encode()[:LABEL_CAP].decode("utf-8", "ignore")
-    return text or None
-
-
 def _score(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -237,13 +233,3 @@ def _score(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _uuid(value: Any) -> str | None:
-    """Return a UUID in canonical form, or None if the value is not a valid UUID."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return str(UUID(value)) if len(value) <= 45 else None
-    except ValueError:
-        return None

@@ -133,7 +133,7 @@ def test_readings_by_http_go_the_same_way(server: Served, tenant: str, agent: di
     [
         (b"{bad", "bad_json"),
         (b"", "empty"),
-        (b'{"hello":1}', "unknown_shape"),
+        (b'{"hello":"you"}', "unknown_shape"),
         (b'{"v":1,"p":[[0,1]]}', "compacted"),
         (b"[" + b" " * (1 << 20) + b"]", "bytes"),
     ],
