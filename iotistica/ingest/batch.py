@@ -57,7 +57,7 @@ class ReadingsBatch:
         self.faults: Counter[TenantId] = Counter()  # messages that the platform failed to decode
         self.unstorable: Counter[TenantId] = Counter()  # messages that the database refuses
         self.found = 0  # readings, duplicates included
-        self.conflicts = 0  # readings with the same key and another value, inside the batch
+        self.repeats: dict[UUID, list[Reading]] = {}  # readings whose key an earlier reading of the batch has
 
     def add(self, tenant: TenantId, agent: UUID, found: ParsedPayload, received: int) -> None:
         """Add the readings of one payload, received at `received` us since the epoch; the first of a key wins."""
@@ -70,9 +70,8 @@ class ReadingsBatch:
         self.minutes[tenant, received // 60_000_000] += len(found.readings)
         rows = self.rows[agent]
         for reading in found.readings:
-            first = rows.setdefault((reading.metric_name, reading.time), reading)
-            if first is not reading and first.value != reading.value:
-                self.conflicts += 1
+            if rows.setdefault((reading.metric_name, reading.time), reading) is not reading:
+                self.repeats.setdefault(agent, []).append(reading)
         for reason, times in found.rejected.items():
             count.found += times
             count.rejected += times
@@ -87,12 +86,22 @@ class ReadingsBatch:
         for agent, rows in self.rows.items():
             keys = [key for key, reading in rows.items() if is_refused(agent, reading)]
             if keys:
+                refused = len(keys) + self._drop_repeats(agent, set(keys))
                 for key in keys:
                     del rows[key]
                 count = self.counts[agent]
-                count.rejected += len(keys)
+                count.rejected += refused
                 ledger_key = count.tenant, agent, reason
-                self.rejections[ledger_key] = self.rejections.get(ledger_key, 0) + len(keys)
+                self.rejections[ledger_key] = self.rejections.get(ledger_key, 0) + refused
+
+    def _drop_repeats(self, agent: UUID, keys: set[tuple[str, int]]) -> int:
+        """Forget the repeats of refused readings, which are refused with them; returns how many there were."""
+        repeats = self.repeats.get(agent, [])
+        kept = [reading for reading in repeats if (reading.metric_name, reading.time) not in keys]
+        if len(kept) == len(repeats):
+            return 0
+        self.repeats[agent] = kept
+        return len(repeats) - len(kept)
 
     def days(self) -> set[date]:
         """Return the days whose partitions the readings need."""

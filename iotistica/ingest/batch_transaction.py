@@ -26,7 +26,7 @@ async def store(
         learned, refused = await series_cache.write_new(tx, rows, owners, most_series)
         if refused:
             batch.reject("series_quota", lambda agent, reading: (agent, reading.metric_name) in refused)
-        stored = await table.store(tx, rows, batch.counts)
+        stored = await table.store(tx, rows, batch.counts, batch.repeats)
         if batch.rejections:
             await ledger.record_rejections(tx, batch.rejections)
         if batch.message_numbers:

@@ -70,7 +70,7 @@ async def import_file(
         outcome.rows += batch.counts[agent].found
         outcome.stored += stored.stored
         outcome.duplicate += stored.duplicate
-        outcome.conflict += stored.conflict + batch.conflicts
+        outcome.conflict += stored.conflict
         for (_, _, reason), count in batch.rejections.items():
             outcome.rejected[reason] = outcome.rejected.get(reason, 0) + count
         on_progress(outcome)

@@ -52,6 +52,7 @@ def _reading(reading: Reading) -> dict[str, Any]:
         "value": reading.value,
         "quality": reading.quality,
         "unit": reading.unit,
+        **({"extra": reading.extra} if reading.extra else {}),
     }
 
 

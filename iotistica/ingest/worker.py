@@ -235,7 +235,7 @@ class Worker:
     def _report(self, batch: ReadingsBatch, stored: table.StoreResult, seconds: float) -> None:
         READINGS.add(stored.stored, {"outcome": "stored"})
         READINGS.add(stored.duplicate, {"outcome": "duplicate"})
-        READINGS.add(stored.conflict + batch.conflicts, {"outcome": "conflict"})
+        READINGS.add(stored.conflict, {"outcome": "conflict"})
         READINGS.add(sum(batch.rejections.values()), {"outcome": "rejected"})
         BATCH_SECONDS.record(seconds)
         for reason, count in batch.dead.items():

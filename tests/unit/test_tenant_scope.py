@@ -78,7 +78,7 @@ REASONS = {
         "erasures.MARK_HOURS erasures.ROLLUPS series.GET series.UPDATE"
     ),
     "Stores readings of a batch with several tenants; the topic of a message identifies the agent.": (
-        "readings.CONFLICTS readings.COPY readings.MISSING readings.STAGING readings.STORE_OLD readings._INSERT"
+        "readings.CONFLICTS readings.REPEAT_CONFLICTS readings.COPY readings.MISSING readings.STAGING readings.STORE_OLD readings._INSERT"
     ),
     "A part of a statement; another part has the condition on the tenant.": (
         "agent_search._SUMMARY agent_search.count agent_search.ids agent_search.page aggregates._select_source"

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -84,9 +85,24 @@ SELECT count(*) FROM staging s WHERE s.time < %(horizon)s AND NOT EXISTS (
 CONFLICTS: Final = """
 UPDATE readings_ledger l SET conflict = c.rows FROM (
     SELECT s.agent_uuid, count(*) AS rows FROM staging s JOIN readings r USING (agent_uuid, metric_name, time)
-    WHERE r.value IS DISTINCT FROM s.value AND r.time >= %(start)s AND r.time <= %(end)s GROUP BY s.agent_uuid
-) c WHERE l.id = ANY(%(ids)s) AND l.agent_uuid = c.agent_uuid RETURNING l.conflict
+    WHERE (r.value, r.extra->'text', r.extra->'raw') IS DISTINCT FROM (s.value, s.extra->'text', s.extra->'raw')
+      AND r.time >= %(start)s AND r.time <= %(end)s GROUP BY s.agent_uuid
+) c WHERE l.id = ANY(%(ids)s) AND l.agent_uuid = c.agent_uuid RETURNING c.rows
 """
+# The same for readings that were left out of the staging table, because another of the batch has their key.
+REPEAT_CONFLICTS: Final = """
+UPDATE readings_ledger l SET conflict = l.conflict + c.rows FROM (
+    SELECT agent_uuid, count(*) AS rows
+    FROM unnest(%(agents)s::uuid[], %(metric_names)s::text[], %(times)s::timestamptz[], %(values)s::float8[],
+                %(extras)s::jsonb[]) AS s (agent_uuid, metric_name, time, value, extra)
+    JOIN readings r USING (agent_uuid, metric_name, time)
+    WHERE (r.value, r.extra->'text', r.extra->'raw') IS DISTINCT FROM (s.value, s.extra->'text', s.extra->'raw')
+      AND r.time >= %(start)s AND r.time <= %(end)s GROUP BY agent_uuid
+) c WHERE l.id = ANY(%(ids)s) AND l.agent_uuid = c.agent_uuid RETURNING c.rows
+"""
+
+
+NO_READINGS: Final[Mapping[UUID, Collection[Reading]]] = MappingProxyType({})
 
 
 class AgentCounts(msgspec.Struct):
@@ -109,11 +125,15 @@ async def create_staging_table(tx: Tx) -> None:
 
 
 async def store(
-    tx: Tx, rows: Mapping[UUID, Collection[Reading]], counts: Mapping[UUID, AgentCounts]
+    tx: Tx,
+    rows: Mapping[UUID, Collection[Reading]],
+    counts: Mapping[UUID, AgentCounts],
+    repeats: Mapping[UUID, Collection[Reading]] = NO_READINGS,
 ) -> StoreResult:
     """Store the readings that do not exist yet, and their ledger rows, in the caller's transaction.
 
-    No series and time may occur twice in `rows`. `counts` also has the agents whose readings were all rejected.
+    No series and time may occur twice in `rows`; further readings with the same key are `repeats`, which are only
+    compared. `counts` also has the agents whose readings were all rejected.
     """
     size = sum(map(len, rows.values()))
     if size:
@@ -146,7 +166,27 @@ async def store(
         # Not prepared: a plan made without the bounds would open and lock every partition.
         cursor = await tx.execute(CONFLICTS, parameters, prepare=False)
         conflict = sum(row[0] for row in await cursor.fetchall())
+    if repeats:
+        conflict += await _count_conflicts(tx, repeats, [row[0] for row in ledger_rows])
     return StoreResult(stored, duplicate, conflict)
+
+
+async def _count_conflicts(tx: Tx, repeats: Mapping[UUID, Collection[Reading]], ids: list[int]) -> int:
+    """Count, also in these rows of the ledger, the repeats that differ from the stored reading."""
+    listed = [(agent, reading) for agent, readings in repeats.items() for reading in readings]
+    start, end = _span(repeats)
+    parameters = {
+        "agents": [agent for agent, _ in listed],
+        "metric_names": [reading.metric_name for _, reading in listed],
+        "times": [timestamps.EPOCH + timedelta(microseconds=reading.time) for _, reading in listed],
+        "values": [reading.value for _, reading in listed],
+        "extras": [msgspec.json.encode(reading.extra or {}).decode() for _, reading in listed],
+        "ids": ids,
+        "start": start,
+        "end": end,
+    }
+    cursor = await tx.execute(REPEAT_CONFLICTS, parameters, prepare=False)
+    return sum(row[0] for row in await cursor.fetchall())
 
 
 def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]:

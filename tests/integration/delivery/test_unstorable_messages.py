@@ -40,11 +40,11 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """A database that refuses one value, as it would refuse a value that the platform's checks miss."""
     store, calls = readings.store, Counter[str]()
 
-    async def refuses(tx: Any, rows: Any, counts: Any) -> Any:
+    async def refuses(tx: Any, rows: Any, *more: Any) -> Any:
         calls["transactions"] += 1
         if any(reading.value == POISON for batch in rows.values() for reading in batch):
             raise Invalid("the database refuses this: numeric field overflow")
-        return await store(tx, rows, counts)
+        return await store(tx, rows, *more)
 
     monkeypatch.setattr(readings, "store", refuses)
     return calls
@@ -176,10 +176,10 @@ async def test_a_letter_is_given_back_once_and_fails_with_its_count(
     with monkeypatch.context() as broken:
         store = readings.store
 
-        async def refuses(tx: Any, rows: Any, counts: Any) -> Any:
+        async def refuses(tx: Any, rows: Any, *more: Any) -> Any:
             if any(reading.value == POISON for batch in rows.values() for reading in batch):
                 raise Invalid("no")
-            return await store(tx, rows, counts)
+            return await store(tx, rows, *more)
 
         broken.setattr(readings, "store", refuses)
         await send(redis, tenant, agent, [1.0, POISON])

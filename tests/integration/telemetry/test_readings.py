@@ -3,17 +3,22 @@
 import asyncio
 import os
 import random
+import secrets
 import signal
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from iotistica.domain.delivery.envelopes import ParsedPayload
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.errors import Conflict, IotisticaError, Unavailable
+from iotistica.ingest import batch_transaction
+from iotistica.ingest.batch import ReadingsBatch
 from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage import postgres
 from iotistica.storage.agents import agents
@@ -169,19 +174,67 @@ async def test_the_catalogue_writes_a_series_once(database: Database, tenant: Te
         assert await cursor.fetchall() == [("V", UUID(device))]
 
 
-async def test_a_batch_keeps_the_first_of_a_key(tenant: TenantId, agent: AgentId) -> None:
-    """Equal keys in a batch become one row, and different values are a conflict."""
-    from iotistica.ingest.batch import ReadingsBatch
-
-    batch = ReadingsBatch()
-    batch.add(
-        tenant,
-        agent,
-        ParsedPayload([reading(value=1.0), reading(value=2.0), reading(value=1.0)], {"too_old": 1}),
-        NOW,
+@given(
+    messages=st.lists(
+        st.lists(
+            st.tuples(st.sampled_from("ab"), st.sampled_from([1.0, 2.0, None]), st.sampled_from(["", "x", "y"]))
+        ),
+        max_size=4,
     )
-    assert [row.value for row in batch.rows[agent].values()] == [1.0]
-    assert (batch.counts[agent].found, batch.counts[agent].rejected, batch.conflicts) == (4, 1, 1)
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_ledger_does_not_depend_on_how_messages_are_batched(
+    database: Database, tenant: TenantId, agent: AgentId, messages: list[list[tuple[str, float | None, str]]]
+) -> None:
+    """The same messages count as many stored, duplicates and conflicts in one batch as in one batch each."""
+
+    def sent(time: int) -> list[ParsedPayload]:
+        return [
+            ParsedPayload(
+                [
+                    reading(name, time, value, extra={"text": text} if text else None)
+                    for name, value, text in message
+                ],
+                {},
+            )
+            for message in messages
+        ]
+
+    async def stored(payloads: list[ParsedPayload]) -> StoreResult:
+        batch = ReadingsBatch()
+        for payload in payloads:
+            batch.add(tenant, agent, payload, NOW)
+        await partitions.create(database, batch.days())
+        return await batch_transaction.store(database, SeriesCache(), batch, {})
+
+    first, second = (NOW - secrets.randbelow(DAY) for _ in range(2))
+    together = await stored(sent(first))
+    apart = [await stored([payload]) for payload in sent(second)]
+    for field in ("stored", "duplicate", "conflict"):
+        assert getattr(together, field) == sum(getattr(result, field) for result in apart)
+
+
+async def test_the_same_time_twice_in_one_message_is_a_conflict(
+    database: Database, tenant: TenantId, agent: AgentId
+) -> None:
+    """The first value is kept; each other value is a conflict, also where only the text differs."""
+    values = [reading(value=1.0), reading(value=2.0), reading(value=1.0), reading(value=1.0, extra={"text": "01"})]
+    batch = ReadingsBatch()
+    batch.add(tenant, agent, ParsedPayload(values, {"too_old": 1}), NOW)
+    await partitions.create(database, batch.days())
+    assert await batch_transaction.store(database, SeriesCache(), batch, {}) == StoreResult(1, 3, 2)
+    async with database.transaction() as tx:
+        balance = await ledger.readings_balance(tx, tenant, agent)
+    assert (balance.found, balance.stored, balance.duplicate, balance.conflict, balance.rejected) == (5, 1, 3, 2, 1)
+
+
+async def test_repeats_of_a_refused_reading_are_refused(tenant: TenantId, agent: AgentId) -> None:
+    """A quota counts the readings of one batch as it counts those of several."""
+    batch = ReadingsBatch()
+    batch.add(tenant, agent, ParsedPayload([reading("a"), reading("b"), reading("a", value=2.0)], {}), NOW)
+    batch.reject("series_quota", lambda _, found: found.metric_name == "a")
+    assert batch.rejections == {(tenant, agent, "series_quota"): 2}
+    assert (batch.counts[agent].found, batch.counts[agent].rejected, batch.repeats) == (3, 2, {agent: []})
 
 
 async def test_lost_connections_are_unavailable(database: Database, stack: Stack) -> None:
