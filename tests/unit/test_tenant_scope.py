@@ -25,7 +25,7 @@ SCOPE = re.compile(r"%\(tenants?\)s|\{tenant\}")
 REASONS = {
     "Runs before the tenant is known: the secret, id or name that the caller presents identifies the tenant.": (
         "agent_keys.FIND api_keys.FIND one_time_links.USE provisioning_keys.FIND sessions.END_REUSED sessions.LIVE"
-        " sessions.ROTATE users.BY_LOGIN"
+        " sessions.ROTATE sessions.REPEATED users.BY_LOGIN"
     ),
     "Returns the tenants of agents of any tenant, for a cache or the intake.": "agents.TENANTS_OF agent_cache.CHANGED",
     "Reads the table of tenants itself, by id or name or as a whole.": "tenants.ALL tenants.FIND",

@@ -12,14 +12,14 @@ from msgspec import Meta
 from iotistica.api.http.access_tokens import now
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import ShortName
+from iotistica.api.http.inputs import NamedBody, ShortName
 from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PERMISSIONS, is_allowed, is_at_least
 from iotistica.errors import Forbidden, Invalid, NotFound
 from iotistica.storage.access import api_keys
 
 
-class NewApiKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class NewApiKey(NamedBody, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """`scopes` are permissions such as `readings.read`; without them the key has all permissions of its role."""
 
     name: ShortName

@@ -134,7 +134,7 @@ async def open_session(
         secret.digest,
         expires=now() + timedelta(days=context.settings.session_days),
         by=Actor(kind="user", id=str(user_id), name=user.email, address=address_of(request)),
-        user_agent=request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None,
+        user_agent=_user_agent(request),
     )
     return _session(access_tokens, user, session, secret.text)
 
@@ -150,23 +150,29 @@ async def refresh(
 ) -> Session:
     """Exchange a refresh token for a new pair of tokens.
 
-    A refresh token works once; its second use ends the session.
+    A refresh token works once. Its second use within 30 seconds by the same client (address and user agent) returns
+    the same new refresh token, since an answer can be lost and two tabs can refresh at once. Any other second use
+    ends the session.
     """
     session = credentials.session_of(context.key, data.refresh_token)
     if session is None:
         await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
         raise Unauthorized("This is not a refresh token.")
-    new_secret = credentials.new_session(context.key, session, secrets.token_bytes(credentials.ENTROPY))
-    old_digest = credentials.digest(context.key, data.refresh_token)
+    new_secret = credentials.next_session(context.key, session, data.refresh_token)
+    used, by, user_agent = (
+        credentials.digest(context.key, data.refresh_token),
+        anonymous_actor(request),
+        _user_agent(request),
+    )
     async with platform_database.transaction() as tx:
         member = await sessions.rotate(
-            tx, session, old=old_digest, new=new_secret.digest, address=address_of(request)
-        )
+            tx, session, old=used, new=new_secret.digest, address=by.address, user_agent=user_agent
+        ) or await sessions.repeated(tx, session, used=used, by=by, user_agent=user_agent)
         if member is not None:
             user = await users.get(tx, member.tenant_id, member.user_id)
             assert user is not None  # noqa: S101 the session refers to this user
             return _session(access_tokens, user, session, new_secret.text)
-        await sessions.end_reused(tx, session, by=anonymous_actor(request))
+        await sessions.end_reused(tx, session, by=by)
     await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
     raise Unauthorized("This refresh token was used before, or its session has ended: log in again.")
 
@@ -222,6 +228,10 @@ async def me(request: ApiRequest, database: DatabaseDep) -> UserView:
     if user is None:
         raise Unauthorized
     return view(user)
+
+
+def _user_agent(request: ApiRequest) -> str | None:
+    return request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None
 
 
 def view(user: users.User) -> UserView:

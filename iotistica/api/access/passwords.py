@@ -18,6 +18,7 @@ from iotistica.api.http.guard import actor_of, address_of, anonymous_actor, sour
 from iotistica.api.http.inputs import Password
 from iotistica.domain.access import credentials, passwords
 from iotistica.domain.access.permissions import PUBLIC
+from iotistica.domain.names import compared
 from iotistica.errors import Invalid, TooMany, Unauthorized
 from iotistica.storage.access import login_failures, one_time_links, sessions, users
 from iotistica.storage.access.rate_limits import RateLimit
@@ -55,7 +56,7 @@ async def checked(
     """
     async with platform_database.transaction() as tx:
         user = await users.credentials(tx, login)
-        counters = _counters(key, f"user {user.user_id}" if user else f"nobody {login.lower()}", source)
+        counters = _counters(key, f"user {user.user_id}" if user else f"nobody {compared(login).lower()}", source)
         for digest, free in counters:
             failures, seconds_ago = await login_failures.count(tx, digest)
             wait = passwords.lock_seconds(failures, free) - seconds_ago
@@ -159,7 +160,7 @@ async def reset_password(
 
 def check_password(password: str, *about: str, path: str) -> None:
     """Raise `Invalid` for an unacceptable password; `about` are the known names of its user."""
-    if problem := passwords.problem(password, *about):
+    if problem := passwords.problem(compared(password), *about):
         raise Invalid(problem, path)
 
 

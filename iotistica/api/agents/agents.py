@@ -11,7 +11,7 @@ from iotistica.api.agents.agent_search import AgentView, view
 from iotistica.api.agents.identities import IdentityState
 from iotistica.api.http.dependencies import ApiRequest, BrokerSyncDep, DatabaseDep, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Name
+from iotistica.api.http.inputs import Name, NamedBody
 from iotistica.domain.agents import broker_connection
 from iotistica.domain.agents.broker_connection import MqttConnection
 from iotistica.domain.agents.broker_passwords import mqtt_password
@@ -21,13 +21,13 @@ from iotistica.storage.agents import agent_search, agents, broker_accounts, flee
 from iotistica.storage.postgres import Database, Tx
 
 
-class NewAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class NewAgent(NamedBody, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     name: Name
     uuid: UUID | None = None
     fleet_uuid: UUID | None = None
 
 
-class AgentChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class AgentChange(NamedBody, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Absent fields stay unchanged."""
 
     name: Name | UnsetType = UNSET

@@ -14,7 +14,7 @@ from iotistica.api.http.bulk import AGENTS_LIMIT, BulkResults, results
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, Text
+from iotistica.api.http.inputs import Cursor, Limit, Name, NamedBody, Text
 from iotistica.domain.agents.tag_selectors import checked_tags
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.agents import agents, fleets
@@ -24,13 +24,13 @@ from iotistica.storage.postgres import Database
 WRITE = {"permission": "fleets.write"}
 
 
-class NewFleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewFleet(NamedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
     description: Text | None = None
-    tags: dict[str, Any] = {}
+    tags: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class FleetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FleetChange(NamedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Absent fields stay unchanged."""
 
     name: Name | UnsetType = UNSET

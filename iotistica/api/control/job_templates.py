@@ -12,7 +12,7 @@ from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, ShortName, Text
+from iotistica.api.http.inputs import Cursor, Limit, Name, NamedBody, ShortName, Text
 from iotistica.domain.control.jobs import validate_document
 from iotistica.storage.control import job_templates as table
 from iotistica.storage.control.job_templates import Template, TemplateSpec
@@ -22,7 +22,7 @@ READ = {"permission": "jobs.read"}
 WRITE = {"permission": "jobs.write"}
 
 
-class NewTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewTemplate(NamedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
     description: Text | None = None
     category: ShortName | None = None
@@ -32,7 +32,7 @@ class NewTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     is_active: bool = True
 
 
-class TemplateChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TemplateChange(NamedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Absent fields stay unchanged."""
 
     name: Name | UnsetType = UNSET

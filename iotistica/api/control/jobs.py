@@ -13,7 +13,7 @@ from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, Text
+from iotistica.api.http.inputs import Cursor, Limit, Name, NamedBody, Text
 from iotistica.domain.agents import tag_selectors
 from iotistica.domain.control.job_transitions import JobAction
 from iotistica.domain.control.jobs import Phase, Status, merge_patch, validate_document
@@ -39,7 +39,7 @@ class JobSchedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scheduled_at: datetime
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewJob(NamedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job document, a template, or a template with a document merged into it; and the agents to run it."""
 
     job_name: Name

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Final
 
+import msgspec
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from iotistica.domain import names
 from iotistica.domain.access import credentials, passwords
 
 # The end of the string, in Python's and in JavaScript's regular expressions; `$` would also match before a newline.
@@ -32,6 +34,16 @@ Secret = Annotated[
     ),
 ]
 """A secret that an agent generated; its pattern excludes access tokens and API keys."""
+
+
+class NamedBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A request body whose texts are composed (NFC), so that equal names are equal however they were typed."""
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            if isinstance(text := getattr(self, field), str) and not text.isascii():
+                msgspec.structs.force_setattr(self, field, names.composed(text))
+
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Cursor = Annotated[str | None, QueryParameter(max_length=64)]

@@ -52,6 +52,12 @@ def new_session(key: bytes, session: UUID, entropy: bytes) -> NewSecret:
     return new(key, SESSION, body + _signature(key, body))
 
 
+def next_session(key: bytes, session: UUID, used: str) -> NewSecret:
+    """Make the refresh token that follows a used one: always the same, so that a lost answer can be repeated."""
+    entropy = hmac.digest(derive(key, "next-refresh-token"), used.encode("utf-8", "replace"), hashlib.sha256)
+    return new_session(key, session, entropy)
+
+
 def session_of(key: bytes, token: str) -> UUID | None:
     """Return the session in a refresh token, or None if the platform did not issue the token."""
     try:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId, agent_topic, agent_user
+from iotistica.domain.names import composed
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
@@ -95,5 +96,6 @@ def printable(text: str | None, longest: int) -> str | None:
 
     At most `longest` characters; None if nothing is left.
     """
-    cleaned = "".join(c for c in (text or "")[: longest * 2] if c.isprintable())[:longest].strip()
+    shown = composed((text or "")[: longest * 2])
+    cleaned = "".join(c for c in shown if c.isprintable())[:longest].strip()
     return cleaned or None

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from iotistica.domain.documents import strip_nul
+from iotistica.domain.names import composed
 from iotistica.errors import Invalid
 
 KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
@@ -38,7 +39,7 @@ def parse(text: str) -> Selector:
     """
     if len(text) > SELECTOR_LENGTH:
         raise Invalid(f"must have at most {SELECTOR_LENGTH} characters", "selector")
-    terms = tuple(_term(part.strip()) for part in re.split(r",(?![^(]*\))", text) if part.strip())
+    terms = tuple(_term(part.strip()) for part in re.split(r",(?![^(]*\))", composed(text)) if part.strip())
     return _checked(terms)
 
 
@@ -51,7 +52,7 @@ def from_tags(wanted: Mapping[str, Any]) -> Selector:
         values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if not all(isinstance(item, (str, int, float)) for item in values):
             raise Invalid("must be a string, a number or a list of these", key)
-        terms.append(Term(key, tuple(str(item) for item in values)))
+        terms.append(Term(key, tuple(composed(str(item)) for item in values)))
     return _checked(tuple(terms))
 
 
@@ -94,7 +95,7 @@ def _value(key: str, value: Any) -> str:
     text = ("true" if value else "false") if isinstance(value, bool) else value
     if not isinstance(text, (str, int, float)):
         raise Invalid("must be a string, a number or a boolean", key)
-    cleaned = strip_nul(str(text))
+    cleaned = composed(strip_nul(str(text)))
     if len(cleaned) > VALUE_LENGTH or _UNSEEN.search(cleaned):
         raise Invalid(f"must have at most {VALUE_LENGTH} characters and no invisible ones", key)
     return cleaned

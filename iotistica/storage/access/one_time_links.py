@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.ids import TenantId
+from iotistica.domain.names import compared
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
@@ -32,7 +33,7 @@ LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(lower(%(email)s) ||
 
 async def lock(tx: Tx, tenant: TenantId, email: str) -> None:
     """Block other transactions that create a link for this address until the commit."""
-    await tx.execute(LOCK, {"tenant": tenant, "email": email})
+    await tx.execute(LOCK, {"tenant": tenant, "email": compared(email)})
 
 
 # Only one link at a time: an older link for the same user, or invitation to the same address, is deleted.
@@ -63,7 +64,7 @@ async def add(
     parameters: dict[str, object] = {
         "tenant": tenant,
         "purpose": purpose,
-        "email": email,
+        "email": compared(email),
         "digest": digest,
         "role": role,
     }
@@ -115,7 +116,9 @@ async def invitation(
     tx: Tx, tenant: TenantId, *, link: UUID | None = None, email: str | None = None
 ) -> OneTimeLink | None:
     """Return the open invitation with this id or for this address, locked until the commit, or None."""
-    return await fetch_row(tx, OneTimeLink, INVITATION, {"tenant": tenant, "link": link, "email": email})
+    return await fetch_row(
+        tx, OneTimeLink, INVITATION, {"tenant": tenant, "link": link, "email": email and compared(email)}
+    )
 
 
 WITHDRAW: Final = "DELETE FROM links WHERE tenant_id = %(tenant)s AND link_id = %(link)s"

@@ -11,6 +11,8 @@ from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
+REPEAT_SECONDS: Final = 30
+"""For this long the same client can use a refresh token again."""
 USER_LIMIT: Final = 20  # live sessions of a user; the least recently used one ends
 
 
@@ -67,7 +69,8 @@ async def open_session(
 
 
 ROTATE: Final = """
-UPDATE sessions s SET token_digest = %(new)s, used_at = now(), address = %(address)s
+UPDATE sessions s SET token_digest = %(new)s, previous_digest = %(old)s, used_at = now(), rotated_at = now(),
+                      address = %(address)s, user_agent = %(user_agent)s
 FROM users u JOIN tenants t USING (tenant_id)
 WHERE s.session_id = %(session)s AND s.token_digest = %(old)s AND s.ended_at IS NULL AND s.expires_at > now()
   AND u.user_id = s.user_id AND u.active AND t.enabled
@@ -75,10 +78,37 @@ RETURNING s.session_id, s.tenant_id, s.user_id, u.email, u.role
 """
 
 
-async def rotate(tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str | None) -> SessionMember | None:
+async def rotate(
+    tx: Tx, session: UUID, *, old: bytes, new: bytes, address: str | None, user_agent: str | None
+) -> SessionMember | None:
     """Replace the refresh token of a live session; return None if `old` is not its token or it has ended."""
-    parameters = {"session": session, "old": old, "new": new, "address": address}
+    parameters = {"session": session, "old": old, "new": new, "address": address, "user_agent": user_agent}
     return await fetch_row(tx, SessionMember, ROTATE, parameters)
+
+
+REPEATED: Final = """
+SELECT s.session_id, s.tenant_id, s.user_id, u.email, u.role
+FROM sessions s JOIN users u USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
+WHERE s.session_id = %(session)s AND s.previous_digest = %(used)s
+  AND s.rotated_at > now() - make_interval(secs => %(seconds)s)
+  AND s.address IS NOT DISTINCT FROM %(address)s AND s.user_agent IS NOT DISTINCT FROM %(user_agent)s
+  AND s.ended_at IS NULL AND s.expires_at > now() AND u.active AND t.enabled
+"""
+
+
+async def repeated(
+    tx: Tx, session: UUID, *, used: bytes, by: Actor, user_agent: str | None
+) -> SessionMember | None:
+    """Return the live session whose last token was used before, less than `REPEAT_SECONDS` ago, by the same client.
+
+    Two tabs of a browser refresh at once, and an answer can be lost; neither is a theft.
+    """
+    parameters = {"session": session, "used": used, "address": by.address, "user_agent": user_agent}
+    member = await fetch_row(tx, SessionMember, REPEATED, parameters | {"seconds": REPEAT_SECONDS})
+    if member is not None:
+        facts = {"user": str(member.user_id)}
+        await audit.record(tx, member.tenant_id, by, "session.refresh_repeated", ("session", session), after=facts)
+    return member
 
 
 END_REUSED: Final = """

@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
 from iotistica.domain.ids import TenantId
+from iotistica.domain.names import compared
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
@@ -64,7 +65,7 @@ async def add(
     full_name: str | None = None,
 ) -> User:
     """Add a user; `digest` is the result of `hashed`. Raises `Conflict` if the address or user name is taken."""
-    parameters = {"tenant": tenant, "email": email, "username": username, "full_name": full_name}
+    parameters = {"tenant": tenant, "email": compared(email), "username": username, "full_name": full_name}
     row = await fetch_row(tx, User, ADD, parameters | {"hash": digest, "role": role})
     if row is None:
         raise Conflict(f"The address {email} or the user name is taken already.")
@@ -73,16 +74,23 @@ async def add(
 
 
 async def hashed(password: str) -> str:
-    """Return the argon2id hash of a password, computed in a thread."""
-    return await asyncio.to_thread(HASHER.hash, password)
+    """Return the argon2id hash of a password in its compared form, computed in a thread."""
+    return await asyncio.to_thread(HASHER.hash, compared(password))
 
 
 async def password_matches(digest: str, password: str) -> bool:
-    """Return whether a password matches a hash, computed in a thread."""
-    try:
-        return await asyncio.to_thread(HASHER.verify, digest, password)
-    except (VerifyMismatchError, InvalidHashError):
-        return False
+    """Return whether a password matches a hash, computed in a thread.
+
+    Hashes made by versions before 1.0 are of the password as it was typed.
+    """
+    for form in dict.fromkeys((compared(password), password)):
+        try:
+            return await asyncio.to_thread(HASHER.verify, digest, form)
+        except VerifyMismatchError:
+            continue
+        except InvalidHashError:
+            return False
+    return False
 
 
 BY_LOGIN: Final = """
@@ -94,7 +102,7 @@ WHERE (CASE WHEN %(login)s LIKE '%%@%%' THEN lower(email) ELSE lower(username) E
 
 async def credentials(tx: Tx, login: str) -> LoginCredentials | None:
     """Return the active user with this e-mail address or user name, of any enabled tenant, or None."""
-    return await fetch_row(tx, LoginCredentials, BY_LOGIN, {"login": login})
+    return await fetch_row(tx, LoginCredentials, BY_LOGIN, {"login": compared(login)})
 
 
 CHANGE_HASH: Final = """
@@ -131,7 +139,7 @@ BY_EMAIL: Final = f"SELECT {_COLUMNS} FROM users WHERE tenant_id = %(tenant)s AN
 
 async def by_email(tx: Tx, tenant: TenantId, email: str) -> User | None:
     """Return the user of a tenant with this e-mail address, or None."""
-    return await fetch_row(tx, User, BY_EMAIL, {"tenant": tenant, "email": email})
+    return await fetch_row(tx, User, BY_EMAIL, {"tenant": tenant, "email": compared(email)})
 
 
 PAGE: Final = f"""
@@ -166,7 +174,7 @@ WHERE tenant_id = %(tenant)s AND user_id = %(user)s RETURNING {_COLUMNS}
 
 async def update(tx: Tx, tenant: TenantId, old: User, new: User, *, by: Actor) -> User:
     """Store the changed fields of a user; raises `NotFound`, and `Conflict` if a name is taken."""
-    parameters = {"tenant": tenant, "user": old.user_id, "email": new.email, "username": new.username}
+    parameters = {"tenant": tenant, "user": old.user_id, "email": compared(new.email), "username": new.username}
     parameters |= {"full_name": new.full_name, "role": new.role, "active": new.active}
     row = await fetch_row(tx, User, UPDATE, parameters)
     if row is None:

@@ -54,25 +54,86 @@ def test_a_user_logs_in_by_address_or_name(server: Served, user: dict[str, str])
         assert (answer["expiresIn"], answer["user"]["email"]) == (900, user["email"])
 
 
-def test_a_refresh_token_is_used_once(server: Served, user: dict[str, str]) -> None:
-    """Each use gives another pair; one that comes again ends the whole session, for one of two stole it."""
+def refreshed(server: Served, token: str, client: str = "Firefox") -> httpx.Response:
+    """Use a refresh token as the browser with this user agent."""
+    url = f"http://127.0.0.1:{server.http_port}/api/v1/auth/refresh"
+    return httpx.post(url, json={"refreshToken": token}, headers={"User-Agent": client}, timeout=30)
+
+
+def test_a_refresh_token_of_another_client_ends_the_session(server: Served, user: dict[str, str]) -> None:
+    """Each use gives another pair; one that comes again from elsewhere ends the session, for one of two stole it."""
     first = login(server, user)
-    second = api(server, "/auth/refresh", {"refreshToken": first["refreshToken"]}).json()
+    second = refreshed(server, first["refreshToken"]).json()
     assert second["refreshToken"] != first["refreshToken"]
     assert me(server, second["accessToken"]) == 200
-    again = api(server, "/auth/refresh", {"refreshToken": first["refreshToken"]})
-    assert again.status_code == 401
-    assert api(server, "/auth/refresh", {"refreshToken": second["refreshToken"]}).status_code == 401
+    assert refreshed(server, first["refreshToken"], "curl").status_code == 401
+    assert refreshed(server, second["refreshToken"]).status_code == 401
     until(lambda: me(server, second["accessToken"]) == 401, 3, "access tokens of the session end too")
+
+
+def test_two_tabs_that_refresh_at_once_stay_logged_in(
+    server: Served, owner: httpx.Client, user: dict[str, str]
+) -> None:
+    """All get tokens that work, as does a client that lost the answer; the audit shows it."""
+    first = login(server, user)
+    with ThreadPoolExecutor(4) as tabs:
+        answers = [*tabs.map(lambda _: refreshed(server, first["refreshToken"]), range(4))]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [me(server, answer.json()["accessToken"]) for answer in answers] == [200] * 4
+    (token,) = {answer.json()["refreshToken"] for answer in answers}
+    assert refreshed(server, token).status_code == 200
+    events = owner.get("/audit/events", params={"action": "session.refresh_repeated"}).json()["events"]
+    assert [event["after"] for event in events if event["after"]["user"] == user["id"]] == [
+        {"user": user["id"]}
+    ] * 3
+
+
+def test_a_token_two_generations_old_ends_the_session(server: Served, user: dict[str, str]) -> None:
+    """Even for the same client at once: whoever holds it does not know the current one."""
+    first = login(server, user)
+    second = refreshed(server, first["refreshToken"]).json()
+    third = refreshed(server, second["refreshToken"]).json()
+    assert refreshed(server, first["refreshToken"]).status_code == 401
+    assert refreshed(server, third["refreshToken"]).status_code == 401
 
 
 def test_a_reuse_is_in_the_audit(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
     """With the session it ended."""
     first = login(server, user)
-    for _ in range(2):
-        api(server, "/auth/refresh", {"refreshToken": first["refreshToken"]})
+    for client in ("one", "two"):
+        refreshed(server, first["refreshToken"], client)
     events = owner.get("/audit/events", params={"action": "session.reuse_detected"}).json()["events"]
     assert events[0]["after"] == {"user": user["id"]}
+
+
+@pytest.mark.parametrize(
+    ("stored", "typed"),
+    [
+        ("pa\u0308ssword-\u00e9", "p\u00e4ssword-e\u0301"),
+        ("\uff50\uff41ssword-\u00fc1", "password-u\u03081"),
+        ("sp\u00a0ace-\u00e4\u00e4x1", "sp ace-\u00e4a\u0308x1"),
+        ("\ufb01nal-\u00f1and\u00fa-9", "final-n\u0303andu\u0301-9"),
+    ],
+)
+def test_a_password_and_an_address_are_the_same_from_every_keyboard(
+    server: Served, owner: httpx.Client, stored: str, typed: str
+) -> None:
+    """They are compared in NFKC, however the system that sends them composes letters."""
+    name = uuid4().hex[:8]
+    new = {"email": f"m\u00fcller{name}@example.com", "password": stored, "role": "viewer"}
+    assert owner.post("/users", json=new).status_code == 201
+    answer = api(server, "/auth/login", {"email": f"mu\u0308ller{name}@example.com", "password": typed})
+    assert answer.status_code == 200, answer.text
+    twice = {**new, "email": f"mu\u0308ller{name}@example.com"}
+    assert owner.post("/users", json=twice).status_code == 409
+
+
+def test_names_are_composed(server: Served, owner: httpx.Client) -> None:
+    """A fleet's name is stored in NFC; the same name typed otherwise is taken."""
+    name = uuid4().hex[:8]
+    made = owner.post("/fleets", json={"name": f"Ku\u0308hlhaus {name}"}).json()
+    assert made["name"] == f"K\u00fchlhaus {name}"
+    assert owner.post("/fleets", json={"name": f"K\u00fchlhaus {name}"}).status_code == 409
 
 
 def test_a_sessions_id_ends_nothing(server: Served, owner: httpx.Client, user: dict[str, str]) -> None:
