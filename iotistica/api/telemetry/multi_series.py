@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -196,10 +196,10 @@ def _line(
     points: Sequence[dict[datetime, float | None]],
     percentile: float | None,
 ) -> QueryLine:
-    merged = points[0] if len(points) == 1 else merge(points, spec.aggregator)
-    line = sorted(merged.items()) if spec.fill == "none" else fill(plan.grid.starts(), merged, spec.fill)
-    if spec.rate:
-        line = rates(line, spec.rate_options)
+    starts = plan.grid.starts()
+    lines = [_filled_and_rated(spec, starts, of_series) for of_series in points]
+    merged = lines[0] if len(lines) == 1 else merge(lines, spec.aggregator)
+    line = sorted(merged.items()) if spec.fill == "none" else [(start, merged.get(start)) for start in starts]
     shared = dict(set.intersection(*(set(found.tags.items()) for found in series)))
     if percentile is not None:
         shared["percentile"] = f"{percentile:g}"
@@ -210,6 +210,14 @@ def _line(
         source=main_source(plan.segments),
         dps=[LinePoint(time, value) for time, value in line],
     )
+
+
+def _filled_and_rated(
+    spec: SeriesQuery, starts: Sequence[datetime], points: Mapping[datetime, float | None]
+) -> Mapping[datetime, float | None]:
+    """Return one series as it enters the join; a counter's restart shows only here, not in a sum of counters."""
+    filled = points if spec.fill == "none" else dict(fill(starts, points, spec.fill))
+    return dict(rates(sorted(filled.items()), spec.rate_options)) if spec.rate else filled
 
 
 router = Router("/readings", route_handlers=[query], tags=["readings"])

@@ -1,8 +1,9 @@
 """The route for one series over time: raw readings, fewer points, or one value per bucket."""
 
 import asyncio
-from datetime import datetime
-from typing import Annotated, Final
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ from iotistica.api.telemetry.ranges import Metric, SourceChoice, Time, Width, Zo
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
-from iotistica.domain.telemetry.downsampling import LEAST, Method, downsample
+from iotistica.domain.telemetry.downsampling import LEAST, Method, silences, thin_out
 from iotistica.domain.telemetry.gap_filling import Fill, fill
 from iotistica.domain.telemetry.query_plans import QueryPlan
 from iotistica.errors import Invalid
@@ -25,6 +26,8 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import timeseries as table
 from iotistica.storage.telemetry.aggregates import Bucket
 from iotistica.storage.telemetry.timeseries import StoredReading
+
+P = TypeVar("P")
 
 POINTS: Final = 200_000  # raw readings that a query with `max_points` reads at most
 
@@ -44,12 +47,17 @@ class Timeseries(QueryAnswer, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A reading, or with null the start of a gap: a silence of more than five times the usual step."""
+
     time: datetime
-    value: float
+    value: float | None
 
 
 class Points(QueryAnswer, frozen=True, kw_only=True):
-    """Good and uncertain readings that keep the shape of the line, the oldest first; `total` counts all of them."""
+    """Good and uncertain readings that keep the shape of the line and its gaps, the oldest first.
+
+    `total` counts all of them.
+    """
 
     readings: list[Point]
     total: int
@@ -91,7 +99,8 @@ async def timeseries(
 ) -> Timeseries | Points | Buckets:
     """Return readings of one series, the oldest first; with `interval`, their aggregate in each bucket.
 
-    The default range is the last hour. `max_points` returns fewer points that draw the same line.
+    The default range is the last hour. `max_points` returns fewer points that draw the same line, with a null at
+    the start of each gap.
     """
     tenant, span, aggregate = tenant_of(request), SeriesRange(agent, metric, start, end), rules.named(agg)
     if interval is not None:
@@ -136,11 +145,11 @@ async def _points(
         )
     if len(points) > POINTS:
         raise Invalid(f"works on at most {POINTS} readings: set `interval`, or a shorter range", "max_points")
-    kept = await asyncio.to_thread(_positions, points, most, method)
+    kept = await asyncio.to_thread(_fewer_points, points, most, method)
     return Points(
         **answer_head(span.agent, span.metric, raw_range.start, raw_range.end, [raw_range]),
         count=len(kept),
-        readings=[Point(time=points[at][0], value=points[at][1]) for at in kept],
+        readings=kept,
         total=len(points),
     )
 
@@ -154,13 +163,30 @@ def _filled(plan: QueryPlan, rows: list[Bucket], by: Fill) -> list[BucketView]:
 
 
 def _fewer_buckets(views: list[BucketView], most: int, method: Method) -> list[BucketView]:
-    drawn = [view for view in views if view.value is not None]
-    kept = _positions([(view.time, view.value or 0.0) for view in drawn], most, method)
-    return [drawn[at] for at in kept]
+    line = with_gaps([view.time for view in views], views, lambda time: BucketView(time=time, value=None, count=0))
+    kept = thin_out([view.time.timestamp() for view in line], [view.value for view in line], most, method)
+    return [line[at] for at in kept]
 
 
-def _positions(points: list[tuple[datetime, float]], most: int, method: Method) -> list[int]:
-    return downsample([time.timestamp() for time, _ in points], [value for _, value in points], most, method)
+def _fewer_points(points: list[tuple[datetime, float]], most: int, method: Method) -> list[Point]:
+    line = with_gaps(
+        [time for time, _ in points],
+        [Point(time=time, value=value) for time, value in points],
+        lambda time: Point(time=time, value=None),
+    )
+    kept = thin_out([point.time.timestamp() for point in line], [point.value for point in line], most, method)
+    return [line[at] for at in kept]
+
+
+def with_gaps(times: list[datetime], points: list[P], gap: Callable[[datetime], P]) -> list[P]:
+    """Return the points of a line with one more at the start of each gap."""
+    missing = silences([time.timestamp() for time in times])
+    line: list[P] = []
+    for at, point in enumerate(points):
+        if at in missing:
+            line.append(gap(datetime.fromtimestamp(missing[at], UTC)))
+        line.append(point)
+    return line
 
 
 router = Router("/readings", route_handlers=[timeseries], tags=["readings"])

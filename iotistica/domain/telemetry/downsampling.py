@@ -1,16 +1,72 @@
-"""Downsampling that keeps the shape of a line: largest triangles (LTTB), or the extremes of each part."""
+"""Downsampling that keeps the shape of a line: largest triangles (LTTB), or the extremes of each part.
 
+A gap stays a gap: the line is thinned out between the gaps, and each keeps a point without a value.
+"""
+
+import itertools
+import statistics
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 Method = Literal["lttb", "minmax"]
-LEAST = 3  # minimum number of points to downsample to
+LEAST: Final = 3  # minimum number of points to downsample to
+GAP: Final = 5
+"""A silence of more than this multiple of a series' usual step (the median) is a gap."""
+
+
+def silences(times: Sequence[float]) -> dict[int, float]:
+    """Return the gaps: the position of the point after each, and the time at which the next point was missing."""
+    if len(times) < 3:
+        return {}
+    step = statistics.median(after - before for before, after in itertools.pairwise(times))
+    pairs = enumerate(itertools.pairwise(times), 1)
+    return {at: before + step for at, (before, after) in pairs if after - before > GAP * step}
+
+
+def thin_out(times: Sequence[float], values: Sequence[float | None], most: int, method: Method) -> list[int]:
+    """Return the ascending positions of at most `most` points to keep; None among the values is a gap.
+
+    Of each gap the first position is kept; of more gaps than a third of `most`, only the longest ones.
+    """
+    runs = [
+        (is_gap, [at for at, _ in run])
+        for is_gap, run in itertools.groupby(enumerate(values), lambda item: item[1] is None)
+    ]
+    gaps = [run for is_gap, run in runs if is_gap]
+    if len(gaps) > (most_gaps := (most - 2) // 3):
+        ends = [min(run[-1] + 1, len(times) - 1) for run in gaps]
+        lengths = [times[end] - times[max(run[0] - 1, 0)] for run, end in zip(gaps, ends, strict=True)]
+        longest = sorted(range(len(gaps)), key=lengths.__getitem__)[len(gaps) - most_gaps :]
+        gaps = [gaps[at] for at in sorted(longest)]
+    marks = {run[0] for run in gaps}
+    lines: list[list[int]] = [[]]
+    for is_gap, run in runs:
+        if not is_gap:
+            lines[-1] += run
+        elif run[0] in marks:
+            lines.append([])
+    kept = set(marks)
+    for line, count in zip(lines, _shares([len(line) for line in lines], most - len(marks)), strict=True):
+        points = [values[at] or 0.0 for at in line]
+        kept |= {line[at] for at in downsample([times[at] for at in line], points, count, method)}
+    return sorted(kept)
+
+
+def _shares(sizes: Sequence[int], most: int) -> list[int]:
+    """Divide `most` points among lines of these sizes: at least both ends of each, and the rest by size."""
+    if sum(sizes) <= most:
+        return list(sizes)
+    ends = [min(size, 2) for size in sizes]
+    left, rest = most - sum(ends), sum(sizes) - sum(ends)
+    return [end + left * (size - end) // rest for size, end in zip(sizes, ends, strict=True)]
 
 
 def downsample(times: Sequence[float], values: Sequence[float], most: int, method: Method) -> list[int]:
     """Return the ascending positions of at most `most` points to keep, the first and the last among them."""
     if len(times) <= most:
         return list(range(len(times)))
+    if most < LEAST:
+        return [0, len(times) - 1][:most]
     return _lttb(times, values, most) if method == "lttb" else _minmax(values, most)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iotistica.domain.telemetry.aggregates import Totals, finish, named
 from iotistica.domain.telemetry.counter_rates import RateOptions, rates
-from iotistica.domain.telemetry.downsampling import downsample
+from iotistica.domain.telemetry.downsampling import downsample, silences, thin_out
 from iotistica.domain.telemetry.gap_filling import fill
 from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid
@@ -53,6 +53,54 @@ def test_fewer_points_are_points_of_the_line(values: list[float], most: int, met
         assert len(kept) == most
     elif most > 3:
         assert {max(values), min(values)} <= {values[at] for at in kept}
+
+
+def runs_of(values: list[float | None], kept: list[int]) -> list[list[int]]:
+    """Return the kept positions between kept gaps."""
+    lines: list[list[int]] = [[]]
+    for at in kept:
+        if values[at] is None:
+            lines.append([])
+        else:
+            lines[-1].append(at)
+    return [line for line in lines if line]
+
+
+@given(st.lists(st.none() | finite, max_size=200), st.integers(3, 60), st.sampled_from(["lttb", "minmax"]))
+def test_gaps_stay_gaps(values: list[float | None], most: int, method: str) -> None:
+    """Few gaps are all kept, with both ends of every line between them; many are reduced to the longest."""
+    times = [float(n) for n in range(len(values))]
+    kept = thin_out(times, values, most, method)  # type: ignore[arg-type]
+    assert kept == sorted(set(kept))
+    assert len(kept) <= most
+    gaps = [at for at, value in enumerate(values) if value is None and (at == 0 or values[at - 1] is not None)]
+    assert len([at for at in kept if values[at] is None]) == min(len(gaps), (most - 2) // 3)
+    if len(gaps) <= (most - 2) // 3:
+        lines = runs_of(values, [at for at, value in enumerate(values) if value is not None or at in gaps])
+        assert [(line[0], line[-1]) for line in runs_of(values, kept)] == [(line[0], line[-1]) for line in lines]
+
+
+def test_the_longest_gaps_are_kept() -> None:
+    """With room for one gap, the line is drawn across the short one."""
+    values = [1.0, 2.0, None, 3.0, 4.0, None, None, None, 5.0, 6.0]
+    kept = thin_out([float(n) for n in range(10)], values, 5, "lttb")
+    assert [at for at in kept if values[at] is None] == [5]
+    assert {0, 4, 8, 9} & set(kept) >= {0, 9}
+
+
+@pytest.mark.parametrize(
+    ("times", "gaps"),
+    [
+        ([0, 60, 120, 3720, 3780], {3: 180}),
+        ([0, 60, 120, 420, 480], {}),
+        ([0, 60, 120, 421, 481], {3: 180}),
+        ([0, 10], {}),
+        ([], {}),
+    ],
+)
+def test_a_gap_is_five_times_the_usual_step(times: list[float], gaps: dict[int, float]) -> None:
+    """A gap begins where the next reading was missing."""
+    assert silences(times) == gaps
 
 
 def test_a_spike_survives_the_drawing() -> None:
