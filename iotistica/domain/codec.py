@@ -85,7 +85,7 @@ def decode(document: bytes, is_msgpack: bool, type_: type[T], *, exact: bool = F
             raise
         return msgspec.convert(_lenient(document, is_msgpack, exc), type_)  # an integer of 4,300 digits
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        stripped = _strip(document, is_msgpack)
+        stripped = document.rstrip(b"\0") if is_msgpack else strip(document)
         if stripped != document:
             return decode(stripped, is_msgpack, type_, exact=exact)
         return msgspec.convert(_lenient(document, is_msgpack, exc), type_)
@@ -102,7 +102,7 @@ def json_lines(document: bytes, *, most: int) -> list[bytes] | None:
     None unless at least half of the lines are objects or lists, so that a cut document of many lines is not taken
     for several documents.
     """
-    lines = [line for line in _strip(document, False).splitlines() if line.strip(_PADDING)]
+    lines = [line for line in strip(document).splitlines() if line.strip(_PADDING)]
     if len(lines) > most:
         raise InvalidMessage("too_large", f"more than {most} lines")
     if len(lines) < 2 or any(line.strip() in (b"[", b"{") or line.rstrip().endswith(b",") for line in lines):
@@ -118,10 +118,8 @@ def _is_document(line: bytes) -> bool:
         return False
 
 
-def _strip(document: bytes, is_msgpack: bool) -> bytes:
+def strip(document: bytes) -> bytes:
     """Return a document without a byte order mark, and without blanks and NULs around it."""
-    if is_msgpack:
-        return document.rstrip(b"\0")
     return document.strip(_PADDING).removeprefix(_BOM).strip(_PADDING)
 
 

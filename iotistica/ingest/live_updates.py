@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from iotistica.domain.agents.log_lines import LEVELS, LogBatch, LogLine
+from iotistica.domain.agents.log_levels import LEVELS
+from iotistica.domain.agents.log_lines import LogBatch, LogLine
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.ingest.batch import ReadingsBatch

@@ -20,6 +20,7 @@ from iotistica.api.http.inputs import Cursor, Limit
 from iotistica.domain import time_ranges
 from iotistica.domain.access.permissions import AGENT
 from iotistica.domain.agents import log_lines as rules
+from iotistica.domain.agents.log_levels import LEVELS
 from iotistica.domain.agents.log_lines import LogBatch
 from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
@@ -32,7 +33,6 @@ from iotistica.storage.postgres import Database, Tx
 
 BODY: Final = 8 << 20  # bytes of a request body, decompressed
 MESSAGE: Final = PAYLOAD_CAP // 2  # bytes of one stream message; a longer batch becomes several
-GZIP: Final = b"\x1f\x8b"
 PATIENCE: Final = 1.0  # seconds to wait for the database when looking for an earlier copy of a batch
 DROPPED: Final = "logs.dropped"
 """The event kind for log lines that the agent reports as discarded."""
@@ -110,8 +110,6 @@ async def take(
     if batch_key and await _is_stored(database, tenant, agent, batch_key):
         return Response(AcceptedLogs(batch_id=shown_id, accepted=True, duplicate=True), status_code=200)
     payload, received = await request.body(), time.time_ns() // 1000
-    if payload[:2] == GZIP:
-        raise Invalid("the body is gzip: say so with Content-Encoding: gzip")
     try:
         parsed = (
             await asyncio.to_thread(rules.parse_lines, payload, received) if payload.strip() else LogBatch(lines=[])
@@ -178,7 +176,7 @@ async def list_lines(
     """
     tenant, before = tenant_of(request), cursors.parse_time_and_number(cursor)
     since, until = time_ranges.parse_range(start, end, now=datetime.now(UTC), default=timedelta(days=1))
-    lowest = rules.LEVELS.index(level) if level else None
+    lowest = LEVELS.index(level) if level else None
     wanted = LogFilter(start=since, end=until, service=service, level=lowest, text=search)
     async with database.transaction(tenant) as tx:
         await _check_agent(tx, tenant, agent)
@@ -205,7 +203,7 @@ def _view(row: LogRow) -> LogLineView:
     return LogLineView(
         timestamp=row.time,
         service=row.service,
-        level=rules.LEVELS[row.level],
+        level=LEVELS[row.level],
         message=row.message,
         is_system=row.is_system,
         is_stderr=row.is_stderr,

@@ -6,18 +6,19 @@ from uuid import UUID
 
 import msgspec
 from litestar import Router, get, patch, post
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery
 
 from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
 from iotistica.api.http.inputs import Limit
+from iotistica.domain import codec
 from iotistica.domain.access.permissions import AGENT
 from iotistica.domain.codec import PAYLOAD_CAP
 from iotistica.domain.control import jobs as rules
 from iotistica.domain.control.jobs import Status
-from iotistica.errors import Conflict, NotFound
+from iotistica.errors import Conflict, Invalid, InvalidMessage, NotFound
 from iotistica.storage.agents import agents
 from iotistica.storage.control import agent_jobs as table
 from iotistica.storage.control import jobs
@@ -77,13 +78,18 @@ async def take_next(request: ApiRequest, database: DatabaseDep, agent: FromPath[
 
 @patch("/{agent:uuid}/jobs/{job:uuid}/status", opt={"permission": AGENT}, request_max_body_size=PAYLOAD_CAP)
 async def answer_job(
-    request: ApiRequest, data: JSONBody[Any], database: DatabaseDep, agent: FromPath[UUID], job: FromPath[UUID]
+    request: ApiRequest, database: DatabaseDep, agent: FromPath[UUID], job: FromPath[UUID]
 ) -> JobAnswerAccepted:
     """Report the status of a job: `{status, exit_code?, stdout?, stderr?, reason?, executed_steps?, …}`.
 
+    A field that is not what it should be is kept with the details, and never keeps the job from ending.
     Repeating an answer is allowed. If the job has ended with another status, the answer is 409.
     """
-    tenant, answer = tenant_of(request), rules.parse_answer(data)
+    tenant, payload = tenant_of(request), await request.body()
+    try:
+        answer = rules.parse_answer(codec.decode(*codec.unwrap(payload), object))
+    except InvalidMessage as exc:
+        raise Invalid(str(exc)) from exc
     async with database.transaction(tenant) as tx:
         status = await table.record_answer(tx, tenant, agent, job, answer, datetime.now(UTC))
     return JobAnswerAccepted(job_id=job, status=status)

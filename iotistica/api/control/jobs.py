@@ -287,7 +287,11 @@ def _target(data: NewJob) -> dict[str, Any]:
     """Return the target of the request for display."""
     names = ("fleet_uuid", "selector", "target_filter")
     shown = {name: value for name in names if (value := getattr(data, name)) is not None}
-    return {"type": _kind(data), **shown, **({"agents": len(data.target_agents)} if data.target_agents else {})}
+    return {
+        "type": _kind(data),
+        **shown,
+        **({"agents": len(set(data.target_agents))} if data.target_agents else {}),
+    }
 
 
 router = Router(

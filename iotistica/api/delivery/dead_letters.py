@@ -136,7 +136,7 @@ async def _chosen(redis: Redis, request: ApiRequest, data: DeadLetterChoice) -> 
     if sum(choice is not None for choice in (data.ids, data.reason, data.all)) != 1:
         raise Invalid("Give exactly one of ids, reason and all.")
     if data.ids is not None:
-        return await dead_letters.get_many(redis, tenant_of(request), data.ids), False
+        return await dead_letters.get_many(redis, tenant_of(request), [*dict.fromkeys(data.ids)]), False
     page = await dead_letters.page(
         redis, tenant_of(request), after=None, limit=dead_letters.CHANGE_LIMIT, reason=data.reason
     )
@@ -146,7 +146,7 @@ async def _chosen(redis: Redis, request: ApiRequest, data: DeadLetterChoice) -> 
 async def _record(
     request: ApiRequest, database: DatabaseDep, action: str, data: DeadLetterChoice, done: int
 ) -> None:
-    chosen = data.reason or ("all" if data.all else f"{len(data.ids or ())} ids")
+    chosen = data.reason or ("all" if data.all else f"{len(set(data.ids or ()))} ids")
     tenant = tenant_of(request)
     async with database.transaction(tenant) as tx:
         await audit.record(tx, tenant, actor_of(request), action, ("dead_letters", chosen), after={"letters": done})

@@ -7,6 +7,7 @@ import msgspec
 
 from iotistica.domain import codec, documents, timestamps
 from iotistica.domain.access import document_secrets
+from iotistica.domain.agents.log_levels import FIELDS, LEVELS, level_of
 from iotistica.errors import InvalidMessage
 
 LINES: Final = 10_000  # lines of one message
@@ -20,23 +21,8 @@ HTTP: Final = "http"
 """The last level of the topic of log messages that arrived by HTTP."""
 RETENTION: Final = timedelta(days=90)
 AHEAD: Final = timedelta(days=1)  # a timestamp further in the future is replaced by the time of receipt
-LEVELS: Final = ("trace", "debug", "info", "warn", "error", "fatal")
-"""Log levels by severity; a line is stored with its level's index in this tuple."""
-_SAME: Final = {
-    "warning": "warn",
-    "err": "error",
-    "critical": "fatal",
-    "crit": "fatal",
-    "alert": "fatal",
-    "emerg": "fatal",
-    "panic": "fatal",
-    "notice": "info",
-    "information": "info",
-    "verbose": "debug",
-    "silly": "trace",
-}
 _OWN: Final = frozenset(
-    ("timestamp", "time", "level", "message", "source", "serviceName", "containerName", "isSystem", "deviceId")
+    ("timestamp", "time", *FIELDS, "message", "source", "serviceName", "containerName", "isSystem", "deviceId")
 ) | {"isStdErr", "isStderr", "stream", "meta", "context"}
 
 
@@ -69,7 +55,7 @@ def parse_lines(payload: bytes, received: int, *, service: str = "agent") -> Log
     document, is_msgpack = codec.unwrap(payload, cap=INFLATED)
     if is_msgpack:
         return _batch(codec.decode(document, True, object), received, service)
-    text = document.strip()
+    text = codec.strip(document)
     if text[:1] in (b"{", b"["):
         return _batch(_json(text), received, service)
     rows = _rows(text)
@@ -104,20 +90,23 @@ def _row(line: LogLine) -> dict[str, Any]:
 
 
 def _json(text: bytes) -> Any:
-    """Decode a JSON document, or one document on each line; a line that is not JSON becomes a text message."""
+    """Decode a JSON document, or one document on each line; a line that is not JSON becomes a text message.
+
+    Characters that are not UTF-8, and halves of surrogate pairs, become U+FFFD.
+    """
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as exc:
+        return codec.decode(text, False, object)
+    except InvalidMessage:
         rows = _rows(text)
         if len(rows) < 2:
-            raise InvalidMessage("bad_json", str(exc)) from exc
+            raise
     decoded: list[Any] = []
     for row in rows:
         if not row.strip():
             continue
         try:
-            decoded.append(msgspec.json.decode(row))
-        except (msgspec.DecodeError, RecursionError):
+            decoded.append(codec.decode(row, False, object))
+        except InvalidMessage:
             decoded.append({"message": row.decode("utf-8", "replace")})
     return decoded
 
@@ -172,7 +161,7 @@ def _line(row: Any, received: int, service: str) -> LogLine | None:
     return LogLine(
         time=time,
         service=documents.strip_nul(name)[:SERVICE],
-        level=level_of(row.get("level")),
+        level=level_of(next((row[field] for field in FIELDS if row.get(field) is not None), None)),
         message=_cut(documents.strip_nul(message)),
         is_system=row.get("isSystem") is True,
         is_stderr=True in (row.get("isStdErr"), row.get("isStderr")) or row.get("stream") == "stderr",
@@ -186,13 +175,6 @@ def _time(stamp: Any, received: int) -> int:
     except InvalidMessage:
         return received
     return time if time - received <= AHEAD // timedelta(microseconds=1) else received
-
-
-def level_of(name: Any) -> int:
-    """Return the index of a level in `LEVELS`; an unknown level counts as info."""
-    word = name.lower() if isinstance(name, str) else ""
-    word = _SAME.get(word, word)
-    return LEVELS.index(word) if word in LEVELS else LEVELS.index("info")
 
 
 def _cut(text: str) -> str:

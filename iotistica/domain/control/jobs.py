@@ -1,5 +1,6 @@
 """Jobs: parses the answers of agents, decides status changes and retries, and checks job documents."""
 
+import re
 from typing import Any, Final, Literal
 
 import msgspec
@@ -36,6 +37,16 @@ class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] | None = None
 
 
+_SPELLINGS: Final[dict[str, Status]] = {
+    "SUCCESS": "SUCCEEDED",
+    "COMPLETED": "SUCCEEDED",
+    "FAILURE": "FAILED",
+    "ERROR": "FAILED",
+    "TIMEOUT": "TIMED_OUT",
+    "TIMEDOUT": "TIMED_OUT",
+    "CANCELLED": "CANCELED",
+    "RUNNING": "IN_PROGRESS",
+}
 _NAMES: Final = {"exitCode": "exit_code", "executedSteps": "executed_steps", "failedStep": "failed_step"}
 _TEXTS: Final = {
     "stdout": 4 * OUTPUT_HEAD,
@@ -43,44 +54,58 @@ _TEXTS: Final = {
     "reason": REASON_LENGTH,
     "failed_step": REASON_LENGTH,
 }
-_NUMBERS: Final = ("exit_code", "executed_steps")
+_NUMBERS: Final = ("exit_code", "executed_steps", "execution_number")
+_KEYS: Final = (*_TEXTS, *_NUMBERS, *_NAMES, "executionNumber")
+_DIGITS: Final = re.compile(r"\s*[-+]?[0-9]{1,19}\s*")
 
 
 def parse_answer(content: object) -> JobAnswer:
-    """Parse an answer with camelCase or snake_case keys; raises `Invalid`.
+    """Parse an answer with camelCase or snake_case keys; raises `Invalid` if it names no status.
 
     Every field can also be inside `status_details` (or `statusDetails`). Long outputs are shortened in the middle.
+    A field that is not what it should be goes to the details, so that it does not hide that the job has ended.
     """
     if not isinstance(content, dict):
         raise Invalid("The answer must be an object with a status.")
+    status = _status(content.get("status"))
+    details: dict[str, Any] = {}
     if documents.is_large(content, most=VALUES_LIMIT):
-        raise Invalid(f"The answer must have at most {VALUES_LIMIT} values.")
+        content = {key: value for key, value in content.items() if not isinstance(value, (dict, list))}
+        details = {"leftOut": f"objects and lists: the answer has more than {VALUES_LIMIT} values"}
     content = dict(documents.clean(content))
-    status = content.get("status")
-    if not isinstance(status, str) or status.upper() not in ANSWERABLE:
-        raise Invalid(f"must be one of {', '.join(ANSWERABLE)}", "status")
-    details = content.get("status_details", content.get("statusDetails"))
-    details = dict(details) if isinstance(details, dict) else {"message": details} if details is not None else {}
+    sent_details = content.get("status_details", content.get("statusDetails"))
+    if isinstance(sent_details, dict):
+        details |= sent_details
+    elif sent_details is not None:
+        details["message"] = sent_details
     facts: dict[str, Any] = {}
-    for source in (details, content):
-        for key in (*_TEXTS, *_NUMBERS, *_NAMES):
-            name, value = _NAMES.get(key, key), source.get(key)
+    for source in (dict(details), content):
+        for key in _KEYS:
+            value = source.get(key)
             if value is None:
                 continue
-            if name in _NUMBERS:
-                facts[name] = _number(value, key)
-            elif isinstance(value, (str, int, float)):
-                facts[name] = shorten(str(value), _TEXTS[name])
+            name = _NAMES.get(key, "execution_number" if key == "executionNumber" else key)
+            fact = _number(value) if name in _NUMBERS else _text(value, _TEXTS[name])
+            if fact is None:
+                details[key] = value
             else:
-                raise Invalid("must be a string or a number", key)
-            details.pop(key, None)
-    number = content.get("execution_number", content.get("executionNumber"))
-    return JobAnswer(
-        status=status.upper(),  # type: ignore[arg-type]  # checked above
-        execution_number=None if number is None else _number(number, "executionNumber"),
-        details=_bounded(details) or None,
-        **facts,
-    )
+                facts[name] = fact
+                details.pop(key, None)
+    return JobAnswer(status=status, details=_bounded(details) or None, **facts)
+
+
+def _status(value: Any) -> Status:
+    if isinstance(value, str):
+        word = value.strip().upper().replace("-", "_").replace(" ", "_")
+        word = _SPELLINGS.get(word, word)
+        for status in ANSWERABLE:
+            if word == status:
+                return status
+    raise Invalid(f"must be one of {', '.join(ANSWERABLE)}", "status")
+
+
+def _text(value: Any, most: int) -> str | None:
+    return shorten(str(value), most) if isinstance(value, (str, int, float)) else None
 
 
 def shorten(text: str, most: int) -> str:
@@ -118,9 +143,14 @@ def merge_patch(base: dict[str, Any], document: dict[str, Any]) -> dict[str, Any
     return merged
 
 
-def _number(value: Any, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -(1 << 31) <= value < 1 << 31:
-        raise Invalid("must be a whole number of 32 bits", path)
+def _number(value: Any) -> int | None:
+    """Return a whole number of 64 bits, also if it was sent as `"1"` or `1.0`; None for anything else."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not -(1 << 63) <= value < 1 << 63:
+        return None
     return value
 
 

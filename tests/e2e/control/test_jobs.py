@@ -1,5 +1,6 @@
 """Jobs: given to agents, taken once, answered, rolled out, and called off."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,11 @@ DOCUMENT = {
     "version": "1.0",
     "steps": [{"action": {"name": "say", "type": "runCommand", "input": {"command": "id"}}}],
 }
+
+
+def gzipped(document: bytes) -> bytes:
+    """Without a time stamp, since parameters name their tests."""
+    return gzip.compress(document, mtime=0)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +156,7 @@ def test_a_job_goes_its_way_by_mqtt(manager: httpx.Client, device: Device) -> No
         mine = of(manager, device, made)
         assert (mine["status"], mine["reason"], mine["exit_code"]) == ("FAILED", "no disk", 7)
         client.publish(f"{base}/jobs/{uuid4()}/update", b'{"status":"SUCCEEDED"}')
-        client.publish(f"{base}/jobs/{made['job_id']}/update", b'{"status":"DONE"}')
+        client.publish(f"{base}/jobs/{made['job_id']}/update", b'{"status":"ROUGHLY"}')
     letters = until(
         lambda: len(f := manager.get("/ingestion/dead-letters").json()["deadLetters"]) == 2 and f,
         what="dead letters",
@@ -342,14 +348,88 @@ def test_what_is_no_job_is_refused(manager: httpx.Client, device: Device) -> Non
     for body in (
         [],
         "x",
-        {"status": "DONE"},
-        {"status": "FAILED", "exit_code": "x"},
-        {"status": "FAILED", "stdout": []},
+        {"status": "ROUGHLY"},
+        {"status": 1},
+        {"exit_code": 0},
     ):
         url = f"{device.base}/agents/{device.uuid}/jobs/{made['job_id']}/status"
         refused = httpx.patch(url, headers={"X-Device-API-Key": device.api_key}, json=body)
         assert refused.status_code == 400, refused.text
     assert of(manager, device, made)["status"] == "IN_PROGRESS"
+
+
+@pytest.mark.parametrize(
+    ("body", "exit_code", "steps", "details"),
+    [
+        ({"exit_code": 3221225477}, 3221225477, None, None),
+        ({"exit_code": "1"}, 1, None, None),
+        ({"exitCode": 1.0, "executedSteps": "3"}, 1, 3, None),
+        ({"exit_code": "x", "executed_steps": 1.5}, None, None, {"exit_code": "x", "executed_steps": 1.5}),
+        ({"exit_code": True}, None, None, {"exit_code": True}),
+        ({"exit_code": 1 << 70}, None, None, {"exit_code": str(1 << 70)}),
+        ({"stdout": ["a", "b"], "exit_code": 0}, 0, None, {"stdout": ["a", "b"]}),
+        ({"reason": {"code": 5}}, None, None, {"reason": {"code": 5}}),
+        ({"status_details": {"exit_code": "2", "stderr": ["e"]}}, 2, None, {"stderr": ["e"]}),
+        ({"status_details": "ended", "executed_steps": None}, None, None, {"message": "ended"}),
+        ({"execution_number": "first"}, None, None, {"execution_number": "first"}),
+        (
+            {"exit_code": 9, "status_details": {"lines": [0] * 6000}},
+            9,
+            None,
+            {"leftOut": "objects and lists: the answer has more than 5000 values"},
+        ),
+    ],
+)
+def test_an_end_is_an_end_whatever_stands_beside_it(
+    manager: httpx.Client,
+    device: Device,
+    body: dict[str, Any],
+    exit_code: int | None,
+    steps: int | None,
+    details: dict[str, Any] | None,
+) -> None:
+    """A side field of another type is kept with the details, and the job ends."""
+    made = execute(manager, device)
+    id_ = taken(device)["job_id"]
+    answer = say(device, id_, "FAILED", **body)
+    assert (answer.status_code, answer.json()["status"]) == (200, "FAILED")
+    found = of(manager, device, made)
+    assert (found["exit_code"], found["executed_steps"], found["status_details"]) == (exit_code, steps, details)
+
+
+@pytest.mark.parametrize(
+    ("payload", "stdout"),
+    [
+        (b'{"status": "succeeded ", "stdout": "cut \\ud83d"}', "cut \ufffd"),
+        (b'{"status": "SUCCESS", "stdout": "k\xe4lte"}', "k\ufffdlte"),
+        (b'\xef\xbb\xbf{"status": "SUCCEEDED", "stdout": "x", "exit_code": NaN}\0', "x"),
+        (gzipped(b'{"status": "COMPLETED", "stdout": "x"}'), "x"),
+    ],
+)
+def test_an_end_is_read_whatever_its_characters(
+    manager: httpx.Client, device: Device, payload: bytes, stdout: str
+) -> None:
+    """By HTTP as by MQTT: half a surrogate pair, Latin-1, NaN, a byte order mark, and other spellings of an end."""
+    for way in ("http", "mqtt"):
+        made = execute(manager, device)
+        id_ = taken(device)["job_id"]
+        if way == "http":
+            url = f"{device.base}/agents/{device.uuid}/jobs/{id_}/status"
+            answer = httpx.patch(url, headers={"X-Device-API-Key": device.api_key}, content=payload)
+            assert answer.status_code == 200, answer.text
+        else:
+            with device.connect() as client:
+                client.publish(f"{device.topic}/jobs/{id_}/update", payload)
+        until(lambda: of(manager, device, made)["status"] == "SUCCEEDED", 10)  # noqa: B023
+        assert of(manager, device, made)["stdout"] == stdout
+
+
+def test_an_agent_that_is_listed_twice_is_one(manager: httpx.Client, device: Device) -> None:
+    """In the total, in the target and in the message."""
+    body = {"job_name": "twice", "job_document": {"steps": []}, "target_agents": [device.uuid, device.uuid.upper()]}
+    made = manager.post("/jobs/execute", json=body).json()
+    assert (made["job"]["total"], made["job"]["target"]["agents"]) == (1, 1)
+    assert made["message"] == "The job is for 1 agent."
 
 
 def test_a_job_waits_for_its_time(server: Served, manager: httpx.Client, device: Device) -> None:

@@ -1,5 +1,7 @@
 """Log lines, in every shape that they come in."""
 
+import gzip
+import math
 from typing import Any
 
 import msgspec
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotistica.domain.agents import log_lines
+from iotistica.domain.agents.log_levels import LEVELS, level_of
 from iotistica.domain.agents.log_lines import LogBatch, LogLine
 from iotistica.errors import InvalidMessage
 
@@ -23,6 +26,11 @@ AGENT_LINE = {
 }
 
 
+def gzipped(document: bytes) -> bytes:
+    """Without a time stamp, since parameters name their tests."""
+    return gzip.compress(document, mtime=0)
+
+
 def read(document: Any, **options: Any) -> LogBatch:
     payload = document if isinstance(document, bytes) else msgspec.json.encode(document)
     return log_lines.parse_lines(payload, NOW, **options)
@@ -34,7 +42,7 @@ def test_a_line_of_the_public_agent() -> None:
     wanted = LogLine(
         time=NOW - 5000,
         service="agent",
-        level=log_lines.LEVELS.index("warn"),
+        level=LEVELS.index("warn"),
         message="poll failed",
         is_system=True,
         meta={"component": "StatePoller"},
@@ -74,6 +82,72 @@ def test_what_is_no_line_is_counted_and_harms_no_other() -> None:
     odd = read([{"message": {"a": 1}, "timestamp": "2999-01-01", "level": "CRITICAL", "isSystem": "yes"}])
     (line,) = odd.lines
     assert (line.message, line.time, line.level, line.is_system) == ('{"a":1}', NOW, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("payload", "messages"),
+    [
+        (b'[{"message":"ok"},{"message":"cut \\ud83d"}]', ["ok", "cut \ufffd"]),
+        (b'[{"message":"ok"},{"message":"k\xe4lte"}]', ["ok", "k\ufffdlte"]),
+        (b'[{"message":"ok","n":NaN},{"message":"b"}]', ["ok", "b"]),
+        (b'\xef\xbb\xbf[{"message":"ok"}]', ["ok"]),
+        (b'\xef\xbb\xbf{"message":"a"}\r\n{"message":"b"}\0', ["a", "b"]),
+        (b'{"message":"a"}\n{"message":"cut \\ude00"}\n{"message": \n{"message":"d"}', None),
+        (b'{"message":"a"}\n{"message":"k\xe4lte"}\n{"message":"d"}', ["a", "k\ufffdlte", "d"]),
+        (b'{"logs":[{"message":"a","level":Infinity},{"message":"\xff"}]}', ["a", "\ufffd"]),
+        (gzipped(b'[{"message":"ok"}]'), ["ok"]),
+        (b"plain \xe4\nlines", ["plain \ufffd", "lines"]),
+    ],
+)
+def test_one_bad_character_loses_no_line(payload: bytes, messages: list[str] | None) -> None:
+    """It becomes U+FFFD; a line that is no JSON among lines that are is kept as text."""
+    messages = messages or ["a", "cut \ufffd", '{"message": ', "d"]
+    assert [line.message for line in read(payload).lines] == messages
+
+
+@pytest.mark.parametrize(
+    ("sent", "level"),
+    [
+        *((number * 10, number - 1) for number in range(1, 7)),
+        *enumerate((5, 5, 5, 4, 3, 2, 2, 1)),
+        (50.0, 4),
+        (35, 2),
+        (99, 5),
+        (9, 2),
+        (-1, 2),
+        ("50", 4),
+        (" 3 ", 4),
+        ("WARN ", 3),
+        ("[ERROR]", 4),
+        ("Err", 4),
+        ("error:", 4),
+        ("E", 4),
+        ("SEVERE", 4),
+        ("Warning", 3),
+        ("WRN", 3),
+        ("Critical", 5),
+        ("emergency", 5),
+        ("DBG", 1),
+        ("Verbose", 0),
+        ("errors", 4),
+        ("strange", 2),
+        ("\u0663", 2),
+        (True, 2),
+        (math.nan, 2),
+        (None, 2),
+        ([], 2),
+    ],
+)
+def test_levels_are_understood_as_numbers_and_words(sent: Any, level: int) -> None:
+    """Numbers of pino and syslog, and words with blanks, brackets and other spellings."""
+    assert level_of(sent) == level
+
+
+def test_the_level_is_found_under_other_names() -> None:
+    """`severity`, `lvl` and others count where `level` is absent, and are not kept as details."""
+    for field in ("severity", "lvl", "levelname", "log.level", "PRIORITY"):
+        (line,) = read({"message": "m", field: "3"}).lines
+        assert (line.level, line.meta) == (4, None)
 
 
 @pytest.mark.parametrize(
