@@ -22,7 +22,7 @@ from iotistica.storage.delivery.spool import Spool
 from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database, Role
 from iotistica.storage.redis import Redis
-from iotistica.storage.role_logins import allow_role_logins, url_for_role
+from iotistica.storage.role_logins import ROLES, allow_role_logins, url_for_role
 from iotistica.storage.telemetry import readings
 
 INGEST_SECONDS: Final = 30.0  # longest SQL statement of a worker
@@ -131,8 +131,7 @@ def _database(role: Role, url: str, key: bytes | None, **options: Any) -> Databa
 
 def enable_role_logins(url: str, key: bytes) -> None:
     """Allow the platform's roles to log in to the built-in PostgreSQL, with passwords derived from the key."""
-    roles: tuple[Role, ...] = ("iotistica_api", "iotistica_worker")
-    allow_role_logins(url, {role: derive(key, "postgres", role).hex() for role in roles})
+    allow_role_logins(url, {role: derive(key, "postgres", role).hex() for role in ROLES})
 
 
 def _with_account(url: str, key: bytes) -> str:

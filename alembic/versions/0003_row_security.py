@@ -31,18 +31,26 @@ def upgrade() -> None:
     BEGIN
         FOREACH role IN ARRAY ARRAY['iotistica_api', 'iotistica_worker'] LOOP
             BEGIN
-                EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+                IF to_regrole(role) IS NULL THEN
+                    EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+                END IF;
             EXCEPTION
                 WHEN duplicate_object OR unique_violation THEN NULL;
                 WHEN insufficient_privilege THEN
-                    RAISE insufficient_privilege USING MESSAGE =
-                        'this user may not create roles: as an administrator run'
-                        ' CREATE ROLE iotistica_api; CREATE ROLE iotistica_worker; GRANT iotistica_api,'
-                        ' iotistica_worker TO ' || quote_ident(current_user);
+                    RAISE insufficient_privilege USING MESSAGE = format(
+                        'the database user %I may not create roles. As an administrator, run:'
+                        ' CREATE ROLE iotistica_api; CREATE ROLE iotistica_worker;'
+                        ' GRANT iotistica_api, iotistica_worker TO %I;', current_user, current_user);
             END;
-            IF NOT pg_has_role(current_user, role, 'MEMBER') THEN
-                EXECUTE format('GRANT %I TO CURRENT_USER', role);
-            END IF;
+            BEGIN
+                -- From PostgreSQL 16 on, who creates a role is a member that cannot use it.
+                IF NOT pg_has_role(current_user, role, CASE
+                        WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
+                    EXECUTE format('GRANT %I TO CURRENT_USER', role);
+                END IF;
+            EXCEPTION
+                WHEN insufficient_privilege THEN NULL;  -- the check after the migration names the statement
+            END;
         END LOOP;
     END $$;
     GRANT USAGE ON SCHEMA public TO iotistica_api, iotistica_worker;

@@ -51,6 +51,20 @@ _CONNECTION_LOST: Final = (
 )
 
 
+class _Connection(psycopg.AsyncConnection[TupleRow]):
+    """A connection of a pool, which reports why it could not be opened."""
+
+    @classmethod
+    async def connect(  # type: ignore[override]  # with one more argument
+        cls, conninfo: str = "", *, on_failure: Callable[[psycopg.Error], None], **options: Any
+    ) -> "_Connection":
+        try:
+            return await super().connect(conninfo, **options)
+        except psycopg.Error as exc:
+            on_failure(exc)
+            raise
+
+
 class Database:
     """A bounded pool of connections for one purpose."""
 
@@ -75,6 +89,7 @@ class Database:
         self._shares: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
         self._in_use: set[Tx] = set()
         self._check: Callable[[Tx], Awaitable[None]] | None = None
+        self._failure = ""  # why the last connection could not be opened; the pool itself says only that it waited
         options = (
             f"-c statement_timeout={int(statement_seconds * 1000)}"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
@@ -91,7 +106,9 @@ class Database:
             check=_check,
             configure=configure,
             reconnect_timeout=RECONNECT_SECONDS,
+            connection_class=_Connection,
             kwargs={
+                "on_failure": self._note_failure,
                 "autocommit": True,
                 "application_name": f"iotistica {name}",
                 "options": options,
@@ -99,6 +116,9 @@ class Database:
             },
         )
         self._longest = statement_seconds + GRACE_SECONDS
+
+    def _note_failure(self, exc: psycopg.Error) -> None:
+        self._failure = str(exc).strip()
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
@@ -192,7 +212,8 @@ class Database:
         except PoolTimeout:
             if len(self._in_use) >= self._size:  # the server can be healthy
                 raise Unavailable("All connections to PostgreSQL are busy.") from None
-            raise
+            raise psycopg.OperationalError(self._failure or "it does not answer") from None
+        self._failure = ""
         self._in_use.add(connection)
         try:
             with _abort_after(longest, connection):

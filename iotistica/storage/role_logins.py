@@ -1,6 +1,7 @@
 """The two roles of the application as users of the database that log in with a password of their own."""
 
 from collections.abc import Mapping
+from typing import Any, Final, get_args
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -8,6 +9,23 @@ from psycopg import sql
 
 from iotistica.errors import CannotStart
 from iotistica.storage.postgres import Role
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+
+def check_membership(connection: psycopg.Connection[Any]) -> None:
+    """Raise `CannotStart` with the statement that helps, if this user cannot act as the application's roles."""
+    user = connection.info.user
+    for role in ROLES:
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+        except psycopg.Error as exc:
+            more = " WITH SET TRUE" if connection.info.server_version >= 160_000 else ""
+            raise CannotStart(
+                f"The database user {user} cannot act as {role}: {str(exc).strip()}. As an administrator, run:"
+                f' GRANT {", ".join(ROLES)} TO "{user}"{more};'
+            ) from exc
 
 
 def allow_role_logins(url: str, passwords: Mapping[Role, str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import psycopg
 
 from iotistica.errors import CannotStart
+from iotistica.storage.role_logins import check_membership
 from iotistica.storage.telemetry import timescale
 
 
@@ -23,8 +24,18 @@ def migrate(url: str) -> bool:
     """Update the schema; return False if it was up to date.
 
     A new database is set up for TimescaleDB if the server has it. Raises `CannotStart` for a database that is newer
-    or unreachable.
+    or unreachable, and for a user that lacks a privilege.
     """
+    changed = _migrate(url)
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            check_membership(connection)
+    except psycopg.Error as exc:
+        raise CannotStart(f"Cannot reach PostgreSQL: {str(exc).strip()}") from exc
+    return changed
+
+
+def _migrate(url: str) -> bool:
     try:
         with psycopg.connect(url, connect_timeout=10, autocommit=True) as connection:
             version_table = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
@@ -53,6 +64,7 @@ def migrate(url: str) -> bool:
 
 def _upgrade(url: str) -> None:
     from alembic.config import Config
+    from sqlalchemy.exc import SQLAlchemyError
 
     from alembic import command  # imported here because the import takes 0.3 s and is seldom needed
 
@@ -61,4 +73,18 @@ def _upgrade(url: str) -> None:
     scheme, _, rest = url.partition("://")
     dialect = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
     config.set_main_option("sqlalchemy.url", f"{dialect}://{rest}".replace("%", "%%"))
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except SQLAlchemyError as exc:
+        raise CannotStart(f"Cannot update the database's schema: {_reason(exc)}") from exc
+
+
+def _reason(exc: Exception) -> str:
+    """Return the server's message; for a missing privilege on the schema, with the statement that gives it."""
+    cause = getattr(exc, "orig", None) or exc
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege) and "schema" in str(cause):
+        help_ = (
+            "Give the user a database of its own, or as an administrator run: GRANT CREATE ON SCHEMA public TO it."
+        )
+        return f"{str(cause).strip().splitlines()[0]}. {help_}"
+    return str(cause).strip().splitlines()[0]
