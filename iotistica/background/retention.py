@@ -10,7 +10,8 @@ from iotistica.background.periodic_task import for_each
 from iotistica.domain.agents import log_lines
 from iotistica.domain.telemetry import disk_budget
 from iotistica.storage.postgres import Database
-from iotistica.storage.telemetry import coverage, disk_usage, late_readings, partitions, rollups
+from iotistica.storage.telemetry import coverage, disk_usage, late_readings, partitions, refreshes, rollups
+from iotistica.storage.telemetry.continuous_aggregates import KEPT_DAYS
 from iotistica.storage.telemetry.disk_usage import DiskUsage
 from iotistica.storage.telemetry.partitions import Table
 
@@ -58,9 +59,13 @@ async def keep_within(database: Database, most: int, now: datetime, *, forced: b
     usage = await _sizes(database)
     if most and (drop_before := disk_budget.drop_before(usage.days, usage.rollups, most, now.date())):
         before = drop_before if forced else min(drop_before, await _rolled_up_until(database))
-        await _drop(database, "readings", before)
-        await _drop(database, "readings_1m", before)
-        await partitions.drop_chunks_before(database, before)
+        async with database.transaction() as tx:
+            is_plain = (await rollups.progress(tx)).engine == "plain"
+        if is_plain:
+            await _drop(database, "readings", before)
+            await _drop(database, "readings_1m", before)
+        else:
+            await _drop_chunks(database, min(before, now.date() - timedelta(days=KEPT_DAYS - 1)))
         usage = await _sizes(database)
     return usage
 
@@ -68,9 +73,22 @@ async def keep_within(database: Database, most: int, now: datetime, *, forced: b
 async def _rolled_up_until(database: Database) -> date:
     """Return the day before which the rollups include every reading, late ones too."""
     async with database.transaction() as tx:
-        at = await rollups.progress(tx)
+        rolled = await refreshes.days_rolled_until(tx)
         late = await late_readings.oldest_hour(tx)
-    return min(at.rolled_until, late or at.rolled_until).date() if at.engine == "plain" else date.max
+    return min(rolled, late or rolled).date()
+
+
+async def _drop_chunks(database: Database, before: date) -> None:
+    """Drop TimescaleDB's chunks before a day, in one transaction: where that fails, all readings stay shown."""
+    since = datetime(before.year, before.month, before.day, tzinfo=UTC)
+    async with database.transaction(unbounded=True) as tx:
+        at = await rollups.progress(tx)
+        if since <= at.raw_since:
+            return
+        await coverage.set_dropped_before(tx, "readings", since)
+        await coverage.set_dropped_before(tx, "readings_1m", since)
+        await partitions.drop_chunks_before(tx, before)
+    logger.bind(before=str(before)).info("old chunks were dropped")
 
 
 async def _sizes(database: Database) -> DiskUsage:

@@ -7,6 +7,7 @@ from typing import Final
 
 from loguru import logger
 
+from iotistica.background.late_refreshes import LateRefreshes
 from iotistica.disk_space import DiskSpace
 from iotistica.domain.telemetry.rollup_sources import floor
 from iotistica.platform_alarms import Alarms
@@ -21,6 +22,7 @@ SLOW: Final = 5.0  # seconds of a step after which the next steps are shorter
 LATE_EVERY: Final = 20.0
 TURN: Final = 20.0  # seconds of work on new readings, and on late hours, before the other one continues
 LATE: Final = timedelta(minutes=10)  # delay of the rollups above which an alarm is raised
+FAILING: Final = ". TimescaleDB's refresh jobs do not succeed: see timescaledb_information.job_errors"
 
 
 class RollupTask:
@@ -32,14 +34,21 @@ class RollupTask:
         self._disk_space = disk_space
         self._step = MINUTE
         self._recomputed = 0.0
+        self._refreshes = LateRefreshes()
 
     async def __call__(self) -> None:
         """Catch up for a while, unless the disk is nearly full; raise an alarm if the rollups are `LATE`."""
+        at = await _progress(self._database)
+        if at.engine != "plain":
+            await self._refreshes.settle(self._database)
+            _raise_alarm(self._alarms, self._refreshes.behind(datetime.now(UTC)), FAILING)
+            return
         if self._disk_space.level() == "ok":
             late = time.monotonic() - self._recomputed > LATE_EVERY
             self._recomputed = time.monotonic() if late else self._recomputed
             self._step = await catch_up(self._database, datetime.now(UTC), self._step, late=late)
-        await _raise_alarm(self._database, self._alarms)
+        at = await _progress(self._database)
+        _raise_alarm(self._alarms, datetime.now(UTC) - at.rolled_until, "")
 
 
 async def catch_up(database: Database, now: datetime, step: timedelta, *, late: bool = True) -> timedelta:
@@ -97,12 +106,10 @@ def _days(start: datetime, end: datetime) -> Iterable[date]:
     return (start.date(), end.date())
 
 
-async def _raise_alarm(database: Database, alarms: Alarms) -> None:
-    at = await _progress(database)
-    behind = datetime.now(UTC) - at.rolled_until if at.engine == "plain" else timedelta()
+def _raise_alarm(alarms: Alarms, behind: timedelta, help_: str) -> None:
     alarms.set(
         "rollups_behind",
-        f"the rollups are {behind} behind: queries read the readings themselves instead, and take longer"
+        f"the rollups are {behind} behind: queries read the readings themselves instead, and take longer{help_}"
         if behind > LATE
         else None,
     )

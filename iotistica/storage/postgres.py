@@ -2,24 +2,24 @@
 
 import asyncio
 import copy
-import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, LiteralString, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 import psycopg
 from psycopg import sql
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, TooSlow, Unavailable
 from iotistica.storage.circuit_breaker import CircuitBreaker
+from iotistica.storage.connections import PooledConnection, Tx, abort_after, check_alive
 
-Tx = psycopg.AsyncConnection[TupleRow]
+__all__ = ("Database", "Role", "Tx", "fetch_row", "fetch_rows", "is_database_error")
+
 Row = TypeVar("Row")
 
 Role = Literal["iotistica_api", "iotistica_worker"]
@@ -28,7 +28,6 @@ Role = Literal["iotistica_api", "iotistica_worker"]
 RESERVED_CONNECTIONS: Final = 2  # connections of a pool that a single tenant cannot use
 POOL_WAIT_SECONDS: Final = 5.0  # seconds to wait for a free connection
 PROBE_WAIT_SECONDS: Final = 2.0  # seconds to wait for a connection while the breaker is not closed
-CHECK_SECONDS: Final = 3.0  # seconds for the liveness check of a connection
 CONNECT_SECONDS: Final = 5  # seconds to open a connection
 RECONNECT_SECONDS: Final = 1.5  # seconds of retries with back-off; after that, the next caller tries at once
 GRACE_SECONDS: Final = 10.0  # seconds that a transaction can last longer than its longest statement
@@ -49,20 +48,6 @@ _CONNECTION_LOST: Final = (
     *(psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout),
     psycopg.errors.IdleInTransactionSessionTimeout,  # this process stalled, and the server ended the session
 )
-
-
-class _Connection(psycopg.AsyncConnection[TupleRow]):
-    """A connection of a pool, which reports why it could not be opened."""
-
-    @classmethod
-    async def connect(  # type: ignore[override]  # with one more argument
-        cls, conninfo: str = "", *, on_failure: Callable[[psycopg.Error], None], **options: Any
-    ) -> "_Connection":
-        try:
-            return await super().connect(conninfo, **options)
-        except psycopg.Error as exc:
-            on_failure(exc)
-            raise
 
 
 class Database:
@@ -103,10 +88,10 @@ class Database:
             timeout=POOL_WAIT_SECONDS,
             open=False,
             name=name,
-            check=_check,
+            check=check_alive,
             configure=configure,
             reconnect_timeout=RECONNECT_SECONDS,
-            connection_class=_Connection,
+            connection_class=PooledConnection,
             kwargs={
                 "on_failure": self._note_failure,
                 "autocommit": True,
@@ -216,7 +201,7 @@ class Database:
         self._failure = ""
         self._in_use.add(connection)
         try:
-            with _abort_after(longest, connection):
+            with abort_after(longest, connection):
                 yield connection
         finally:
             self._in_use.discard(connection)
@@ -238,35 +223,6 @@ class Database:
         except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc
         raise Unavailable("PostgreSQL: the listening connection ended")
-
-
-@contextmanager
-def _abort_after(seconds: float | None, connection: Tx) -> Iterator[None]:
-    """Shut down the connection of a block that takes longer, which then fails as if the server had ended it.
-
-    Cancelling the task would not work: the driver then requests a cancel from the server and waits for the answer.
-    """
-    if seconds is None:
-        yield
-        return
-    timer = asyncio.get_running_loop().call_later(seconds, _abort, connection)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _abort(connection: Tx) -> None:
-    if connection.closed:
-        return
-    with socket.socket(fileno=os.dup(connection.fileno())) as handle, suppress(OSError):
-        handle.shutdown(socket.SHUT_RDWR)
-
-
-async def _check(connection: Tx) -> None:
-    """Check that a connection of the pool is alive; a stalled server fails the check."""
-    with _abort_after(CHECK_SECONDS, connection):
-        await AsyncConnectionPool.check_connection(connection)
 
 
 def is_database_error(exc: Exception) -> bool:

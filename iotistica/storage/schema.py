@@ -62,7 +62,7 @@ def _migrate(url: str) -> bool:
     return True
 
 
-def _upgrade(url: str) -> None:
+def _upgrade(url: str, revision: str = "head") -> None:
     from alembic.config import Config
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -74,7 +74,7 @@ def _upgrade(url: str) -> None:
     dialect = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
     config.set_main_option("sqlalchemy.url", f"{dialect}://{rest}".replace("%", "%%"))
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except SQLAlchemyError as exc:
         raise CannotStart(f"Cannot update the database's schema: {_reason(exc)}") from exc
 

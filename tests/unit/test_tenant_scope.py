@@ -72,13 +72,15 @@ REASONS = {
     "Rolls up the readings of all tenants; rollups are by agent, and an agent belongs to one tenant.": (
         "rollups.DAYS rollups.HOURS rollups.HOURS_RAW rollups.RECOMPUTE_DAYS rollups.RECOMPUTE_HOURS rollups.RECOMPUTE_HOURS_RAW"
         " rollups.RECOMPUTE_MINUTES rollups.MINUTES late_readings.NEWEST_HOUR late_readings.OLDEST_HOUR"
-        " late_readings.TAKE_HOURS late_readings.MARK_HOURS rollups._recompute_sql rollups._rollup_sql"
+        " late_readings.TAKE_HOURS late_readings.MARK_HOURS late_readings.MARK_SEEN"
+        " late_readings.FORGET_SEEN rollups._recompute_sql rollups._rollup_sql"
     ),
     "Selects by agents whose tenant the caller has checked.": (
         "erasures.MARK_HOURS erasures.ROLLUPS series.GET series.UPDATE"
     ),
     "Stores readings of a batch with several tenants; the topic of a message identifies the agent.": (
-        "readings.CONFLICTS readings.REPEAT_CONFLICTS readings.COPY readings.MISSING readings.STAGING readings.STORE_OLD readings._INSERT"
+        "readings.CONFLICTS readings.REPEAT_CONFLICTS readings.COPY readings.MISSING readings.STAGING"
+        " readings.STORE_OLD readings._INSERT"
     ),
     "A part of a statement; another part has the condition on the tenant.": (
         "agent_search._SUMMARY agent_search.count agent_search.ids agent_search.page aggregates._select_source"
@@ -86,7 +88,8 @@ REASONS = {
     ),
     "Manages the server or a connection; reads and writes no rows.": (
         "api.http.health._database embedded.postgres._initialise postgres.Database.listen"
-        " role_logins.allow_role_logins"
+        " role_logins.allow_role_logins role_logins.check_membership role_logins.check_membership[1]"
+        " refreshes.DAYS_ROLLED refreshes.LAST_RUNS"
     ),
 }
 GLOBAL = {name: reason for reason, names in REASONS.items() for name in names.split()}

@@ -266,11 +266,8 @@ async def _agents(
             if agent not in is_active:
                 raise Invalid("must be the UUID of an existing agent", f"target_agents.{number}")
         agents = [agent for agent in named if is_active[agent]]
-        skipped = [
-            SkippedAgent(agent_uuid=agent, reason="the agent is not active")
-            for agent in named
-            if not is_active[agent]
-        ]
+        reason = "the agent is not active"
+        skipped = [SkippedAgent(agent_uuid=agent, reason=reason) for agent in named if not is_active[agent]]
     else:
         if data.fleet_uuid is not None and await fleets.find(tx, tenant, str(data.fleet_uuid)) is None:
             raise Invalid("must be the UUID of an existing fleet", "fleet_uuid")

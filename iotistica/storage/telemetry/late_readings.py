@@ -1,7 +1,8 @@
 """Late readings: storing them marks their hours, whose rollups are then recomputed.
 
-A reading is late if its time is before the watermark `closed_until` of the rollups when it is stored. Until its
-hour is recomputed, queries read its readings instead of its rollups (`coverage.py`).
+A reading is late if its time is before the watermark `closed_until` of the rollups when it is stored; on
+TimescaleDB, if it is older than a minute, since its refreshes stay two minutes behind. Until its hour is recomputed
+or refreshed, queries read its readings instead of its rollups (`coverage.py`).
 """
 
 from datetime import datetime
@@ -27,6 +28,23 @@ DELETE FROM rollup_marks WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM rollup_marks WHERE hour >= %(start)s AND hour < %(end)s LIMIT %(most)s))
 RETURNING agent_uuid, hour
 """
+
+
+MARK_SEEN: Final = "UPDATE rollup_marks SET seen_at = clock_timestamp() WHERE seen_at IS NULL"
+# Hours whose readings are dropped already cannot be refreshed; they are forgotten, too.
+FORGET_SEEN: Final = """
+DELETE FROM rollup_marks WHERE seen_at < %(before)s OR hour < (SELECT raw_since FROM rollup_progress)
+"""
+
+
+async def mark_seen(tx: Tx) -> None:
+    """Set the time at which these marks are visible, which is after the commit of their readings."""
+    await tx.execute(MARK_SEEN)
+
+
+async def forget_seen(tx: Tx, before: datetime) -> None:
+    """Delete the marks that were seen before `before`: refreshes that started then include their readings."""
+    await tx.execute(FORGET_SEEN, {"before": before})
 
 
 async def oldest_hour(tx: Tx) -> datetime | None:

@@ -78,10 +78,9 @@ async def drop_before(database: Database, day: date, table: Table = "readings") 
 DROP_CHUNKS: Final = "SELECT drop_chunks_before(%(day)s)"
 
 
-async def drop_chunks_before(database: Database, day: date) -> None:
-    """Drop TimescaleDB's chunks of readings older than this day."""
-    async with database.transaction(unbounded=True) as tx:
-        await tx.execute(DROP_CHUNKS, {"day": day})
+async def drop_chunks_before(tx: Tx, day: date) -> None:
+    """Drop TimescaleDB's chunks of readings older than this day, and end its refreshes there."""
+    await tx.execute(DROP_CHUNKS, {"day": day})
 
 
 def day_of(us: int) -> date:

@@ -62,7 +62,12 @@ RETURNING id, agent_uuid, stored, duplicate
 # Held shared until the commit, so that the rollups move no watermark while readings are being stored. A separate
 # statement reads the watermark, since a statement that waits for the lock still sees the value before the wait.
 LOCK_SHARED: Final = "SELECT pg_advisory_xact_lock_shared(67351)"
-CLOSED_UNTIL: Final = "SELECT closed_until, now() - make_interval(days => compress_days) FROM rollup_progress"
+# TimescaleDB's refresh of minutes stays two minutes behind the clock. A transaction takes less than one of them, so
+# that a reading younger than a minute is committed before a refresh passes it.
+CLOSED_UNTIL: Final = """
+SELECT CASE WHEN engine = 'timescaledb' THEN now() - interval '1 minute' ELSE closed_until END,
+       now() - make_interval(days => compress_days) FROM rollup_progress
+"""
 
 # Readings as old as TimescaleDB's compressed chunks are stored by a separate statement and then verified: some
 # versions were seen to stop silently at the first conflict in a compressed chunk.
@@ -72,7 +77,9 @@ STORE_OLD: Final = (
     + _INSERT
     + """time < %(horizon)s ORDER BY agent_uuid, metric_name, time
     ON CONFLICT DO NOTHING RETURNING agent_uuid, time
-)
+), late AS ("""
+    + late_readings.MARK_HOURS
+    + """)
 SELECT agent_uuid, count(*), min(time), max(time) FROM stored GROUP BY agent_uuid
 """
 )
@@ -141,7 +148,7 @@ async def store(
             await copy.write(_pack_rows(rows))
     await tx.execute(LOCK_SHARED)
     closed, horizon = await (await tx.execute(CLOSED_UNTIL)).fetchone() or (None, None)
-    old = [] if horizon is None else await _store_old(tx, _span(rows)[0], horizon)
+    old = [] if horizon is None else await _store_old(tx, _span(rows)[0], horizon, closed)
     cursor = await tx.execute(
         STORE,
         {
@@ -198,7 +205,9 @@ def _span(rows: Mapping[UUID, Collection[Reading]]) -> tuple[datetime, datetime]
     return timestamps.EPOCH + timedelta(microseconds=first), timestamps.EPOCH + timedelta(microseconds=last)
 
 
-async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[UUID, int, datetime, datetime]]:
+async def _store_old(
+    tx: Tx, start: datetime, horizon: datetime, closed: datetime | None
+) -> list[tuple[UUID, int, datetime, datetime]]:
     """Store the readings before the horizon; return agent, rows, first and last time of the new ones.
 
     Raises `Unavailable` if some are missing afterwards.
@@ -206,7 +215,7 @@ async def _store_old(tx: Tx, start: datetime, horizon: datetime) -> list[tuple[U
     if start >= horizon:
         return []
     await tx.execute(UNLIMITED)
-    old = await (await tx.execute(STORE_OLD, {"horizon": horizon})).fetchall()
+    old = await (await tx.execute(STORE_OLD, {"horizon": horizon, "closed": closed})).fetchall()
     parameters = {"start": start, "horizon": horizon}
     row = await (await tx.execute(MISSING, parameters, prepare=False)).fetchone()
     if row is None or row[0]:

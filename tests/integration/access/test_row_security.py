@@ -219,6 +219,7 @@ def test_whoever_reads_readings_joins_agents() -> None:
         "readings.STORE": "inserts readings decoded from an agent's own topic",
         "readings._INSERT": "is the part of STORE and STORE_OLD that inserts",
         "readings.CONFLICTS": "uses the keys of rows just staged",
+        "readings.REPEAT_CONFLICTS": "uses the keys of rows of the same batch",
         "readings.MISSING": "uses the keys of rows just staged",
         "readings.STORE_OLD": "inserts readings decoded from an agent's own topic",
         "erasures.SET_ERASED_UNTIL": "stores progress in `tenants`",

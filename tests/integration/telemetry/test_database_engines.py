@@ -36,6 +36,7 @@ from iotistica.storage.telemetry import (
     csv_export,
     disk_usage,
     erasures,
+    late_readings,
     latest,
     readings,
     rollups,
@@ -71,6 +72,9 @@ class Engine:
         if self.name == "plain":
             await background.catch_up(self.database, datetime.now(UTC), rollups.DAY)
             return
+        async with self.database.transaction() as tx:
+            await late_readings.mark_seen(tx)
+            (seen,) = await (await tx.execute("SELECT clock_timestamp()")).fetchone() or (NOW,)
         with self.owner() as connection:
             for name in continuous_aggregates.NAMES:
                 jobs = "SELECT job_id FROM timescaledb_information.jobs j LEFT JOIN"
@@ -81,6 +85,8 @@ class Engine:
                 row = connection.execute(f"{jobs} AND view_name = %s".encode(), (name,)).fetchone()
                 assert row is not None
                 connection.execute("CALL run_job(%s)", (row[0],))
+        async with self.database.transaction() as tx:  # as `LateRefreshes` does when it sees these runs
+            await late_readings.forget_seen(tx, seen + timedelta(milliseconds=1))  # the clock of PGlite
 
     def compress(self) -> int:
         """Compress the chunks that are old enough, unless the policy already has; return how many are compressed."""
@@ -177,6 +183,32 @@ async def test_rollups_and_queries_are_those_of_the_readings(engine: Engine) -> 
                 await check_query(tx, tenant, agent, "a", every, width, since, NOW)
         if engine.name == "timescaledb":
             assert engine.compress() > 5
+
+
+async def test_a_late_reading_is_in_every_answer_at_once(engine: Engine) -> None:
+    """Before any refresh has seen it, in buckets of every width, and after it as well; also in compressed days."""
+    tenant, agent = await make(engine.database)
+    rows = [row for row in history(random.Random(21), 400) if row.metric_name == "a"]
+    await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    if engine.name == "timescaledb":
+        engine.compress()
+    every = known(rows)
+    for hours in (3, 30, 24 * 9):
+        at = floor(NOW - timedelta(hours=hours), rollups.HOUR)
+        late = [reading("a", at + timedelta(minutes=5 * n, seconds=7), float(n)) for n in range(10)]
+        await store(engine.database, tenant, agent, late)
+        every |= known(late)
+    for _ in range(2):
+        async with engine.database.transaction() as tx:
+            for width in ("7m", "1h", "1d"):
+                since = NOW - timedelta(days={"7m": 2, "1h": 10, "1d": 15}[width])
+                await check_query(tx, tenant, agent, "a", every, width, since, NOW)
+        await engine.settle()
+    async with engine.database.transaction() as tx:
+        covered = await coverage.of_agent(tx, tenant, agent, NOW - timedelta(days=30), NOW)
+    assert covered is not None
+    assert covered.late_hours == ()
 
 
 async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[Any]:
@@ -404,6 +436,35 @@ async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Eng
         covered = await coverage.of_agent(tx, tenant, agent, NOW, NOW)
         assert covered is not None
         assert covered.raw_since.date() == after.days[0].day
+
+
+async def test_a_tiny_budget_keeps_what_is_shown(engine: Engine) -> None:
+    """The days that the rollups still need are kept, whatever the budget says, and nothing is hidden that is there."""
+    tenant, agent = await make(engine.database)
+    rows = history(random.Random(14), 400)
+    await store(engine.database, tenant, agent, rows)
+    await engine.settle()
+    async with engine.database.transaction() as tx:
+        days = await (await tx.execute(DAILY, {"a": agent})).fetchall()
+    for _ in range(2):
+        await retention.keep_within(engine.database, 1, NOW)
+        await engine.settle()
+    async with engine.database.transaction() as tx:
+        covered = await coverage.of_agent(tx, tenant, agent, NOW, NOW)
+        assert covered is not None
+        cursor = await tx.execute(
+            "SELECT count(*), count(*) FILTER (WHERE time < %(since)s) FROM readings WHERE agent_uuid = %(a)s",
+            {"a": agent, "since": covered.raw_since},
+        )
+        assert await cursor.fetchone() == (
+            len([key for key in known(rows) if key[1] >= covered.raw_since]),
+            0,
+        )
+        assert NOW - timedelta(days=DAYS) < covered.raw_since <= NOW
+        assert len(await (await tx.execute(DAILY, {"a": agent})).fetchall()) >= len(days)
+    if engine.name == "timescaledb":
+        assert covered.raw_since.date() <= NOW.date() - timedelta(days=continuous_aggregates.KEPT_DAYS - 1)
+        timescale_.apply_policies(engine.url, AGES)
 
 
 DAILY = "SELECT metric_name, bucket FROM readings_daily WHERE agent_uuid = %(a)s"

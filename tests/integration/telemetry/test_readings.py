@@ -20,7 +20,7 @@ from iotistica.errors import Conflict, IotisticaError, Unavailable
 from iotistica.ingest import batch_transaction
 from iotistica.ingest.batch import ReadingsBatch
 from iotistica.ingest.series_cache import SeriesCache
-from iotistica.storage import postgres
+from iotistica.storage import connections, postgres
 from iotistica.storage.agents import agents
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.delivery import ledger
@@ -267,7 +267,7 @@ async def test_the_intake_knows_its_tenants_while_the_database_is_away(
 async def test_a_server_that_stands_still_holds_nobody(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled server blocks neither the waiting caller nor the next one; when it continues, all works as before."""
     monkeypatch.setattr(postgres, "GRACE_SECONDS", 0.5)
-    monkeypatch.setattr(postgres, "CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "CHECK_SECONDS", 0.5)
     frozen = Database(stack.database_url, size=1, name="frozen", role="iotistica_worker", statement_seconds=1)
     await frozen.open()
 
