@@ -22,6 +22,7 @@ from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 from iotistica.storage.telemetry import readings
+from tests import databases
 from tests.serving import Served, free_port, new_data_folder, served
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -29,6 +30,19 @@ hypothesis.settings.load_profile("ci")
 
 for name in [name for name in os.environ if name.startswith("IOTISTICA_") and "TEST" not in name]:
     del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that mean another database server than the named one."""
+    if not databases.server_url():
+        return
+    reasons = {"built_in_postgres": "means the built-in PostgreSQL"}
+    if any(item.get_closest_marker("plain_postgres") for item in items) and databases.has_timescale():
+        reasons["plain_postgres"] = "means PostgreSQL without TimescaleDB"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +92,12 @@ class Stack:
 def new_stack() -> Iterator[Stack]:
     """Servers on a new data folder, with the schema in place."""
     with new_data_folder() as folder:
-        settings = Settings(data_dir=str(folder), mqtt_port=free_port(), http_port=free_port())
+        settings = Settings(
+            data_dir=str(folder),
+            mqtt_port=free_port(),
+            http_port=free_port(),
+            database_url=databases.of_folder(folder),
+        )
         key = data_folder.server_key(folder)
         with embedded.running(settings, key) as servers:
             schema.migrate(servers.database_url)

@@ -17,6 +17,7 @@ import msgspec
 
 from iotistica.embedded.child_process import free_port
 from iotistica.embedded.data_folder import Runtime
+from tests import databases
 
 __all__ = ["free_port"]
 
@@ -31,6 +32,7 @@ def new_data_folder() -> Iterator[Path]:
     try:
         yield path
     finally:
+        databases.drop_of_folder(path)
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -64,6 +66,8 @@ class Served:
             "IOTISTICA_LOGIN_LIMIT": "100000",  # every test logs in from one address
             **environment,
         }
+        if url := databases.of_folder(folder):
+            self.environment.setdefault("IOTISTICA_DATABASE_URL", url)
         self.log = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.clients: list[httpx.Client] = []

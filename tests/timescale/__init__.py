@@ -6,11 +6,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
-from psycopg import sql
-
+from tests.databases import fresh
 from tests.serving import free_port
 
 FOLDER = Path(__file__).parent
@@ -25,26 +22,13 @@ MISSING = (
 def databases() -> Iterator[str | None]:
     """The URL of an empty database of a server with TimescaleDB; None where neither can be had."""
     if server := os.environ.get(VARIABLE):
-        name = f"iotistica_test_{uuid4().hex[:12]}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            yield (
-                psycopg.conninfo.make_conninfo(server, dbname=name) if "://" not in server else _named(server, name)
-            )
-        finally:
-            with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        with fresh(server) as url:
+            yield url
     elif _installed():
         with _bridge() as url:
             yield url
     else:
         yield None
-
-
-def _named(url: str, name: str) -> str:
-    base, _, query = url.partition("?")
-    return f"{base.rpartition('/')[0]}/{name}{'?' + query if query else ''}"
 
 
 def _installed() -> bool:
