@@ -47,6 +47,7 @@ def test_compression_without_timescaledb(tmp_path: Path) -> None:
     assert report["rows"] > 0
 
 
+@pytest.mark.built_in_postgres
 def test_ingest(tmp_path: Path) -> None:
     """The bench of ingestion runs with both baselines, and the server raises no alarm."""
     report, printed = run(tmp_path, "ingest", "--agents", "3", "--messages", "2", "--rounds", "1")
@@ -94,6 +95,7 @@ def kept() -> Iterator[tuple[Path, dict[str, Any]]]:
         yield folder, report
 
 
+@pytest.mark.built_in_postgres
 def test_query(kept: tuple[Path, dict[str, Any]]) -> None:
     """The bench of queries stores readings, waits for their rollups, and measures every query in three ways."""
     _, report = kept
@@ -106,6 +108,7 @@ def test_query(kept: tuple[Path, dict[str, Any]]) -> None:
         assert question.keys() >= {"question", "source", "http_p50_ms", "functions_p50_ms", "bare_p50_ms"}
 
 
+@pytest.mark.built_in_postgres
 def test_export_of_the_kept_readings(kept: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """The bench of exports uses the folder of the bench of queries, and exports all readings of the agent."""
     folder, _ = kept

@@ -95,6 +95,7 @@ def test_every_combination_of_roles_starts_and_stops(folder: Path, roles: tuple[
     assert code == 0, server.text()
 
 
+@pytest.mark.built_in_postgres
 def test_ctrl_c_ends_everything(folder: Path) -> None:
     """An interrupt drains, stops the servers and leaves no process behind."""
     server = Served(folder).start().ready()
@@ -124,6 +125,7 @@ def test_a_crash_leaves_nothing_that_blocks_the_next_start() -> None:
             assert again.stop() == 0
 
 
+@pytest.mark.built_in_postgres
 def test_an_interrupted_first_start_is_begun_again() -> None:
     """Killed while the database is being made, the next start makes it."""
     with new_data_folder() as folder:
@@ -137,6 +139,7 @@ def test_an_interrupted_first_start_is_begun_again() -> None:
         assert again.stop() == 0
 
 
+@pytest.mark.built_in_postgres
 def test_what_an_operator_sets_in_postgresql_outlasts_a_restart(folder: Path) -> None:
     """Our settings are in force, and ALTER SYSTEM overrules them at the next start too."""
     for shown in ("256MB", "64MB"):
@@ -148,7 +151,9 @@ def test_what_an_operator_sets_in_postgresql_outlasts_a_restart(folder: Path) ->
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("victim", ["postgres", "redis", "mosquitto"])
+@pytest.mark.parametrize(
+    "victim", [pytest.param("postgres", marks=pytest.mark.built_in_postgres), "redis", "mosquitto"]
+)
 def test_a_killed_server_is_started_again_and_the_flow_goes_on(server: Served, victim: str) -> None:
     """Whatever group that costs its connection starts again, and the next reading is stored."""
     tenant = server.add_tenant(f"killed {victim}")

@@ -1,63 +1,68 @@
-"""Converts rows of exported files, and of files from other systems, to readings."""
+"""Converts rows of imported tables to readings."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from iotistica.domain.telemetry import import_values
+from iotistica.domain.telemetry.import_layout import Layout
 from iotistica.domain.telemetry.readings import PayloadContext, RawReading, Reading, bounded, normalise
 from iotistica.errors import InvalidMessage
 
-NAMES: Final = {
-    "time": ("time", "timestamp", "bucket", "date"),
-    "metric": ("metric", "name"),
-    "metric_name": ("metric_name",),
-    "value": ("value",),
-    "quality": ("quality",),
-    "unit": ("unit",),
-    "protocol": ("protocol",),
-    "device_name": ("device_name", "deviceName", "device"),
-    "device_uuid": ("device_uuid",),
-    "endpoint_uuid": ("endpoint_uuid",),
-    "anomaly_score": ("anomaly_score",),
-    "anomaly_threshold": ("anomaly_threshold",),
-    "extra": ("extra",),
-}
-"""The platform's column names, and the names that each can have in a file; earlier names win."""
-NEEDED: Final = ("time", "value")
-TRUTHS: Final = {"true": True, "false": False}
+Row = Mapping[str, Any]
 
 
-def columns(header: list[str]) -> dict[str, str]:
-    """Return the columns of a file by the platform's names; raises `InvalidMessage` if a needed one is missing."""
-    by_name = {name: alias for name, aliases in NAMES.items() for alias in reversed(aliases) if alias in header}
-    missing = [name for name in NEEDED if name not in by_name]
-    if "metric" not in by_name and "metric_name" not in by_name:
-        missing.append("metric")
-    if missing:
-        raise InvalidMessage("no_column", f"{missing[0]!r}; its columns are {', '.join(header[:20])}")
-    return by_name
+def raw_rows(row: Row, layout: Layout, zone: ZoneInfo | None) -> Iterator[dict[str, Any]]:
+    """Yield the readings in a row as the fields of a `RawReading`; a wide row has one for each cell with a value.
 
-
-def reading_of(row: Mapping[str, Any], context: PayloadContext) -> Reading:
-    """Convert a row, whose cells have the platform's column names, to a reading; empty text counts as no value.
-
-    Raises `InvalidMessage` with the reason for the rejection.
+    Raises `InvalidMessage` if the row has no time.
     """
-    cells = {name: value for name, value in row.items() if value not in (None, "")}
-    extra = _extra(cells.pop("extra", None))
-    if "time" not in cells:
+    cells = {field: row.get(column) for field, column in layout.columns.items()}
+    cells = {field: cell for field, cell in cells.items() if cell not in (None, "")}
+    stamp = cells.pop("time", None)
+    if stamp is None or (isinstance(stamp, str) and not stamp.strip()):
         raise InvalidMessage("bad_time", "the row has no time")
-    if isinstance(text := cells.get("value"), str):  # a text file has no other way to write a boolean
-        cells["value"] = TRUTHS.get(text.strip().lower(), text)
-    metric_name = cells.pop("metric_name", None)
-    if "metric" not in cells:  # the metric name already contains the device name
-        cells.pop("device_name", None)
-        cells["metric"] = metric_name
+    cells["time"] = import_values.time_of(stamp, layout.date_order, zone)
+    if "device_name" in layout.columns:
+        cells.setdefault("device_name", None)  # an empty cell says that there is no device
+    if layout.shape == "wide":
+        for series in layout.series:
+            unit, cell = series.unit, row.get(series.column)
+            if isinstance(cell, str) and (parts := import_values.split_unit(cell)):
+                cell, unit = parts[0], unit or parts[1]
+            value = import_values.value_of(cell, layout.decimals)
+            if value is not None:
+                yield {**cells, "metric": series.metric, "value": value, **({"unit": unit} if unit else {})}
+        return
+    if layout.shape == "influx":
+        tags = [row.get("_measurement"), *(row.get(tag) for tag in layout.tags)]
+        cells["device_name"] = "/".join(str(tag) for tag in tags if tag not in (None, ""))
+    cells["value"] = import_values.value_of(cells.get("value"), layout.decimals)
+    yield cells
+
+
+def reading_of(cells: Mapping[str, Any], context: PayloadContext) -> Reading:
+    """Convert the fields of one reading; raises `InvalidMessage` with the reason for its rejection.
+
+    A name such as `boiler-1.temperature` is that of a device and a metric, if no column names the device.
+    """
+    fields = dict(cells)
+    extra = _extra(fields.pop("extra", None))
+    metric_name = fields.pop("metric_name", None)
+    if "metric" not in fields:  # the metric name already contains the device name
+        fields.pop("device_name", None)
+        fields["metric"] = metric_name
+    name = fields["metric"]
+    if "device_name" not in fields and isinstance(name, str) and metric_name in (None, name):
+        device, dot, metric = name.strip().partition(".")
+        if dot and device and metric:
+            fields |= {"device_name": device, "metric": metric}
     for score in ("anomaly_score", "anomaly_threshold"):
-        if isinstance(cells.get(score), str):
-            cells[score] = _number(cells[score])
-    reading = normalise(RawReading(**cells), None, context)
+        if isinstance(fields.get(score), str):
+            fields[score] = _number(fields[score])
+    reading = normalise(RawReading(**fields), None, context)
     if extra:
         reading.extra = bounded((reading.extra or {}) | extra)
     return reading

@@ -9,8 +9,10 @@ from iotistica.domain.telemetry.refresh_runs import RefreshRun
 from iotistica.storage.postgres import Tx, fetch_rows
 from iotistica.storage.telemetry.continuous_aggregates import NAMES
 
+# Before the first run of a job, its times are -infinity.
 LAST_RUNS: Final = """
-SELECT c.view_name AS name, s.last_run_started_at AS started, s.last_successful_finish AS finished
+SELECT c.view_name AS name, nullif(s.last_run_started_at, '-infinity') AS started,
+       nullif(s.last_successful_finish, '-infinity') AS finished
 FROM timescaledb_information.jobs j JOIN timescaledb_information.job_stats s USING (job_id)
 JOIN timescaledb_information.continuous_aggregates c
     ON c.view_name = j.hypertable_name OR c.materialization_hypertable_name = j.hypertable_name

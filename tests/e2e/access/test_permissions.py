@@ -275,6 +275,7 @@ def test_nobody_gives_more_than_they_have(server: Served, people: People) -> Non
     assert owner.delete(f"/users/{me}").status_code == 409
 
 
+@pytest.mark.built_in_postgres
 def test_the_application_is_no_owner_and_has_no_way_back(server: Served, people: People) -> None:
     """In a PostgreSQL of our own its connections log in as roles that own nothing, not as one that could return."""
     import psycopg

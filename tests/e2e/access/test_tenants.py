@@ -168,6 +168,7 @@ def _nothing_left(own: Served, tenant: str) -> None:
     client.close()
 
 
+@pytest.mark.built_in_postgres
 def test_commands_tell_what_to_do(own: Served) -> None:
     """What cannot be done is one line that names the next step, and code 1."""
     for arguments, says in (
@@ -182,6 +183,7 @@ def test_commands_tell_what_to_do(own: Served) -> None:
         assert (done.returncode, says in done.stderr, done.stderr.count("\n")) == (1, True, 1), done.stderr
 
 
+@pytest.mark.built_in_postgres
 def test_a_folder_where_nothing_was_served_stays_empty(tmp_path: Path) -> None:
     """A wrong IOTISTICA_DATA_DIR is said so; a new database would look as if everything were lost."""
     for arguments in (("tenants", "list"), ("agents", "add"), ("keys", "add"), ("audit",)):

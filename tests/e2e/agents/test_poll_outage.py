@@ -23,7 +23,10 @@ def own_stack() -> Iterator[Stack]:
 @pytest.mark.parametrize(
     "seconds", [pytest.param(3.0), pytest.param(30.0, marks=pytest.mark.slow)], ids=["short", "long"]
 )
-@pytest.mark.parametrize("fault", ["postgres killed", "redis killed", "redis stands still"])
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param("postgres killed", marks=pytest.mark.built_in_postgres), "redis killed", "redis stands still"],
+)
 def test_a_poll_is_answered_while_a_server_is_away(own_stack: Stack, fault: str, seconds: float) -> None:
     """With and without a tag, by a process that answered before and by one that only starts to; a job of seconds."""
     with new_data_folder() as folder:

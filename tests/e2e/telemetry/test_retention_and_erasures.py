@@ -103,6 +103,7 @@ def test_a_query_that_takes_too_long_is_cut(own: Served) -> None:
     assert client.get(f"/readings/{agent}/timeseries", params=asked).status_code == 200
 
 
+@pytest.mark.built_in_postgres
 def test_the_disk_is_told_of(own: Served) -> None:
     """On /health and by command."""
     storage = until(lambda: httpx.get(f"http://127.0.0.1:{own.http_port}/health").json().get("storage"), 30)

@@ -11,6 +11,7 @@ from iotistica.background import delivery_checks
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import Unavailable
 from iotistica.ingest import file_import
+from iotistica.ingest.file_import import ImportOptions
 from iotistica.platform_alarms import Alarms
 from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import acknowledgement, ledger, ledger_balance, streams
@@ -105,7 +106,7 @@ async def test_an_import_is_not_an_alarm(
     )
     for stored, duplicate in ((2, 1), (0, 3)):
         outcome = await file_import.import_file(
-            database, path, tenant, agent, protocol="import", retention_days=30, on_progress=lambda _: None
+            database, path, tenant, agent, ImportOptions("import", 30), on_progress=lambda *_: None
         )
         assert (outcome.rows, outcome.stored, outcome.duplicate) == (5, stored, duplicate)
         assert outcome.rejected == {"bad_time": 1, "future": 1}

@@ -109,7 +109,7 @@ def timescale() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["plain", "timescaledb"])
+@pytest.fixture(params=[pytest.param("plain", marks=pytest.mark.plain_postgres), "timescaledb"])
 async def engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Engine]:
     if request.param == "plain":
         url = stack.database_url
@@ -244,6 +244,7 @@ async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[
     return found
 
 
+@pytest.mark.plain_postgres
 async def test_both_engines_give_the_same_answers(stack: Stack, timescale: str) -> None:
     """Every kind of query over the same readings returns the same on both engines."""
     schema.migrate(timescale)

@@ -113,6 +113,7 @@ async def test_workers_with_the_same_rows_never_deadlock(
     assert sum(await asyncio.gather(*(work(seed) for seed in range(6)))) == len(rows)
 
 
+@pytest.mark.plain_postgres
 async def test_partitions_are_made_once_and_dropped_by_age(database: Database) -> None:
     """Two workers can create the same late day at once; old partitions are dropped whole."""
     days = {date(2019, 3, 1), date(2019, 3, 2)}

@@ -85,6 +85,7 @@ async def run(database: Database, statement: str, **parameters: Any) -> None:
         await tx.execute(statement.encode(), parameters)
 
 
+@pytest.mark.plain_postgres
 async def test_a_budget_never_drops_what_is_not_rolled_up(own: Database) -> None:
     """Late old days and days not yet rolled up are kept, or their hourly and daily rollups would be lost."""
     owner_ = await owner(own)
@@ -101,6 +102,7 @@ async def test_a_budget_never_drops_what_is_not_rolled_up(own: Database) -> None
     assert len(rows) == 288
 
 
+@pytest.mark.plain_postgres
 async def test_history_whose_minutes_are_gone_has_whole_hours(own: Database) -> None:
     """Hours are complete even if rolled up in small steps, with the minute rollups dropped in between."""
     owner_ = await owner(own)
@@ -121,6 +123,7 @@ async def test_history_whose_minutes_are_gone_has_whole_hours(own: Database) -> 
     assert await counts(own, owner_[1], "readings_1m") == {}
 
 
+@pytest.mark.plain_postgres
 @pytest.mark.parametrize("minutes_gone", [False, True])
 async def test_an_erasure_among_rollups_leaves_the_rest_of_its_day(own: Database, minutes_gone: bool) -> None:
     """Where the readings are gone, the day is recomputed from its remaining hours, and the hour from its minutes."""

@@ -159,6 +159,7 @@ class RollupMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
+@pytest.mark.plain_postgres
 def test_rollups_equal_their_readings(stack: Stack) -> None:
     """Rollups are right after any order of storing, repeating, closing, rolling up and being killed."""
     run_state_machine_as_test(
