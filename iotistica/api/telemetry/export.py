@@ -8,13 +8,13 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from litestar import Router, get
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry import export_formats
-from iotistica.api.telemetry.export_formats import MEDIA, Format, Writer
+from iotistica.api.telemetry.export_formats import MEDIA, Format, Safe, Writer
 from iotistica.api.telemetry.ranges import Exactly, Names, Time, names, of_agent, raw_part
 from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid, TooSlow
@@ -41,6 +41,7 @@ async def export(
     metrics: Names = None,
     exactly: Exactly = None,
     format_: Annotated[Format, QueryParameter(name="format")] = "csv",
+    safe: FromQuery[Safe | None] = None,
     after: Annotated[
         str | None,
         QueryParameter(
@@ -51,9 +52,9 @@ async def export(
     """Export every reading of an agent in [start, end) as it is stored, ordered by time and name.
 
     The default range is the last day. If the connection breaks, the file is incomplete: continue it with `after`,
-    which does not need `start`.
+    which does not need `start`. With `safe=spreadsheet`, no text of a CSV file is a formula.
     """
-    tenant, writer, last = tenant_of(request), export_formats.writer(format_), _last(after, datetime.now(UTC))
+    tenant, writer, last = tenant_of(request), export_formats.writer(format_, safe), _last(after, datetime.now(UTC))
     begin = start or (last[0].isoformat() if last else None)
     async with database.transaction(tenant) as tx:
         query_range = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))

@@ -1,5 +1,6 @@
 """Converts the CSV rows of an export to CSV, Arrow or Parquet, one slice at a time."""
 
+import csv
 import io
 from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
@@ -8,6 +9,7 @@ from iotistica.errors import Invalid
 from iotistica.storage.telemetry.csv_export import COLUMNS, HEADER
 
 Format = Literal["csv", "arrow", "parquet"]
+Safe = Literal["spreadsheet"]
 MEDIA: Final[dict[Format, str]] = {
     "csv": "text/csv",
     "arrow": "application/vnd.apache.arrow.stream",
@@ -34,6 +36,29 @@ class Csv:
 
     def end(self) -> bytes:
         return self._head
+
+
+class SpreadsheetCsv(Csv):
+    """Returns the rows so that a spreadsheet runs none of their texts as a formula.
+
+    A text that begins like a formula gets an apostrophe (OWASP, "CSV Injection"). Numbers stay numbers.
+    """
+
+    def add(self, rows: bytes) -> bytes:
+        out = io.StringIO()
+        write = csv.writer(out, lineterminator="\n").writerow
+        for cells in csv.reader(io.StringIO(rows.decode(), newline="")):
+            write([cell if at in _NUMBERS else _harmless(cell) for at, cell in enumerate(cells)])
+        return super().add(out.getvalue().encode())
+
+
+_NUMBERS: Final = frozenset(COLUMNS.index(name) for name in ("time", "value", "anomaly_score", "anomaly_threshold"))
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with, also in full width, which some spreadsheets read alike."""
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) or text.lstrip(" ").startswith(_FORMULA) else text
 
 
 class _Sink(io.RawIOBase):
@@ -67,7 +92,8 @@ class Columnar:
         """Raise `Invalid` if pyarrow is not installed."""
         try:
             import pyarrow as pa
-            from pyarrow import csv, ipc, parquet
+            from pyarrow import csv as arrow_csv
+            from pyarrow import ipc, parquet
         except ImportError:
             raise Invalid(
                 "must be csv: this server lacks pyarrow, which `iotistica[parquet]` installs", "format"
@@ -77,11 +103,13 @@ class Columnar:
         kinds |= dict.fromkeys(("value", "anomaly_score", "anomaly_threshold"), pa.float64())
         schema = pa.schema(list(kinds.items()))
         self._sink = _Sink()
-        self._read: Callable[[bytes], Any] = lambda rows: csv.read_csv(
+        self._read: Callable[[bytes], Any] = lambda rows: arrow_csv.read_csv(
             io.BytesIO(rows),
-            read_options=csv.ReadOptions(column_names=list(COLUMNS), use_threads=False, block_size=len(rows) + 1),
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
+            read_options=arrow_csv.ReadOptions(
+                column_names=list(COLUMNS), use_threads=False, block_size=len(rows) + 1
+            ),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
                 column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
             ),
         )
@@ -100,6 +128,10 @@ class Columnar:
         return self._sink.take()
 
 
-def writer(format_: Format) -> Writer:
+def writer(format_: Format, safe: Safe | None = None) -> Writer:
     """Return a writer for a format; raises `Invalid`."""
-    return Csv() if format_ == "csv" else Columnar(format_)
+    if format_ != "csv":
+        if safe is not None:
+            raise Invalid("is for csv: the other formats have no formulas", "safe")
+        return Columnar(format_)
+    return SpreadsheetCsv() if safe == "spreadsheet" else Csv()

@@ -1,6 +1,9 @@
 """Lines of several series, and of fewer points: what restarts, gaps and silences do to them."""
 
+import csv
+import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -102,3 +105,27 @@ def test_a_chart_shows_a_silence(client: httpx.Client, gaps: str) -> None:
             nulls = [at for at, row in enumerate(drawn) if row["value"] is None]
             assert drawn[nulls[0]]["time"] == iso(DAY + timedelta(minutes=10))
             assert (drawn[nulls[0] - 1]["value"], drawn[nulls[0] + 1]["value"]) == (9, 10)
+
+
+def test_a_spreadsheet_runs_no_text_of_an_export(server: Served, client: httpx.Client, tmp_path: Path) -> None:
+    """`safe=spreadsheet` quotes texts that begin like a formula, and leaves numbers and all other texts alone."""
+    uuid = server.add_agent("lines")["uuid"]
+    texts = ["=1+1", "+1", "-1+2", "@SUM(A1)", "\ttab", " =2", "\uff1d3", "plain", "a=b"]
+    path = tmp_path / "texts.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["time", "metric", "value", "unit"])
+        for n, text in enumerate(texts):
+            rows.writerow([iso(DAY + timedelta(seconds=n)), text.strip(), -1.5, text.strip()])
+    assert server.command("import", str(path), "--tenant", "lines", "--agent", uuid).returncode == 0
+    asked = {"start": iso(DAY), "end": iso(DAY + timedelta(hours=1))}
+    plain = list(csv.DictReader(io.StringIO(client.get(f"/readings/{uuid}/export", params=asked).text)))
+    safe = client.get(f"/readings/{uuid}/export", params=asked | {"safe": "spreadsheet"})
+    harmless = list(csv.DictReader(io.StringIO(safe.text)))
+    assert [row["value"] for row in harmless] == ["-1.5"] * len(texts)
+    for before, after in zip(plain, harmless, strict=True):
+        for column in ("metric_name", "unit", "metric"):
+            begins = before[column][:1] in ("=", "+", "-", "@", "\uff1d")
+            assert after[column] == ("'" if begins else "") + before[column]
+    refused = client.get(f"/readings/{uuid}/export", params=asked | {"safe": "spreadsheet", "format": "arrow"})
+    assert refused.status_code == 400
