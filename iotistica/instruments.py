@@ -69,6 +69,9 @@ RENDER_SECONDS: Final = _meter.create_histogram(
     "time from reading the broker's accounts in the database to making the broker reload them",
     explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
 )
+AGENTS: Final = _meter.create_gauge(
+    "iotistica_agents", "1", "agents of all tenants by presence: online, silent, offline, new"
+)
 TASK_SUCCESS: Final = _meter.create_gauge(
     "iotistica_task_last_success_timestamp", "s", "Unix time of the last success of a background task, by task"
 )

@@ -18,7 +18,7 @@ async def check(
 ) -> None:
     """Drop the oldest readings if they exceed the budget, and put the forecast into `process_health`."""
     usage = await retention.keep_within(database, ages.bytes, now, forced=disk_space.level() != "ok")
-    outlook = forecast(usage.days, usage.rollups, disk_space.free, now.date(), ages.bytes)
+    outlook = forecast(usage.filled, usage.rollups, disk_space.free, now.date(), ages.bytes)
     process_health.storage[:] = [
         StorageForecast(
             readings=usage.total - usage.rollups,

@@ -8,6 +8,7 @@ from typing import Final
 from iotistica.domain.agents import status_changes as rules
 from iotistica.domain.agents.status_changes import StatusChanges
 from iotistica.domain.ids import TenantId
+from iotistica.instruments import AGENTS
 from iotistica.storage import lease
 from iotistica.storage.agents import presence
 from iotistica.storage.agents.directory import Directory
@@ -55,6 +56,9 @@ async def check(redis: Redis, database: Database, lagging: Sequence[TenantId], s
             details = {"status": calmed.status}
             event = TimelineEvent(agent=calmed.agent_uuid, at=seen.now, kind="presence.steady", details=details)
             await timeline.add(tx, calmed.tenant_id, [event])
+        counts = await presence.count_by_status(tx)
+    for status, count in counts.items():
+        AGENTS.set(count, {"presence": status})
     await live.publish(redis, [_live_update(change, seen.now) for change in changes])
 
 

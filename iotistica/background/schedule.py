@@ -79,17 +79,19 @@ def _housekeeping(
     process_health: ProcessHealth,
     disk_space: DiskSpace,
 ) -> list[PeriodicTask]:
-    alarms, folding = process_health.alarms, asyncio.Lock()
+    alarms, folding, keeping = process_health.alarms, asyncio.Lock(), asyncio.Lock()
     tenant_retention, watch = erasures.TenantRetention(ages.raw), clock_skew.ClockSkewWatch()
 
     async def tenants() -> Sequence[TenantId]:
         return sorted(await directory.tenants())
 
     async def keep_retention() -> None:
-        await retention.keep(database, ages, datetime.now(UTC))
+        async with keeping:
+            await retention.keep(database, ages, datetime.now(UTC))
 
     async def keep_disk_budget() -> None:
-        await disk_budget.check(database, ages, process_health, disk_space, datetime.now(UTC))
+        async with keeping:  # at the start after the partitions are made, which are measured
+            await disk_budget.check(database, ages, process_health, disk_space, datetime.now(UTC))
 
     async def keep_tenant_retention() -> None:
         await tenant_retention.run(database, (await directory.tenants()).values(), datetime.now(UTC))

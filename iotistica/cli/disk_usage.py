@@ -21,10 +21,10 @@ def disk(settings: Settings) -> None:
     is_builtin = not settings.database_url
     usage = shutil.disk_usage(settings.data_path) if is_builtin else None
     budget = int(settings.budget_gb * 1e9)
-    prediction = forecast(measured.days, measured.rollups, usage and usage.free, datetime.now(UTC).date(), budget)
+    prediction = forecast(measured.filled, measured.rollups, usage and usage.free, datetime.now(UTC).date(), budget)
     a_day = prediction.bytes_a_day
     lines = [
-        ("readings", f"{_size(measured.total - measured.rollups)} in {len(measured.days)} days"),
+        ("readings", f"{_size(measured.total - measured.rollups)} in {len(measured.filled)} days"),
         ("rollups", _size(measured.rollups)),
         (
             "growth",

@@ -62,7 +62,7 @@ REASONS = {
     ),
     "A background task that processes all tenants; each row keeps its tenant.": (
         "agent_updates.END_FINISHED erasures.NEXT_OPEN job_timeouts.OVERDUE ledger.CLOCK_OFFSETS"
-        " ledger.FOLD_READINGS ledger.FOLD_REJECTIONS message_gaps.TAKE presence.CLAIM_SILENT"
+        " ledger.FOLD_READINGS ledger.FOLD_REJECTIONS message_gaps.TAKE presence.CLAIM_SILENT presence.COUNT_BY_STATUS"
         " presence.END_FLAPPING presence.UPDATE_FROM_ACTIVITY rollouts.ACTIVE_JOBS rollouts.DUE_NOTICES"
         " rollouts.NOTICES_AFTER_RETURN rollouts._NOTICE"
     ),

@@ -39,10 +39,12 @@ def forecast(
 ) -> Forecast:
     """Forecast from the last week of whole days when the disk or the budget will be full.
 
+    The first day with readings is not a whole one, so there is no forecast before the third day.
     `days` holds the bytes of readings of each day, `rollups` the bytes of all rollups, which grow in proportion.
     `free` is the free bytes of the disk (None if unknown), `most` the budget in bytes (0: none).
     """
-    recent = [size for day, size in days if today - timedelta(days=FORECAST_DAYS) <= day < today]
+    first = min((day for day, _ in days), default=today)
+    recent = [size for day, size in days if max(first, today - timedelta(days=FORECAST_DAYS + 1)) < day < today]
     readings = sum(size for _, size in days)
     if not recent or not readings:
         return Forecast(0, None, None)

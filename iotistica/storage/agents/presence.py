@@ -137,6 +137,19 @@ async def changes(
     return await fetch_rows(tx, StatusChange, CHANGES, parameters)
 
 
+COUNT_BY_STATUS: Final = """
+SELECT coalesce(p.status, 'new') AS status, count(*)
+FROM agents a LEFT JOIN agent_presence p USING (tenant_id, agent_uuid) WHERE a.state IN ('registered', 'active')
+GROUP BY 1
+"""
+
+
+async def count_by_status(tx: Tx) -> dict[str, int]:
+    """Return how many agents of all tenants have each status; `new` ones have never contacted the platform."""
+    rows = await (await tx.execute(COUNT_BY_STATUS)).fetchall()
+    return dict.fromkeys(("online", "silent", "offline", "new"), 0) | dict(rows)
+
+
 SAVE_CHANGES: Final = """
 UPDATE agent_presence p
 SET status = n.status, since = %(now)s, turns = n.turns::timestamptz[], flapping = n.flapping

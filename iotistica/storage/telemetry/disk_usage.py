@@ -16,9 +16,13 @@ class DayUsage(NamedTuple):
 
 
 class DiskUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The usage of each day, in order, and the bytes of all rollups together."""
+    """The usage of each day, in order, and the bytes of all rollups together.
+
+    `filled` are the days that hold readings; a partition that was made ahead has only empty indexes.
+    """
 
     days: list[DayUsage]
+    filled: list[DayUsage]
     rollups: int
 
     @property
@@ -29,6 +33,7 @@ class DiskUsage(msgspec.Struct, frozen=True, kw_only=True):
 class _DayRow(msgspec.Struct, frozen=True):
     day: datetime
     bytes: int
+    is_filled: bool
 
 
 class _SumRow(msgspec.Struct, frozen=True):
@@ -38,7 +43,7 @@ class _SumRow(msgspec.Struct, frozen=True):
 ENGINE: Final = "SELECT engine FROM rollup_progress"
 DAYS: Final = r"""
 SELECT to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS day,
-       pg_total_relation_size(c.oid) AS bytes
+       pg_total_relation_size(c.oid) AS bytes, pg_relation_size(c.oid) > 0 AS is_filled
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'readings'::regclass AND c.relname ~ '_p\d{8}$' ORDER BY 1
 """
@@ -49,7 +54,7 @@ SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint AS bytes FROM (
 ) rollups
 """
 CHUNKS: Final = """
-SELECT c.range_start AS day, sum(s.total_bytes)::bigint AS bytes
+SELECT c.range_start AS day, sum(s.total_bytes)::bigint AS bytes, true AS is_filled
 FROM timescaledb_information.chunks c JOIN chunks_detailed_size('readings') s USING (chunk_schema, chunk_name)
 WHERE c.hypertable_name = 'readings' GROUP BY 1 ORDER BY 1
 """
@@ -67,6 +72,7 @@ async def measure(tx: Tx) -> DiskUsage:
     plain = row is not None and row[0] == "plain"
     days = await fetch_rows(tx, _DayRow, DAYS if plain else CHUNKS)
     (rollups,) = await fetch_rows(tx, _SumRow, ROLLUPS if plain else AGGREGATES)
+    usage = [(DayUsage(part.day.astimezone(UTC).date(), part.bytes), part.is_filled) for part in days]
     return DiskUsage(
-        days=[DayUsage(part.day.astimezone(UTC).date(), part.bytes) for part in days], rollups=rollups.bytes
+        days=[day for day, _ in usage], filled=[day for day, filled in usage if filled], rollups=rollups.bytes
     )

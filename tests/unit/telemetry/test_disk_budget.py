@@ -33,6 +33,9 @@ def test_a_forecast_is_of_the_last_week() -> None:
     readings = sum(size for _, size in days)
     assert forecast(days, readings, 2000, TODAY) == (200, 10.0, "disk")
     assert forecast([], 0, 2000, TODAY) == (0, None, None)
+    for begun in (1, 2):  # on the day of the start and on the next, no day is a whole one
+        assert forecast(days[:begun], 0, 2000, TODAY) == (0, None, None)
+    assert forecast(days[:3], 0, 2000, TODAY) == (100, 20.0, "disk")
     assert forecast(days, 0, None, TODAY) == (100, None, None)
     assert forecast(days, 0, 2000, TODAY, readings + 500) == (100, 5.0, "budget")
     assert forecast(days, 0, 2000, TODAY, readings + 5000) == (100, 20.0, "disk")
