@@ -183,15 +183,18 @@ _SHAPES = {
 
 
 def _print_layout(layout: Layout) -> None:
-    decimals = ", decimal comma" if layout.decimals == "," else ""
+    decimals = ", decimal comma" if "," in layout.decimals.values() else ""
     dates = {"us": ", dates are month/day/year", "german": ", dates are day.month.year"}.get(
         layout.date_order or "", ""
     )
     click.echo(f"  {_SHAPES[layout.shape]}{decimals}{dates}")
     for field, column in layout.columns.items():
         click.echo(f"  {field:<14} from the column {_printable(column)!r}")
+    if layout.clock:
+        click.echo(f"  {'time of day':<14} from the column {_printable(layout.clock)!r}")
     if layout.tags:
-        click.echo(f"  {'device_name':<14} from _measurement and {', '.join(map(_printable, layout.tags))}")
+        first = "" if layout.shape == "wide" else "_measurement, "
+        click.echo(f"  device_name    also from {first}{', '.join(map(_printable, layout.tags))}")
     for one in layout.series[:20]:
         unit = f" in {_printable(one.unit)}" if one.unit else ""
         click.echo(f"  metric {_printable(one.metric)!r}{unit} from the column {_printable(one.column)!r}")

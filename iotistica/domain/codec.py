@@ -5,6 +5,7 @@ import math
 import re
 import zlib
 from collections.abc import Hashable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
@@ -19,6 +20,7 @@ INFLATED_CAP: Final = 16 << 20  # bytes after inflation
 _DEFLATED: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b")
 _GZIP: Final = b"\x1f\x8b"
 _ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
+MEMBERS: Final = 1000  # of a gzip file, which is several files one after another
 _MSGPACK: Final = frozenset([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _BOM: Final = b"\xef\xbb\xbf"
 _PADDING: Final = b"\0 \t\r\n\f\v"  # what devices leave around a document
@@ -51,7 +53,7 @@ def unwrap(payload: bytes, *, cap: int = INFLATED_CAP) -> tuple[bytes, bool]:
 def _inflate(payload: bytes, cap: int) -> bytes:
     is_gzip = payload[:2] == _GZIP
     document, rest = b"", payload
-    while rest[:2] == _GZIP or not document:  # a gzip file can have several members
+    for _ in range(MEMBERS):
         inflator = zlib.decompressobj(_ZLIB_OR_GZIP)
         try:
             document += inflator.decompress(rest, cap + 1 - len(document))
@@ -62,9 +64,9 @@ def _inflate(payload: bytes, cap: int) -> bytes:
         if not inflator.eof:
             raise InvalidMessage("gzip" if is_gzip else "truncated_deflate", "its end is missing")
         rest = inflator.unused_data
-        if not is_gzip or not rest:
-            break
-    return document
+        if not is_gzip or rest[:2] != _GZIP:
+            return document
+    raise InvalidMessage("gzip", f"more than {MEMBERS} members")
 
 
 def decode(document: bytes, is_msgpack: bool, type_: type[T], *, exact: bool = False) -> T:
@@ -85,7 +87,9 @@ def decode(document: bytes, is_msgpack: bool, type_: type[T], *, exact: bool = F
             raise
         return msgspec.convert(_lenient(document, is_msgpack, exc), type_)  # an integer of 4,300 digits
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        stripped = document.rstrip(b"\0") if is_msgpack else strip(document)
+        if is_msgpack:
+            return msgspec.convert(_without_padding(document, exc), type_)
+        stripped = strip(document)
         if stripped != document:
             return decode(stripped, is_msgpack, type_, exact=exact)
         return msgspec.convert(_lenient(document, is_msgpack, exc), type_)
@@ -121,6 +125,17 @@ def _is_document(line: bytes) -> bool:
 def strip(document: bytes) -> bytes:
     """Return a document without a byte order mark, and without blanks and NULs around it."""
     return document.strip(_PADDING).removeprefix(_BOM).strip(_PADDING)
+
+
+def _without_padding(document: bytes, cause: Exception) -> Any:
+    """Decode MessagePack that has NULs behind it; its own last bytes can be 0, too, up to the 8 of a number."""
+    if isinstance(cause, RecursionError):
+        raise InvalidMessage("too_deep") from cause
+    stripped = document.rstrip(b"\0")
+    for zeros in range(min(len(document) - len(stripped), 10)):
+        with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return msgspec.msgpack.decode(stripped + bytes(zeros))
+    raise InvalidMessage("bad_msgpack", str(cause)) from cause
 
 
 def _lenient(document: bytes, is_msgpack: bool, cause: Exception) -> Any:

@@ -28,6 +28,11 @@ def may_lose_digits(document: bytes) -> bool:
     return b"0" * (_SAFE // _STEP + 1) in sample and b"0" * (_SAFE + 1) in document.translate(_DIGITS)
 
 
+def is_tiny(number: float | None) -> bool:
+    """Whether a double is so close to zero that it has fewer digits, or none."""
+    return number is not None and -_SMALL < number < _SMALL
+
+
 def may_lose_exponent(document: bytes) -> bool:
     """Whether a zero in a JSON document may have been sent as a number too small for a double, such as 1e-400."""
     return (b"e-" in document or b"E-" in document) and _TINY.search(document) is not None

@@ -132,7 +132,9 @@ def _from_now(match: re.Match[str], now: datetime, *, rounds_up: bool) -> dateti
     if rounding:
         when = _floor(when, rounding)
         if rounds_up:
-            when = _floor(_shift(when, 1, rounding), rounding)
+            up = _floor(_shift(when, 1, rounding), rounding)
+            # Where the clock goes back by half an hour, the next full hour on the clock can be in the past.
+            when = up if up > now or sign else _floor(_shift(up, 1, rounding), rounding)
     return when
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,7 +24,8 @@ from iotistica.domain.telemetry.readings import PayloadContext, Reading
 from iotistica.errors import Invalid, InvalidMessage
 from iotistica.ingest import batch_transaction, import_files
 from iotistica.ingest.batch import ReadingsBatch
-from iotistica.ingest.import_files import BadRow, Document, Header, Item, Opened
+from iotistica.ingest.import_files import Opened
+from iotistica.ingest.import_items import BadRow, Document, Header, Item
 from iotistica.ingest.series_cache import SeriesCache
 from iotistica.storage.agents.directory import Directory
 from iotistica.storage.postgres import Database
@@ -31,6 +33,7 @@ from iotistica.storage.telemetry import partitions
 
 READINGS: Final = 10_000  # readings in a transaction; the last row can exceed it
 SAMPLES: Final = 1000  # rows from which decimal mark and order of dates are recognised
+LAYOUTS: Final = 20  # different layouts that a preview lists
 SHOWN: Final = 10  # rejected rows that are reported one by one
 LONGEST: Final = 200  # characters of the reason of each
 
@@ -89,12 +92,13 @@ class Parser:
 
     def _items(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yield all items but the headers, whose layout is understood with the rows that follow."""
-        for item in items:
+        ahead: deque[Item] = deque()
+        while (item := ahead.popleft() if ahead else next(items, None)) is not None:
             if not isinstance(item, Header):
                 yield item
                 continue
-            samples = list(itertools.islice(items, SAMPLES))
-            rows = list(itertools.takewhile(lambda one: not isinstance(one, Header), samples))
+            ahead.extend(itertools.islice(items, SAMPLES - len(ahead)))
+            rows = itertools.takewhile(lambda one: not isinstance(one, Header), ahead)
             try:
                 self._layout = import_layout.understand(
                     item.columns,
@@ -104,9 +108,8 @@ class Parser:
                 )
             except InvalidMessage as exc:
                 raise Invalid(f"The file has no column {exc.detail}.") from exc
-            if self._layout not in self.layouts:
+            if len(self.layouts) < LAYOUTS and self._layout not in self.layouts:
                 self.layouts.append(self._layout)
-            yield from self._items(iter(samples))
 
     def _add(self, item: Item, parsed: ParsedPayload) -> None:
         now = time.time_ns() // 1000
@@ -194,7 +197,7 @@ async def import_file(
 def _next(chunks: Iterator[ParsedPayload], result: ImportResult) -> ParsedPayload | None:
     try:
         return next(chunks, None)
-    except (Invalid, OSError, EOFError, ValueError) as exc:
+    except (Invalid, *import_files.UNREADABLE) as exc:
         if not result.readings:
             raise
         raise Invalid(

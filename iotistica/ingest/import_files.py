@@ -1,26 +1,27 @@
 """Reads tables from files of any kind that people have; the kind is recognised by content, not by name."""
 
+import codecs
 import csv
 import gzip
 import io
-import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import BinaryIO, Final, Literal, cast
 
 import msgspec
 
-from iotistica.domain import codec, payload_formats
-from iotistica.errors import Invalid, InvalidMessage
+from iotistica.domain import payload_formats
+from iotistica.errors import Invalid
+from iotistica.ingest import columnar_files, json_lines
+from iotistica.ingest.import_items import BadRow, Header, Item, bounded, distinct
 
 Kind = Literal["CSV", "JSON lines", "Parquet", "Arrow"]
 SAMPLE: Final = 64 << 10  # bytes from which kind, encoding and separator are recognised
-ROWS: Final = 10_000  # rows of a Parquet batch
-LINE: Final = 16 << 20  # characters of a line
 _SEPARATORS: Final = ",;\t|"
 _GZIP: Final = b"\x1f\x8b"
 _BOMS: Final = (
@@ -32,29 +33,21 @@ _BOMS: Final = (
 )
 _TEXTS: Final = ("csv", "text", "latin-1", "line-protocol", "form", None)
 """Formats that can be a table in text; None is JSON, quoted cells, or a table that begins with a bracket."""
+_ANNOTATIONS: Final = ("#group", "#datatype", "#default")
 _SAYS_SEPARATOR: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 
-class BadRow(msgspec.Struct, frozen=True):
-    """A row that cannot be read, and why."""
-
-    reason: str
-    detail: str
+UNREADABLE: Final = (OSError, EOFError, ValueError, OverflowError, csv.Error, zlib.error)
+"""What a damaged file raises; pyarrow's errors are subclasses of these."""
 
 
-class Document(msgspec.Struct, frozen=True):
-    """A line of JSON that is not a row of a table: a message as devices send it."""
-
-    payload: bytes
-
-
-class Header(msgspec.Struct, frozen=True):
-    """The names of the columns of the rows that follow; a file can have several."""
-
-    columns: tuple[str, ...]
+def _as_cp1252(exc: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are not UTF-8 as Windows does, instead of losing them."""
+    assert isinstance(exc, UnicodeDecodeError)  # noqa: S101 registered for decoding only
+    return exc.object[exc.start : exc.end].decode("cp1252", "replace"), exc.end
 
 
-Item = Header | BadRow | Document | Mapping[str, Any]
+codecs.register_error("iotistica-cp1252", _as_cp1252)
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +72,7 @@ def opened(path: Path) -> Iterator[Opened]:
             content.seek(0)
             with _opened(path, content, head, raw, is_gzip=is_gzip) as file:
                 yield file
-    except (OSError, EOFError, ValueError, csv.Error) as exc:  # pyarrow's errors are subclasses of these
+    except UNREADABLE as exc:
         raise Invalid(f"Cannot read {path.name}: {exc}.") from exc
     except ImportError as exc:
         raise Invalid(f"Reading {path.name} needs pyarrow. Install `iotistica[parquet]`.") from exc
@@ -91,16 +84,17 @@ def _opened(path: Path, content: BinaryIO, head: bytes, raw: BinaryIO, *, is_gzi
     is_parquet, is_arrow = head[:4] == b"PAR1", head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff"
     if is_parquet or is_arrow:
         with _seekable(content, is_gzip=is_gzip) as source:
-            items = _parquet(source) if is_parquet else _arrow(source)
+            items = columnar_files.parquet_rows(source) if is_parquet else columnar_files.arrow_rows(source)
             yield Opened(
                 kind="Parquet" if is_parquet else "Arrow", detail=packed.lstrip(", "), items=items, raw=raw
             )
         return
     encoding = _encoding(head)
     text = head.decode(encoding, "replace").lstrip("\ufeff \r\n\t")
-    with io.TextIOWrapper(content, encoding=encoding, errors="replace", newline="") as lines:
+    errors = "iotistica-cp1252" if encoding.startswith("utf-8") else "replace"
+    with io.TextIOWrapper(content, encoding=encoding, errors=errors, newline="") as lines:
         if text[:1] in ("{", "["):
-            yield Opened(kind="JSON lines", detail=encoding + packed, items=_json_lines(lines), raw=raw)
+            yield Opened(kind="JSON lines", detail=encoding + packed, items=json_lines.read(lines), raw=raw)
             return
         name = "an empty file" if not text else payload_formats.format_of(head)
         if not encoding.startswith("utf-16") and not encoding.startswith("utf-32") and name not in _TEXTS:
@@ -147,55 +141,26 @@ def _csv(lines: io.TextIOBase, separator: str) -> Iterator[Item]:
     """Yield header and rows; lines of `#` begin another table, and `sep=;` says nothing but the separator."""
     header: tuple[str, ...] | None = None
     annotated = False
-    for cells in csv.reader(lines, delimiter=separator):
+    for cells in csv.reader(bounded(lines), delimiter=separator):
         if not any(cells):
             header = None if annotated else header
             continue
-        if cells[0].startswith("#"):
+        if cells[0] in _ANNOTATIONS:
             header, annotated = None, True
             continue
+        if header is None and cells[0].startswith("#"):
+            continue  # a comment
         if header is None:
             if _SAYS_SEPARATOR.fullmatch(separator.join(cells)):
                 continue
-            header = tuple(cell.strip() for cell in cells)
+            header = distinct(cell.strip() for cell in cells)
             yield Header(header)
+        elif annotated and "error" in header and "_value" not in header:
+            raise Invalid(f"The file is an error of InfluxDB: {' '.join(cells).strip()[:200]}")
         elif len(cells) != len(header):
             yield BadRow("bad_row", f"it has {len(cells)} cells, and the header has {len(header)}")
         else:
             yield dict(zip(header, cells, strict=True))
-
-
-def _json_lines(lines: io.TextIOBase) -> Iterator[Item]:
-    """Yield a table where each line is a flat object, else the lines as messages; an array counts by members."""
-    first = lines.readline(LINE).lstrip("\ufeff")
-    if first.lstrip()[:1] == "[":
-        members = msgspec.json.decode((first + lines.read(LINE)).encode("utf-8", "replace"), type=list[msgspec.Raw])
-        texts: Iterator[bytes] = (bytes(member) for member in members)
-    else:
-        texts = (line.encode("utf-8", "replace") for line in itertools.chain([first], lines) if line.strip())
-    known: dict[str, None] = {}  # the columns so far, in their order
-    is_table: bool | None = None
-    for text in texts:
-        try:
-            row = codec.decode(text, False, object, exact=True)
-        except InvalidMessage as exc:
-            yield BadRow(exc.code, exc.detail)
-            continue
-        if is_table is None:
-            is_table = isinstance(row, dict) and not any(
-                isinstance(cell, (dict, list)) for name, cell in row.items() if name != "extra"
-            )
-        if not is_table or not isinstance(row, dict):
-            yield Document(text)
-            continue
-        if not row.keys() <= known.keys():
-            known |= dict.fromkeys(row)
-            yield Header(tuple(known))
-        yield {name: _cell(cell) for name, cell in row.items()}
-
-
-def _cell(cell: Any) -> Any:
-    return msgspec.json.encode(cell).decode() if isinstance(cell, (dict, list)) else cell
 
 
 @contextmanager
@@ -208,46 +173,3 @@ def _seekable(content: BinaryIO, *, is_gzip: bool) -> Iterator[BinaryIO]:
         shutil.copyfileobj(content, file)
         file.seek(0)
         yield cast(BinaryIO, file)
-
-
-def _parquet(source: BinaryIO) -> Iterator[Item]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(source) as file:
-        yield Header(tuple(file.schema_arrow.names))
-        for batch in file.iter_batches(batch_size=ROWS):
-            yield from _batch_rows(batch)
-
-
-def _arrow(source: BinaryIO) -> Iterator[Item]:
-    from pyarrow import ipc
-
-    is_file = source.read(6) == b"ARROW1"  # without this magic number it is the stream format
-    source.seek(0)
-    if is_file:
-        file = ipc.open_file(source)
-        yield Header(tuple(file.schema.names))
-        batches: Iterator[Any] = map(file.get_batch, range(file.num_record_batches))
-    else:
-        reader = ipc.open_stream(source)
-        yield Header(tuple(reader.schema.names))
-        batches = iter(reader)
-    for batch in batches:
-        yield from _batch_rows(batch)
-
-
-def _batch_rows(batch: Any) -> Iterator[Mapping[str, Any]]:
-    import pyarrow as pa
-
-    fields: Sequence[Any] = batch.schema
-    columns = []
-    for number, field in enumerate(fields):
-        column = batch.column(number)
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":  # Python has no nanoseconds
-            column = column.cast(pa.timestamp("us", tz=field.type.tz), safe=False)
-        columns.append(column)
-    names = [field.name for field in fields]
-    for start in range(0, batch.num_rows, ROWS):
-        part = [column.slice(start, ROWS).to_pylist() for column in columns]
-        for cells in zip(*part, strict=True):
-            yield dict(zip(names, cells, strict=True))

@@ -1,6 +1,7 @@
 """Log levels: words as loggers spell them, and the numbers of pino, bunyan and syslog."""
 
 import math
+import re
 from typing import Any, Final
 
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "fatal")
@@ -36,6 +37,7 @@ _STEMS: Final = (
 _BY_WORD: Final = {word: LEVELS.index(level) for level, words in _STEMS for word in words}
 _SYSLOG: Final = (5, 5, 5, 4, 3, 2, 2, 1)
 """The level of each severity of syslog (RFC 5424, 6.2.1): emergency, alert, critical, error, warning, …"""
+_NUMBER: Final = re.compile(r"\s*[-+]?\d{1,6}(?:\.\d*)?\s*", re.ASCII)
 _PINO: Final = 10
 """The step of pino's and bunyan's levels: trace is 10, fatal 60."""
 
@@ -45,10 +47,10 @@ def level_of(value: Any) -> int:
 
     Numbers up to 7 are syslog's; from 10 they are pino's, and a number between two levels belongs to the lower one.
     """
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
     if isinstance(value, str):
         word = "".join(c for c in value[:64].lower() if c.isalnum())
-        if word.isascii() and word.isdecimal():
-            return _of_number(int(word))
         return _BY_WORD.get(word, _BY_WORD.get(word.rstrip("s"), DEFAULT))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return DEFAULT

@@ -1,5 +1,6 @@
 """Parses the log lines of agents, in every format that agents send, and encodes them for the log stream."""
 
+import re
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ HTTP: Final = "http"
 """The last level of the topic of log messages that arrived by HTTP."""
 RETENTION: Final = timedelta(days=90)
 AHEAD: Final = timedelta(days=1)  # a timestamp further in the future is replaced by the time of receipt
+_BEGINS_JSON: Final = re.compile(rb"\{\s*[\"}]|\[\s*[\[{\"\]]")
+"""How JSON begins, unlike a line of text such as `[INFO] started`."""
 _OWN: Final = frozenset(
     ("timestamp", "time", *FIELDS, "message", "source", "serviceName", "containerName", "isSystem", "deviceId")
 ) | {"isStdErr", "isStderr", "stream", "meta", "context"}
@@ -98,7 +101,7 @@ def _json(text: bytes) -> Any:
         return codec.decode(text, False, object)
     except InvalidMessage:
         rows = _rows(text)
-        if len(rows) < 2:
+        if len(rows) < 2 and _BEGINS_JSON.match(text):
             raise
     decoded: list[Any] = []
     for row in rows:
@@ -145,7 +148,7 @@ def _line(row: Any, received: int, service: str) -> LogLine | None:
         return None
     message = row.get("message", row.get("msg"))
     if message is not None and not isinstance(message, str):
-        message = msgspec.json.encode(message).decode()
+        message = msgspec.json.encode(documents.clean(message)).decode()
     if not message or not message.strip():
         return None
     stamp = row.get("timestamp")
@@ -184,6 +187,8 @@ def _cut(text: str) -> str:
 
 def _meta(row: dict[str, Any]) -> dict[str, Any] | None:
     rest: dict[str, Any] = {key: value for key, value in row.items() if key not in _OWN}
+    if row.get("message") is None:
+        rest.pop("msg", None)  # the message itself
     for key in ("meta", "context"):
         value = row.get(key)
         if isinstance(value, dict):

@@ -88,9 +88,12 @@ def parse_answer(content: object) -> JobAnswer:
             fact = _number(value) if name in _NUMBERS else _text(value, _TEXTS[name])
             if fact is None:
                 details[key] = value
-            else:
+            elif facts.get(name, fact) == fact:
                 facts[name] = fact
                 details.pop(key, None)
+            else:  # the answer and its details say different things: the answer counts, the other is kept
+                details.setdefault(key, facts[name])
+                facts[name] = fact
     return JobAnswer(status=status, details=_bounded(details) or None, **facts)
 
 

@@ -102,7 +102,7 @@ def _parse_document(
         parsed = None
     if parsed is None:
         return parse_shape(codec.decode(document, is_msgpack, object, exact=True), context, expanders)
-    if exact or is_msgpack or 0.0 not in [reading.value for reading in parsed.readings]:
+    if exact or is_msgpack or not any(map(exact_numbers.is_tiny, [reading.value for reading in parsed.readings])):
         return parsed
     if exact_numbers.may_lose_exponent(document):
         return parse_shape(codec.decode(document, False, object, exact=True), context, expanders)

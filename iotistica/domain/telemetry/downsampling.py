@@ -57,7 +57,7 @@ def _shares(sizes: Sequence[int], most: int) -> list[int]:
     if sum(sizes) <= most:
         return list(sizes)
     ends = [min(size, 2) for size in sizes]
-    left, rest = most - sum(ends), sum(sizes) - sum(ends)
+    left, rest = most - sum(ends), max(sum(sizes) - sum(ends), 1)
     return [end + left * (size - end) // rest for size, end in zip(sizes, ends, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """Understands the columns of an imported table: which is the time, which are values, and what the rest is."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -39,7 +39,8 @@ FIELDS: Final = tuple(ALIASES)
 _PLAIN: Final = frozenset(("agent_uuid", "tags", "result", "table", "_start", "_stop"))
 """Columns of known exports that say nothing about a reading."""
 _INFLUX: Final = frozenset(("_time", "_value", "_field", "_measurement"))
-_UNIT: Final = re.compile(r"(.+?)\s*[(\[]([^()\[\]]{1,16})[)\]]")
+_UNIT: Final = re.compile(r"([^()\[\]]+)[(\[]([^()\[\]]{1,16})[)\]]")
+_CLOCKS: Final = ("time", "uhrzeit", "zeit", "clock", "time_of_day", "hour")
 IGNORE: Final = "ignore"
 
 
@@ -59,7 +60,10 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     series: tuple[SeriesColumn, ...] = ()
     tags: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    decimals: Decimals = "."
+    clock: str | None = None
+    """The column of the time of day, where the column of the time has only dates."""
+    decimals: dict[str, Decimals]
+    """The decimal mark of each column of values."""
     date_order: DateOrder | None = None
 
 
@@ -85,16 +89,20 @@ def understand(
     elif not series and "value" not in columns:
         shape = "wide"
         series = [_series(c) for c in header if c and c not in columns.values() and c not in ignored]
-        if "metric" in columns and "device_name" not in columns:  # such a column names what the values belong to
-            columns["device_name"] = columns.pop("metric")
+        if "metric" in columns:  # such a column names what the values belong to
+            named = columns.pop("metric")
+            if "device_name" in columns:
+                tags = (named,)
+            columns.setdefault("device_name", named)
     if "time" not in columns:
         raise InvalidMessage("no_column", _missing("time", header))
     if shape == "wide" and not series:
         raise InvalidMessage("no_column", _missing("value", header))
     if shape == "long" and "metric" not in columns and "metric_name" not in columns:
         raise InvalidMessage("no_column", _missing("metric", header))
+    clock = _clock(columns, header, samples, mapped)
+    series = [one for one in series if one.column not in (clock, columns["time"])]
     values = [columns["value"]] if shape != "wide" else [one.column for one in series]
-    texts = [cell for row in samples for column in values if isinstance(cell := row.get(column), str)]
     times = [cell for row in samples if isinstance(cell := row.get(columns["time"]), str)]
     return Layout(
         shape=shape,
@@ -102,9 +110,32 @@ def understand(
         series=tuple(series),
         tags=tags,
         ignored=tuple(ignored),
-        decimals=import_values.decimals_of(texts),
+        clock=clock,
+        decimals={column: _decimals(column, samples) for column in values},
         date_order=date_order or import_values.order_of(times),
     )
+
+
+def _clock(
+    columns: dict[str, str], header: Sequence[str], samples: Sequence[Mapping[str, Any]], mapped: Mapping[str, str]
+) -> str | None:
+    """Return the column of the time of day, if date and time stand apart; the date is the time column then."""
+    dates = [c for c in header if c not in mapped and _all(import_values.is_bare_date, c, samples)]
+    clocks = [c for c in header if _plain(c) in _CLOCKS and _all(import_values.is_clock, c, samples)]
+    if len(dates) != 1 or len(clocks) != 1:
+        return None
+    columns["time"] = dates[0]
+    return clocks[0]
+
+
+def _all(test: Callable[[str], bool], column: str, samples: Sequence[Mapping[str, Any]]) -> bool:
+    cells = [cell for row in samples if (cell := row.get(column))]
+    return bool(cells) and all(isinstance(cell, str) and test(cell) for cell in cells)
+
+
+def _decimals(column: str, samples: Sequence[Mapping[str, Any]]) -> Decimals:
+    texts = [cell for row in samples if isinstance(cell := row.get(column), str)]
+    return import_values.decimals_of((import_values.split_unit(text) or (text,))[0] for text in texts)
 
 
 def _columns(
@@ -127,7 +158,8 @@ def _columns(
 
 def _series(column: str, metric: str = "") -> SeriesColumn:
     match = _UNIT.fullmatch(column.strip())
-    return SeriesColumn(column, metric or (match[1] if match else column.strip()), match[2] if match else None)
+    name = match[1].strip() if match else column.strip()
+    return SeriesColumn(column, metric or name or column.strip(), match[2] if match and name else None)
 
 
 def _plain(column: str) -> str:

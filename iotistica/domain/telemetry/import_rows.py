@@ -24,22 +24,27 @@ def raw_rows(row: Row, layout: Layout, zone: ZoneInfo | None) -> Iterator[dict[s
     stamp = cells.pop("time", None)
     if stamp is None or (isinstance(stamp, str) and not stamp.strip()):
         raise InvalidMessage("bad_time", "the row has no time")
+    if layout.clock is not None:
+        stamp = f"{stamp} {row.get(layout.clock) or ''}".strip()
     cells["time"] = import_values.time_of(stamp, layout.date_order, zone)
     if "device_name" in layout.columns:
         cells.setdefault("device_name", None)  # an empty cell says that there is no device
     if layout.shape == "wide":
+        if layout.tags:
+            names = [cells.get("device_name"), *(row.get(tag) for tag in layout.tags)]
+            cells["device_name"] = "/".join(str(name) for name in names if name not in (None, "")) or None
         for series in layout.series:
             unit, cell = series.unit, row.get(series.column)
             if isinstance(cell, str) and (parts := import_values.split_unit(cell)):
                 cell, unit = parts[0], unit or parts[1]
-            value = import_values.value_of(cell, layout.decimals)
+            value = import_values.value_of(cell, layout.decimals[series.column])
             if value is not None:
                 yield {**cells, "metric": series.metric, "value": value, **({"unit": unit} if unit else {})}
         return
     if layout.shape == "influx":
         tags = [row.get("_measurement"), *(row.get(tag) for tag in layout.tags)]
         cells["device_name"] = "/".join(str(tag) for tag in tags if tag not in (None, ""))
-    cells["value"] = import_values.value_of(cells.get("value"), layout.decimals)
+    cells["value"] = import_values.value_of(cells.get("value"), layout.decimals[layout.columns["value"]])
     yield cells
 
 
@@ -73,7 +78,7 @@ def _extra(text: Any) -> dict[str, Any] | None:
         return None
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, TypeError):
+    except (msgspec.DecodeError, TypeError, RecursionError):
         raise InvalidMessage("bad_extra", "not a JSON object") from None
 
 

@@ -20,9 +20,14 @@ NOTHING: Final = frozenset(
 TRUTHS: Final = {"true": True, "false": False}
 _PLAIN: Final = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?", re.ASCII)
 _WITH_COMMA: Final = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?", re.ASCII)
-_GROUPED: Final = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+(?:,\d+)?", re.ASCII)
+_GROUPED: Final = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?", re.ASCII)
+_ENGLISH: Final = re.compile(r"[-+]?[1-9]\d{0,2}(?:(?:,\d{3})+\.\d+|(?:,\d{3}){2,})", re.ASCII)
+"""English groups, which no number with a decimal comma looks like."""
 _WITH_POINT: Final = re.compile(r"[-+]?\d+\.\d+", re.ASCII)
-_WITH_UNIT: Final = re.compile(r"([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*([^\d\s.,;:+-][^\d\s]{0,15})", re.ASCII)
+_WITH_UNIT: Final = re.compile(
+    r"([-+]?\d+(?:[.,]\d+)?)(?:\s+([^\d\s.,;:+-]\S{0,15})|([°%‰µμΩ€$£][^\d\s]{0,15}))", re.ASCII
+)
+"""A unit stands behind a blank, unless it begins with a sign: `12ab` and `0xFF` are no numbers."""
 _DATE: Final = re.compile(
     r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})"
     r"(?:[ T,]+(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(?:\s*([ap])\.?m\.?)?)?",
@@ -35,7 +40,7 @@ def decimals_of(cells: Iterable[str]) -> Decimals:
     commas = False
     for cell in cells:
         text = cell.strip()
-        if _WITH_POINT.fullmatch(text) and not _GROUPED.fullmatch(text):
+        if _ENGLISH.fullmatch(text) or (_WITH_POINT.fullmatch(text) and not _GROUPED.fullmatch(text)):
             return "."
         commas = commas or ("," in text and bool(_WITH_COMMA.fullmatch(text) or _GROUPED.fullmatch(text)))
     return "," if commas else "."
@@ -59,31 +64,43 @@ def value_of(cell: Any, decimals: Decimals) -> Any:
             text = text.replace(".", "").replace(",", ".")
         elif _WITH_COMMA.fullmatch(text):
             text = text.replace(",", ".")
+    elif _ENGLISH.fullmatch(text):
+        text = text.replace(",", "")
     if match := _PLAIN.fullmatch(text):
         return exact_numbers.of_json(text) if match[1] or len(text) > exact_numbers.DIGITS else int(text)
-    return text if decimals == "," and text != cell.strip() else cell
+    return text if text != cell.strip() else cell
 
 
 def split_unit(cell: str) -> tuple[str, str] | None:
     """Return number and unit of a cell such as `21.5 °C`; None if it is not one."""
     match = _WITH_UNIT.fullmatch(cell.strip())
-    return (match[1], match[2]) if match else None
+    return (match[1], match[2] or match[3]) if match else None
 
 
 def order_of(cells: Iterable[str]) -> DateOrder | None:
-    """Return the order of day and month in these dates; None where every date could be read both ways."""
+    """Return the order of day and month in these dates; None where they could be read both ways, or disagree.
+
+    A year of two digits says nothing, since it could come first.
+    """
+    orders: set[DateOrder] = set()
     for cell in cells:
-        if match := _DATE.fullmatch(cell.strip()):
-            if int(match[1]) > 12 or match[2] == ".":
-                return "german"
-            if int(match[3]) > 12 or match[9]:
-                return "us"
-    return None
+        match = _DATE.fullmatch(cell.strip())
+        if (match and match[2] == ".") or (match and len(match[4]) == 4 and int(match[1]) > 12):
+            orders.add("german")
+        elif match and len(match[4]) == 4 and int(match[3]) > 12:
+            orders.add("us")
+    return orders.pop() if len(orders) == 1 else None
 
 
-def is_ambiguous(cell: str) -> bool:
-    """Whether a cell is a date whose day and month could change places."""
-    return _DATE.fullmatch(cell.strip()) is not None
+def is_bare_date(cell: str) -> bool:
+    """Whether a cell is a date without a time of day."""
+    match = _DATE.fullmatch(cell.strip())
+    return match[5] is None if match else re.fullmatch(r"\d{4}[-/.]\d\d?[-/.]\d\d?", cell.strip()) is not None
+
+
+def is_clock(cell: str) -> bool:
+    """Whether a cell is a time of day."""
+    return re.fullmatch(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?(\s*[ap]\.?m\.?)?", cell.strip(), re.IGNORECASE) is not None
 
 
 def time_of(cell: Any, order: DateOrder | None, zone: ZoneInfo | None) -> Any:
@@ -92,7 +109,7 @@ def time_of(cell: Any, order: DateOrder | None, zone: ZoneInfo | None) -> Any:
     Raises `InvalidMessage("bad_time")` for a date whose order is not known.
     """
     if isinstance(cell, datetime):
-        return cell if cell.tzinfo or zone is None else cell.replace(tzinfo=zone)
+        return _in_zone(cell, zone)
     if isinstance(cell, date):
         return datetime(cell.year, cell.month, cell.day, tzinfo=zone)
     if not isinstance(cell, str):
@@ -127,4 +144,10 @@ def _national(match: re.Match[str], order: DateOrder) -> datetime:
 
 
 def _in_zone(when: datetime, zone: ZoneInfo | None) -> datetime:
-    return when if when.tzinfo or zone is None else when.replace(tzinfo=zone)
+    """Return a time in a zone; raises `InvalidMessage` for one that a change of clocks has twice or never."""
+    if when.tzinfo or zone is None:
+        return when
+    local = when.replace(tzinfo=zone)
+    if local.utcoffset() != local.replace(fold=1).utcoffset():
+        raise InvalidMessage("bad_time", f"{when} is not one time in {zone}: its clocks change then")
+    return local

@@ -25,6 +25,8 @@ def quality_of(value: Any) -> str | None:
         return QUALITIES.get(value) or _by_text(value)
     if isinstance(value, bool):
         return "good" if value else "bad"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int):
         return _STATUS[(value & 0xFFFFFFFF) >> 30]
     return "unknown"

@@ -91,8 +91,10 @@ def test_every_source_gives_the_same_answer(
     assert got["source"] == ("raw" if agg in ("median", "p95") else source)
     assert raw["source"] == "raw"
     assert [(r["time"], r["count"]) for r in got["readings"]] == [(r["time"], r["count"]) for r in raw["readings"]]
+    # A deviation from sums of squares loses digits where it is small beside the mean.
+    digits = 1e-7 if agg == "stddev" else 1e-9
     for a, b in zip(got["readings"], raw["readings"], strict=True):
-        assert a["value"] == b["value"] or a["value"] == pytest.approx(b["value"], rel=1e-9)
+        assert a["value"] == b["value"] or a["value"] == pytest.approx(b["value"], rel=digits)
     if interval == "1d" and tz is None:
         day = VALUES[:1440]
         wanted = {"avg": statistics.fmean(day), "median": statistics.median(day), "stddev": statistics.stdev(day)}

@@ -111,6 +111,126 @@ def test_a_file_is_recognised_by_its_content(
     assert found.result.rejected == {}
 
 
+ELEVEN = "2026-11-26T11:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            "Datum;Uhrzeit;Temp\n26.11.2026;10:00;21,5\n26.11.2026;11:00;22,5\n",
+            [(TEN, "Temp", 21.5, None), (ELEVEN, "Temp", 22.5, None)],
+        ),
+        (
+            "date,time,metric,value\n2026-11-26,10:00,m,1\n2026-11-26,11:00:00,m,2\n",
+            [(TEN, "m", 1.0, None), (ELEVEN, "m", 2.0, None)],
+        ),
+        (
+            "time;a;b\n2026-11-26 10:00;0.125;1,5\n",
+            [(TEN, "a", 0.125, None), (TEN, "b", 1.5, None)],
+        ),
+        (
+            "time;a;b\n2026-11-26 10:00;1,5;20.125\n",
+            [(TEN, "a", 1.5, None), (TEN, "b", 20.125, None)],
+        ),
+        (
+            'time,a,b\n2026-11-26 10:00,"1,234.5",12.125\n2026-11-26 11:00,"1,100.0",13.500\n',
+            [
+                (TEN, "a", 1234.5, None),
+                (TEN, "b", 12.125, None),
+                (ELEVEN, "a", 1100.0, None),
+                (ELEVEN, "b", 13.5, None),
+            ],
+        ),
+        ("time,temp,temp\n2026-11-26 10:00,1,2\n", [(TEN, "temp", 1.0, None), (TEN, "temp 2", 2.0, None)]),
+        (
+            "time,device,sensor,temp\n2026-11-26 10:00,d,s1,20\n2026-11-26 10:00,d,s2,30\n",
+            [(TEN, "d/s1.temp", 20.0, None), (TEN, "d/s2.temp", 30.0, None)],
+        ),
+        (
+            "name,time,value\nb,2026-11-26 10:00,6\n#1,2026-11-26 10:00,5\nc,2026-11-26 10:00,4\n",
+            [(TEN, "b", 6.0, None), (TEN, "#1", 5.0, None), (TEN, "c", 4.0, None)],
+        ),
+        (
+            "time,a,b,c\n2026-11-26 10:00,0xFF,12ab,4f\n",
+            [(TEN, "a", "0xFF", None), (TEN, "b", "12ab", None), (TEN, "c", "4f", None)],
+        ),
+        ("time;a\n2026-11-26 10:00;21,5 °C\n", [(TEN, "a", 21.5, "°C")]),
+        (
+            '{"time":"2026-11-26T10:00:00Z","metric":"m"}\n{"time":"2026-11-26T10:00:00Z","metric":"m","value":2}\n',
+            [(TEN, "m", None, None), (TEN, "m", 2.0, None)],
+        ),
+        (
+            '\n[{"time":"2026-11-26T10:00:00Z","metric":"m","value":1},\n'
+            '{"time":"2026-11-26T10:00:00Z","metric":"n","value":2}]\n\0',
+            [(TEN, "m", 1.0, None), (TEN, "n", 2.0, None)],
+        ),
+        (
+            '[{"time":"2026-11-26T10:00:00Z","metric":"m","value":1}]\n'
+            '[{"time":"2026-11-26T10:00:00Z","metric":"n","value":2}]\n',
+            [(TEN, "m", 1.0, None), (TEN, "n", 2.0, None)],
+        ),
+        (
+            b"time,metric,value\n" + b"2026-11-26 10:00,m,1\n" * 4000 + b"2026-11-26 10:00,m,T\xfcr\n",
+            [(TEN, "m", 1.0, None)] * 8,
+        ),
+    ],
+)
+def test_what_is_easily_misread_is_read_right(
+    tmp_path: Path, content: bytes | str, expected: list[tuple[str, str, object, str | None]]
+) -> None:
+    """Date and time apart, both decimal marks, groups, equal columns, two columns that name a device, and comments."""
+    found = read(tmp_path / "f", content)
+    assert shown(found) == expected
+    assert found.result.rejected == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "date,metric,value\n05/03/2026 10:00:00 AM,m,1\n",
+        "date,metric,value\n24/11/25 10:00,m,1\n24/11/26 10:00,m,1\n",
+        "date,metric,value\n25/03/2026,m,1\n03/25/2026,m,1\n",
+    ],
+)
+def test_dates_that_do_not_tell_their_order_are_refused(tmp_path: Path, content: str) -> None:
+    """AM does not mean month first, two digits can be a year, and dates can contradict each other."""
+    assert set(read(tmp_path / "f", content).result.rejected) == {"bad_time"}
+
+
+@pytest.mark.parametrize("when", ["2026-10-25 02:30", "2026-03-29 02:30"])
+def test_a_time_that_a_night_has_twice_or_never_is_refused(tmp_path: Path, when: str) -> None:
+    """The clock changes then, and nothing tells which hour is meant."""
+    options = OPTIONS._replace(zone=ZoneInfo("Europe/Zurich"))
+    found = read(tmp_path / "f", f"time,metric,value\n{when},m,1\n2026-10-25 04:00,m,1\n", options)
+    assert found.result.rejected == {"bad_time": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b" + b"\x08" + bytes(7) + b"\x07\xff\xff\xff\xff", "Cannot read"),
+        ("\n".join(f'{{"time":1795687200,"k{n}":1}}\n' * 999 for n in range(40)), "too many columns"),
+        ("#datatype,string\n,error,reference\n,it failed,897\n", "no column 'time'|error of InfluxDB: +it failed"),
+        ('{"time":1795687200,"a":"' + "x" * (17 << 20) + '"}', "A line has more than"),
+    ],
+    ids=["damaged", "columns", "error", "line"],
+)
+def test_a_hostile_file_is_refused(tmp_path: Path, content: bytes | str, message: str) -> None:
+    """With a reason, and without much memory or time."""
+    with pytest.raises(Invalid, match=message):
+        read(tmp_path / "f", content)
+
+
+def test_a_document_of_many_levels_is_a_rejected_row(tmp_path: Path) -> None:
+    """In the column `extra`, too."""
+    deep = '{"a":' * 3000
+    found = read(
+        tmp_path / "f", f'time,metric,value,extra\n2026-11-26,m,1,"{deep.replace(chr(34), chr(34) * 2)}"\n'
+    )
+    assert found.result.rejected == {"bad_extra": 1}
+
+
 @pytest.mark.parametrize(
     ("content", "rejected", "first_bad"),
     [
@@ -212,7 +332,7 @@ def test_parquet_and_arrow_with_nanoseconds_and_decimals(tmp_path: Path) -> None
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """Ten times as many rows take no more memory at once."""
     peaks = []
-    for rows in (10_000, 60_000):
+    for rows in (30_000, 120_000):
         path = tmp_path / f"{rows}.csv"
         with path.open("w") as file:
             file.write("time,metric,value\n")

@@ -97,6 +97,10 @@ def test_what_is_no_line_is_counted_and_harms_no_other() -> None:
         (b'{"logs":[{"message":"a","level":Infinity},{"message":"\xff"}]}', ["a", "\ufffd"]),
         (gzipped(b'[{"message":"ok"}]'), ["ok"]),
         (b"plain \xe4\nlines", ["plain \ufffd", "lines"]),
+        (b"[INFO] started", ["[INFO] started"]),
+        (b"[2026-01-02 10:00:00] x", ["[2026-01-02 10:00:00] x"]),
+        (b"{main} x", ["{main} x"]),
+        (msgspec.msgpack.encode({"message": {(1, 2): 3}}), ['{"(1, 2)":3}']),
     ],
 )
 def test_one_bad_character_loses_no_line(payload: bytes, messages: list[str] | None) -> None:
@@ -116,6 +120,8 @@ def test_one_bad_character_loses_no_line(payload: bytes, messages: list[str] | N
         (9, 2),
         (-1, 2),
         ("50", 4),
+        ("30.0", 2),
+        ("-1", 2),
         (" 3 ", 4),
         ("WARN ", 3),
         ("[ERROR]", 4),
