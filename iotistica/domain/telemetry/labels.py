@@ -1,7 +1,8 @@
 """Names and labels of readings: what series a reading belongs to, its unit, protocol and ids."""
 
+import re
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from iotistica.domain.names import clean_name
@@ -9,40 +10,30 @@ from iotistica.errors import InvalidMessage
 
 NAME_CAP: Final = 512  # bytes of UTF-8
 LABEL_CAP: Final = 64  # bytes of UTF-8, for units and protocols
-_CACHED: Final = 8192  # different ones that are remembered; each reading repeats those of the last poll
+_CANONICAL: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-class SeriesName(NamedTuple):
-    """`metric_name` is the name of a series of an agent: the device, a dot and the metric, or the metric alone."""
+def series_name(metric: Any, device: Any) -> tuple[str, str, str | None]:
+    """Return the name of the series of a reading, its metric, and its device or None.
 
-    metric_name: str
-    metric: str
-    device: str | None
-
-
-def series_name(metric: Any, device: Any) -> SeriesName:
-    """Return the name of the series of a reading; raises `InvalidMessage` if it has no usable name."""
-    is_short = type(metric) is str and len(metric) <= NAME_CAP
-    if is_short and (device is None or (type(device) is str and len(device) <= NAME_CAP)):
-        return _cached_name(metric, device)
-    return _series_name(metric, device)
-
-
-def _series_name(sent_metric: Any, sent_device: Any) -> SeriesName:
-    metric, device = _name(sent_metric), _name(sent_device) or None
+    The name is the device, a dot and the metric, or the metric alone; dots in the device become `_`. Raises
+    `InvalidMessage` if there is no usable metric.
+    """
+    # Not cached: a large fleet has more series than a cache holds, and each name comes once a poll, in turn.
+    metric = _name(metric)
     if not metric:
         raise InvalidMessage("no_metric")
-    metric_name = f"{device.replace('.', '_')}.{metric}" if device else metric
-    if len(metric_name) > NAME_CAP or len(metric_name.encode()) > NAME_CAP:
+    device = None if device is None else _name(device) or None
+    metric_name = metric if device is None else f"{device.replace('.', '_')}.{metric}"
+    if len(metric_name) > NAME_CAP or (len(metric_name) * 4 > NAME_CAP and len(metric_name.encode()) > NAME_CAP):
         raise InvalidMessage("name_too_long")
-    return SeriesName(metric_name, metric, device)
-
-
-_cached_name = lru_cache(maxsize=_CACHED)(_series_name)
+    return metric_name, metric, device
 
 
 def _name(value: Any) -> str:
     """Return a metric or device name, or an empty string for no name; raises `InvalidMessage`."""
+    if type(value) is str and value.isascii() and value.isprintable() and len(value) <= NAME_CAP:
+        return value.strip()
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -64,7 +55,7 @@ def clean_label(value: Any) -> str | None:
     return _label(str(value)[:LABEL_CAP]) if isinstance(value, (int, float)) else None
 
 
-@lru_cache(maxsize=_CACHED)
+@lru_cache(maxsize=8192)  # a fleet has few units and protocols
 def _label(text: str) -> str | None:
     text = clean_name(text)
     if len(text) * 4 > LABEL_CAP:
@@ -74,12 +65,11 @@ def _label(text: str) -> str | None:
 
 def clean_uuid(value: Any) -> str | None:
     """Return a UUID in canonical form, or None if the value is not a valid UUID."""
-    return _uuid(value) if isinstance(value, str) and len(value) <= 45 else None
-
-
-@lru_cache(maxsize=_CACHED)
-def _uuid(text: str) -> str | None:
+    if not isinstance(value, str) or len(value) > 45:
+        return None
+    if _CANONICAL.fullmatch(value):
+        return value
     try:
-        return str(UUID(text))
+        return str(UUID(value))
     except ValueError:
         return None
