@@ -15,6 +15,8 @@ from iotistica.setting_errors import explain, hint
 
 PREFIX = "IOTISTICA_"
 SECRET = frozenset({"admin_password", "secret_key", "broker_secret", "update_secret"})
+LOCAL_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 a lookup, no bind
+"""The address on this machine of a server that listens on all addresses."""
 URLS = frozenset({"database_url", "redis_url", "mqtt_url"})
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -192,7 +194,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def local_host(self) -> str:
         """The address at which clients on this machine reach a server that listens on `listen`."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104 a lookup, no bind
+        return LOCAL_HOSTS.get(self.listen, self.listen)
 
     @property
     def agents_host(self) -> str:
@@ -200,13 +202,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.public_host or self.local_host
 
     @property
+    def http_url(self) -> str:
+        """The URL of the HTTP port, without a proxy that may be in front of it."""
+        return f"http://{in_url(self.agents_host)}:{self.http_port}"
+
+    @property
     def site(self) -> str:
         """The URL of the dashboard for users."""
-        return self.site_url.rstrip("/") or f"http://{self.agents_host}:{self.http_port}"
+        return self.site_url.rstrip("/") or self.http_url
+
+    @property
+    def lacks_public_host(self) -> bool:
+        """Whether other machines can connect, but are told an address that only this machine can reach."""
+        told = self.agents_mqtt_url and self.site_url
+        return self.listen in LOCAL_HOSTS and not (self.public_host or told)
+
+    def shareable(self) -> dict[str, Any]:
+        """Return the settings that commands for this instance need: those without secrets and servers' URLs."""
+        ca = str(Path(self.agents_ca_file).absolute()) if self.agents_ca_file else ""
+        values = msgspec.structs.asdict(msgspec.structs.replace(self, agents_ca_file=ca))
+        return {name: value for name, value in values.items() if name not in SECRET | URLS}
 
     def agents_broker(self) -> BrokerAddress:
         """The address of the broker that agents receive; raises `CannotStart`."""
-        url = self.agents_mqtt_url or f"mqtt://{self.agents_host}:{self.mqtt_port}"
+        url = self.agents_mqtt_url or f"mqtt://{in_url(self.agents_host)}:{self.mqtt_port}"
         try:
             ca = Path(self.agents_ca_file).read_text() if self.agents_ca_file else None
             return parse_broker_url(url, ca)
@@ -215,6 +234,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         except ValueError as exc:  # its text can contain a part of the URL's password
             schemes = "mqtt, mqtts, ws or wss, such as mqtts://host:8883"
             raise CannotStart(f"IOTISTICA_AGENTS_MQTT_URL must be a URL with {schemes}") from exc
+
+
+def in_url(host: str) -> str:
+    """Return a host name or address as it stands in a URL: an IPv6 address in brackets (RFC 3986)."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 FIELDS: Final = frozenset(Settings.__struct_fields__)
@@ -262,37 +286,3 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
 def unknown_message(name: str) -> str:
     """Say that a variable is not a setting, and suggest a setting with a similar name."""
     return f"{name} is not a setting. {hint(name.removeprefix(PREFIX), VARIABLES, PREFIX)}"
-
-
-def describe(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return the variable, value (secrets masked) and meaning of every setting, in the order of the fields."""
-    rows = []
-    for field in msgspec.structs.fields(Settings):
-        value = str(getattr(settings, field.name))
-        if value and field.name in SECRET:
-            value = "***"
-        if value and field.name in URLS:
-            value = mask(value)
-        meta = getattr(field.type, "__metadata__", ())
-        meaning = next((m.description for m in meta if isinstance(m, Meta) and m.description), "")
-        rows.append((PREFIX + field.name.upper(), value, meaning))
-    return rows
-
-
-def mask(url: str) -> str:
-    """Return the URL with its password masked."""
-    head, at, tail = url.rpartition("@")
-    scheme, sep, credentials = head.partition("://")
-    user = credentials.partition(":")[0]
-    return f"{scheme}{sep}{user}:***@{tail}" if at else url
-
-
-def page() -> str:
-    """Return the documentation page of the settings and their defaults, in Markdown."""
-    rows = "".join(f"| `{n}` | {f'`{v}`' if v else ''} | {meaning} |\n" for n, v, meaning in describe(Settings()))
-    return (
-        "# Configuration\n\n`iotistica config --markdown` generates this page.\n\n"
-        f"A setting is an environment variable, or a line of the TOML file that `{PREFIX}CONFIG` names, in lower\n"
-        "case and without the prefix. `iotistica config` shows the values in use.\n\n"
-        f"| variable | default | meaning |\n|---|---|---|\n{rows}"
-    )

@@ -1,6 +1,7 @@
 """The commands that manage agents and fleets."""
 
 import secrets
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ from iotistica.cli.arguments import TENANT, Text, command_actor, format_list
 from iotistica.cli.database import find_tenant, in_database, server_key
 from iotistica.domain.access import credentials
 from iotistica.domain.agents import broker_connection
+from iotistica.domain.agents.broker_connection import BrokerConfig
 from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.errors import NotFound
@@ -22,6 +24,7 @@ from iotistica.storage.agents.agent_search import AgentFilter
 from iotistica.storage.postgres import Tx
 
 EXAMPLE = '{"readings": [{"deviceName": "plc-1", "metric": "temperature", "value": 21.5, "unit": "degC"}]}'
+PUBLIC_CAS = "/etc/ssl/certs/ca-certificates.crt"  # of Debian; mosquitto_pub uses TLS only with a CA file
 UUID_ = click.argument("uuid", type=click.UUID)
 
 
@@ -248,9 +251,21 @@ def _connection(settings: Settings, key: bytes, tenant: TenantId, agent: AgentId
     )
     broker, topic = connection.broker_config, connection.topics.publish[0].removesuffix("/#")
     return (
-        f"uuid      {agent}\nhost      {broker.host}:{broker.port}\n"
+        f"uuid      {agent}\nbroker    {connection.broker}\nhost      {broker.host}:{broker.port}\n"
         f"username  {connection.username}\npassword  {connection.password}\ntopic     {topic}\n\n"
-        f"mosquitto_pub -h {broker.host} -p {broker.port} -q 1"
-        f" -u '{connection.username}' -P '{connection.password}' \\\n"
+        + _example(broker, topic, settings.agents_ca_file or PUBLIC_CAS)
+    )
+
+
+def _example(broker: BrokerConfig, topic: str, ca_file: str) -> str:
+    """Return a command that sends a reading as this agent."""
+    if broker.protocol in ("ws", "wss"):
+        return (
+            f"Send readings with a client that speaks MQTT over WebSocket to {topic}/endpoints/modbus:\n{EXAMPLE}"
+        )
+    cafile = f" --cafile {shlex.quote(ca_file)}" if broker.use_tls else ""
+    return (
+        f"mosquitto_pub -h {broker.host} -p {broker.port}{cafile} -q 1"
+        f" -u '{broker.username}' -P '{broker.password}' \\\n"
         f"  -t '{topic}/endpoints/modbus' -m '{EXAMPLE}'"
     )

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import secrets
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from iotistica import __version__, listening_socket, log
+from iotistica import __version__, listening_socket, log, setting_descriptions
 from iotistica import roles as roles_
 from iotistica import settings as settings_
 from iotistica.cli import (
@@ -21,23 +20,23 @@ from iotistica.cli import (
     audit,
     dead_letters,
     disk_usage,
+    first_start,
     import_readings,
     provisioning_keys,
     tenants,
     users,
 )
 from iotistica.cli.database import database_url, opened, run, server_key
+from iotistica.cli.running_instance import settings_of_instance
 from iotistica.embedded import data_folder, servers
-from iotistica.errors import CannotStart, Conflict, IotisticaError
+from iotistica.errors import CannotStart, IotisticaError
 from iotistica.settings import Settings
 from iotistica.storage import schema
-from iotistica.storage.access import tenants as tenants_
-from iotistica.storage.access import users as users_
-from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.telemetry import timescale as timescale_
 from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
 
 FILES: Final = 65_536  # limit of open files
+AS_SET: Final = ("serve", "broker", "config")  # commands that mean the settings of their own environment
 RESTART_SECONDS: Final = 60.0  # until the embedded servers of a restarted process run
 
 
@@ -46,8 +45,9 @@ RESTART_SECONDS: Final = 60.0  # until the embedded servers of a restarted proce
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Run and manage Iotistica, the platform for fleets of edge agents."""
-    context.obj = settings_.load(os.environ)
-    log.configure(context.obj.log_level, context.obj.log_format)
+    settings = settings_.load(os.environ)
+    log.configure(settings.log_level, settings.log_format)
+    context.obj = settings if context.invoked_subcommand in AS_SET else settings_of_instance(settings)
     for name in settings_.unknown(os.environ):
         click.echo(f"iotistica: {settings_.unknown_message(name)}", err=True)
 
@@ -85,7 +85,8 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         timescale_.apply_policies(url, ages_of(settings))
         if not settings.database_url:
             resources.enable_role_logins(url, key)
-        run(_first_start(url, settings))
+        password = run(first_start.create_owner(url, settings))
+        click.echo(first_start.welcome(settings, groups, password, with_demo=demo), nl=False)
         is_restart = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
         ended = listening_socket.collect_stop_signals() if is_restart else []
     if is_restart and not ended:
@@ -259,25 +260,10 @@ def ages_of(settings: Settings) -> PolicyAges:
 def config(settings: Settings, markdown: bool) -> None:
     """Show every setting with its meaning and value."""
     if markdown:
-        click.echo(settings_.page(), nl=False)
+        click.echo(setting_descriptions.page(), nl=False)
         return
-    for name, value, meaning in settings_.describe(settings):
+    for name, value, meaning in setting_descriptions.describe(settings):
         click.echo(f"# {meaning}\n{name}={value}\n")
-
-
-async def _first_start(url: str, settings: Settings) -> None:
-    """Create the tenant `default` and its owner if they do not exist."""
-    password = settings.admin_password or secrets.token_urlsafe(12)
-    async with opened(url) as database:
-        with contextlib.suppress(Conflict):  # another process can do the same at the same time
-            async with database.transaction() as tx:
-                tenant = await tenants_.find(tx, "default") or await tenants_.add(tx, "default", by=PLATFORM)
-                if await users_.any_of(tx, tenant.tenant_id) is not None:
-                    return
-                digest = await users_.hashed(password)
-                await users_.add(tx, tenant.tenant_id, settings.admin_email, digest, "owner", by=PLATFORM)
-            if not settings.admin_password:
-                click.echo(f"\n  First owner: {settings.admin_email}  password: {password}  (shown only now)\n")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from loguru import logger
@@ -38,6 +38,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     mqtt_url: str
     children: dict[str, int]
+    settings: dict[str, Any] = {}
+    """The instance's settings without secrets and URLs, which can have passwords."""
 
 
 class DataFolder(msgspec.Struct, frozen=True):
@@ -119,7 +121,7 @@ def open_home(path: Path) -> DataFolder:
     else:
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
         servers = ROOT_FOLDER / f"{path.parent.name or 'root'}-{digest}"
-        logger.bind(folder=str(servers), user=owner.name).warning(
+        logger.bind(folder=str(servers), user=owner.name).info(
             f"the user {owner.name} cannot reach {path}: the servers' data is stored in another folder"
         )
         ROOT_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -162,7 +164,7 @@ def within_reach(home: DataFolder, folder: Path, name: str) -> Path:
         return folder
     copy = ROOT_FOLDER / "bin" / name
     if not copy.is_dir():
-        logger.bind(folder=str(copy)).warning(f"the user {home.owner.name} cannot reach {folder}: copying it")
+        logger.bind(folder=str(copy)).info(f"the user {home.owner.name} cannot reach {folder}: copying it")
         copy.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
         shutil.copytree(folder, temporary, symlinks=True)

@@ -18,7 +18,7 @@ from iotistica.embedded.account_files import first_lines
 from iotistica.embedded.child_process import ChildProcess, end_leftovers
 from iotistica.embedded.data_folder import DataFolder, Runtime
 from iotistica.embedded.mosquitto import BrokerFiles
-from iotistica.settings import Settings
+from iotistica.settings import Settings, in_url
 from iotistica.supervise import sleep
 
 WATCH: Final = 0.2  # seconds between checks of the children
@@ -60,7 +60,7 @@ class Servers:
             self.children.append(self.broker)
             self.home.write(self.files.passwords, first_lines(self._key, self.files.passwords))
             password = service_password(self._key, SERVICE_USER)
-            self.mqtt_url = f"mqtt://{SERVICE_USER}:{password}@{self._settings.local_host}:{port}"
+            self.mqtt_url = f"mqtt://{SERVICE_USER}:{password}@{in_url(self._settings.local_host)}:{port}"
         for child in self.children:
             child.start()
         for child in self.children:
@@ -75,6 +75,7 @@ class Servers:
             redis_url=self.redis_url,
             mqtt_url=self.mqtt_url,
             children={child.name: child.pid for child in self.children},
+            settings=self._settings.shareable(),
         )
         path = self.home.path / "runtime.json"
         temporary = path.with_suffix(".new")

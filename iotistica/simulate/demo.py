@@ -40,8 +40,9 @@ async def prepare(database: Database, key: bytes, settings: Settings, url: str) 
     with suppress(Conflict):
         async with database.transaction() as tx:
             await users.add(tx, members[0].tenant, EMAIL, await users.hashed(password), "owner", by=PLATFORM)
-    base = f"http://{settings.agents_host}:{settings.http_port}"
-    guide = GUIDE.format(agents=AGENTS, base=base, email=EMAIL, password=password, agent=members[0].agent)
+    guide = GUIDE.format(
+        agents=AGENTS, base=settings.http_url, email=EMAIL, password=password, agent=members[0].agent
+    )
 
     async def run(stop: asyncio.Event) -> None:
         sys.stdout.write(guide)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iotistica import settings
+from iotistica import setting_descriptions, settings
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
 from tests.application import http_routes
 
@@ -71,14 +71,14 @@ def test_settings_read_the_environment_and_hide_secrets() -> None:
     """Text becomes numbers, passwords become stars."""
     loaded = settings.load({"IOTISTICA_HTTP_PORT": "8080", "IOTISTICA_ADMIN_PASSWORD": "hush", "PATH": "/bin"})
     assert loaded.http_port == 8080
-    shown = {name: value for name, value, _ in settings.describe(loaded)}
+    shown = {name: value for name, value, _ in setting_descriptions.describe(loaded)}
     assert shown["IOTISTICA_ADMIN_PASSWORD"] == "***"
-    assert settings.mask("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
+    assert setting_descriptions.mask("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
 
 
 def test_every_setting_is_documented() -> None:
     """The page is written by `iotistica config --markdown`."""
     page = (ROOT / "docs" / "configuration.md").read_text()
-    for name, _, meaning in settings.describe(settings.Settings()):
+    for name, _, meaning in setting_descriptions.describe(settings.Settings()):
         assert f"`{name}`" in page
         assert meaning in page

@@ -20,6 +20,12 @@ class BrokerAddress(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     ca: str | None = None
 
+    @property
+    def url(self) -> str:
+        """The address as a URL, with the port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}://{host}:{self.port}"
+
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The broker configuration in the agent's format; times in ms, but `keep_alive` in s."""
@@ -67,11 +73,10 @@ def parse_broker_url(url: str, ca: str | None) -> BrokerAddress:
 def mqtt_connection(where: BrokerAddress, tenant: TenantId, agent: UUID, password: str) -> MqttConnection:
     """Return what an agent needs to connect to the broker."""
     user, topic = agent_user(tenant, agent), agent_topic(tenant, agent)
-    host = f"[{where.host}]" if ":" in where.host else where.host
     return MqttConnection(
         username=user,
         password=password,
-        broker=f"{where.protocol}://{host}:{where.port}",
+        broker=where.url,
         broker_config=BrokerConfig(
             protocol=where.protocol,
             host=where.host,
