@@ -1,10 +1,8 @@
-"""What `serve` says at its start, and what an agent's connection looks like on a terminal."""
+"""What `serve` says at its start."""
 
 import pytest
-from click.testing import CliRunner
 
 from iotistica.cli import first_start
-from iotistica.cli.main import cli
 from iotistica.settings import Settings, load
 
 GROUPS = ("http", "mqtt", "ingest", "background")
@@ -34,9 +32,3 @@ def test_who_listens_to_all_without_a_public_host_is_told(listen: str) -> None:
     assert "Set IOTISTICA_PUBLIC_HOST" not in welcome(listen=listen, **both)
     assert "Set IOTISTICA_PUBLIC_HOST" not in welcome(listen="192.0.2.7")
     assert "mqtt://192.0.2.7:1883" in welcome(listen="192.0.2.7")
-
-
-def test_help_needs_no_instance() -> None:
-    """Each command explains itself on a machine where nothing was started yet."""
-    for name in cli.commands:
-        assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0

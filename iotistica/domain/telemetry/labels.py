@@ -32,7 +32,7 @@ def series_name(metric: Any, device: Any) -> tuple[str, str, str | None]:
 
 def _name(value: Any) -> str:
     """Return a metric or device name, or an empty string for no name; raises `InvalidMessage`."""
-    if type(value) is str and value.isascii() and value.isprintable() and len(value) <= NAME_CAP:
+    if type(value) is str and len(value) <= NAME_CAP and value.isascii() and value.isprintable():
         return value.strip()
     if value is None:
         return ""
