@@ -185,7 +185,11 @@ def _mqtt(resources: Resources, _: list[str]) -> dict[str, Group]:
     async def watched(stop: asyncio.Event) -> None:
         watch = broker_watch.BrokerWatch(alarms, limit=resources.settings.broker_queue_mb << 20)
         await broker_watch.run(
-            access_probe.as_account(resources.mqtt_url, watcher), watch, resources.timeline_counts, stop
+            access_probe.as_account(resources.mqtt_url, watcher),
+            watch,
+            resources.redis,
+            resources.timeline_counts,
+            stop,
         )
 
     intake = Intake(

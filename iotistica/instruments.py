@@ -52,6 +52,9 @@ BROKER_STORED: Final = _meter.create_gauge(
 BROKER_DROPPED: Final = _meter.create_gauge(
     "iotistica_broker_dropped", "1", "messages of all clients that the broker has dropped since it started"
 )
+BROKER_REFUSED: Final = _meter.create_counter(
+    "iotistica_broker_refused_logins", "1", "log-ins that the broker has refused"
+)
 WORKERS: Final = _meter.create_gauge(
     "iotistica_ingest_workers", "1", "number of consumers in this process that store readings"
 )

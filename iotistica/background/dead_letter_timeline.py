@@ -13,8 +13,6 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
 MOST: Final = 200  # dead letters of a tenant recorded in one run; each can hold a megabyte
-REFUSED: Final = "message.refused"
-"""The kind of the timeline event for a message that became a dead letter."""
 
 
 async def record(redis: Redis, database: Database, tenants: Sequence[TenantId]) -> None:
@@ -30,13 +28,8 @@ async def record(redis: Redis, database: Database, tenants: Sequence[TenantId]) 
                 TimelineEvent(
                     agent=UUID(letter.agent),
                     at=letter.at,
-                    kind=REFUSED,
-                    details={
-                        "reason": letter.reason,
-                        "detail": letter.detail,
-                        "topic": letter.topic.encode("utf-8", "replace").decode(),
-                        "id": letter.id,
-                    },
+                    kind=timeline.MESSAGE_REFUSED,
+                    details=dead_letters.letter_details(letter),
                     dedupe_key=hourly_key(letter.reason, letter.at),
                 )
                 for letter in page.letters

@@ -17,7 +17,7 @@ from iotistica.embedded.child_process import ChildProcess, accepts
 from iotistica.embedded.data_folder import DataFolder
 from iotistica.errors import CannotStart
 
-PROBE_USERS: Final = ("iotistica-probe", "probe000/a/one", "probe000/a/two")
+PROBE_USERS: Final = ("iotistica-probe", "probe000/p/one", "probe000/p/two")
 """Accounts of the access probe: one that sees all topics of the probe, and two that are confined like agents."""
 OWN_USERS: Final = (SERVICE_USER, WATCH_USER, *PROBE_USERS)
 """The platform's own accounts."""
@@ -31,6 +31,7 @@ topic read $SYS/#
 
 user {WATCH_USER}
 topic read $SYS/#
+topic read +/a/+/#
 
 user {PROBE_USERS[0]}
 topic readwrite i/probe000/#

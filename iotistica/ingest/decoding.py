@@ -147,6 +147,8 @@ class Decoder:
             route = topics.route(topic)
             if owners.get(route.agent) != entry.tenant:
                 return dead_letters.of_message(entry, number, "unknown_agent", "")
+            if not route.is_read:
+                return dead_letters.of_message(entry, number, "unknown_topic", topics.why_unknown(route.subtopic))
             if route.subtopic == b"metrics":
                 parsed = envelopes.parse_system_metrics(payload, received=received, retention_us=self._retention_us)
             else:

@@ -84,6 +84,8 @@ class EntryPart:
         route = topics.route(topic)
         if owners.get(route.agent) != self._entry.tenant:
             raise InvalidMessage("unknown_agent")
+        if not route.is_read:
+            raise InvalidMessage("unknown_topic", topics.why_unknown(route.subtopic))
         if route.subtopic == STATE:
             self.reports.add(number, route.agent, payload, self._entry.received + number)
         elif route.subtopic.startswith(lifecycle_messages.TOPIC):
@@ -92,10 +94,8 @@ class EntryPart:
             self.answers.add(number, route.agent, route.subtopic, payload, self._entry.received + number)
         elif route.subtopic.startswith(log_messages.TOPIC):
             self.lines.add(route.agent, route.subtopic, payload, self._entry.received + number)
-        elif route.subtopic in DICTIONARY:
-            await self._store_dictionary(tx, route, payload)
         else:
-            raise InvalidMessage("bad_topic", "no consumer exists for this topic")
+            await self._store_dictionary(tx, route, payload)
 
     async def _store_dictionary(self, tx: Tx, route: Route, payload: bytes) -> None:
         document, is_msgpack = codec.unwrap(payload, cap=codec.PAYLOAD_CAP)

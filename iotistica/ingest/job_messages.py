@@ -7,6 +7,7 @@ from uuid import UUID
 from iotistica.domain import codec
 from iotistica.domain.control import job_messages, jobs
 from iotistica.domain.control.jobs import JobAnswer
+from iotistica.domain.delivery import topics
 from iotistica.domain.documents import strip_nul
 from iotistica.domain.ids import AgentId, TenantId, agent_topic
 from iotistica.errors import Conflict, Invalid, InvalidMessage, NotFound
@@ -58,7 +59,7 @@ class JobMessages:
         except Invalid as exc:
             raise InvalidMessage("unknown_shape", f"{exc.path}: {exc}" if exc.path else str(exc)) from exc
         except ValueError as exc:
-            raise InvalidMessage("bad_topic", "jobs/{uuid}/update or jobs/start-next") from exc
+            raise InvalidMessage("unknown_topic", topics.why_unknown(subtopic)) from exc
         self._messages.append(_Answer(number, agent, job, answer, at))
 
     @property

@@ -1,23 +1,31 @@
-"""Watches the broker's metrics, so that an alarm is raised before the broker drops acknowledged messages."""
+"""Watches the broker: its metrics, so that an alarm comes before it drops messages, and its log."""
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from loguru import logger
 
 from iotistica.domain.agents import broker_log
-from iotistica.errors import CannotStart
-from iotistica.instruments import BROKER_DROPPED, BROKER_STORED
+from iotistica.domain.ids import agent_of_user
+from iotistica.errors import CannotStart, Unavailable
+from iotistica.instruments import BROKER_DROPPED, BROKER_REFUSED, BROKER_STORED
 from iotistica.mqtt.client import connect
 from iotistica.platform_alarms import Alarms
+from iotistica.storage.agents import refused_logins
+from iotistica.storage.history.timeline import MESSAGE_REFUSED
 from iotistica.storage.history.timeline_counts import TimelineCounts
+from iotistica.storage.redis import Redis
 
 STORED: Final = b"$SYS/broker/store/messages/bytes"
 DROPPED: Final = b"$SYS/broker/publish/messages/dropped"
 LOGS: Final = (b"$SYS/broker/log/N", b"$SYS/broker/log/E")
 """The broker's notices and errors (with `log_dest topic`): which clients connect and which are disconnected."""
+WITHOUT_PREFIX: Final = "+/a/+/#"
+"""Topics that an agent may use and nobody reads: below its user name, without the `i/` before it."""
 NEARLY_FULL: Final = 0.5  # share of one client's queue limit at which the alarm is raised
 REMEMBERED: Final = 600.0  # seconds for which the alarm about dropped messages stays
 
@@ -64,21 +72,47 @@ class BrokerWatch:
         )
 
 
-async def run(url: str, watch: BrokerWatch, timeline_counts: TimelineCounts, stop: asyncio.Event) -> None:
-    """Watch the broker's metrics and count the agents' connection events until `stop`.
+async def run(
+    url: str, watch: BrokerWatch, redis: Redis, timeline_counts: TimelineCounts, stop: asyncio.Event
+) -> None:
+    """Watch the broker's metrics, and what its log and stray messages tell of agents, until `stop`.
 
     If the broker refuses the account or the subscription, log a warning and wait for `stop`.
     """
+    refusals = broker_log.RefusedLoginParser()
     try:
         async with connect(url) as client:
             await client.subscribe([topic.decode() for topic in (STORED, DROPPED, *LOGS)])
+            with suppress(CannotStart):  # another broker can deny it
+                await client.subscribe([WITHOUT_PREFIX])
             async for batch in client.batches(stop):
                 batch.ack()
+                refused: list[str | None] = []
                 for _, topic, payload in batch.messages:
-                    if topic not in LOGS:
+                    if topic in LOGS:
+                        if event := broker_log.parse_line(payload):
+                            timeline_counts.add(*event[:3], event.details, word=event.word)
+                        elif login := refusals.parse_line(payload):
+                            refused.append(login.address)
+                    elif topic.startswith(b"$SYS/"):
                         watch.process(topic, payload)
-                    elif event := broker_log.parse_line(payload):
-                        timeline_counts.add(event.tenant, event.agent, event.kind, event.details, word=event.word)
+                    else:
+                        _record_stray(timeline_counts, topic)
+                if refused:
+                    BROKER_REFUSED.add(len(refused))
+                    with suppress(Unavailable):
+                        await refused_logins.record(redis, refused, datetime.now(UTC))
     except CannotStart as exc:
         logger.bind(reason=str(exc)).warning("the broker's queue is not monitored: the broker refused access")
         await stop.wait()
+
+
+def _record_stray(timeline_counts: TimelineCounts, topic: bytes) -> None:
+    """Count a message on a topic that lacks the `i/` before the agent's user name: nobody reads it."""
+    text = topic.decode("utf-8", "replace")
+    user = "/".join(text.split("/")[:3])
+    if agent := agent_of_user(user):
+        detail = f"nothing reads the topic {text[:100]}: the agent's topics begin with i/{user}/"
+        timeline_counts.add(
+            *agent, MESSAGE_REFUSED, {"reason": "unknown_topic", "detail": detail}, word="no prefix"
+        )

@@ -112,6 +112,10 @@ class Client:
         if any(code >= 0x80 for code in granted):
             raise CannotStart(f"The broker refused a subscription; its reason codes are {granted}.")
 
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Ask the broker to end these subscriptions; those that do not exist do not matter."""
+        self._client.unsubscribe(list(filters))
+
     async def batches(self, stop: asyncio.Event) -> AsyncIterator[ReceivedBatch]:
         """Yield batches as they arrive, until `stop` is set.
 

@@ -60,6 +60,7 @@ class Intake:
                 run_beside("publish", publish_queued(self._redis, client)),
             ):
                 await client.subscribe(topics.FILTERS)
+                client.unsubscribe(topics.EARLIER_FILTERS)
                 self._opened()
                 logger.bind(fence=fence).info("intake is open")
                 async for batch in client.batches(stop):

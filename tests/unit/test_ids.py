@@ -48,15 +48,46 @@ def check_encoding(text: bytes, decode: Callable[[bytes], Id], encode: Callable[
 
 
 @pytest.mark.parametrize(
+    ("subtopic", "hint"),
+    [
+        (b"endpoint/modbus", "Did you mean endpoints/{protocol}?"),
+        (b"Endpoints/modbus", "Did you mean endpoints/{protocol}?"),
+        (b"metrics/cpu", "Did you mean metrics?"),
+        (b"job/7/update", "Did you mean jobs/{id}/update?"),
+        (b"telemetry", "Readings belong on endpoints/{protocol}"),
+        (b"", "the agent's own prefix"),
+        (b"agent/a/b", "Did you mean agent/{word}?"),
+        (b"x\x1b[31m\xff", "nothing reads the topic x[31m"),
+    ],
+)
+def test_a_topic_that_nobody_reads_is_the_agents_and_told_with_what_is_read(subtopic: bytes, hint: str) -> None:
+    """Its tenant keeps the message, and the reason has no character that a terminal would obey."""
+    route = topics.route(b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA" + (b"/" + subtopic if subtopic else b""))
+    assert (route.tenant, route.subtopic, route.is_read) == ("a1b2c3d4e5f6", subtopic, False)
+    assert hint in topics.why_unknown(subtopic)
+    assert "\x1b" not in topics.why_unknown(subtopic)
+
+
+@pytest.mark.parametrize(
+    "subtopic",
+    [
+        *("endpoints", "endpoints/modbus/tcp", "metrics", "state", "logs/a/b", "agent/status", "jobs/7/update"),
+        *("jobs/start-next", "meta/dictionary", "meta/dictionary/delta"),
+    ],
+)
+def test_every_topic_of_the_documents_is_read(subtopic: str) -> None:
+    """None of them is taken for an unknown one."""
+    assert topics.route(f"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA/{subtopic}".encode()).is_read
+
+
+@pytest.mark.parametrize(
     "topic",
     [
         b"",
-        b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA",
         b"i/obLD1OX2/b/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
         b"i/obLD1OX/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
         b"i/obLD1OX=/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
         b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAB/endpoints/x",  # bits beyond the id
-        b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA/unheard/of",
         b"i/obLD1OX2/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/" + b"x" * 600,
         b"i/\xff\xfe/a/VQ6EAOKbQdSnFkRmVUQAAA/endpoints/x",
     ],

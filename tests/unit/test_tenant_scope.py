@@ -100,6 +100,7 @@ NO_KEYS = {"broker_accounts._line": "returns a line of the broker's password fil
 PLATFORM_KEYS = {
     "PLATFORM_DLQ": "dead letters of messages whose tenant is unknown",
     "OUTBOUND_TENANTS": "the set of tenants that have outbound messages",
+    "REFUSED_LOGINS": "counts of log-ins whose account the broker does not name",
 }
 """The keys in redis.py that are not of a tenant."""
 

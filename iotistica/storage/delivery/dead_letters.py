@@ -144,6 +144,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
             return None
 
 
+def letter_details(letter: DeadLetter) -> dict[str, str]:
+    """Return what the timeline tells of a dead letter."""
+    topic = letter.topic.encode("utf-8", "replace").decode()
+    return {"reason": letter.reason, "detail": letter.detail, "topic": topic, "id": letter.id}
+
+
 class DeadLetterPage(msgspec.Struct, frozen=True):
     letters: list[DeadLetter]
     next: str | None

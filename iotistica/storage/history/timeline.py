@@ -11,6 +11,8 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_rows
 
+MESSAGE_REFUSED: Final = "message.refused"
+"""The kind of the event for a message that could not be processed."""
 KEEP_DAYS: Final = 90  # days that events are kept
 DELETE_LIMIT: Final = 20_000  # rows deleted in one transaction
 

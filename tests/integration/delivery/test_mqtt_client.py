@@ -18,6 +18,7 @@ from iotistica.mqtt.protocol import PAUSE_BYTES
 from iotistica.platform_alarms import Alarms
 from iotistica.storage.history.timeline_counts import TimelineCounts
 from iotistica.storage.postgres import Database
+from iotistica.storage.redis import Redis
 from tests.conftest import Stack, new_stack
 
 SECONDS = 20
@@ -30,14 +31,14 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-async def test_the_brokers_figures_are_watched(stack: Stack, database: Database) -> None:
+async def test_the_brokers_figures_are_watched(stack: Stack, database: Database, redis: Redis) -> None:
     """The account with access receives them, and a queue near its limit raises an alarm that says what to do."""
     stop, alarms = asyncio.Event(), Alarms()
     account = WATCH_USER, service_password(stack.key, WATCH_USER)
     seen = broker_watch.BrokerWatch(alarms, limit=1)
     url = access_probe.as_account(stack.mqtt_url, account)
     tally = TimelineCounts(database)
-    watching = asyncio.create_task(broker_watch.run(url, seen, tally, stop))
+    watching = asyncio.create_task(broker_watch.run(url, seen, redis, tally, stop))
     async with asyncio.timeout(SECONDS):
         while "broker_queue" not in alarms.raised:
             seen._limit = 1
@@ -47,7 +48,7 @@ async def test_the_brokers_figures_are_watched(stack: Stack, database: Database)
     await watching
     foreign = access_probe.as_account(stack.mqtt_url, (WATCH_USER, "wrong"))
     unwatched = asyncio.create_task(
-        broker_watch.run(foreign, broker_watch.BrokerWatch(alarms, limit=1), tally, stop)
+        broker_watch.run(foreign, broker_watch.BrokerWatch(alarms, limit=1), redis, tally, stop)
     )
     await asyncio.wait_for(unwatched, SECONDS)
 

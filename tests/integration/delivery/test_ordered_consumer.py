@@ -115,8 +115,8 @@ async def test_deltas_add_to_what_is_known_per_version(
     assert sorted(letter.reason for letter in letters) == [
         "bad_dictionary",
         "bad_json",
-        "bad_topic",
         "unknown_agent",
+        "unknown_topic",
     ]
     assert (payloads.processed, payloads.dead) == (4, 4)
     assert await ledger_balance.payload_imbalance(redis, database, tenant) == 0

@@ -55,7 +55,7 @@ async def test_what_could_not_be_read_is_told_once(
             entries = await streams.read(redis, [tenant], "one", count=10)
             await make("one")._store(entries)
         await dead_letter_timeline.record(redis, database, [tenant])
-        found = await rows(database, tenant, agent, dead_letter_timeline.REFUSED)
+        found = await rows(database, tenant, agent, timeline.MESSAGE_REFUSED)
         assert sum(row.times for row in found) == expected
         assert {row.details["reason"] for row in found} == {"bad_json"}
 
