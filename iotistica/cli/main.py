@@ -25,6 +25,7 @@ from iotistica.cli import (
     provisioning_keys,
     tenants,
     users,
+    why,
 )
 from iotistica.cli.database import database_url, opened, run, server_key
 from iotistica.cli.running_instance import settings_of_instance
@@ -57,6 +58,7 @@ for command in (
     *(dead_letters.dead_letters, audit.audit, import_readings.import_, disk_usage.disk),
 ):
     cli.add_command(command)
+agents.agents.add_command(why.why)
 
 
 @cli.command()

@@ -13,12 +13,9 @@ from iotistica.api.http.guard import tenant_of
 from iotistica.domain import documents
 from iotistica.domain.access import document_secrets
 from iotistica.domain.control import explanation
-from iotistica.domain.control import targets as rules
-from iotistica.domain.control.explanation import AgentFacts, AgentFault, Verdict
-from iotistica.domain.control.sealed_targets import open_target
-from iotistica.storage.agents import agent_search, poll_counts, reported_states
-from iotistica.storage.control import targets
-from iotistica.storage.control.targets import TargetHead, TargetOwner
+from iotistica.domain.control.explanation import AgentFault, Verdict
+from iotistica.storage.agents import target_comparison
+from iotistica.storage.control.targets import TargetHead
 
 
 class TargetLayer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -90,70 +87,41 @@ async def explain(
     """
     tenant, box = tenant_of(request), context.box
     async with database.transaction(tenant, snapshot=True) as tx:
-        layers = await targets.layers(tx, tenant, agent)
-        own_head = await targets.head(tx, tenant, TargetOwner("agent", agent))
-        fleet_head = (
-            await targets.head(tx, tenant, TargetOwner("fleet", layers.fleet_uuid)) if layers.fleet_uuid else None
-        )
-        state = await reported_states.get(tx, tenant, agent)
-        polls = await poll_counts.stats(tx, tenant, agent)
-        details = await agent_search.get(tx, tenant, agent)
-
-    def seal(document: Any) -> Any:
-        return box.seal(document, tenant)
-
-    own, fleet = open_target(box, layers.own, tenant), open_target(box, layers.fleet, tenant)
-    whole = rules.effective_target(fleet, own)
-    reported = box.open(state.merged.values, tenant) if state else {}
-    unmet = explanation.unmet_settings(whole, reported, seal)
-    own_paths = {one.path for one in explanation.unmet_settings(own, reported, seal)}
-    masked = document_secrets.mask(reported)
-    faults = explanation.faults(masked)
-    facts = AgentFacts(
-        state=details.state if details else "active",
-        last_seen=details.last_seen if details else None,
-        counter=layers.counter,
-        fetched=polls.fetched if polls else None,
-        fetched_at=polls.fetched_at if polls else None,
-        polled_at=polls.polled_at if polls else None,
-        reported_at=state.reported_at if state else None,
-        reported=reported.get("version"),
+        rows = await target_comparison.load(tx, tenant, agent)
+    found = target_comparison.compare(rows, box, tenant, datetime.now(UTC))
+    whole, facts, own_head, fleet_head = found.whole, found.facts, rows.own_head, rows.fleet_head
+    overrides = documents.differences(
+        box.seal(msgspec.to_builtins(found.fleet), tenant), box.seal(msgspec.to_builtins(whole), tenant)
     )
-    verdict, reason = explanation.verdict(
-        facts, unmet, faults, is_empty=not (whole.apps or whole.config), now=datetime.now(UTC)
-    )
-    drafts = [head.latest for head in (own_head, fleet_head) if head and head.latest > (head.deployed or 0)]
-    if drafts:
-        reason += f" Version {max(drafts)} is a draft that is not deployed."
-    theirs = rules.effective_target(fleet, rules.EMPTY_TARGET)
-    overrides = documents.differences(seal(msgspec.to_builtins(theirs)), seal(msgspec.to_builtins(whole)))
     return Explanation(
         agent_uuid=agent,
-        verdict=verdict,
-        reason=reason,
+        verdict=found.verdict,
+        reason=found.reason,
         wanted=WantedTarget(
-            version=layers.counter,
+            version=rows.layers.counter,
             apps=document_secrets.mask(whole.apps),
             config=document_secrets.mask(whole.config),
             own=_layer(agent, own_head),
-            fleet=_layer(layers.fleet_uuid, fleet_head) if layers.fleet_uuid and fleet_head else None,
+            fleet=_layer(rows.layers.fleet_uuid, fleet_head) if rows.layers.fleet_uuid and fleet_head else None,
             overrides=[document_secrets.mask(msgspec.to_builtins(one)) for one in overrides] if fleet_head else [],
         ),
-        reported_version=masked.get("version"),
+        reported_version=found.reported.get("version"),
         reported_at=facts.reported_at,
         poll=PollView(
             polled_at=facts.polled_at,
             fetched_at=facts.fetched_at,
             fetched_version=facts.fetched,
-            polls=polls.polls if polls else 0,
-            not_modified=polls.not_modified if polls else 0,
+            polls=rows.polls.polls if rows.polls else 0,
+            not_modified=rows.polls.not_modified if rows.polls else 0,
         ),
         differences=[
-            _unmet(document_secrets.mask(msgspec.to_builtins(one)), "own" if one.path in own_paths else "fleet")
-            for one in unmet
+            _unmet(
+                document_secrets.mask(msgspec.to_builtins(one)), "own" if one.path in found.own_paths else "fleet"
+            )
+            for one in found.unmet
         ],
-        extra_endpoints=explanation.extra_endpoints(whole, masked),
-        errors=faults,
+        extra_endpoints=explanation.extra_endpoints(whole, found.reported),
+        errors=found.faults,
     )
 
 

@@ -232,6 +232,23 @@ async def rejections_by_reason(tx: Tx, tenant: TenantId, agent: UUID | None) -> 
     return {row.reason: row.readings for row in rows}
 
 
+class RecentRejection(msgspec.Struct, frozen=True):
+    reason: str
+    readings: int
+    at: datetime
+
+
+RECENT_REJECTIONS: Final = """
+SELECT reason, sum(readings)::bigint AS readings, max(at) AS at FROM rejections
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s GROUP BY reason
+"""
+
+
+async def recent_rejections(tx: Tx, tenant: TenantId, agent: UUID) -> list[RecentRejection]:
+    """Return the rejections of about the last minute, which are not on the timeline yet."""
+    return await fetch_rows(tx, RecentRejection, RECENT_REJECTIONS, {"tenant": tenant, "agent": agent})
+
+
 async def payload_totals(tx: Tx, tenant: TenantId) -> PayloadTotals:
     """Return how many payloads of a tenant were processed and how many became dead letters."""
     return await fetch_row(tx, PayloadTotals, PAYLOADS, {"tenant": tenant}) or PayloadTotals(0, 0)
