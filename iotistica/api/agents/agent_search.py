@@ -16,6 +16,7 @@ from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
 from iotistica.domain.agents import tag_selectors
 from iotistica.domain.ids import agent_topic
+from iotistica.domain.names import clean_name
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import agent_search
 from iotistica.storage.agents.agent_search import AgentFilter, AgentSummary, Order
@@ -97,7 +98,7 @@ async def list_agents(
     `site=berlin,line in (1,2),!spare`. `fleet=none` lists the agents that are in no fleet.
     """
     wanted = AgentFilter(
-        text=search_,
+        text=clean_name(search_) if search_ else None,
         fleet=_fleet(fleet),
         no_fleet=fleet == "none",
         status=_statuses(status, online),

@@ -59,7 +59,7 @@ async def aggregate(
     width = interval or granularity or "hourly"
     wanted = [rules.named(name) for name in ALL]
     span = SeriesRange(agent, metric, start, end)
-    plan, rows = await bucketed(database, tenant_of(request), span, BucketSpec(width, tz, source), wanted)
+    metric, plan, rows = await bucketed(database, tenant_of(request), span, BucketSpec(width, tz, source), wanted)
     views = [
         AggregateRow(
             bucket=row.time,

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from iotistica.api.telemetry import series_names
 from iotistica.api.telemetry.ranges import SourcePart, of_agent, source_parts
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
@@ -49,17 +50,29 @@ class BucketSpec(NamedTuple):
     source: Source | None
 
 
+class BucketedSeries(NamedTuple):
+    """The whole name of the series, the plan of the query, and the buckets that have readings."""
+
+    metric: str
+    plan: QueryPlan
+    rows: list[Bucket]
+
+
 async def bucketed(
     database: Database, tenant: TenantId, span: SeriesRange, by: BucketSpec, asked: Sequence[Aggregate]
-) -> tuple[QueryPlan, list[Bucket]]:
-    """Return the plan of the query and the buckets that have readings; raises `Invalid` and `NotFound`."""
+) -> BucketedSeries:
+    """Run a query of one series by its whole name or its metric; raises `Invalid` and `NotFound`."""
     width, zone = time_ranges.parse_interval(by.interval), time_ranges.parse_zone(by.tz)
     async with database.transaction(tenant) as tx:
         range_ = await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone)
         plan = plan_query(width, range_.start, range_.end, asked, range_.coverage, zone=zone, only=by.source)
-        series = [(span.agent, span.metric)]
-        rows = await aggregates.buckets(tx, tenant, series, plan.grid, plan.segments, asked, limit=LONGEST)
-    return plan, rows
+
+        async def read(metric: str) -> list[Bucket]:
+            series = [(span.agent, metric)]
+            return await aggregates.buckets(tx, tenant, series, plan.grid, plan.segments, asked, limit=LONGEST)
+
+        metric, rows = await series_names.read_named(tx, tenant, span.agent, span.metric, read)
+    return BucketedSeries(metric, plan, rows)
 
 
 def answer_head(

@@ -1,7 +1,7 @@
 """The route that lists the catalog of metrics."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,8 @@ from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.http.inputs import Limit
+from iotistica.api.telemetry.series_names import spellings
+from iotistica.domain.names import clean_name
 from iotistica.storage.telemetry import catalog as table
 from iotistica.storage.telemetry import coverage
 from iotistica.storage.telemetry.catalog import CatalogEntry
@@ -33,15 +35,20 @@ async def catalog(
     device_uuid: Annotated[UUID | None, QueryParameter(name="deviceUuid")] = None,
     protocol: Annotated[str | None, QueryParameter(max_length=64)] = None,
     metric_name: Annotated[str | None, QueryParameter(name="metricName", max_length=512)] = None,
+    search: Annotated[str | None, QueryParameter(max_length=200)] = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, QueryParameter(max_length=600)] = None,
 ) -> Catalog:
     """List the series of the tenant by agent and name, with the times of their first and last readings.
 
-    `metricName` is the whole name of a series, or the metric of any device.
+    `metricName` is the whole name of a series, or the metric of any device; `search` is a part of the whole name.
     """
     tenant = tenant_of(request)
-    filters = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol, "metric": metric_name}
+    filters: dict[str, Any] = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol}
+    filters |= {
+        "metrics": None if metric_name is None else spellings(metric_name),
+        "text": clean_name(search).lower() if search else None,
+    }
     now, after = datetime.now(UTC), cursors.parse_series(cursor)
     async with database.transaction(tenant) as tx:
         since = (await coverage.of_agents(tx, tenant, [], now, now)).shown_since(now)

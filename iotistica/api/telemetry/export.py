@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
+from urllib.parse import quote
 from uuid import UUID
 
 from litestar import Router, get
@@ -16,6 +17,7 @@ from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry import export_formats
 from iotistica.api.telemetry.export_formats import MEDIA, Format, Safe, Writer
 from iotistica.api.telemetry.ranges import Exactly, Names, Time, names, of_agent, raw_part
+from iotistica.api.telemetry.series_names import named, unknown_series
 from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage.postgres import Database
@@ -58,7 +60,10 @@ async def export(
     begin = start or (last[0].isoformat() if last else None)
     async with database.transaction(tenant) as tx:
         query_range = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
-    extract = ExportQuery(tenant, agent, names(metrics, exactly), last)
+        only, unknown = await named(tx, tenant, agent, names(metrics, exactly))
+    if unknown and not only:
+        raise unknown_series(unknown[0], "metrics")
+    extract = ExportQuery(tenant, agent, only, last)
     raw_range = raw_part(query_range)
     since = max(raw_range.start, last[0]) if last else raw_range.start
     sent = _sent(database, writer, extract, since, query_range.end)
@@ -70,6 +75,7 @@ async def export(
             "Content-Disposition": f'attachment; filename="{agent}.{format_}"',
             "Iotistica-Start": since.isoformat(),
             "Iotistica-End": query_range.end.isoformat(),
+            **({"Iotistica-Unknown": ",".join(quote(name.metric) for name in unknown)} if unknown else {}),
         },
     )
 

@@ -14,7 +14,9 @@ from msgspec import Meta
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
+from iotistica.api.telemetry import series_names
 from iotistica.api.telemetry.ranges import QueryRange, of_agents
+from iotistica.api.telemetry.series_names import UnknownName
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
@@ -85,13 +87,23 @@ class QueryLine(msgspec.Struct, frozen=True, kw_only=True):
     dps: list[LinePoint]
 
 
-class QueryLines(msgspec.Struct, frozen=True, kw_only=True):
+class UnknownMetric(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric that no series has; `query` is the position of its query, from 0."""
+
+    query: int
+    metric: str
+    nearest: list[str]
+
+
+class QueryLines(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The lines of each query, in the order of the queries."""
 
     query_count: int
     start: datetime
     end: datetime
     results: list[list[QueryLine]]
+    unknown: list[UnknownMetric] = []
+    """Metrics of queries without results that no series has, of any agent of the query."""
 
 
 @post("/query", opt={"permission": "readings.read"}, status_code=200)
@@ -112,7 +124,26 @@ async def query(request: ApiRequest, database: DatabaseDep, data: JSONBody[Multi
                 await _answer(tx, tenant, spec, query_range, data.tz, f"queries[{at}]", most=left, until=until)
             )
             left -= sum(len(line.dps) for line in results[-1])
-    return QueryLines(query_count=len(results), start=query_range.start, end=query_range.end, results=results)
+        unknown = [
+            UnknownMetric(query=at, metric=name.metric, nearest=name.nearest)
+            for at, spec in enumerate(data.queries)
+            if not results[at]
+            for name in await _unknown(tx, tenant, spec)
+        ]
+    return QueryLines(
+        query_count=len(results),
+        start=query_range.start,
+        end=query_range.end,
+        results=results,
+        unknown=unknown,
+    )
+
+
+async def _unknown(tx: Tx, tenant: TenantId, spec: SeriesQuery) -> list[UnknownName]:
+    spellings = series_names.spellings(spec.metric)
+    if await series_search.find(tx, tenant, spellings, spec.agent_uuids, [], limit=1):
+        return []
+    return await series_names.unknown(tx, tenant, spec.agent_uuids, [spec.metric])
 
 
 def _time_text(when: str | float | None) -> str | None:
@@ -146,7 +177,9 @@ async def _answer(
     filters = [TagFilter(f.tagk, f.type, f.filter) for f in spec.filters]
     _check_deadline(until)
     series = await series_search.find(
-        tx, tenant, spec.metric, spec.agent_uuids, filters, limit=SERIES + 1, path=f"{path}.filters"
+        *(tx, tenant, series_names.spellings(spec.metric), spec.agent_uuids, filters),
+        limit=SERIES + 1,
+        path=f"{path}.filters",
     )
     _check_deadline(until)
     if len(series) > SERIES:

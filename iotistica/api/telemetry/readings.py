@@ -12,6 +12,7 @@ from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.ranges import Exactly, Names, SourcePart, Time, names, of_agent, source_parts
+from iotistica.api.telemetry.series_names import UnknownName, named
 from iotistica.domain.telemetry.rollup_sources import LONG_AGO, split_by_source, widen
 from iotistica.errors import NotFound
 from iotistica.storage.telemetry import coverage, summaries
@@ -23,7 +24,7 @@ Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 After = Annotated[str | None, QueryParameter(max_length=512, description="`next` of the previous page")]
 
 
-class Latest(msgspec.Struct, frozen=True, kw_only=True):
+class Latest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reading without a quality is the last good value of a series that has been silent for a long time."""
 
     agent_uuid: UUID
@@ -31,6 +32,8 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     readings: list[StoredReading]
     next: str | None
     """Pass it as `after` to get the following series; null on the last page."""
+    unknown: list[UnknownName] = []
+    """Names of the request that no series of the agent has, with the nearest ones."""
 
 
 @get("/{agent:uuid}/latest", opt={"permission": "readings.read"})
@@ -52,9 +55,8 @@ async def latest(
         store = await coverage.of_agent(tx, tenant, agent, LONG_AGO, now)
         if store is None:
             raise NotFound
-        found = await table.series_names(
-            tx, tenant, agent, only=names(metrics, exactly), after=after, limit=limit + 1
-        )
+        only, unknown = await named(tx, tenant, agent, names(metrics, exactly))
+        found = await table.series_names(tx, tenant, agent, only=only, after=after, limit=limit + 1)
         page, more = cut_page(found, limit, str)
         since = store.shown_since(now)
         rows = await table.latest(tx, tenant, agent, page, now=now, since=since, late_hours=store.late_hours)
@@ -63,6 +65,7 @@ async def latest(
         count=len(rows),
         readings=rows,
         next=more,
+        unknown=unknown,
     )
 
 

@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
+from iotistica.api.telemetry import series_names
 from iotistica.api.telemetry.buckets import BucketSpec, QueryAnswer, SeriesRange, answer_head, bucketed
 from iotistica.api.telemetry.ranges import Metric, SourceChoice, Time, Width, Zone, of_agent, raw_part
 from iotistica.domain import time_ranges
@@ -25,7 +26,7 @@ from iotistica.errors import Invalid
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import timeseries as table
 from iotistica.storage.telemetry.aggregates import Bucket
-from iotistica.storage.telemetry.timeseries import StoredReading
+from iotistica.storage.telemetry.timeseries import ReadingsPage, StoredReading
 
 P = TypeVar("P")
 
@@ -104,7 +105,7 @@ async def timeseries(
     """
     tenant, span, aggregate = tenant_of(request), SeriesRange(agent, metric, start, end), rules.named(agg)
     if interval is not None:
-        plan, rows = await bucketed(database, tenant, span, BucketSpec(interval, tz, source), [aggregate])
+        metric, plan, rows = await bucketed(database, tenant, span, BucketSpec(interval, tz, source), [aggregate])
         views = _filled(plan, rows, fill)
         if max_points is not None:
             views = await asyncio.to_thread(_fewer_buckets, views, max_points, downsample)
@@ -124,11 +125,17 @@ async def _raw(
 ) -> Timeseries:
     async with database.transaction(tenant) as tx:
         raw_range = raw_part(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
-        page = await table.raw_readings(
-            tx, tenant, span.agent, span.metric, start=raw_range.start, end=raw_range.end, limit=limit
+
+        async def read(metric: str) -> ReadingsPage:
+            return await table.raw_readings(
+                tx, tenant, span.agent, metric, start=raw_range.start, end=raw_range.end, limit=limit
+            )
+
+        metric, page = await series_names.read_named(
+            tx, tenant, span.agent, span.metric, read, lambda found: found.values
         )
     return Timeseries(
-        **answer_head(span.agent, span.metric, raw_range.start, raw_range.end, [raw_range]),
+        **answer_head(span.agent, metric, raw_range.start, raw_range.end, [raw_range]),
         count=len(page.values),
         readings=page.values,
         next=page.next,
@@ -140,14 +147,18 @@ async def _points(
 ) -> Points:
     async with database.transaction(tenant) as tx:
         raw_range = raw_part(await of_agent(tx, tenant, span.agent, span.start, span.end, zone=zone))
-        points = await table.usable_points(
-            tx, tenant, span.agent, span.metric, start=raw_range.start, end=raw_range.end, limit=POINTS + 1
-        )
+
+        async def read(metric: str) -> list[tuple[datetime, float]]:
+            return await table.usable_points(
+                tx, tenant, span.agent, metric, start=raw_range.start, end=raw_range.end, limit=POINTS + 1
+            )
+
+        metric, points = await series_names.read_named(tx, tenant, span.agent, span.metric, read)
     if len(points) > POINTS:
         raise Invalid(f"works on at most {POINTS} readings: set `interval`, or a shorter range", "max_points")
     kept = await asyncio.to_thread(_fewer_points, points, most, method)
     return Points(
-        **answer_head(span.agent, span.metric, raw_range.start, raw_range.end, [raw_range]),
+        **answer_head(span.agent, metric, raw_range.start, raw_range.end, [raw_range]),
         count=len(kept),
         readings=kept,
         total=len(points),

@@ -53,7 +53,9 @@ FROM (
       AND (%(agent)s::uuid IS NULL OR s.agent_uuid = %(agent)s)
       AND (%(device)s::uuid IS NULL OR s.device_uuid = %(device)s)
       AND (%(protocol)s::text IS NULL OR s.protocol = %(protocol)s)
-      AND (%(metric)s::text IS NULL OR s.metric_name = %(metric)s OR s.metric = %(metric)s)
+      AND (%(metrics)s::text[] IS NULL OR s.metric_name = ANY(%(metrics)s::text[])
+           OR s.metric = ANY(%(metrics)s::text[]))
+      AND (%(text)s::text IS NULL OR position(%(text)s IN lower(s.metric_name)) > 0)
       AND (%(after_agent)s::uuid IS NULL
            OR (s.agent_uuid, s.metric_name) > (%(after_agent)s, %(after_metric)s::text COLLATE "C"))
     ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s
@@ -73,10 +75,10 @@ async def page(
 ) -> list[CatalogEntry]:
     """Return up to `limit` series after `after`, ordered by agent and name.
 
-    The keys of `filters` are agent, device, protocol and metric. Readings older than `since` are hidden: a series
-    without newer readings has no times.
+    The keys of `filters` are agent, device, protocol, metrics (names) and text (a part of a name). Readings older
+    than `since` are hidden: a series without newer readings has no times.
     """
-    parameters = dict.fromkeys(("agent", "device", "protocol", "metric")) | dict(filters)
+    parameters = dict.fromkeys(("agent", "device", "protocol", "metrics", "text")) | dict(filters)
     parameters |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
     parameters |= {"since": since, "day": floor(since, timedelta(days=1))}
     agent, metric = after or (None, None)

@@ -67,7 +67,7 @@ SELECT s.agent_uuid, s.metric_name, jsonb_strip_nulls(jsonb_build_object(
     {", ".join(f"'{name}', {column}" for name, column in TAGS.items())})) AS tags
 FROM series s JOIN agents a USING (agent_uuid)
 WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
-  AND (s.metric_name = %(metric)s OR s.metric = %(metric)s)
+  AND (s.metric_name = ANY(%(metrics)s::text[]) OR s.metric = ANY(%(metrics)s::text[]))
   AND (%(agents)s::uuid[] IS NULL OR s.agent_uuid = ANY(%(agents)s::uuid[]))
 """
 
@@ -75,19 +75,19 @@ WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
 async def find(
     tx: Tx,
     tenant: TenantId,
-    metric: str,
+    metrics: Sequence[str],
     agents: Sequence[UUID] | None,
     filters: Sequence[TagFilter],
     *,
     limit: int,
     path: str = "filters",
 ) -> list[TaggedSeries]:
-    """Return up to `limit` series whose name or metric is `metric`, of all agents (None) or of these.
+    """Return up to `limit` series whose name or metric is one of `metrics`, of all agents (None) or of these.
 
     Raises `Invalid` at `path` for a bad pattern.
     """
     statement: Any = FIND
-    parameters: dict[str, Any] = {"tenant": tenant, "metric": metric, "limit": limit}
+    parameters: dict[str, Any] = {"tenant": tenant, "metrics": list(metrics), "limit": limit}
     parameters["agents"] = agents if agents is None else list(agents)
     for at, tag_filter in enumerate(filters):
         statement += " AND " + _MATCHES[tag_filter.kind].format(column=TAGS[tag_filter.tag], at=at)
