@@ -7,7 +7,8 @@ import click
 from iotistica.cli.arguments import ROLE, TENANT, Text, command_actor, format_list
 from iotistica.cli.database import find_tenant, in_database
 from iotistica.domain.access import passwords
-from iotistica.errors import Invalid, NotFound
+from iotistica.domain.ids import TenantId
+from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.settings import Settings
 from iotistica.storage.access import one_time_links, sessions
 from iotistica.storage.access import users as users_
@@ -57,6 +58,37 @@ def list_(settings: Settings, tenant: str) -> None:
     click.echo(format_list(in_database(settings, work), "none"))
 
 
+@users.command("remove")
+@click.argument("email", type=Text(254))
+@TENANT
+@click.pass_obj
+def remove(settings: Settings, email: str, tenant: str) -> None:
+    """Remove a user and end all of the user's sessions.
+
+    The user's actions stay in the audit log. The last owner of a tenant cannot be removed.
+    """
+
+    async def work(tx: Tx) -> str:
+        owner = await find_tenant(tx, tenant)
+        user = await _find(tx, owner, email, tenant)
+        if await users_.is_last_owner(tx, owner, user.user_id):
+            raise Conflict(f"{user.email} is the last owner of {tenant}. Make another user an owner first.")
+        await one_time_links.withdraw_for_user(tx, owner, user.user_id, made=True, by=command_actor())
+        await users_.delete(tx, owner, user, by=command_actor())
+        return f"{user.email} is removed"
+
+    click.echo(in_database(settings, work))
+
+
+async def _find(tx: Tx, owner: TenantId, email: str, tenant: str) -> users_.User:
+    user = await users_.by_email(tx, owner, email)
+    if user is None:
+        raise NotFound(
+            f"There is no user {email} in {tenant}. `iotistica users list --tenant` lists a tenant's users."
+        )
+    return user
+
+
 @users.command("password")
 @click.argument("email", type=Text(254))
 @TENANT
@@ -68,11 +100,7 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
 
     async def work(tx: Tx) -> str:
         owner = await find_tenant(tx, tenant)
-        user = await users_.by_email(tx, owner, email)
-        if user is None:
-            raise NotFound(
-                f"There is no user {email} in {tenant}. `iotistica users list --tenant` lists a tenant's users."
-            )
+        user = await _find(tx, owner, email, tenant)
         await users_.set_password(tx, owner, user.user_id, await users_.hashed(secret), by=command_actor())
         await sessions.end(tx, owner, user.user_id, by=command_actor())
         await one_time_links.withdraw_for_user(tx, owner, user.user_id, made=False, by=command_actor())

@@ -66,7 +66,7 @@ async def _find(tx: Tx, name: str, tenant: str) -> tuple[TenantId, UUID]:
     if uuid is not None and (owner := (await agents_.tenants_of(tx, [uuid])).get(uuid)):
         return owner, uuid
     owner = await find_tenant(tx, tenant)
-    alike = await agent_search.page(tx, owner, AgentFilter(text=name), order="name", limit=ALIKE + 1)
+    alike = await agent_search.page(tx, owner, AgentFilter(text=name), sort="name", limit=ALIKE + 1)
     exact = [agent for agent in alike if agent.name == name]
     found = exact or alike
     if len(found) == 1:

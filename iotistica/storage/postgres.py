@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, LiteralString, TypeVar
 from weakref import WeakValueDictionary
@@ -18,7 +18,7 @@ from iotistica.errors import Conflict, Invalid, TooSlow, Unavailable
 from iotistica.storage.circuit_breaker import CircuitBreaker
 from iotistica.storage.connections import PooledConnection, Tx, abort_after, check_alive
 
-__all__ = ("Database", "Role", "Tx", "fetch_row", "fetch_rows", "is_database_error")
+__all__ = ("Database", "Page", "Role", "Tx", "fetch_page", "fetch_row", "fetch_rows", "is_database_error")
 
 Row = TypeVar("Row")
 
@@ -250,6 +250,32 @@ async def fetch_rows(
     async with tx.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statement, parameters, prepare=prepare)
         return msgspec.convert(await cursor.fetchall(), list[row], strict=False)  # type: ignore[valid-type]
+
+
+class Page(list[Row]):
+    """The rows of one page of a list."""
+
+    total = 0
+    """The number of rows on all pages."""
+
+
+async def fetch_page(
+    tx: Tx, row: type[Row], statement: LiteralString, parameters: Mapping[str, Any], *, cursor: Sequence[str]
+) -> Page[Row]:
+    """Run a statement that ends with `LIMIT %(limit)s`; return its rows, and how many there are without a limit.
+
+    `cursor` names the parameters that say where the page begins; null is the beginning of the list.
+    """
+    page = Page(await fetch_rows(tx, row, statement, parameters))
+    is_whole = len(page) < parameters["limit"] and all(parameters[name] is None for name in cursor)
+    page.total = len(page) if is_whole else await _count(tx, statement, {**parameters, **dict.fromkeys(cursor)})
+    return page
+
+
+async def _count(tx: Tx, statement: LiteralString, parameters: Mapping[str, Any]) -> int:
+    counting: LiteralString = "SELECT count(*) FROM (" + statement + ") rows"
+    found = await (await tx.execute(counting, {**parameters, "limit": None})).fetchone()
+    return int(found[0]) if found else 0
 
 
 async def fetch_row(

@@ -84,7 +84,8 @@ REASONS = {
     ),
     "A part of a statement; another part has the condition on the tenant.": (
         "agent_search._SUMMARY agent_search.count agent_search.ids agent_search.page aggregates._select_source"
-        " aggregates._select_source[1] aggregates.totals series_search.find tenant_export.export_tenant"
+        " aggregates._select_source[1] aggregates.totals postgres._count series_search.find"
+        " tenant_export.export_tenant"
     ),
     "Manages the server or a connection; reads and writes no rows.": (
         "api.http.health._database embedded.postgres._initialise postgres.Database.listen"

@@ -51,6 +51,7 @@ class UserChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
 class Users(msgspec.Struct, frozen=True, kw_only=True):
     users: list[UserView]
     count: int
+    total: int
     next: str | None
 
 
@@ -63,7 +64,7 @@ async def list_users(
     async with database.transaction(tenant) as tx:
         found = await users.page(tx, tenant, after=cursors.parse_uuid(cursor), limit=limit + 1)
     page, more = cut_page(found, limit, lambda user: str(user.user_id))
-    return Users(users=[view(user) for user in page], count=len(page), next=more)
+    return Users(users=[view(user) for user in page], count=len(page), total=found.total, next=more)
 
 
 @post("/", opt={"permission": "users.manage"}, status_code=201)

@@ -19,7 +19,7 @@ from iotistica.domain.ids import agent_topic
 from iotistica.domain.names import clean_name
 from iotistica.errors import Invalid, NotFound
 from iotistica.storage.agents import agent_search
-from iotistica.storage.agents.agent_search import AgentFilter, AgentSummary, Order
+from iotistica.storage.agents.agent_search import AgentFilter, AgentSummary, Order, SortKey
 
 FreeText = Annotated[str | None, QueryParameter(max_length=200)]
 SelectorText = Annotated[str | None, QueryParameter(max_length=tag_selectors.SELECTOR_LENGTH)]
@@ -61,6 +61,8 @@ class Pagination(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class AgentPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agents: list[AgentView]
     count: int
+    total: int
+    """The number of agents on all pages."""
     next: str | None
     """Pass it as `cursor` to get the next page; null on the last page."""
     pagination: Pagination | None = None
@@ -87,13 +89,15 @@ async def list_agents(
     identity: Annotated[State | None, QueryParameter(name="state")] = None,
     filter_: Annotated[Literal["all", "active", "inactive"], QueryParameter(name="filter")] = "all",
     version: FreeText = None,
-    sort: FromQuery[Order] = "id",
+    sort: FromQuery[SortKey] = "id",
+    order: FromQuery[Order | None] = None,
     limit: Limit = 100,
     cursor: CursorText = None,
     page: Page = None,
 ) -> AgentPage:
-    """List the agents of the tenant that match all the given filters, ordered by id or by name.
+    """List the agents of the tenant that match all the given filters, sorted by `sort`.
 
+    The default order is `asc`, and for `last_seen` `desc`: those seen last come first.
     `search` is a part of the name or the beginning of the UUID. `selector` filters by tags, for example
     `site=berlin,line in (1,2),!spare`. `fleet=none` lists the agents that are in no fleet.
     """
@@ -107,7 +111,8 @@ async def list_agents(
         version=version,
         selector=tag_selectors.parse(selector) if selector else (),
     )
-    return await _page(request, database, wanted, order=sort, limit=limit, cursor=cursor, number=page)
+    by = sort, order or ("desc" if sort == "last_seen" else "asc")
+    return await _page(request, database, wanted, by=by, limit=limit, cursor=cursor, number=page)
 
 
 @post("/query", opt={"permission": "agents.read"}, status_code=200)
@@ -132,7 +137,7 @@ async def _page(
     database: DatabaseDep,
     wanted: AgentFilter,
     *,
-    order: Order = "id",
+    by: tuple[SortKey, Order] = ("id", "asc"),
     limit: int,
     cursor: str | None,
     number: int | None = None,
@@ -142,20 +147,30 @@ async def _page(
     async with database.transaction(tenant, snapshot=True) as tx:
         found = await agent_search.page(
             *(tx, tenant, wanted),
-            order=order,
-            after=cursors.parse_name_and_uuid(cursor),
+            sort=by[0],
+            order=by[1],
+            after=_after(cursor, by[0]),
             limit=limit + 1,
             offset=offset,
         )
-        total = await agent_search.count(tx, tenant, wanted) if number else 0
-    rows, more = cut_page(found, limit, lambda agent: cursors.of_name(agent.name, agent.agent_uuid))
+    rows, more = cut_page(found, limit, lambda agent: cursors.of_name(agent.sort_key, agent.agent_uuid))
     views = [view(agent) for agent in rows]
     pagination = (
-        Pagination(page=number, limit=limit, total_devices=total, total_pages=-(-total // limit))
+        Pagination(page=number, limit=limit, total_devices=found.total, total_pages=-(-found.total // limit))
         if number
         else None
     )
-    return AgentPage(agents=views, count=len(views), next=more, pagination=pagination)
+    return AgentPage(agents=views, count=len(views), total=found.total, next=more, pagination=pagination)
+
+
+def _after(cursor: str | None, sort: SortKey) -> tuple[str, UUID] | None:
+    after = cursors.parse_name_and_uuid(cursor)
+    if after is not None and sort == "last_seen" and after[0] != "-infinity":
+        try:
+            datetime.fromisoformat(after[0])
+        except ValueError:
+            raise Invalid("is not a cursor of this list", "cursor") from None
+    return after
 
 
 def view(agent: AgentSummary) -> AgentView:

@@ -51,6 +51,7 @@ class FleetView(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 class Fleets(msgspec.Struct, frozen=True, kw_only=True):
     fleets: list[FleetView]
     count: int
+    total: int
     next: str | None
 
 
@@ -67,7 +68,7 @@ async def list_fleets(
     async with database.transaction(tenant) as tx:
         found = await fleets.page(tx, tenant, after=cursors.parse_uuid(cursor), limit=limit + 1)
     page, more = cut_page(found, limit, lambda fleet: str(fleet.fleet_uuid))
-    return Fleets(fleets=[_view(fleet) for fleet in page], count=len(page), next=more)
+    return Fleets(fleets=[_view(fleet) for fleet in page], count=len(page), total=found.total, next=more)
 
 
 @post("/", opt=WRITE, status_code=201)

@@ -45,6 +45,7 @@ class ProvisioningKeyView(msgspec.Struct, frozen=True, kw_only=True, rename="cam
 class ProvisioningKeys(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[ProvisioningKeyView]
     count: int
+    total: int
     next: str | None
 
 
@@ -92,7 +93,7 @@ async def list_keys(
             tx, tenant, fleet=fleet, after=cursors.parse_uuid(cursor), limit=limit + 1
         )
     page, more = cut_page(found, limit, lambda key: str(key.key_id))
-    return ProvisioningKeys(keys=[_view(key) for key in page], count=len(page), next=more)
+    return ProvisioningKeys(keys=[_view(key) for key in page], count=len(page), total=found.total, next=more)
 
 
 @delete("/{key:uuid}", opt={"permission": "provisioning.manage"}, status_code=204)

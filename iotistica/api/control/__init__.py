@@ -11,6 +11,7 @@ from iotistica.api.control import (
     endpoints,
     explanation,
     fleet_progress,
+    job_agents,
     job_templates,
     jobs,
     targets,
@@ -27,5 +28,6 @@ ROUTES: Final[list[ControllerRouterHandler]] = [
     agent_updates.router,
     job_templates.router,
     jobs.router,
+    job_agents.router,
     agent_jobs.router,
 ]

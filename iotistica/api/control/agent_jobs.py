@@ -49,6 +49,7 @@ class AgentJobs(msgspec.Struct, frozen=True, kw_only=True):
     agent_uuid: UUID
     jobs: list[AgentJob]
     count: int
+    total: int
     next: str | None
 
 
@@ -111,7 +112,7 @@ async def list_agent_jobs(
             raise NotFound
         rows = await table.of_agent(tx, tenant, agent, status=status, before=before, limit=limit + 1)
     page, more = cut_page(rows, limit, lambda job: cursors.of_time(job.queued_at, job.job_id))
-    return AgentJobs(agent_uuid=agent, jobs=page, count=len(page), next=more)
+    return AgentJobs(agent_uuid=agent, jobs=page, count=len(page), total=rows.total, next=more)
 
 
 @get("/{agent:uuid}/jobs/{job:uuid}", opt=READ)

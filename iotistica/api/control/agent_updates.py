@@ -54,6 +54,7 @@ class UpdateView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Updates(msgspec.Struct, frozen=True, kw_only=True):
     updates: list[UpdateView]
     count: int
+    total: int
     next: str | None
 
 
@@ -102,7 +103,7 @@ async def list_updates(
         rows = await table.page(tx, tenant, agent, before=before, limit=limit + 1)
     page, more = cut_page(rows, limit, lambda update: update.issued_at.isoformat())
     views = [_view(update) for update in page]
-    return Updates(updates=views, count=len(views), next=more)
+    return Updates(updates=views, count=len(views), total=rows.total, next=more)
 
 
 def _command(data: NewUpdate, now: datetime) -> UpdateCommand:

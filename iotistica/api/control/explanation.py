@@ -41,7 +41,7 @@ class WantedTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PollView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The polls of the agent; counted in memory and stored every 10 s."""
+    """The polls of the agent; counts are stored every 10 s, a fetched target and the first poll within a second."""
 
     polled_at: datetime | None
     fetched_at: datetime | None

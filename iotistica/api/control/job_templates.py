@@ -46,6 +46,7 @@ class TemplateChange(NamedBody, frozen=True, kw_only=True, forbid_unknown_fields
 class Templates(msgspec.Struct, frozen=True, kw_only=True):
     templates: list[Template]
     count: int
+    total: int
     next: str | None
 
 
@@ -62,7 +63,7 @@ async def list_templates(
     async with database.transaction(tenant) as tx:
         rows = await table.page(tx, tenant, after=cursors.parse_uuid(cursor), category=category, limit=limit + 1)
     page, more = cut_page(rows, limit, lambda template: str(template.template_id))
-    return Templates(templates=page, count=len(page), next=more)
+    return Templates(templates=page, count=len(page), total=rows.total, next=more)
 
 
 @post("/", opt=WRITE, status_code=201)

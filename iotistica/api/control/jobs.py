@@ -13,10 +13,10 @@ from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name, NamedBody, Text
+from iotistica.api.http.inputs import Limit, Name, NamedBody, Text
 from iotistica.domain.agents import tag_selectors
 from iotistica.domain.control.job_transitions import JobAction
-from iotistica.domain.control.jobs import Phase, Status, merge_patch, validate_document
+from iotistica.domain.control.jobs import Phase, merge_patch, validate_document
 from iotistica.domain.control.rollouts import AbortRule, Rollout, RolloutPolicy
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Invalid
@@ -80,6 +80,7 @@ class CreatedJob(msgspec.Struct, frozen=True, kw_only=True):
 class Jobs(msgspec.Struct, frozen=True, kw_only=True):
     executions: list[Job]
     count: int
+    total: int
     next: str | None
 
 
@@ -87,12 +88,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     device_statuses: list[AgentJob]
     """The first 100 agents; `GET /jobs/executions/{job}/agents` lists all."""
-
-
-class JobAgents(msgspec.Struct, frozen=True, kw_only=True):
-    device_statuses: list[AgentJob]
-    count: int
-    next: str | None
 
 
 class JobActionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,7 +140,7 @@ async def list_jobs(
     async with database.transaction(tenant) as tx:
         rows = await jobs.page(tx, tenant, status=status, before=before, limit=limit + 1)
     page, more = cut_page(rows, limit, lambda job: cursors.of_time(job.queued_at, job.job_id))
-    return Jobs(executions=page, count=len(page), next=more)
+    return Jobs(executions=page, count=len(page), total=rows.total, next=more)
 
 
 @get("/executions/{job:uuid}", opt=READ)
@@ -154,26 +149,8 @@ async def get_job(request: ApiRequest, database: DatabaseDep, job: FromPath[UUID
     tenant = tenant_of(request)
     async with database.transaction(tenant, snapshot=True) as tx:
         row = await jobs.get(tx, tenant, job)
-        agents = await agent_jobs.of_job(tx, tenant, job, status=None, after=None, limit=100)
+        agents = await agent_jobs.of_job(tx, tenant, job, after=None, limit=100)
     return JobView(job=row, device_statuses=agents)
-
-
-@get("/executions/{job:uuid}/agents", opt=READ)
-async def list_job_agents(
-    request: ApiRequest,
-    database: DatabaseDep,
-    job: FromPath[UUID],
-    status: FromQuery[Status | None] = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> JobAgents:
-    """List the status of a job on its agents, ordered by agent id."""
-    tenant, after = tenant_of(request), cursors.parse_uuid(cursor)
-    async with database.transaction(tenant, snapshot=True) as tx:
-        await jobs.get(tx, tenant, job)
-        rows = await agent_jobs.of_job(tx, tenant, job, status=status, after=after, limit=limit + 1)
-    page, more = cut_page(rows, limit, lambda agent: str(agent.agent_uuid))
-    return JobAgents(device_statuses=page, count=len(page), next=more)
 
 
 @post("/executions/{job:uuid}/pause", opt=WRITE, status_code=200)
@@ -294,7 +271,7 @@ def _target(data: NewJob) -> dict[str, Any]:
 router = Router(
     "/jobs",
     route_handlers=[
-        *(execute, list_jobs, get_job, list_job_agents, pause_job, resume_job, cancel_job, delete_job),
+        *(execute, list_jobs, get_job, pause_job, resume_job, cancel_job, delete_job),
     ],
     tags=["jobs"],
 )

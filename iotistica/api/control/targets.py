@@ -65,6 +65,7 @@ class TargetVersionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 class TargetHistory(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[TargetVersionView]
     count: int
+    total: int
     next: str | None
 
 
@@ -191,7 +192,7 @@ class TargetRoutes(Controller):
             )
             for row in page
         ]
-        return TargetHistory(versions=views, count=len(views), next=more)
+        return TargetHistory(versions=views, count=len(views), total=rows.total, next=more)
 
     @get("/target-state/compare", opt=READ)
     async def compare(

@@ -36,6 +36,7 @@ class AuditEventView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class AuditEvents(msgspec.Struct, frozen=True, kw_only=True):
     events: list[AuditEventView]
     count: int
+    total: int
     next: str | None
     """Pass it as `cursor` to get older events; null on the last page."""
 
@@ -74,7 +75,7 @@ async def list_events(
         )
     page, more = cut_page(found, limit, lambda event: str(event.id))
     events = [AuditEventView(**msgspec.structs.asdict(event)) for event in page]
-    return AuditEvents(events=events, count=len(events), next=more)
+    return AuditEvents(events=events, count=len(events), total=found.total, next=more)
 
 
 router = Router("/audit", route_handlers=[list_events], tags=["audit"])

@@ -33,6 +33,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent_uuid: UUID
     happenings: list[TimelineEventView]
     count: int
+    total: int
     next: str | None
     """Pass it as `cursor` to get older events; null on the last page."""
 
@@ -58,7 +59,7 @@ async def get_timeline(
         found = await timeline.page(tx, tenant, agent, before=before, kinds=kinds, limit=limit + 1)
     rows, more = cut_page(found, limit, lambda row: cursors.of_time(row.at, row.id))
     views = [_view(row) for row in rows]
-    return Timeline(agent_uuid=agent, happenings=views, count=len(views), next=more)
+    return Timeline(agent_uuid=agent, happenings=views, count=len(views), total=found.total, next=more)
 
 
 def _view(row: timeline.TimelineRow) -> TimelineEventView:

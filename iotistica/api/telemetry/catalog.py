@@ -22,6 +22,8 @@ from iotistica.storage.telemetry.catalog import CatalogEntry
 
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     count: int
+    total: int
+    """The number of series on all pages."""
     metrics: list[CatalogEntry]
     next: str | None
     """Pass it as `cursor` to get the next page; null on the last page."""
@@ -54,7 +56,7 @@ async def catalog(
         since = (await coverage.of_agents(tx, tenant, [], now, now)).shown_since(now)
         rows = await table.page(tx, tenant, filters, after=after, now=now, since=since, limit=limit + 1)
     page, more = cut_page(rows, limit, lambda series: cursors.of_series(series.agent_uuid, series.metric_name))
-    return Catalog(count=len(page), metrics=page, next=more)
+    return Catalog(count=len(page), total=rows.total, metrics=page, next=more)
 
 
 router = Router("/metrics", route_handlers=[catalog], tags=["readings"])

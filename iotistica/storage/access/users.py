@@ -14,7 +14,7 @@ from iotistica.domain.names import compared
 from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 # OWASP's second choice for argon2id: 19 MiB, 2 passes, 1 lane; 45 ms.
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -148,9 +148,9 @@ ORDER BY user_id LIMIT %(limit)s
 """
 
 
-async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[User]:
+async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> Page[User]:
     """Return up to `limit` users of a tenant after the id `after`, ordered by id."""
-    return await fetch_rows(tx, User, PAGE, {"tenant": tenant, "after": after, "limit": limit})
+    return await fetch_page(tx, User, PAGE, {"tenant": tenant, "after": after, "limit": limit}, cursor=("after",))
 
 
 # Locks all owners, so that if two owners remove each other, only one of them succeeds.

@@ -10,7 +10,7 @@ from iotistica.domain.agents.status_changes import Status
 from iotistica.domain.agents.tag_selectors import Selector
 from iotistica.domain.ids import TenantId
 from iotistica.storage.agents.agents import COLUMNS, Agent
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_row, fetch_rows
 
 
 class AgentSummary(Agent, frozen=True, kw_only=True):
@@ -22,6 +22,12 @@ class AgentSummary(Agent, frozen=True, kw_only=True):
     last_seen: datetime | None
     """When the agent last sent data."""
     tags: dict[str, str]
+
+
+class FoundAgent(AgentSummary, frozen=True, kw_only=True):
+    """An agent of a sorted list; `sort_key` is the text of what the list is sorted by."""
+
+    sort_key: str
 
 
 class AgentFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +44,8 @@ class AgentFilter(msgspec.Struct, frozen=True, kw_only=True):
     selector: Selector = ()
 
 
-Order = Literal["id", "name"]
+SortKey = Literal["id", "name", "last_seen", "status", "fleet"]
+Order = Literal["asc", "desc"]
 
 _SUMMARY: Final = f"""
 SELECT {COLUMNS}, p.status, p.since, coalesce(p.flapping, false) AS flapping,
@@ -51,7 +58,6 @@ GET: Final = _SUMMARY + "WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(age
 # Presence, state and tags are joined to the agents of the page only. The text is compared last: rows that the role
 # of the API cannot see must be filtered out before such comparisons.
 MATCHING: Final = """
-FROM agents a
 WHERE a.tenant_id = %(tenant)s
   AND (%(fleet)s::uuid IS NULL OR a.fleet_uuid = %(fleet)s) AND (NOT %(no_fleet)s OR a.fleet_uuid IS NULL)
   AND (%(state)s::text IS NULL OR a.state = %(state)s) AND (%(active)s::bool IS NULL OR a.active = %(active)s)
@@ -66,12 +72,19 @@ _STATUS: Final[dict[bool, LiteralString]] = {
     " AND p.agent_uuid = a.agent_uuid AND p.status <> ALL(%(status)s))",
 }
 """By whether agents without a presence row (`new`) are excluded."""
-_AFTER: Final[dict[Order, LiteralString]] = {
-    "id": "AND (%(after)s::uuid IS NULL OR a.agent_uuid > %(after)s) ORDER BY a.agent_uuid",
-    "name": "AND (%(after)s::uuid IS NULL OR (a.name, a.agent_uuid) > (%(after_name)s, %(after)s))"
-    " ORDER BY a.name, a.agent_uuid",
+_JOINED: Final = """
+FROM agents a LEFT JOIN agent_presence p USING (agent_uuid) LEFT JOIN agent_states s USING (agent_uuid)
+LEFT JOIN fleets f ON f.fleet_uuid = a.fleet_uuid AND f.tenant_id = a.tenant_id
+"""
+_SORTED: Final[dict[SortKey, tuple[LiteralString, LiteralString, LiteralString]]] = {
+    "id": ("FROM agents a", "''", "text"),
+    "name": ("FROM agents a", "a.name", "text"),
+    "last_seen": (_JOINED, "coalesce(greatest(p.data_at, s.reported_at), '-infinity')", "timestamptz"),
+    "status": (_JOINED, "coalesce(p.status, 'new')", "text"),
+    "fleet": (_JOINED, "coalesce(f.name, '')", "text"),
 }
-_ORDER_BY: Final[dict[Order, LiteralString]] = {"id": "a.agent_uuid", "name": "a.name, a.agent_uuid"}
+"""The tables, the expression and its type by which a list is sorted; agents that are alike are sorted by id."""
+_DIRECTION: Final[dict[Order, tuple[LiteralString, LiteralString]]] = {"asc": (">", "ASC"), "desc": ("<", "DESC")}
 _TAG_CONDITION: Final[dict[tuple[bool, bool], LiteralString]] = {
     (False, False): "AND EXISTS (SELECT FROM agent_tags t WHERE t.tenant_id = %(tenant)s"
     " AND t.agent_uuid = a.agent_uuid AND t.key = %(KEY)s)",
@@ -118,24 +131,42 @@ async def page(
     search: AgentFilter,
     *,
     limit: int,
-    order: Order = "id",
+    sort: SortKey = "id",
+    order: Order = "asc",
     after: tuple[str, UUID] | None = None,
     offset: int = 0,
-) -> list[AgentSummary]:
-    """Return a page of at most `limit` agents, after the name and id in `after`, or skipping `offset` agents."""
+) -> Page[FoundAgent]:
+    """Return a page of at most `limit` agents, and how many there are on all pages.
+
+    The page begins after the sort key and id in `after`, or skips `offset` agents.
+    """
     matching, parameters = _matching(tenant, search)
-    name, id_ = after or (None, None)
-    parameters |= {"after_name": name, "after": id_, "limit": limit, "offset": offset}
-    head: LiteralString = "WITH found AS MATERIALIZED (SELECT a.agent_uuid" + matching + _AFTER[order]
-    summaries: LiteralString = " LIMIT %(limit)s OFFSET %(offset)s)" + _SUMMARY
-    statement: LiteralString = head + summaries + "JOIN found USING (agent_uuid) ORDER BY " + _ORDER_BY[order]
-    return await fetch_rows(tx, AgentSummary, statement, parameters, prepare=False)
+    tables, key, kind = _SORTED[sort]
+    beyond, direction = _DIRECTION[order]
+    after_key, id_ = after or (None, None)
+    parameters |= {"after_key": after_key, "after": id_, "limit": limit, "offset": offset}
+    found: LiteralString = (
+        "WITH found AS MATERIALIZED (SELECT a.agent_uuid, " + key + " AS sort_key " + tables + matching
+    )
+    rest: LiteralString = (
+        " AND (%(after)s::uuid IS NULL OR (" + key + ", a.agent_uuid) " + beyond + " (%(after_key)s::" + kind
+    )
+    by: LiteralString = ", %(after)s)) ORDER BY sort_key " + direction + ", a.agent_uuid " + direction
+    head: LiteralString = (
+        by + " LIMIT %(limit)s OFFSET %(offset)s)" + _SUMMARY.replace("SELECT ", "SELECT found.sort_key::text, ", 1)
+    )
+    tail: LiteralString = "JOIN found USING (agent_uuid) ORDER BY found.sort_key " + direction
+    last: LiteralString = ", a.agent_uuid " + direction
+    rows = Page(await fetch_rows(tx, FoundAgent, found + rest + head + tail + last, parameters, prepare=False))
+    is_whole = len(rows) < limit and after is None and not offset
+    rows.total = len(rows) if is_whole else await count(tx, tenant, search)
+    return rows
 
 
 async def count(tx: Tx, tenant: TenantId, search: AgentFilter) -> int:
     """Return the number of agents that match."""
     matching, parameters = _matching(tenant, search)
-    head: LiteralString = "SELECT count(*)"
+    head: LiteralString = "SELECT count(*) FROM agents a"
     cursor = await tx.execute(head + matching, parameters, prepare=False)
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
@@ -144,7 +175,7 @@ async def count(tx: Tx, tenant: TenantId, search: AgentFilter) -> int:
 async def ids(tx: Tx, tenant: TenantId, search: AgentFilter, *, most: int) -> list[UUID]:
     """Return the ids of at most `most` agents that match, ordered by id."""
     matching, parameters = _matching(tenant, search)
-    head: LiteralString = "SELECT a.agent_uuid"
+    head: LiteralString = "SELECT a.agent_uuid FROM agents a"
     tail: LiteralString = " ORDER BY a.agent_uuid LIMIT %(most)s"
     cursor = await tx.execute(head + matching + tail, parameters | {"most": most}, prepare=False)
     return [row[0] for row in await cursor.fetchall()]

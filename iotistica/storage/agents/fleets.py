@@ -11,7 +11,7 @@ from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +59,9 @@ ORDER BY fleet_uuid LIMIT %(limit)s
 """
 
 
-async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> list[Fleet]:
+async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, limit: int) -> Page[Fleet]:
     """Return one page of a tenant's fleets, ordered by id."""
-    return await fetch_rows(tx, Fleet, PAGE, {"tenant": tenant, "after": after, "limit": limit})
+    return await fetch_page(tx, Fleet, PAGE, {"tenant": tenant, "after": after, "limit": limit}, cursor=("after",))
 
 
 FIND: Final = f"""

@@ -1,7 +1,11 @@
-"""When each agent polled and which target version it has: counted in memory, written every few seconds."""
+"""When each agent polled and which target version it has: counted in memory, written every few seconds.
+
+What people wait for is written within a second: a target that was fetched, and an agent that had stopped polling.
+"""
 
 import asyncio
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +17,9 @@ from iotistica.errors import Unavailable
 from iotistica.storage.postgres import Database, Tx, fetch_row
 from iotistica.supervise import sleep
 
-WRITE_SECONDS: Final = 10.0  # between two writes
+WRITE_SECONDS: Final = 10.0  # between two writes of all counts
+SOON_SECONDS: Final = 1.0  # between two writes of what people wait for
+BACK_SECONDS: Final = 180.0  # without a poll, after which the next one is written soon
 WRITE_LIMIT: Final = 500  # agents whose polls are written at a time
 AGENTS_LIMIT: Final = 200_000  # agents counted between two writes; once reached, polls are not counted
 
@@ -81,12 +87,17 @@ class PollCounts:
         """`database` must have access to every tenant."""
         self._database = database
         self._counts: dict[UUID, _Count] = {}
+        self._soon: set[UUID] = set()
+        self._polled: dict[UUID, float] = {}  # the latest poll of each agent, in s since the epoch
 
     def add(self, tenant: TenantId, agent: UUID, has: int, *, modified: bool) -> None:
         """Count a poll; `has` is the number of the target that the agent has now, just sent or not modified."""
         if len(self._counts) >= AGENTS_LIMIT:
             return
         now = time.time()
+        if modified or now - self._polled.get(agent, 0.0) > BACK_SECONDS:
+            self._soon.add(agent)
+        self._polled[agent] = now
         count = self._counts.setdefault(agent, _Count(tenant, now))
         count.polled_at = now
         count.polls += 1
@@ -97,14 +108,22 @@ class PollCounts:
             count.not_modified += 1
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Write the counts every `WRITE_SECONDS` until `stop`."""
+        """Write the counts every `WRITE_SECONDS` until `stop`, and those that people wait for more often."""
+        written = time.monotonic()
         while not stop.is_set():
-            await sleep(WRITE_SECONDS, stop)
-            await self.write()
+            await sleep(SOON_SECONDS, stop)
+            if stop.is_set() or time.monotonic() - written >= WRITE_SECONDS:
+                written = time.monotonic()
+                if len(self._polled) > AGENTS_LIMIT:
+                    self._polled.clear()
+                await self.write(list(self._counts))
+            elif self._soon:
+                await self.write(self._soon)
 
-    async def write(self) -> None:
-        """Write the counts; while the database is unavailable they are kept and written later."""
-        counts, self._counts = self._counts, {}
+    async def write(self, agents: Collection[UUID]) -> None:
+        """Write the counts of these agents; while the database is unavailable they are kept and written later."""
+        counts = {agent: self._counts.pop(agent) for agent in agents if agent in self._counts}
+        self._soon -= counts.keys()
         agents = sorted(counts, key=lambda agent: agent.bytes)
         for at in range(0, len(agents), WRITE_LIMIT):
             try:

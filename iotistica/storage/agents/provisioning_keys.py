@@ -9,7 +9,7 @@ import msgspec
 from iotistica.domain.ids import TenantId
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 
 class ProvisioningKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,10 +72,10 @@ ORDER BY key_id LIMIT %(limit)s
 
 async def page(
     tx: Tx, tenant: TenantId, *, fleet: UUID | None, after: UUID | None, limit: int
-) -> list[ProvisioningKey]:
+) -> Page[ProvisioningKey]:
     """Return one page of a tenant's keys that are not revoked, ordered by id; only those of `fleet`, if given."""
     parameters = {"tenant": tenant, "fleet": fleet, "after": after, "limit": limit}
-    return await fetch_rows(tx, ProvisioningKey, PAGE, parameters)
+    return await fetch_page(tx, ProvisioningKey, PAGE, parameters, cursor=("after",))
 
 
 REVOKE: Final = """

@@ -15,7 +15,7 @@ from iotistica.errors import Conflict, NotFound
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 
 class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,25 +237,34 @@ async def of_agent(
     status: Status | None,
     before: tuple[datetime, UUID] | None,
     limit: int,
-) -> list[AgentJob]:
+) -> Page[AgentJob]:
     """Return a page of the jobs of an agent, newest first."""
     at, after = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "status": status, "at": at, "after": after, "limit": limit}
-    return await fetch_rows(tx, AgentJob, OF_AGENT, parameters)
+    return await fetch_page(tx, AgentJob, OF_AGENT, parameters, cursor=("at", "after"))
 
 
 OF_JOB: Final = f"""
-SELECT {_COLUMNS} {_FROM} AND s.job_id = %(job)s AND (%(after)s::uuid IS NULL OR s.agent_uuid > %(after)s)
+SELECT {_COLUMNS} {_FROM} AND s.job_id = %(job)s AND (%(canary)s::boolean IS NULL OR s.is_canary = %(canary)s)
+  AND (%(after)s::uuid IS NULL OR s.agent_uuid > %(after)s)
 ORDER BY s.agent_uuid LIMIT %(limit)s
 """
 
 
 async def of_job(
-    tx: Tx, tenant: TenantId, job: UUID, *, status: Status | None, after: UUID | None, limit: int
-) -> list[AgentJob]:
+    tx: Tx,
+    tenant: TenantId,
+    job: UUID,
+    *,
+    status: Status | None = None,
+    is_canary: bool | None = None,
+    after: UUID | None,
+    limit: int,
+) -> Page[AgentJob]:
     """Return a page of a job's status on its agents, ordered by agent id."""
-    parameters = {"tenant": tenant, "job": job, "status": status, "after": after, "limit": limit}
-    return await fetch_rows(tx, AgentJob, OF_JOB, parameters)
+    parameters = {"tenant": tenant, "job": job, "status": status, "canary": is_canary}
+    parameters |= {"after": after, "limit": limit}
+    return await fetch_page(tx, AgentJob, OF_JOB, parameters, cursor=("after",))
 
 
 ONE: Final = f"SELECT {_COLUMNS}, s.stdout, s.stderr {_FROM} AND s.job_id = %(job)s AND s.agent_uuid = %(agent)s"

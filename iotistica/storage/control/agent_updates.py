@@ -13,7 +13,7 @@ from iotistica.errors import NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row, fetch_rows
 
 
 class AgentUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,11 +75,10 @@ ORDER BY issued_at DESC LIMIT %(limit)s
 """
 
 
-async def page(tx: Tx, tenant: TenantId, agent: UUID, *, before: datetime | None, limit: int) -> list[AgentUpdate]:
+async def page(tx: Tx, tenant: TenantId, agent: UUID, *, before: datetime | None, limit: int) -> Page[AgentUpdate]:
     """Return a page of the updates of an agent, newest first."""
-    return await fetch_rows(
-        tx, AgentUpdate, PAGE, {"tenant": tenant, "agent": agent, "before": before, "limit": limit}
-    )
+    parameters = {"tenant": tenant, "agent": agent, "before": before, "limit": limit}
+    return await fetch_page(tx, AgentUpdate, PAGE, parameters, cursor=("before",))
 
 
 OPEN_UPDATES: Final = f"""

@@ -19,7 +19,8 @@ STAGES: Final[tuple[Stage, ...]] = (
 STAGED: Final = """
 SELECT a.agent_uuid, a.name, s.counter AS version, p.fetched, p.polled_at, r.reported_at,
        CASE WHEN a.state NOT IN ('registered', 'active') THEN 'locked_out'
-            WHEN coalesce(h.status, 'offline') = 'offline' THEN 'silent'
+            WHEN coalesce(h.status, 'offline') = 'offline' AND (p.polled_at >= now() - %(quiet)s) IS NOT TRUE
+                THEN 'silent'
             WHEN p.polled_at IS NULL THEN 'polling_off'
             WHEN p.polled_at < now() - %(quiet)s THEN 'polling_stopped'
             WHEN p.fetched IS NULL OR p.fetched < s.counter THEN 'not_fetched'

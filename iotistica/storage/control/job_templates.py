@@ -13,7 +13,7 @@ from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +98,10 @@ ORDER BY template_id LIMIT %(limit)s
 """
 
 
-async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, category: str | None, limit: int) -> list[Template]:
+async def page(tx: Tx, tenant: TenantId, *, after: UUID | None, category: str | None, limit: int) -> Page[Template]:
     """Return a page of a tenant's templates, ordered by id."""
     parameters = {"tenant": tenant, "after": after, "category": category, "limit": limit}
-    return await fetch_rows(tx, Template, PAGE, parameters)
+    return await fetch_page(tx, Template, PAGE, parameters, cursor=("after",))
 
 
 async def resolve(

@@ -17,7 +17,7 @@ from iotistica.storage.control import agent_jobs
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 AGENTS_LIMIT: Final = 100_000  # agents of one job
 UNSETTLED_LIMIT: Final = 1000  # unfinished jobs of a tenant
@@ -132,11 +132,11 @@ ORDER BY queued_at DESC, job_id DESC LIMIT %(limit)s
 
 async def page(
     tx: Tx, tenant: TenantId, *, status: Phase | None, before: tuple[datetime, UUID] | None, limit: int
-) -> list[Job]:
+) -> Page[Job]:
     """Return a page of a tenant's jobs, newest first."""
     at, after = before or (None, None)
     parameters = {"tenant": tenant, "status": status, "at": at, "after": after, "limit": limit}
-    return await fetch_rows(tx, Job, PAGE, parameters)
+    return await fetch_page(tx, Job, PAGE, parameters, cursor=("at", "after"))
 
 
 GET: Final = f"""

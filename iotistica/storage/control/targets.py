@@ -13,7 +13,7 @@ from iotistica.errors import NotFound
 from iotistica.storage.history import audit, timeline
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 
 class TargetOwner(NamedTuple):
@@ -128,11 +128,10 @@ ORDER BY version DESC LIMIT %(limit)s
 
 async def page(
     tx: Tx, tenant: TenantId, subject: TargetOwner, *, before: int | None, limit: int
-) -> list[TargetVersion]:
+) -> Page[TargetVersion]:
     """Return a page of the versions, newest first."""
-    return await fetch_rows(
-        tx, TargetVersion, PAGE, _parameters(tenant, subject) | {"before": before, "limit": limit}
-    )
+    parameters = _parameters(tenant, subject) | {"before": before, "limit": limit}
+    return await fetch_page(tx, TargetVersion, PAGE, parameters, cursor=("before",))
 
 
 COUNTER: Final = "SELECT counter FROM agent_sync WHERE tenant_id = %(tenant)s AND agent_uuid = %(subject)s"

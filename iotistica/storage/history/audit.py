@@ -10,7 +10,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,10 +119,11 @@ async def page(
     subject: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> list[AuditEvent]:
+) -> Page[AuditEvent]:
     """Return up to `limit` events of a tenant older than the id `before`, the newest first.
 
     `action` is a whole action or its part before a dot.
     """
-    parameters = {"tenant": tenant, "before": before, "limit": limit, "action": action, "actor": actor}
-    return await fetch_rows(tx, AuditEvent, PAGE, parameters | {"subject": subject, "since": since, "until": until})
+    parameters: dict[str, Any] = {"tenant": tenant, "before": before, "limit": limit, "action": action}
+    parameters |= {"actor": actor, "subject": subject, "since": since, "until": until}
+    return await fetch_page(tx, AuditEvent, PAGE, parameters, cursor=("before",))

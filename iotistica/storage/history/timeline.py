@@ -9,7 +9,7 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Tx, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page
 
 MESSAGE_REFUSED: Final = "message.refused"
 """The kind of the event for a message that could not be processed."""
@@ -118,14 +118,15 @@ async def page(
     before: tuple[datetime, int] | None,
     kinds: Sequence[str] | None,
     limit: int,
-) -> list[TimelineRow]:
+) -> Page[TimelineRow]:
     """Return up to `limit` events of an agent older than `before`, the newest first.
 
     An entry of `kinds` is a whole kind or its part before a dot, such as `job`.
     """
     at, id_ = before or (None, None)
     parameters = {"tenant": tenant, "agent": agent, "at": at, "id": id_, "limit": limit}
-    return await fetch_rows(tx, TimelineRow, PAGE, parameters | {"kinds": list(kinds) if kinds else None})
+    parameters |= {"kinds": list(kinds) if kinds else None}
+    return await fetch_page(tx, TimelineRow, PAGE, parameters, cursor=("at", "id"))
 
 
 DELETE_OLD: Final = """

@@ -9,7 +9,7 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry.rollup_sources import floor
-from iotistica.storage.postgres import Tx, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_rows
 
 RECENT: Final = timedelta(days=3)  # searched among raw readings; older times come from the daily rollup
 
@@ -33,6 +33,17 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 _OF: Final = "x.agent_uuid = s.agent_uuid AND x.metric_name = s.metric_name"
 _RECENT: Final = f"{_OF} AND x.time >= %(recent)s AND x.time < %(now)s"
+MATCHING: Final = """
+FROM series s JOIN agents a USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
+  AND (%(agent)s::uuid IS NULL OR s.agent_uuid = %(agent)s)
+  AND (%(device)s::uuid IS NULL OR s.device_uuid = %(device)s)
+  AND (%(protocol)s::text IS NULL OR s.protocol = %(protocol)s)
+  AND (%(metrics)s::text[] IS NULL OR s.metric_name = ANY(%(metrics)s::text[])
+       OR s.metric = ANY(%(metrics)s::text[]))
+  AND (%(text)s::text IS NULL OR position(%(text)s IN lower(s.metric_name)) > 0)
+"""
+COUNT: Final = "SELECT count(*)" + MATCHING
 PAGE: Final = f"""
 SELECT s.*, coalesce(
         (SELECT greatest(coalesce(x.first_time, x.bucket), %(since)s) FROM readings_daily x
@@ -48,14 +59,7 @@ SELECT s.*, coalesce(
 FROM (
     SELECT s.agent_uuid, a.name AS agent_name, s.metric_name, s.metric, s.device_name, s.device_uuid,
            s.endpoint_uuid, s.unit, s.protocol, s.first_seen
-    FROM series s JOIN agents a USING (agent_uuid)
-    WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
-      AND (%(agent)s::uuid IS NULL OR s.agent_uuid = %(agent)s)
-      AND (%(device)s::uuid IS NULL OR s.device_uuid = %(device)s)
-      AND (%(protocol)s::text IS NULL OR s.protocol = %(protocol)s)
-      AND (%(metrics)s::text[] IS NULL OR s.metric_name = ANY(%(metrics)s::text[])
-           OR s.metric = ANY(%(metrics)s::text[]))
-      AND (%(text)s::text IS NULL OR position(%(text)s IN lower(s.metric_name)) > 0)
+    {MATCHING}
       AND (%(after_agent)s::uuid IS NULL
            OR (s.agent_uuid, s.metric_name) > (%(after_agent)s, %(after_metric)s::text COLLATE "C"))
     ORDER BY s.agent_uuid, s.metric_name LIMIT %(limit)s
@@ -72,7 +76,7 @@ async def page(
     now: datetime,
     since: datetime,
     limit: int,
-) -> list[CatalogEntry]:
+) -> Page[CatalogEntry]:
     """Return up to `limit` series after `after`, ordered by agent and name.
 
     The keys of `filters` are agent, device, protocol, metrics (names) and text (a part of a name). Readings older
@@ -82,6 +86,15 @@ async def page(
     parameters |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
     parameters |= {"since": since, "day": floor(since, timedelta(days=1))}
     agent, metric = after or (None, None)
-    return await fetch_rows(
-        tx, CatalogEntry, PAGE, parameters | {"after_agent": agent, "after_metric": metric}, prepare=False
+    rows = Page(
+        await fetch_rows(
+            tx, CatalogEntry, PAGE, parameters | {"after_agent": agent, "after_metric": metric}, prepare=False
+        )
     )
+    rows.total = len(rows) if after is None and len(rows) < limit else await _count(tx, parameters)
+    return rows
+
+
+async def _count(tx: Tx, parameters: Mapping[str, Any]) -> int:
+    row = await (await tx.execute(COUNT, parameters)).fetchone()
+    return int(row[0]) if row else 0
