@@ -37,7 +37,6 @@ from iotistica.mqtt.intake import Intake
 from iotistica.process_health import ProcessHealth
 from iotistica.resources import INGEST_SECONDS, Resources, open_resources
 from iotistica.settings import Settings
-from iotistica.simulate import demo
 from iotistica.storage.access.rate_limits import RateLimiter
 from iotistica.storage.agents.agent_cache import AgentCache
 from iotistica.storage.agents.poll_answer_cache import PollAnswerCache
@@ -76,6 +75,8 @@ async def serve(
         if servers is not None:
             running |= _embedded(servers, key, resources.worker)
         if with_demo:
+            from iotistica.simulate import demo  # imported late: nothing else needs its HTTP client
+
             running["demo"] = await demo.prepare(resources.worker, key, settings, resources.mqtt_url)
         return await supervise.run(running, drain_seconds=settings.drain_seconds)
 

@@ -207,6 +207,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"http://{in_url(self.agents_host)}:{self.http_port}"
 
     @property
+    def local_http_url(self) -> str:
+        """The URL of the HTTP port for clients on this machine."""
+        return f"http://{in_url(self.local_host)}:{self.http_port}"
+
+    @property
     def site(self) -> str:
         """The URL of the dashboard for users."""
         return self.site_url.rstrip("/") or self.http_url

@@ -1,6 +1,5 @@
 """The commands that run and maintain a process. This is the only module that reads environment variables."""
 
-import asyncio
 import contextlib
 import os
 import resource
@@ -8,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -23,11 +22,12 @@ from iotistica.cli import (
     first_start,
     import_readings,
     provisioning_keys,
+    simulate,
     tenants,
     users,
     why,
 )
-from iotistica.cli.database import database_url, opened, run, server_key
+from iotistica.cli.database import database_url, run, server_key
 from iotistica.cli.running_instance import settings_of_instance
 from iotistica.embedded import data_folder, servers
 from iotistica.errors import CannotStart, IotisticaError
@@ -56,6 +56,7 @@ def cli(context: click.Context) -> None:
 for command in (
     *(tenants.tenants, users.users, agents.agents, agents.fleets, provisioning_keys.keys),
     *(dead_letters.dead_letters, audit.audit, import_readings.import_, disk_usage.disk),
+    simulate.simulate,
 ):
     cli.add_command(command)
 agents.agents.add_command(why.why)
@@ -167,60 +168,6 @@ def _servers(settings: Settings, key: bytes) -> Iterator[servers.Servers | None]
         return
     with servers.running(settings, key) as embedded:
         yield embedded
-
-
-@cli.command()
-@click.option(
-    "--agents", "count", default=20, show_default=True, type=click.IntRange(1, 10_000), help="Number of agents."
-)
-@click.option("--tenant", default="demo", show_default=True, help="Tenant of the agents; created if missing.")
-@click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0),
-              help="Seconds between the messages of an agent.")  # fmt: skip
-@click.option("--messages", default=0, type=click.IntRange(0),
-              help="Messages of each agent, after which the command ends; 0 is no limit.")  # fmt: skip
-@click.option(
-    "--readings", default=10, show_default=True, type=click.IntRange(1, 1000), help="Readings in a message."
-)
-@click.option("--series", default=10, show_default=True, type=click.IntRange(1, 1000), help="Series of each agent.")
-@click.option("--encoding", default="json", show_default=True,
-              type=click.Choice(["json", "msgpack", "deflate", "both", "mix"]),
-              help="Encoding of payloads: both is deflated MessagePack, mix is random.")  # fmt: skip
-@click.option("--full", is_flag=True, help="Send readings of 1 kB, like the real agent.")
-@click.option(
-    "--duplicates", default=0.0, type=click.FloatRange(0, 1), help="Share of messages to send twice, 0 to 1."
-)
-@click.option("--bad", default=0.0, type=click.FloatRange(0, 1), help="Share of invalid readings, 0 to 1.")
-@click.option("--skew", default=0.0, help="Seconds by which the agents' clocks are ahead.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the random values.")
-@click.pass_obj
-def simulate(settings: Settings, /, count: int, tenant: str, messages: int, seed: int, **options: Any) -> None:
-    """Run simulated agents.
-
-    They publish like real agents, to the instance on this data folder or to the broker of IOTISTICA_MQTT_URL.
-    """
-    from iotistica.simulate import fleet
-
-    plan = fleet.SimulationPlan(agents=count, messages=messages, seed=seed, **options)
-    url = settings.mqtt_url
-    if not url and (runtime := data_folder.runtime(settings.data_path)):
-        url = runtime.mqtt_url
-    if not url:
-        raise CannotStart(
-            "No instance runs on this data folder. Start `iotistica serve`, or set IOTISTICA_MQTT_URL."
-        )
-
-    async def work(where: str) -> None:
-        async with opened(where) as database:
-            members = await fleet.create_agents(database, server_key(settings), tenant, plan.agents)
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(sign, stop.set)
-        report = await fleet.run(plan, members, url, stop)
-        click.echo(report.text())
-
-    with database_url(settings) as where:
-        run(work(where))
 
 
 @cli.command()

@@ -19,7 +19,8 @@ EMAIL: Final = "demo@localhost"
 AGENTS: Final = 20
 
 GUIDE: Final = """
-  Demo: {agents} simulated agents publish every second.
+  Demo: {agents} simulated agents publish every second. Like real agents, they also poll their target state, report
+  what they run, send logs and run jobs.
 
     URL       {base}          (API documentation: {base}/schema)
     Login     {email}  password: {password}
@@ -36,6 +37,7 @@ GUIDE: Final = """
 async def prepare(database: Database, key: bytes, settings: Settings, url: str) -> Group:
     """Create the missing tenant, user and agents; return the group that prints the guide and runs the agents."""
     members = await fleet.create_agents(database, key, TENANT, AGENTS)
+    await fleet.give_keys(database, key, members)
     password = derive(key, "demo").hex()[:16]
     with suppress(Conflict):
         async with database.transaction() as tx:
@@ -47,6 +49,7 @@ async def prepare(database: Database, key: bytes, settings: Settings, url: str) 
     async def run(stop: asyncio.Event) -> None:
         sys.stdout.write(guide)
         sys.stdout.flush()
-        await fleet.run(fleet.SimulationPlan(agents=AGENTS), members, url, stop)
+        plan = fleet.SimulationPlan(agents=AGENTS)
+        await fleet.run(plan, members, url, stop, api_url=settings.local_http_url)
 
     return run

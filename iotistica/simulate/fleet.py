@@ -1,10 +1,10 @@
-"""Runs many simulated agents against a broker and reports acknowledged messages and their latencies."""
+"""Runs many simulated agents, which publish to a broker and call the API, and reports what they did."""
 
 import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -12,13 +12,17 @@ from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
+from iotistica.domain.access import credentials
+from iotistica.domain.access.credentials import NewSecret
 from iotistica.domain.agents.broker_passwords import mqtt_password
 from iotistica.domain.ids import AgentId, TenantId, agent_topic, agent_user
+from iotistica.domain.key_derivation import derive
 from iotistica.errors import CannotStart, Conflict, Unavailable
 from iotistica.mqtt.client import Client, connect
-from iotistica.simulate import envelope
+from iotistica.simulate import duties, envelope
+from iotistica.simulate.duties import AgentDuties, DutyCounts
 from iotistica.storage.access import tenants
-from iotistica.storage.agents import agents
+from iotistica.storage.agents import agent_keys, agents
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.supervise import sleep
@@ -26,6 +30,7 @@ from iotistica.supervise import sleep
 RETRY: Final = 0.5  # seconds before an agent connects again
 LATENCIES: Final = 1_000_000  # the largest number of latencies in memory
 CONNECTING: Final = 50  # agents that connect at the same time
+TELL_SECONDS: Final = 10.0  # between two lines that say what the agents have done
 
 
 class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +54,12 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimulatedAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent of the simulation and its broker password."""
+    """An agent of the simulation, its broker password and its API key."""
 
     tenant: TenantId
     agent: AgentId
     password: str
+    api_key: str
 
 
 class SimulationReport(msgspec.Struct, kw_only=True):
@@ -65,6 +71,11 @@ class SimulationReport(msgspec.Struct, kw_only=True):
     lost_connections: int = 0
     latencies: list[float] = []
     seconds: float = 0.0
+    duties: DutyCounts = msgspec.field(default_factory=DutyCounts)
+
+    def progress(self) -> str:
+        """Return what was done so far as one line."""
+        return f"{self.acknowledged} messages acknowledged, {self.readings} readings, {self.duties.text()}"
 
     def acknowledge(self, seconds: float) -> None:
         """Count an acknowledgement and keep its latency; when the list is full, its older half is dropped."""
@@ -83,7 +94,8 @@ class SimulationReport(msgspec.Struct, kw_only=True):
             f" ({rate:.0f} readings/s)\n"
             f"acknowledged  {self.acknowledged} messages\n"
             f"latency       p50 {at[0]:.1f} ms, p99 {at[1]:.1f} ms, max {at[2]:.1f} ms\n"
-            f"connections   {self.lost_connections} lost"
+            f"connections   {self.lost_connections} lost\n"
+            f"over HTTP     {self.duties.text()}"
         )
 
 
@@ -95,7 +107,14 @@ async def create_agents(database: Database, key: bytes, tenant: str, count: int)
     members = []
     for number in range(count):
         agent = AgentId(uuid5(NAMESPACE_OID, f"iotistica simulation {owner} {number}"))
-        members.append(SimulatedAgent(tenant=owner, agent=agent, password=mqtt_password(key, owner, agent, 1)))
+        members.append(
+            SimulatedAgent(
+                tenant=owner,
+                agent=agent,
+                password=mqtt_password(key, owner, agent, 1),
+                api_key=_api_key(key, agent).text,
+            )
+        )
     async with database.transaction() as tx:
         known = await agents.tenants_of(tx, [member.agent for member in members])
         for number, member in enumerate(members):
@@ -105,20 +124,63 @@ async def create_agents(database: Database, key: bytes, tenant: str, count: int)
     return members
 
 
+async def give_keys(database: Database, key: bytes, members: Sequence[SimulatedAgent]) -> None:
+    """Store the API keys of agents that do not have theirs yet; those that were revoked stay locked out."""
+    async with database.transaction() as tx:
+        for member in members:
+            digest = _api_key(key, member.agent).digest
+            if not await agent_keys.has_key(tx, member.tenant, member.agent, digest):
+                await agent_keys.add(tx, member.tenant, member.agent, digest)
+
+
+def _api_key(key: bytes, agent: AgentId) -> NewSecret:
+    return credentials.new(key, credentials.AGENT, derive(key, f"simulated agent {agent}")[: credentials.ENTROPY])
+
+
 async def run(
-    plan: SimulationPlan, members: Sequence[SimulatedAgent], url: str, stop: asyncio.Event
+    plan: SimulationPlan,
+    members: Sequence[SimulatedAgent],
+    url: str,
+    stop: asyncio.Event,
+    *,
+    api_url: str = "",
+    tell: Callable[[str], None] | None = None,
 ) -> SimulationReport:
-    """Publish until every agent has sent its messages, or until `stop` is set."""
+    """Publish until every agent has sent its messages, or until `stop` is set.
+
+    With `api_url`, the agents also poll, report, send logs and run jobs. `tell` gets a line every `TELL_SECONDS`.
+    """
     report = SimulationReport()
     connecting = asyncio.Semaphore(CONNECTING)
-    began = time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        for number, member in enumerate(members):
-            agent = _Agent(plan, member, url, report)
-            delay = plan.every * number / max(plan.agents, 1)
-            group.create_task(agent.live(delay, connecting, stop), name=f"agent {number}")
+    began, done = time.monotonic(), asyncio.Event()
+    stopping = asyncio.create_task(_set_after(stop, done), name="simulation stop")
+    async with duties.client(api_url) as api, asyncio.TaskGroup() as beside:
+        if tell:
+            beside.create_task(_tell(report, tell, done), name="simulation progress")
+        if api_url:
+            for member in members:
+                agent_duties = AgentDuties(api, member.agent, member.api_key, report.duties)
+                beside.create_task(agent_duties.perform(done), name=f"duties {member.agent}")
+        async with asyncio.TaskGroup() as group:
+            for number, member in enumerate(members):
+                agent = _Agent(plan, member, url, report)
+                delay = plan.every * number / max(plan.agents, 1)
+                group.create_task(agent.live(delay, connecting, stop), name=f"agent {number}")
+        done.set()
+    stopping.cancel()
     report.seconds = time.monotonic() - began
     return report
+
+
+async def _set_after(stop: asyncio.Event, done: asyncio.Event) -> None:
+    await stop.wait()
+    done.set()
+
+
+async def _tell(report: SimulationReport, tell: Callable[[str], None], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await sleep(TELL_SECONDS, stop)
+        tell(report.progress())
 
 
 class _Agent:
