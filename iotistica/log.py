@@ -19,7 +19,13 @@ class _Intercept(logging.Handler):
 
 
 _LEVELS = {logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL}
-_QUIET = {"gmqtt": "CRITICAL", "uvicorn.error": "WARNING", "alembic": "WARNING", "psycopg.pool": "ERROR"}
+_QUIET = {
+    "gmqtt": "CRITICAL",
+    "httpx": "WARNING",
+    "uvicorn.error": "WARNING",
+    "alembic": "WARNING",
+    "psycopg.pool": "ERROR",
+}
 
 
 def configure(level: str = "INFO", style: str = "text") -> None:

@@ -7,7 +7,6 @@ from litestar import Litestar, Router, get
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 from litestar.response import File
@@ -22,6 +21,7 @@ from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.api.http.authentication import Authenticator
 from iotistica.api.http.broker_sync import BrokerSync
 from iotistica.api.http.dependencies import AccessTokensDep, ServerContext
+from iotistica.api.http.examples import ExamplesJson, ExamplesPage
 from iotistica.api.http.guard import Guard
 from iotistica.api.http.request_inflation import RequestInflation
 from iotistica.domain.access.permissions import PUBLIC
@@ -142,17 +142,19 @@ def create(
                 security_schemes={
                     "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
                     "agent": SecurityScheme(type="apiKey", name="X-Device-API-Key", security_scheme_in="header"),
+                    "integration": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
                 }
             ),
-            security=[{"bearer": []}, {"agent": []}],
+            security=[{"bearer": []}, {"integration": []}, {"agent": []}],
             render_plugins=[
-                SwaggerRenderPlugin(
+                ExamplesJson(),
+                ExamplesPage(
                     js_url=f"{ASSETS}/swagger-ui-bundle.js",
                     standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
                     css_url=f"{ASSETS}/swagger-ui.css",
                     favicon='<link rel="icon" href="data:,">',  # the default icon is on a CDN
                     path="/",
-                )
+                ),
             ],
         ),
         cors_config=CORSConfig(allow_origins=[]),
