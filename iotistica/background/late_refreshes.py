@@ -28,8 +28,9 @@ class LateRefreshes:
                 if run is not None and (not known or known[-1] != run):
                     known.append(run)
             included = included_before(*(self._runs[name] for name in NAMES))
-            if included is not None:
-                await late_readings.forget_seen(tx, included)
+            reached = await refreshes.reached(tx)
+            if included is not None and reached is not None:
+                await late_readings.forget_seen(tx, included, reached)
 
     def behind(self, now: datetime) -> timedelta:
         """Return for how long the refresh that is furthest behind has not succeeded, as far as is known."""

@@ -71,10 +71,14 @@ async def keep_within(database: Database, most: int, now: datetime, *, forced: b
 
 
 async def _rolled_up_until(database: Database) -> date:
-    """Return the day before which the rollups include every reading, late ones too."""
+    """Return the day before which the rollups include every reading, late ones too.
+
+    Late readings that no refresh reaches will never be included: they do not keep their day from being dropped.
+    """
     async with database.transaction() as tx:
         rolled = await refreshes.days_rolled_until(tx)
-        late = await late_readings.oldest_hour(tx)
+        is_plain = (await rollups.progress(tx)).engine == "plain"
+        late = await late_readings.oldest_hour(tx, None if is_plain else await refreshes.reached(tx))
     return min(rolled, late or rolled).date()
 
 

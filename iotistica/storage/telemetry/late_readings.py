@@ -21,6 +21,7 @@ MARK_HOURS: Final = """
 # Hours whose readings are dropped already cannot be recomputed.
 OLDEST_HOUR: Final = """
 SELECT min(m.hour) FROM rollup_marks m JOIN rollup_progress p ON m.hour >= p.raw_since
+WHERE %(reached)s::timestamptz IS NULL OR m.hour >= %(reached)s
 """
 NEWEST_HOUR: Final = "SELECT max(hour) FROM rollup_marks WHERE hour < %(before)s"
 TAKE_HOURS: Final = """
@@ -33,7 +34,8 @@ RETURNING agent_uuid, hour
 MARK_SEEN: Final = "UPDATE rollup_marks SET seen_at = clock_timestamp() WHERE seen_at IS NULL"
 # Hours whose readings are dropped already cannot be refreshed; they are forgotten, too.
 FORGET_SEEN: Final = """
-DELETE FROM rollup_marks WHERE seen_at < %(before)s OR hour < (SELECT raw_since FROM rollup_progress)
+DELETE FROM rollup_marks
+WHERE (seen_at < %(before)s AND hour >= %(reached)s) OR hour < (SELECT raw_since FROM rollup_progress)
 """
 
 
@@ -42,14 +44,17 @@ async def mark_seen(tx: Tx) -> None:
     await tx.execute(MARK_SEEN)
 
 
-async def forget_seen(tx: Tx, before: datetime) -> None:
-    """Delete the marks that were seen before `before`: refreshes that started then include their readings."""
-    await tx.execute(FORGET_SEEN, {"before": before})
+async def forget_seen(tx: Tx, before: datetime, reached: datetime) -> None:
+    """Delete the marks that were seen before `before`: refreshes that started then include their readings.
+
+    Hours before `reached` are in no refresh; they stay until their readings are dropped.
+    """
+    await tx.execute(FORGET_SEEN, {"before": before, "reached": reached})
 
 
-async def oldest_hour(tx: Tx) -> datetime | None:
-    """Return the oldest marked hour that can be recomputed, or None."""
-    row = await (await tx.execute(OLDEST_HOUR)).fetchone()
+async def oldest_hour(tx: Tx, reached: datetime | None = None) -> datetime | None:
+    """Return the oldest marked hour that can be recomputed, or None; those before `reached` cannot."""
+    row = await (await tx.execute(OLDEST_HOUR, {"reached": reached})).fetchone()
     return row[0] if row else None
 
 

@@ -18,6 +18,11 @@ JOIN timescaledb_information.continuous_aggregates c
     ON c.view_name = j.hypertable_name OR c.materialization_hypertable_name = j.hypertable_name
 WHERE j.proc_name = 'policy_refresh_continuous_aggregate' AND c.view_name = ANY(%(names)s)
 """
+# A refresh includes only whole buckets of its window: of the oldest day that is kept, no day and not every hour.
+REACHED: Final = """
+SELECT date_trunc('day', max(now() - (j.config->>'start_offset')::interval), 'UTC') + interval '1 day'
+FROM timescaledb_information.jobs j WHERE j.proc_name = 'policy_refresh_continuous_aggregate'
+"""
 DAYS_ROLLED: Final = "SELECT days_rolled_until()"
 
 
@@ -36,6 +41,12 @@ async def last_runs(tx: Tx) -> list[tuple[str, RefreshRun | None]]:
         else (row.name, None)
         for row in rows
     ]
+
+
+async def reached(tx: Tx) -> datetime | None:
+    """Return the start of the oldest day that every refresh includes; None if there are no refreshes."""
+    row = await (await tx.execute(REACHED)).fetchone()
+    return row[0] if row else None
 
 
 async def days_rolled_until(tx: Tx) -> datetime:

@@ -39,6 +39,7 @@ from iotistica.storage.telemetry import (
     late_readings,
     latest,
     readings,
+    refreshes,
     rollups,
     summaries,
     timeseries,
@@ -86,7 +87,9 @@ class Engine:
                 assert row is not None
                 connection.execute("CALL run_job(%s)", (row[0],))
         async with self.database.transaction() as tx:  # as `LateRefreshes` does when it sees these runs
-            await late_readings.forget_seen(tx, seen + timedelta(milliseconds=1))  # the clock of PGlite
+            reached = await refreshes.reached(tx)
+            assert reached is not None
+            await late_readings.forget_seen(tx, seen + timedelta(milliseconds=1), reached)  # the clock of PGlite
 
     def compress(self) -> int:
         """Compress the chunks that are old enough, unless the policy already has; return how many are compressed."""
@@ -209,6 +212,35 @@ async def test_a_late_reading_is_in_every_answer_at_once(engine: Engine) -> None
         covered = await coverage.of_agent(tx, tenant, agent, NOW - timedelta(days=30), NOW)
     assert covered is not None
     assert covered.late_hours == ()
+
+
+async def test_a_late_reading_of_the_oldest_day_stays_in_every_answer() -> None:
+    """No refresh of TimescaleDB includes the first day that is kept; its mark stays, and is read around."""
+    with databases() as url:  # a database of its own: other tests measure the days of theirs
+        if url is None:
+            pytest.skip(MISSING)
+        schema.migrate(url)
+        timescale_.apply_policies(url, AGES)
+        async with opened(url) as database:
+            await _store_in_the_oldest_day(Engine(url, "timescaledb", database))
+
+
+async def _store_in_the_oldest_day(engine: Engine) -> None:
+    tenant, agent = await make(engine.database)
+    at = floor(NOW - timedelta(days=AGES.raw - 1), rollups.DAY) + timedelta(hours=1)
+    # The rollups reach up to newer readings; TimescaleDB computes what is newer than its rollups from the readings.
+    await store(engine.database, tenant, agent, [reading("a", NOW - timedelta(days=n), 1.0) for n in (20, 2)])
+    await engine.settle()
+    every: dict[tuple[str, datetime], tuple[float | None, str]] = {}
+    for value in (1.0, 2.0, 3.0):
+        late = [reading("a", at + timedelta(minutes=5 * n, seconds=value), value) for n in range(3)]
+        await store(engine.database, tenant, agent, late)
+        every |= known(late)
+        await engine.settle()
+        async with engine.database.transaction() as tx:
+            for width in ("7m", "1h", "1d"):
+                until = at + timedelta(days={"7m": 1, "1h": 10, "1d": 15}[width])
+                await check_query(tx, tenant, agent, "a", every, width, at - timedelta(hours=1), until)
 
 
 async def answers(database: Database, tenant: TenantId, agent: AgentId) -> list[Any]:
