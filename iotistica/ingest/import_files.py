@@ -22,6 +22,8 @@ from iotistica.ingest.import_items import BadRow, Header, Item, bounded, distinc
 
 Kind = Literal["CSV", "JSON lines", "Parquet", "Arrow"]
 SAMPLE: Final = 64 << 10  # bytes from which kind, encoding and separator are recognised
+INFLATED_PART: Final = 4 << 20  # bytes of a compressed file that are inflated at a time
+FREE_BYTES: Final = 1 << 30  # of the disk that a temporary file leaves to others
 _SEPARATORS: Final = ",;\t|"
 _GZIP: Final = b"\x1f\x8b"
 _BOMS: Final = (
@@ -170,6 +172,12 @@ def _seekable(content: BinaryIO, *, is_gzip: bool) -> Iterator[BinaryIO]:
         yield content
         return
     with tempfile.TemporaryFile() as file:
-        shutil.copyfileobj(content, file)
+        while part := content.read(INFLATED_PART):
+            if shutil.disk_usage(tempfile.gettempdir()).free < FREE_BYTES:
+                raise Invalid(
+                    f"The inflated file does not fit on the disk of {tempfile.gettempdir()}: inflate it first, and"
+                    " import the result, or set TMPDIR to a folder on a larger disk"
+                )
+            file.write(part)
         file.seek(0)
         yield cast(BinaryIO, file)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import gzip
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry import import_values
 from iotistica.errors import Invalid
-from iotistica.ingest import file_import
+from iotistica.ingest import file_import, import_files
 from iotistica.ingest.file_import import ImportOptions, Preview
 from iotistica.storage.postgres import Database
 
@@ -198,12 +199,32 @@ def test_dates_that_do_not_tell_their_order_are_refused(tmp_path: Path, content:
     assert set(read(tmp_path / "f", content).result.rejected) == {"bad_time"}
 
 
-@pytest.mark.parametrize("when", ["2026-10-25 02:30", "2026-03-29 02:30"])
-def test_a_time_that_a_night_has_twice_or_never_is_refused(tmp_path: Path, when: str) -> None:
+@pytest.mark.parametrize(
+    ("zone", "when"),
+    [
+        ("Europe/Zurich", "2026-10-25 02:30"),
+        ("Europe/Zurich", "2026-03-29 02:30"),
+        ("Australia/Lord_Howe", "2026-04-05 01:45"),  # its clocks change by half an hour
+        ("Australia/Lord_Howe", "2026-10-04 02:15"),
+        ("America/Santiago", "2026-09-06 00:30"),
+    ],
+)
+def test_a_time_that_a_night_has_twice_or_never_is_refused(tmp_path: Path, zone: str, when: str) -> None:
     """The clock changes then, and nothing tells which hour is meant."""
-    options = OPTIONS._replace(zone=ZoneInfo("Europe/Zurich"))
+    options = OPTIONS._replace(zone=ZoneInfo(zone))
     found = read(tmp_path / "f", f"time,metric,value\n{when},m,1\n2026-10-25 04:00,m,1\n", options)
     assert found.result.rejected == {"bad_time": 1}
+
+
+@pytest.mark.parametrize(
+    ("when", "utc"),
+    [("2026-04-05 01:15", "2026-04-04T14:15"), ("2026-04-05 02:15", "2026-04-04T15:45")],
+)
+def test_the_other_half_hours_of_such_a_night_are_read(tmp_path: Path, when: str, utc: str) -> None:
+    """Before the change the offset is eleven hours, and after it ten and a half."""
+    options = OPTIONS._replace(zone=ZoneInfo("Australia/Lord_Howe"))
+    (first,) = read(tmp_path / "f", f"time,metric,value\n{when},m,1\n", options).first
+    assert first.time == int(dt.datetime.fromisoformat(f"{utc}+00:00").timestamp()) * 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -327,6 +348,16 @@ def test_parquet_and_arrow_with_nanoseconds_and_decimals(tmp_path: Path) -> None
             first, second = read(tmp_path / "x", content).first
             assert (first.value, first.extra) == (1234567890123456.8, {"raw": "1234567890123456.789"})
             assert (second.value, second.extra, second.time - first.time) == (21.5, None, 1)
+
+
+def test_a_compressed_file_that_does_not_fit_on_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet is inflated to a temporary file, which must not fill the disk that others write to."""
+    plain = b"PAR1" + bytes(8 << 20)
+    monkeypatch.setattr(import_files, "FREE_BYTES", shutil.disk_usage("/").total)
+    with pytest.raises(Invalid, match=r"does not fit on the disk of .*: inflate it first"):
+        read(tmp_path / "x", gzip.compress(plain, mtime=0))
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

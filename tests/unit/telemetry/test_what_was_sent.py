@@ -272,6 +272,14 @@ def test_marks_blanks_and_gzip_around_a_payload_are_understood(payload: bytes) -
     assert (reading.metric_name, reading.value) == ("m", 1.0)
 
 
+def test_a_gzip_of_very_many_members_is_refused() -> None:
+    """Each member costs time and hardly a byte; a few hundred of them are a file that was appended to."""
+    assert len(parse(gzipped(b"") * 500 + gzipped(READING)).readings) == 1
+    with pytest.raises(InvalidMessage, match="gzip") as refused:
+        parse(gzipped(b"") * 1000 + gzipped(READING))
+    assert "members" in refused.value.detail
+
+
 def test_one_document_a_line() -> None:
     """Lines are parsed one by one; a damaged line is rejected alone, and a cut document is not taken for lines."""
     lines = [b'{"metric": "a", "value": 1, "msgId": "x"}', b'[{"metric": "b", "value": 2}]', b'{"c": 3}']
