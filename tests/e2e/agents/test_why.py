@@ -140,5 +140,5 @@ def test_a_name_that_fits_none_or_several_is_told(server: Served, owner: httpx.C
     assert "twin b" in several.stderr
     assert server.command("agents", "why", one["uuid"]).stdout.startswith("twin a")  # a UUID needs no tenant
     assert "has no agent" in server.command("agents", "why", "nobody", "--tenant", "silent").stderr
-    server.add_tenant("elsewhere")
-    assert server.login("elsewhere", "owner").get(f"/agents/{quote(one['uuid'])}/why").status_code == 404
+    server.add_tenant("notsilent")
+    assert server.login("notsilent", "owner").get(f"/agents/{quote(one['uuid'])}/why").status_code == 404

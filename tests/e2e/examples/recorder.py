@@ -13,6 +13,7 @@ _SECRETS = (
     (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+"), "eyJhbGciOiJIUzI1NiIs…"),
     (re.compile(r"(iot[a-z]+_live_|iot[a-z]+_|prov_)[\w-]{20,}"), r"\1…"),
     (re.compile(r"(?<![\w/])[\w-]{43}(?![\w-])"), "a-generated-password"),
+    (re.compile(r"http://127\.0\.0\.1:\d{4,5}"), "$SITE"),  # of the dashboard
     (re.compile(r"127\.0\.0\.1:\d{4,5}"), "127.0.0.1:3002"),
     (re.compile(r"\A[0-9a-f]{12}\Z"), "a1b2c3d4e5f6"),
     (re.compile(r"(?<=/)[\w-]{8}(?=/a/|/u/)|(?<=^)[\w-]{8}(?=/a/|/u/)"), "obLD1OX2"),
