@@ -79,10 +79,11 @@ def page() -> str:
         area = path.removeprefix("/api/v1/").split("/")[0] or "service"
         sections.setdefault("service" if "/" not in path[1:] else area, []).append(_entry(route, example))
     head = (
-        "# Examples of HTTP requests\n\n`tests/e2e/test_examples.py` records this page from a running instance, and"
-        " checks it.\n\nIn the commands, `$API` is the address, such as `http://127.0.0.1:3002`, `$TOKEN` an"
-        " access token\nor API key, and `$SITE` the address of the dashboard. Lists are cut to two rows, and secrets"
-        " to\ntheir beginning.\n"
+        "# Examples of HTTP requests\n\n"
+        "`tests/e2e/test_examples.py` records this page from a running instance, and checks it.\n\n"
+        "In the commands, `$API` is the address, such as `http://127.0.0.1:3002`, `$TOKEN` an access token\n"
+        "or API key, and `$SITE` the address of the dashboard. Lists are cut to two rows, and secrets to\n"
+        "their beginning.\n"
     )
     return head + "".join(f"\n## {area}\n" + "".join(entries) for area, entries in sorted(sections.items()))
 
