@@ -80,6 +80,7 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     listening_socket.ignore_restart_signal()
     _raise_open_files_limit()
     groups = roles_.groups_of([role.strip() for role in roles.split(",") if role.strip()])
+    settings.agents_broker()  # a wrong address must not be noticed only after the first password is made
     key = server_key(settings, make=True)
     with _servers(settings, key) as embedded:
         listener = app.open_port(settings, groups, os.environ)

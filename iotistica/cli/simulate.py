@@ -35,11 +35,20 @@ from iotistica.settings import Settings
 )
 @click.option("--bad", default=0.0, type=click.FloatRange(0, 1), help="Share of invalid readings, 0 to 1.")
 @click.option("--skew", default=0.0, help="Seconds by which the agents' clocks are ahead.")
+@click.option("--api-url", default="", help="URL of the API.  [default: that of the instance on this data folder]")
 @click.option("--only-readings", is_flag=True, help="Do not poll, report, send logs or run jobs over HTTP.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the random values.")
 @click.pass_obj
 def simulate(
-    settings: Settings, /, count: int, tenant: str, messages: int, seed: int, only_readings: bool, **options: Any
+    settings: Settings,
+    /,
+    count: int,
+    tenant: str,
+    messages: int,
+    seed: int,
+    only_readings: bool,
+    api_url: str,
+    **options: Any,
 ) -> None:
     """Run simulated agents.
 
@@ -49,9 +58,9 @@ def simulate(
     from iotistica.simulate import fleet
 
     plan = fleet.SimulationPlan(agents=count, messages=messages, seed=seed, **options)
-    url = settings.mqtt_url
+    url, api = settings.mqtt_url, api_url
     if not url and (runtime := data_folder.runtime(settings.data_path)):
-        url = runtime.mqtt_url
+        url, api = runtime.mqtt_url, api_url or settings.local_http_url
     if not url:
         raise CannotStart(
             "No instance runs on this data folder. Start `iotistica serve`, or set IOTISTICA_MQTT_URL."
@@ -67,8 +76,7 @@ def simulate(
         for sign in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sign, stop.set)
         say(f"{plan.agents} agents of the tenant {tenant} send {plan.readings} readings every {plan.every:g} s")
-        api_url = "" if only_readings else settings.local_http_url
-        report = await fleet.run(plan, members, url, stop, api_url=api_url, tell=say)
+        report = await fleet.run(plan, members, url, stop, api_url="" if only_readings else api, tell=say)
         click.echo(report.text())
 
     with database_url(settings) as where:

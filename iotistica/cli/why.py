@@ -9,7 +9,7 @@ from iotistica.cli.arguments import TENANT, Text
 from iotistica.cli.database import database_and_redis_urls, find_tenant, opened, run, server_key
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.delivery import diagnosis
-from iotistica.domain.delivery.diagnosis import Evidence
+from iotistica.domain.delivery.diagnosis import Evidence, PastEvent
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings
@@ -23,6 +23,7 @@ from iotistica.storage.delivery import evidence
 from iotistica.storage.postgres import Tx
 
 ALIKE = 10  # agents that are listed if a name fits several
+SEARCHED = 10_000  # agents whose names contain what was typed
 REFUSALS = 5  # that are shown
 
 
@@ -66,7 +67,7 @@ async def _find(tx: Tx, name: str, tenant: str) -> tuple[TenantId, UUID]:
     if uuid is not None and (owner := (await agents_.tenants_of(tx, [uuid])).get(uuid)):
         return owner, uuid
     owner = await find_tenant(tx, tenant)
-    alike = await agent_search.page(tx, owner, AgentFilter(text=name), sort="name", limit=ALIKE + 1)
+    alike = await agent_search.page(tx, owner, AgentFilter(text=name), sort="name", limit=SEARCHED)
     exact = [agent for agent in alike if agent.name == name]
     found = exact or alike
     if len(found) == 1:
@@ -83,7 +84,7 @@ def _text(agent: AgentSummary, found: Evidence, refused: RefusedLogins | None) -
     lines = [f"{agent.name}  {agent.agent_uuid}", ""]
     causes = diagnosis.causes(found)
     if found.is_sending:
-        lines += [f"It sends data; the latest arrived at {_at(found.data_at)}."]
+        lines += [f"It sends data; the newest reading is of {_at(found.readings_at)}."]
     elif causes:
         lines += ["Likeliest cause first:"]
     lines += [""] if found.is_sending and causes else []
@@ -92,7 +93,7 @@ def _text(agent: AgentSummary, found: Evidence, refused: RefusedLogins | None) -
     facts = [
         ("account", agent.state + ("" if agent.active else ", inactive")),
         ("presence", f"{agent.status or 'new'}{f' since {_at(agent.since)}' if agent.since else ''}"),
-        ("last data", _at(found.data_at)),
+        ("last reading", _at(found.readings_at)),
         ("last poll", _at(found.polled_at)),
         ("last report", _at(found.reported_at)),
         *_broker(found),
@@ -102,19 +103,23 @@ def _text(agent: AgentSummary, found: Evidence, refused: RefusedLogins | None) -
     if refused and not found.is_connected:
         address = f", the latest from {refused.address}" if refused.address else ""
         facts += [("log-ins", f"{refused.count} refused, account unknown{address} at {_at(refused.at)}")]
-    return "\n".join([*lines, "", *(f"{word:12}{text}" for word, text in facts)])
+    return "\n".join([*lines, "", *(f"{word:14}{text}" for word, text in facts)])
 
 
 def _broker(found: Evidence) -> list[tuple[str, str]]:
-    came, left = found.latest("broker.connected"), found.latest("broker.left")
+    came, left = found.connected, found.latest("broker.left")
     facts = []
     if came:
-        facts += [("connected", f"{_at(came.at)} from {came.details.get('address')}")]
+        facts += [("connected", f"{_at(came.at)}{_from(came)}")]
     else:
         facts += [("connected", "never")]
     if left and not found.is_connected:
         facts += [("left", f"{_at(left.at)}: {left.details.get('reason')}")]
     return facts
+
+
+def _from(event: PastEvent) -> str:
+    return f" from {event.details['address']}" if "address" in event.details else ""
 
 
 def _refusals(found: Evidence) -> list[tuple[str, str]]:

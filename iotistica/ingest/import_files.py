@@ -23,7 +23,8 @@ from iotistica.ingest.import_items import BadRow, Header, Item, bounded, distinc
 Kind = Literal["CSV", "JSON lines", "Parquet", "Arrow"]
 SAMPLE: Final = 64 << 10  # bytes from which kind, encoding and separator are recognised
 INFLATED_PART: Final = 4 << 20  # bytes of a compressed file that are inflated at a time
-FREE_BYTES: Final = 1 << 30  # of the disk that a temporary file leaves to others
+FREE_BYTES: Final = 1 << 30  # of the disk that a temporary file leaves to others,
+FREE_SHARE: Final = 0.05  # or this share of a small disk
 _SEPARATORS: Final = ",;\t|"
 _GZIP: Final = b"\x1f\x8b"
 _BOMS: Final = (
@@ -173,7 +174,8 @@ def _seekable(content: BinaryIO, *, is_gzip: bool) -> Iterator[BinaryIO]:
         return
     with tempfile.TemporaryFile() as file:
         while part := content.read(INFLATED_PART):
-            if shutil.disk_usage(tempfile.gettempdir()).free < FREE_BYTES:
+            disk = shutil.disk_usage(tempfile.gettempdir())
+            if disk.free - len(part) < min(FREE_BYTES, disk.total * FREE_SHARE):
                 raise Invalid(
                     f"The inflated file does not fit on the disk of {tempfile.gettempdir()}: inflate it first, and"
                     " import the result, or set TMPDIR to a folder on a larger disk"

@@ -92,7 +92,7 @@ async def run(
                     if topic in LOGS:
                         if event := broker_log.parse_line(payload):
                             timeline_counts.add(*event[:3], event.details, word=event.word)
-                        elif login := refusals.parse_line(payload):
+                        if login := refusals.parse_line(payload):  # it also needs the lines about log-ins
                             refused.append(login.address)
                     elif topic.startswith(b"$SYS/"):
                         watch.process(topic, payload)

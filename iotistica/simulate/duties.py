@@ -40,7 +40,10 @@ class DutyCounts(msgspec.Struct, kw_only=True):
 def client(url: str) -> httpx.AsyncClient:
     """Return a client of the API at `url` that all simulated agents share."""
     return httpx.AsyncClient(
-        base_url=f"{url}/api/v1", limits=httpx.Limits(max_connections=CONNECTIONS), timeout=TIMEOUT_SECONDS
+        base_url=f"{url}/api/v1",
+        limits=httpx.Limits(max_connections=CONNECTIONS),
+        timeout=TIMEOUT_SECONDS,
+        trust_env=False,  # no proxy: the instance is on this machine or nearby
     )
 
 
@@ -83,7 +86,7 @@ class AgentDuties:
                 return
             try:
                 await duty()
-            except (httpx.HTTPError, ValueError):
+            except (httpx.HTTPError, ValueError, KeyError, TypeError):  # the last three: an odd answer
                 self._counts.failed += 1
             due[duty] = time.monotonic() + duties[duty][1] / self._hurry
 
@@ -150,8 +153,9 @@ class AgentDuties:
         claimed.raise_for_status()
         job = claimed.json()
         number, path = job["execution_number"], f"/agents/{self._agent}/jobs/{job['job_id']}/status"
-        steps = job["job_document"].get("steps") or []
-        names = [str(step.get("name", "step")) for step in steps if isinstance(step, dict)]
+        steps = job["job_document"].get("steps")
+        listed = steps if isinstance(steps, list) else []
+        names = [str(step.get("name", "step")) for step in listed if isinstance(step, dict)]
         await self._answer(path, {"status": "IN_PROGRESS", "execution_number": number})
         await asyncio.sleep(JOB_SECONDS)
         ended = {

@@ -57,7 +57,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     status: str
     """`online`, `silent`, `offline`, or `new` if it has never contacted the platform."""
     since: datetime | None
-    last_data: datetime | None
+    last_reading: datetime | None
+    """The newest time of a reading of a device within the last six hours."""
     last_contact: datetime | None
     """When anything last arrived: data, a poll, a report or logs."""
     causes: list[Cause]
@@ -88,7 +89,7 @@ async def explain_silence(
         name=shown.name,
         status=shown.status or "new",
         since=shown.since,
-        last_data=found.data_at,
+        last_reading=found.readings_at,
         last_contact=found.heard_at,
         causes=diagnosis.causes(found),
         account=AccountView(
@@ -99,9 +100,9 @@ async def explain_silence(
         ),
         broker=BrokerView(
             is_connected=found.is_connected,
+            connected=_event(found.connected),
             **{
-                word: _event(found.latest(f"broker.{word}"))
-                for word in ("connected", "left", "refused", "denied", "taken_over")
+                word: _event(found.latest(f"broker.{word}")) for word in ("left", "refused", "denied", "taken_over")
             },
         ),
         refusals=_refusals(found),

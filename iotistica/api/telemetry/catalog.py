@@ -49,7 +49,7 @@ async def catalog(
     filters: dict[str, Any] = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol}
     filters |= {
         "metrics": None if metric_name is None else spellings(metric_name),
-        "text": clean_name(search).lower() if search else None,
+        "text": clean_name(search) if search else None,
     }
     now, after = datetime.now(UTC), cursors.parse_series(cursor)
     async with database.transaction(tenant) as tx:

@@ -17,7 +17,7 @@ from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry import export_formats
 from iotistica.api.telemetry.export_formats import MEDIA, Format, Safe, Writer
 from iotistica.api.telemetry.ranges import Exactly, Names, Time, names, of_agent, raw_part
-from iotistica.api.telemetry.series_names import named, unknown_series
+from iotistica.api.telemetry.series_names import named, suggest, unknown_series
 from iotistica.domain.time_ranges import parse_time
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage.postgres import Database
@@ -29,6 +29,7 @@ MOST: Final = 8 << 20  # bytes of a slice, about 60,000 rows
 FIRST: Final = timedelta(hours=1)
 LONGEST: Final = timedelta(days=366)
 SHORTEST: Final = timedelta(microseconds=1)
+TOLD: Final = 10  # unknown names in a header, which proxies limit
 NAMES: Final = 200  # series read at once if one microsecond is too large; each has a few kB at most
 PIECE: Final = 1 << 18  # bytes sent at a time
 
@@ -60,9 +61,10 @@ async def export(
     begin = start or (last[0].isoformat() if last else None)
     async with database.transaction(tenant) as tx:
         query_range = await of_agent(tx, tenant, agent, begin, end, timedelta(days=1))
-        only, unknown = await named(tx, tenant, agent, names(metrics, exactly))
+        only, missing = await named(tx, tenant, agent, names(metrics, exactly))
+    unknown = missing.names
     if unknown and not only:
-        raise unknown_series(unknown[0], "metrics")
+        raise unknown_series((await suggest(missing._replace(names=unknown[:1])))[0], "metrics")
     extract = ExportQuery(tenant, agent, only, last)
     raw_range = raw_part(query_range)
     since = max(raw_range.start, last[0]) if last else raw_range.start
@@ -75,7 +77,7 @@ async def export(
             "Content-Disposition": f'attachment; filename="{agent}.{format_}"',
             "Iotistica-Start": since.isoformat(),
             "Iotistica-End": query_range.end.isoformat(),
-            **({"Iotistica-Unknown": ",".join(quote(name.metric) for name in unknown)} if unknown else {}),
+            **({"Iotistica-Unknown": ",".join(quote(name) for name in unknown[:TOLD])} if unknown else {}),
         },
     )
 

@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,7 @@ from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry import series_names
 from iotistica.api.telemetry.ranges import QueryRange, of_agents
-from iotistica.api.telemetry.series_names import UnknownName
+from iotistica.api.telemetry.series_names import MissingNames
 from iotistica.domain import time_ranges
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import aggregates as rules
@@ -27,6 +27,7 @@ from iotistica.domain.telemetry.series_merging import Merge, merge
 from iotistica.errors import Invalid, TooSlow
 from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry import aggregates, series_search
+from iotistica.storage.telemetry.series_names import known as known_names
 from iotistica.storage.telemetry.series_search import TagFilter, TaggedSeries, TagName
 
 SERIES: Final = 200  # series of one query
@@ -124,12 +125,11 @@ async def query(request: ApiRequest, database: DatabaseDep, data: JSONBody[Multi
                 await _answer(tx, tenant, spec, query_range, data.tz, f"queries[{at}]", most=left, until=until)
             )
             left -= sum(len(line.dps) for line in results[-1])
-        unknown = [
-            UnknownMetric(query=at, metric=name.metric, nearest=name.nearest)
-            for at, spec in enumerate(data.queries)
-            if not results[at]
-            for name in await _unknown(tx, tenant, spec)
-        ]
+        missing = await _missing(tx, tenant, data, results, until)
+    unknown = [
+        UnknownMetric(query=at, metric=name.metric, nearest=name.nearest)
+        for at, name in zip(missing.queries, await series_names.suggest(missing.names), strict=True)
+    ]
     return QueryLines(
         query_count=len(results),
         start=query_range.start,
@@ -139,11 +139,27 @@ async def query(request: ApiRequest, database: DatabaseDep, data: JSONBody[Multi
     )
 
 
-async def _unknown(tx: Tx, tenant: TenantId, spec: SeriesQuery) -> list[UnknownName]:
-    spellings = series_names.spellings(spec.metric)
-    if await series_search.find(tx, tenant, spellings, spec.agent_uuids, [], limit=1):
-        return []
-    return await series_names.unknown(tx, tenant, spec.agent_uuids, [spec.metric])
+class _Missing(NamedTuple):
+    """The positions of queries whose metric no series has, and these metrics."""
+
+    queries: list[int]
+    names: MissingNames
+
+
+async def _missing(
+    tx: Tx, tenant: TenantId, data: MultiSeriesQuery, results: Sequence[Sequence[QueryLine]], until: float
+) -> _Missing:
+    queries: list[int] = []
+    for at, spec in enumerate(data.queries):
+        if results[at] or time.monotonic() > until:
+            continue
+        spellings = series_names.spellings(spec.metric)
+        if not await series_search.find(tx, tenant, spellings, spec.agent_uuids, [], limit=1):
+            queries.append(at)
+    agents = [spec.agent_uuids for spec in (data.queries[at] for at in queries)]
+    every = None if None in agents else sorted({agent for some in agents for agent in some or ()})
+    known = await known_names(tx, tenant, every) if queries else []
+    return _Missing(queries, MissingNames([data.queries[at].metric for at in queries], known))
 
 
 def _time_text(when: str | float | None) -> str | None:

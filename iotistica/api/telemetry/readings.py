@@ -12,7 +12,7 @@ from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import tenant_of
 from iotistica.api.telemetry.ranges import Exactly, Names, SourcePart, Time, names, of_agent, source_parts
-from iotistica.api.telemetry.series_names import UnknownName, named
+from iotistica.api.telemetry.series_names import UnknownName, named, suggest
 from iotistica.domain.telemetry.rollup_sources import LONG_AGO, split_by_source, widen
 from iotistica.errors import NotFound
 from iotistica.storage.telemetry import coverage, summaries
@@ -55,7 +55,7 @@ async def latest(
         store = await coverage.of_agent(tx, tenant, agent, LONG_AGO, now)
         if store is None:
             raise NotFound
-        only, unknown = await named(tx, tenant, agent, names(metrics, exactly))
+        only, missing = await named(tx, tenant, agent, names(metrics, exactly))
         found = await table.series_names(tx, tenant, agent, only=only, after=after, limit=limit + 1)
         page, more = cut_page(found, limit, str)
         since = store.shown_since(now)
@@ -65,7 +65,7 @@ async def latest(
         count=len(rows),
         readings=rows,
         next=more,
-        unknown=unknown,
+        unknown=await suggest(missing),
     )
 
 

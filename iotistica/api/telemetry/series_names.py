@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -13,11 +13,13 @@ from iotistica.domain.telemetry.similar_names import nearest
 from iotistica.errors import Invalid
 from iotistica.storage.postgres import Tx
 from iotistica.storage.telemetry import series_names
+from iotistica.storage.telemetry.series_names import NamedSeries
 
 R = TypeVar("R")
 
 SERIES: Final = 10_000  # of an agent that one request can name
 SHOWN: Final = 10  # names in an error
+SUGGESTED: Final = 5  # unknown names of a request that get suggestions
 
 
 class UnknownName(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +27,13 @@ class UnknownName(msgspec.Struct, frozen=True, kw_only=True):
 
     metric: str
     nearest: list[str]
+
+
+class MissingNames(NamedTuple):
+    """Names that no series has, and the names of series that they are compared with."""
+
+    names: list[str]
+    known: list[NamedSeries]
 
 
 def spellings(name: str) -> list[str]:
@@ -50,7 +59,7 @@ async def one(tx: Tx, tenant: TenantId, agent: UUID, name: str) -> str:
     known = await series_names.known(tx, tenant, [agent])
     if not known:
         return name
-    raise unknown_series(await _unknown(name, known), "metric")
+    raise unknown_series((await suggest(MissingNames([name], known)))[0], "metric")
 
 
 async def read_named(
@@ -73,13 +82,13 @@ async def read_named(
 
 async def named(
     tx: Tx, tenant: TenantId, agent: UUID, names: Sequence[str] | None
-) -> tuple[list[str] | None, list[UnknownName]]:
+) -> tuple[list[str] | None, MissingNames]:
     """Return the whole names of all series with these names or metrics, and the names that no series has.
 
     None means all series.
     """
     if names is None:
-        return None, []
+        return None, MissingNames([], [])
     written = {name: spellings(name) for name in names}
     asked = [spelling for each in written.values() for spelling in each]
     found = await series_names.matching(tx, tenant, agent, asked, limit=SERIES)
@@ -88,20 +97,21 @@ async def named(
     # A name that is whole means that series alone, even if it is also the metric of a device.
     whole = {series.metric_name for series in found if series.metric_name in asked}
     meant = [series.metric_name for series in found if series.metric_name in whole or series.metric not in whole]
-    return meant, await unknown(tx, tenant, [agent], missing) if missing else []
+    return meant, MissingNames(missing, await series_names.known(tx, tenant, [agent]) if missing else [])
 
 
-async def unknown(
-    tx: Tx, tenant: TenantId, agents: Sequence[UUID] | None, names: Sequence[str]
-) -> list[UnknownName]:
-    """Return these names with the nearest ones of the agents' series, or of all series (None)."""
-    known = await series_names.known(tx, tenant, agents)
-    return [await _unknown(name, known) for name in names]
+async def suggest(missing: MissingNames) -> list[UnknownName]:
+    """Return the missing names, the first `SUGGESTED` with the nearest known ones. Call it after the transaction.
 
-
-async def _unknown(name: str, known: Sequence[series_names.NamedSeries]) -> UnknownName:
-    pairs = [(series.metric_name, series.metric) for series in known]
-    return UnknownName(metric=name, nearest=await asyncio.to_thread(nearest, name, pairs))
+    It takes up to a second for each name, in a thread.
+    """
+    pairs = [(series.metric_name, series.metric) for series in missing.known]
+    return [
+        UnknownName(
+            metric=name, nearest=await asyncio.to_thread(nearest, name, pairs) if number < SUGGESTED else []
+        )
+        for number, name in enumerate(missing.names)
+    ]
 
 
 def unknown_series(missing: UnknownName, path: str) -> Invalid:

@@ -33,8 +33,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     tenant_disabled: bool = False
     replaced_by: str | None = None
-    data_at: datetime | None = None
-    """When data last arrived."""
+    readings_at: datetime | None = None
+    """The newest time of a reading of a device within some hours; reports on the gateway itself do not count."""
+    has_published: bool = False
+    """Whether any reading of a device was ever stored."""
     heard_at: datetime | None = None
     """When anything last arrived: data, a poll, a report or logs."""
     polled_at: datetime | None = None
@@ -58,17 +60,23 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         Of an agent that sends now, those of the last hour: a part of what it sends is meant.
         """
         earliest = self.now - RECENT
-        oldest = self.now - PARTLY if self.is_sending else max(earliest, self.data_at or earliest)
+        oldest = self.now - PARTLY if self.is_sending else max(earliest, self.readings_at or earliest)
         return [event for event in self.events if event.kind == kind and event.at >= oldest]
 
     @property
     def is_sending(self) -> bool:
-        return self.data_at is not None and self.now - self.data_at < FRESH
+        return self.readings_at is not None and self.now - self.readings_at < FRESH
+
+    @property
+    def connected(self) -> PastEvent | None:
+        """The latest connection; a broker that authenticates over HTTP tells only whom it let in."""
+        came = [event for kind in ("broker.connected", "broker.let_in") if (event := self.latest(kind))]
+        return max(came, key=lambda event: event.at, default=None)
 
     @property
     def is_connected(self) -> bool:
         """Whether the last that the broker told of the agent is that it connected."""
-        came, left = self.latest("broker.connected"), self.latest("broker.left")
+        came, left = self.connected, self.latest("broker.left")
         return came is not None and (left is None or left.at < came.at)
 
 
@@ -122,7 +130,7 @@ def _not_registered(evidence: Evidence) -> Cause | None:
             text="The agent has not registered since it may do so.",
             advice="Start it with a provisioning key that is valid; `iotistica keys list` shows them.",
         )
-    if evidence.state == "registered" and evidence.data_at is None:
+    if evidence.state == "registered" and not evidence.has_published:
         return Cause(
             cause="not_registered",
             text="The agent has registered and not proven that it holds its key: it has no account at the broker.",
@@ -133,7 +141,7 @@ def _not_registered(evidence: Evidence) -> Cause | None:
 
 def _refused(evidence: Evidence) -> Cause | None:
     events = evidence.since_data("broker.refused")
-    came = evidence.latest("broker.connected")
+    came = evidence.connected
     if not events or (came is not None and came.at > events[0].at):
         return None
     return Cause(
@@ -228,7 +236,7 @@ def _absent(evidence: Evidence) -> Cause | None:
     """An agent without new data about which no message tells anything: where its way to the platform ends."""
     if evidence.is_sending:
         return None
-    left, came = evidence.latest("broker.left"), evidence.latest("broker.connected")
+    left, came = evidence.latest("broker.left"), evidence.connected
     if evidence.is_connected and came is not None:
         return Cause(
             cause="nothing_published",
@@ -242,7 +250,7 @@ def _absent(evidence: Evidence) -> Cause | None:
             advice="Check host, port, user name and password against what `iotistica agents show` prints, and"
             " whether the device reaches that address.",
         )
-    if came is None:
+    if came is None and not evidence.has_published:
         return Cause(
             cause="no_broker_connection",
             text="The agent reaches the platform over HTTP, but has never connected to the broker."

@@ -62,8 +62,8 @@ WHERE a.tenant_id = %(tenant)s
   AND (%(fleet)s::uuid IS NULL OR a.fleet_uuid = %(fleet)s) AND (NOT %(no_fleet)s OR a.fleet_uuid IS NULL)
   AND (%(state)s::text IS NULL OR a.state = %(state)s) AND (%(active)s::bool IS NULL OR a.active = %(active)s)
   AND (%(version)s::text IS NULL OR a.agent_version = %(version)s)
-  AND (%(text)s::text IS NULL OR position(%(text)s IN lower(a.name)) > 0
-       OR starts_with(a.agent_uuid::text, %(text)s))
+  AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(a.name)) > 0
+       OR starts_with(a.agent_uuid::text, lower(%(text)s)))
 """
 _STATUS: Final[dict[bool, LiteralString]] = {
     True: "AND EXISTS (SELECT FROM agent_presence p WHERE p.tenant_id = %(tenant)s"
@@ -121,7 +121,7 @@ def _parameters(tenant: TenantId, search: AgentFilter) -> dict[str, Any]:
         "state": search.state,
         "active": search.active,
         "version": search.version,
-        "text": search.text.lower() if search.text else None,
+        "text": search.text or None,  # folded by PostgreSQL on both sides, which may know ASCII alone
     }
 
 

@@ -184,6 +184,15 @@ async def page(
     return DeadLetterPage(matching, after)
 
 
+async def newest(redis: Redis, tenant: TenantId, *, since: datetime, limit: int) -> list[DeadLetter]:
+    """Return up to `limit` letters since a time, the oldest of them first, without their payloads."""
+    with guarded(redis):
+        rows: Any = await redis.xrevrange(
+            dead_letter_stream(tenant), max="+", min=f"{int(since.timestamp() * 1000)}-0", count=limit
+        )
+    return [_letter(id_.decode(), facts | {b"payload": b""}) for id_, facts in reversed(rows)]
+
+
 async def get(redis: Redis, tenant: TenantId | None, id_: str) -> DeadLetter | None:
     """Return one letter; None if there is none with this id, or the id is malformed."""
     if not LETTER_ID.fullmatch(id_):

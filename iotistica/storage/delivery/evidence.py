@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -25,11 +25,13 @@ from iotistica.storage.history.timeline import MESSAGE_REFUSED, TimelineRow
 from iotistica.storage.postgres import Tx
 from iotistica.storage.redis import Redis
 
-KINDS: Final = ("broker", "message", "readings", "clock")
-"""Groups of timeline events that tell why nothing arrives."""
-EVENTS: Final = 300  # the newest that are read
+KINDS: Final = (("broker",), ("message", "readings"), ("clock",))
+"""Groups of timeline events that tell why nothing arrives; each is read by itself, so that none hides another."""
+EVENTS: Final = 200  # the newest of a group that are read
+RECENT: Final = timedelta(hours=6)  # in which readings are searched
+SERIES: Final = 500  # series of an agent that are searched
 UNTOLD: Final = timedelta(seconds=60)  # in which a dead letter reaches the timeline
-LETTERS: Final = 100  # younger ones that are read
+LETTERS: Final = 50  # younger ones that are read, the newest; each can have a megabyte
 
 
 class EvidenceRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,8 @@ class EvidenceRows(msgspec.Struct, frozen=True, kw_only=True):
     agent: AgentSummary
     is_tenant_enabled: bool
     presence: Presence | None
+    readings_at: datetime | None
+    has_published: bool
     target: TargetRows
     events: list[TimelineRow]
     rejections: list[RecentRejection]
@@ -50,29 +54,52 @@ class StreamEvidence(msgspec.Struct, frozen=True, kw_only=True):
     waiting_seconds: float
 
 
+# The readings of protocol `system` are from reports, which also arrive over HTTP.
+NEWEST_READING: Final = """
+SELECT max(r.time), count(*) > 0 FROM (
+    SELECT agent_uuid, metric_name FROM series
+    WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND protocol <> 'system' LIMIT %(series)s
+) s LEFT JOIN LATERAL (
+    SELECT time FROM readings r WHERE r.agent_uuid = s.agent_uuid AND r.metric_name = s.metric_name
+      AND r.time > %(since)s AND r.time <= %(now)s ORDER BY r.time DESC LIMIT 1
+) r ON true
+"""
+
+
 async def load(tx: Tx, tenant: TenantId, agent: UUID) -> EvidenceRows:
     """Load the rows of an agent; raises `NotFound`."""
     target = await target_comparison.load(tx, tenant, agent)
     owner = await tenants.find(tx, tenant)
     if target.agent is None:
         raise NotFound
+    now = datetime.now(UTC)
+    parameters = {"tenant": tenant, "agent": agent, "since": now - RECENT, "now": now, "series": SERIES}
+    cursor = await tx.execute(NEWEST_READING, parameters, prepare=False)
+    readings_at, has_published = await cursor.fetchone() or (None, False)
     return EvidenceRows(
         agent=target.agent,
         is_tenant_enabled=owner is None or owner.enabled,
         presence=await presence.get(tx, tenant, agent),
+        readings_at=readings_at,
+        has_published=has_published,
         target=target,
-        events=await timeline.page(tx, tenant, agent, before=None, kinds=KINDS, limit=EVENTS),
+        events=[
+            event
+            for kinds in KINDS
+            for event in await timeline.page(tx, tenant, agent, before=None, kinds=kinds, limit=EVENTS)
+        ],
         rejections=await ledger.recent_rejections(tx, tenant, agent),
     )
 
 
 async def load_streams(redis: Redis, tenant: TenantId, agent: UUID, now: datetime) -> StreamEvidence:
     """Read what is not in the database yet."""
-    after = f"{int((now - UNTOLD).timestamp() * 1000)}-0"
-    page = await dead_letters.page(redis, tenant, after=after, limit=LETTERS, agent=str(agent))
+    letters = await dead_letters.newest(redis, tenant, since=now - UNTOLD, limit=LETTERS)
     oldest, _ = await stream_stats.lag(redis, [tenant])
     waiting = 0.0 if oldest == float("inf") else max(now.timestamp() - oldest, 0.0)
-    return StreamEvidence(letters=page.letters, waiting_seconds=waiting)
+    return StreamEvidence(
+        letters=[letter for letter in letters if letter.agent == str(agent)], waiting_seconds=waiting
+    )
 
 
 def evidence(
@@ -86,7 +113,8 @@ def evidence(
         state=rows.agent.state,
         tenant_disabled=not rows.is_tenant_enabled,
         replaced_by=str(rows.agent.replaced_by) if rows.agent.replaced_by else None,
-        data_at=seen.data_at if seen else None,
+        readings_at=rows.readings_at,
+        has_published=rows.has_published,
         heard_at=seen.heard_at if seen else None,
         polled_at=found.facts.polled_at,
         reported_at=found.facts.reported_at,
@@ -109,7 +137,7 @@ def past_events(
     events = [
         PastEvent(kind=row.kind, at=row.last_at or row.at, times=row.times, details=row.details) for row in rows
     ]
-    told = max((event.at for event in events if event.kind == MESSAGE_REFUSED), default=None)
+    told = max((event.at for event in events if "id" in event.details), default=None)  # those of dead letters
     untold = [letter for letter in letters if told is None or letter.at > told]
     times = Counter(letter.reason for letter in untold)
     events += [

@@ -34,9 +34,14 @@ class TimelineCounts:
         known = self._counted.get(key)
         if known is None and len(self._counted) >= EVENTS_LIMIT:
             return
-        at, times = (known.at, known.times + 1) if known else (now, 1)
+        # The time of the latest: whether an agent connected or left last is told by these times.
         self._counted[key] = TimelineEvent(
-            agent=agent, at=at, kind=kind, details=details, dedupe_key=dedupe_key, times=times
+            agent=agent,
+            at=now,
+            kind=kind,
+            details=details,
+            dedupe_key=dedupe_key,
+            times=known.times + 1 if known else 1,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -60,4 +65,4 @@ class TimelineCounts:
             for key, event in taken.items():
                 newer = self._counted.get(key)
                 times = event.times + (newer.times if newer else 0)
-                self._counted[key] = msgspec.structs.replace(newer or event, at=event.at, times=times)
+                self._counted[key] = msgspec.structs.replace(newer or event, times=times)

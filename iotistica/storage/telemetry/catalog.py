@@ -41,7 +41,7 @@ WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
   AND (%(protocol)s::text IS NULL OR s.protocol = %(protocol)s)
   AND (%(metrics)s::text[] IS NULL OR s.metric_name = ANY(%(metrics)s::text[])
        OR s.metric = ANY(%(metrics)s::text[]))
-  AND (%(text)s::text IS NULL OR position(%(text)s IN lower(s.metric_name)) > 0)
+  AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(s.metric_name)) > 0)
 """
 COUNT: Final = "SELECT count(*)" + MATCHING
 PAGE: Final = f"""

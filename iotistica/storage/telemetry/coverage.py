@@ -27,7 +27,8 @@ class TenantCoverage(Coverage, frozen=True, kw_only=True):
 
 
 HOUR: Final = timedelta(hours=1)
-# Gaps in the rollups that one query reads around. With more gaps, late readings show only once they are rolled up.
+# Gaps in the rollups that one query reads around. With more of them, late readings of the older gaps show only once
+# they are rolled up.
 GAPS_LIMIT: Final = 8
 
 OF_AGENT: Final = f"""
@@ -44,7 +45,7 @@ async def of_agent(tx: Tx, tenant: TenantId, agent: UUID, start: datetime, end: 
     """Return the coverage of one agent's readings in a range, or None if the tenant does not have this agent."""
     parameters = {"tenant": tenant, "agent": agent, "start": start - HOUR, "end": end}
     row = await fetch_row(tx, TenantCoverage, OF_AGENT, parameters)
-    return None if row is None else msgspec.structs.replace(row, late_hours=_unless_too_many_gaps(row.late_hours))
+    return None if row is None else msgspec.structs.replace(row, late_hours=_of_newest_gaps(row.late_hours))
 
 
 OF_AGENTS: Final = f"""
@@ -65,13 +66,13 @@ async def of_agents(
         tx, TenantCoverage, OF_AGENTS, parameters | {"agents": agents if agents is None else list(agents)}
     )
     assert row is not None  # noqa: S101 the caller belongs to this tenant, so it exists
-    return msgspec.structs.replace(row, late_hours=_unless_too_many_gaps(row.late_hours))
+    return msgspec.structs.replace(row, late_hours=_of_newest_gaps(row.late_hours))
 
 
-def _unless_too_many_gaps(hours: Sequence[datetime]) -> tuple[datetime, ...]:
-    """Return the late hours, or none of them if they make too many gaps; adjacent hours are one gap."""
-    gaps = sum(after - before > HOUR for before, after in itertools.pairwise(hours))
-    return tuple(hours) if gaps < GAPS_LIMIT else ()
+def _of_newest_gaps(hours: Sequence[datetime]) -> tuple[datetime, ...]:
+    """Return the late hours of the newest `GAPS_LIMIT` gaps; adjacent hours are one gap."""
+    starts = [at for at, (before, after) in enumerate(itertools.pairwise(hours), 1) if after - before > HOUR]
+    return tuple(hours[starts[-GAPS_LIMIT] :] if len(starts) >= GAPS_LIMIT else hours)
 
 
 _SINCE: Final[dict[Table, str]] = {

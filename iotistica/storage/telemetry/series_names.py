@@ -23,12 +23,12 @@ MATCHING: Final = """
 SELECT s.metric_name, s.metric FROM agents a JOIN series s USING (agent_uuid)
 WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s
   AND (s.metric_name = ANY(%(names)s::text[]) OR s.metric = ANY(%(names)s::text[]))
-ORDER BY s.metric_name LIMIT %(limit)s
+ORDER BY s.metric_name = ANY(%(names)s::text[]) DESC, s.metric_name LIMIT %(limit)s
 """
 
 
 async def matching(tx: Tx, tenant: TenantId, agent: UUID, names: Sequence[str], *, limit: int) -> list[NamedSeries]:
-    """Return the series of an agent whose whole name or metric is one of these, ordered by name."""
+    """Return the series of an agent whose whole name or metric is one of these, those with the whole name first."""
     parameters = {"tenant": tenant, "agent": agent, "names": list(names), "limit": limit}
     return await fetch_rows(tx, NamedSeries, MATCHING, parameters)
 

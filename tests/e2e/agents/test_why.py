@@ -105,7 +105,7 @@ def test_who_never_got_in_is_told_of_refused_log_ins(server: Served, owner: http
 
     text = until(shown, 20, "the refused log-ins")
     assert "1. The agent has never connected: neither to the broker nor over HTTP." in text
-    assert "connected   never" in text
+    assert "connected     never" in text
     assert "log-ins" not in json.dumps(why(owner, agent))  # those of other tenants could be among them
 
 
@@ -118,8 +118,8 @@ def test_one_that_sends_has_no_cause(server: Served, owner: httpx.Client) -> Non
             lambda: why(owner, agent)["causes"] == [] and why(owner, agent)["broker"]["isConnected"], 20, "no cause"
         )
         text = server.command("agents", "why", "boiler", "--tenant", "silent").stdout
-    assert "It sends data; the latest arrived at " in text
-    assert "connected   2" in text
+    assert "It sends data; the newest reading is of " in text
+    assert "connected     2" in text
 
 
 def test_one_that_was_locked_out_is_told_that_alone(server: Served, owner: httpx.Client) -> None:

@@ -41,33 +41,69 @@ UNREADABLE = event("message.refused", ago(minutes=5), 3, reason="unknown_topic",
         ({"heard_at": ago(minutes=1)}, ["no_broker_connection"]),
         ({"events": [LEFT, CAME], "heard_at": ago(hours=1)}, ["disconnected"]),
         ({"events": [CAME], "heard_at": ago(hours=1)}, ["nothing_published"]),
+        (
+            {"events": [event("broker.let_in", ago(hours=1)), event("broker.refused", ago(hours=2))]},
+            ["nothing_published"],
+        ),
+        ({"has_published": True, "heard_at": ago(hours=9)}, ["disconnected"]),
+        (
+            {"faults": ["endpoint plc: timeout"], "heard_at": ago(minutes=3)},
+            ["devices_fail", "no_broker_connection"],
+        ),
         ({"events": [UNREADABLE, CAME]}, ["messages_refused", "nothing_published"]),
         ({"events": [event("broker.refused", ago(minutes=1), 9), CAME]}, ["wrong_password", "nothing_published"]),
         ({"events": [CAME, event("broker.refused", ago(hours=2))]}, ["nothing_published"]),
         ({"events": [event("broker.denied", ago(minutes=1)), CAME]}, ["denied_topic", "nothing_published"]),
         (
-            {"events": [event("broker.taken_over", ago(minutes=1), 40), CAME], "data_at": ago(minutes=1)},
+            {
+                "events": [event("broker.taken_over", ago(minutes=1), 40), CAME],
+                "has_published": True,
+                "readings_at": ago(minutes=1),
+            },
             ["shared_identity"],
         ),
-        ({"events": [event("broker.taken_over", ago(minutes=1), 1), CAME], "data_at": ago(minutes=1)}, []),
+        (
+            {
+                "events": [event("broker.taken_over", ago(minutes=1), 1), CAME],
+                "has_published": True,
+                "readings_at": ago(minutes=1),
+            },
+            [],
+        ),
         (
             {"events": [event("readings.rejected", ago(minutes=1), 7, reason="future"), CAME]},
             ["readings_rejected", "nothing_published"],
         ),
         (
-            {"events": [event("clock.ahead", ago(minutes=1), seconds=7200)], "data_at": ago(minutes=2)},
+            {
+                "events": [event("clock.ahead", ago(minutes=1), seconds=7200)],
+                "has_published": True,
+                "readings_at": ago(minutes=2),
+            },
             ["wrong_clock"],
         ),
         ({"waiting_seconds": 90.0, "events": [CAME]}, ["platform_behind", "nothing_published"]),
         ({"faults": ["endpoint plc: timeout"], "events": [CAME]}, ["devices_fail", "nothing_published"]),
-        ({"data_at": ago(seconds=3), "events": [CAME]}, []),
-        ({"data_at": ago(seconds=3), "events": [UNREADABLE, CAME]}, ["messages_refused"]),
+        ({"has_published": True, "readings_at": ago(seconds=3), "events": [CAME]}, []),
         (
-            {"data_at": ago(hours=3), "events": [CAME, event("message.refused", ago(hours=4))]},
+            {"has_published": True, "readings_at": ago(seconds=3), "events": [UNREADABLE, CAME]},
+            ["messages_refused"],
+        ),
+        (
+            {
+                "has_published": True,
+                "readings_at": ago(hours=3),
+                "events": [CAME, event("message.refused", ago(hours=4))],
+            },
             ["nothing_published"],
         ),
         (
-            {"data_at": ago(seconds=3), "target_verdict": "polling_stopped", "target_reason": "No poll."},
+            {
+                "has_published": True,
+                "readings_at": ago(seconds=3),
+                "target_verdict": "polling_stopped",
+                "target_reason": "No poll.",
+            },
             ["target_not_applied"],
         ),
     ],
@@ -114,7 +150,7 @@ def test_an_agent_without_data_always_has_a_cause(state: str, data: int | None, 
     """Whatever is known, an agent that sends nothing gets an answer, and no cause twice."""
     ordered = sorted(events, key=lambda one: one.at, reverse=True)
     data_at = None if data is None else ago(seconds=data)
-    found = words(state=state, data_at=data_at, heard_at=data_at, events=ordered)
+    found = words(state=state, readings_at=data_at, has_published=bool(data_at), heard_at=data_at, events=ordered)
     assert len(found) == len(set(found))
     if data_at is None or NOW - data_at > timedelta(minutes=10):
         assert found
