@@ -46,7 +46,7 @@ class Question(NamedTuple):
 
 def questions(year: Year) -> list[Question]:
     """What a dashboard asks, in the three ways; `ask` is what the route does between guard and encoding."""
-    agent, metric, end = year.agents[0], "plc.metric7", year.end
+    agent, metric, end = year.agents[0], "plc.metric2", year.end
     own = f"agent_uuid = '{agent}' AND metric_name = '{metric}'"
 
     def bounds(column: str, start: datetime) -> str:

@@ -57,8 +57,8 @@ class StreamEvidence(msgspec.Struct, frozen=True, kw_only=True):
 # The readings of protocol `system` are from reports, which also arrive over HTTP.
 NEWEST_READING: Final = """
 SELECT max(r.time), count(*) > 0 FROM (
-    SELECT agent_uuid, metric_name FROM series
-    WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND protocol <> 'system' LIMIT %(series)s
+    SELECT s.agent_uuid, s.metric_name FROM agents a JOIN series s USING (agent_uuid)
+    WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND s.protocol <> 'system' LIMIT %(series)s
 ) s LEFT JOIN LATERAL (
     SELECT time FROM readings r WHERE r.agent_uuid = s.agent_uuid AND r.metric_name = s.metric_name
       AND r.time > %(since)s AND r.time <= %(now)s ORDER BY r.time DESC LIMIT 1
