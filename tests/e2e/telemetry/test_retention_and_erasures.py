@@ -68,6 +68,7 @@ def test_what_is_to_be_erased_is_erased(own: Served) -> None:
     admin = own.login("forgetful", "admin")
     put(admin, agent, 5, 3, 1)
     put(admin, agent, 5, 3, metric="n")
+    until(lambda: admin.get(f"/readings/{agent}/latest").json()["count"] == 2, what="both metrics are known")
     until(lambda: len(values(admin, agent)) == 3 and len(values(admin, agent, "d.n")) == 2)
     before = (NOW - timedelta(days=2)).isoformat()
     asked = admin.delete(f"/readings/{agent}", params={"metric": "d.m", "before": before})
