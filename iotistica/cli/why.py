@@ -103,7 +103,12 @@ def _text(agent: AgentSummary, found: Evidence, refused: RefusedLogins | None) -
     if refused and not found.is_connected:
         address = f", the latest from {refused.address}" if refused.address else ""
         facts += [("log-ins", f"{refused.count} refused, account unknown{address} at {_at(refused.at)}")]
-    return "\n".join([*lines, "", *(f"{word:14}{text}" for word, text in facts)])
+    return "\n".join(map(_printable, [*lines, "", *(f"{word:14}{text}" for word, text in facts)]))
+
+
+def _printable(line: str) -> str:
+    """Return a line without control characters, which a terminal would obey: devices write topics and errors."""
+    return "".join(character for character in line if character.isprintable())
 
 
 def _broker(found: Evidence) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Final
 from loguru import logger
 
 from iotistica.domain.agents import broker_log
+from iotistica.domain.agents.broker_connection import printable
 from iotistica.domain.ids import agent_of_user
 from iotistica.errors import CannotStart, Unavailable
 from iotistica.instruments import BROKER_DROPPED, BROKER_REFUSED, BROKER_STORED
@@ -112,7 +113,8 @@ def _record_stray(timeline_counts: TimelineCounts, topic: bytes) -> None:
     text = topic.decode("utf-8", "replace")
     user = "/".join(text.split("/")[:3])
     if agent := agent_of_user(user):
-        detail = f"nothing reads the topic {text[:100]}: the agent's topics begin with i/{user}/"
+        shown = printable(text, 100)
+        detail = f"nothing reads the topic {shown}: the agent's topics begin with i/{user}/"
         timeline_counts.add(
             *agent, MESSAGE_REFUSED, {"reason": "unknown_topic", "detail": detail}, word="no prefix"
         )

@@ -80,6 +80,17 @@ def test_a_topic_without_the_prefix_is_told(server: Served, owner: httpx.Client)
     assert f"begin with {agent['topic']}/" in why(owner, agent)["causes"][0]["text"]
 
 
+def test_a_terminal_obeys_nothing_that_a_device_wrote(server: Served, owner: httpx.Client) -> None:
+    """The keys of a document of no known shape are told, without their control characters."""
+    agent = add(server, "painter")
+    with connect(server, agent) as client:
+        client.publish(agent["topic"] + "/endpoints/modbus", b'{"\\u001b[31mred": {"a": [{}]}}')
+    until(lambda: first_cause(owner, agent) == "messages_refused", 20, "the cause")
+    printed = server.command("agents", "why", agent["uuid"]).stdout
+    assert "[31mred" in printed
+    assert "\x1b" not in printed
+
+
 def test_a_denied_topic_reaches_the_timeline(server: Served, owner: httpx.Client) -> None:
     """The broker closes the connection of a client that publishes to a topic of another agent."""
     agent, other = add(server, "stranger"), add(server, "victim")
