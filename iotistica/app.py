@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Final
 
 from iotistica import instruments, listening_socket, supervise
+from iotistica.alerting.announcing import Announcer
+from iotistica.alerting.rule_runner import RuleRunner
 from iotistica.api import app as http
 from iotistica.api.http import server
 from iotistica.api.http.concurrency_limit import ConcurrencyLimit
@@ -34,6 +36,8 @@ from iotistica.ingest.worker import Worker
 from iotistica.ingest.worker_pool import WorkerPool
 from iotistica.mqtt import access_probe, broker_watch, healing
 from iotistica.mqtt.intake import Intake
+from iotistica.notifications.channels import open_channels
+from iotistica.notifications.outbox import Outbox
 from iotistica.process_health import ProcessHealth
 from iotistica.resources import INGEST_SECONDS, Resources, open_resources
 from iotistica.settings import Settings
@@ -105,12 +109,8 @@ async def broker(settings: Settings, key: bytes, servers: Servers, listener: soc
 def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
     settings = resources.settings
     context = ServerContext(settings=settings, key=resources.key, broker=settings.agents_broker())
-    inbox = resources.inbox("http")
-    agent_cache, poll_counts, live_hub = (
-        AgentCache(resources.worker),
-        PollCounts(resources.worker),
-        LiveHub(resources.redis),
-    )
+    inbox, agent_cache = resources.inbox("http"), AgentCache(resources.worker)
+    poll_counts, live_hub = PollCounts(resources.worker), LiveHub(resources.redis)
 
     async def run(stop: asyncio.Event) -> None:
         with suppress(
@@ -174,8 +174,8 @@ def _mqtt(resources: Resources, _: list[str]) -> dict[str, Group]:
 
     def opened() -> None:
         if broker is not None:
-            # Makes Mosquitto save the intake's session now. If Mosquitto were killed before its next save, it would
-            # forget the session and drop messages until the intake has connected again.
+            # Makes Mosquitto save the intake's session now: killed before its next save, it would forget the session
+            # and drop messages until the intake has connected again.
             broker.signal(signal.SIGUSR1)
 
     breaker = CircuitBreaker("broker")
@@ -235,23 +235,24 @@ def _ingest(resources: Resources, _: list[str]) -> dict[str, Group]:
             longest_idle=profile.longest_idle,
         ).run
 
-    high_water_mark = resources.settings.stream_mark
     pool = WorkerPool(
         make_worker,
         profile=profile,
         redis=redis,
         database=database,
         directory=directory,
-        high_water_mark=high_water_mark,
+        high_water_mark=resources.settings.stream_mark,
     )
     resources.process_health.workers.append(lambda: (pool.workers, profile.least, profile.most))
     box = SecretBox(resources.key)
     applied: tuple[Stream, ...] = ("control", "logs")
-    consumers: dict[str, Group] = {
+    groups: dict[str, Group] = {
         name: OrderedConsumer(name, redis=redis, database=database, directory=directory, box=box).run
         for name in applied
     }
-    return {"ingest": pool.run, **consumers}
+    announcer, alarms = Announcer(box, resources.settings.site_url), resources.process_health.alarms.raised
+    groups["rules"] = RuleRunner(redis, database, announcer, alarms).run
+    return {"ingest": pool.run, **groups}
 
 
 def _background(resources: Resources, _: list[str]) -> dict[str, Group]:
@@ -274,7 +275,8 @@ def _background(resources: Resources, _: list[str]) -> dict[str, Group]:
             silence=timedelta(minutes=settings.offline_minutes),
         )
 
-    return {"background": run}
+    outbox = Outbox(resources.redis, resources.worker, SecretBox(resources.key), open_channels(settings))
+    return {"background": run, "notifications": outbox.run}
 
 
 def _embedded(servers: Servers, key: bytes, database: Database) -> dict[str, Group]:

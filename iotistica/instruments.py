@@ -37,6 +37,19 @@ BATCH_SECONDS: Final = _meter.create_histogram(
     "time from reading a batch from the streams to acknowledging it",
     explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
 )
+RULE_SECONDS: Final = _meter.create_histogram(
+    "iotistica_alert_round_seconds",
+    "s",
+    "time of one round of the alert rules over what was stored since the last",
+    explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+)
+WATCHED: Final = _meter.create_gauge("iotistica_alert_series", "1", "series that alert rules watch")
+INCIDENTS: Final = _meter.create_counter(
+    "iotistica_incidents", "1", "incidents that were opened or resolved, by what happened and by severity"
+)
+NOTICES: Final = _meter.create_counter(
+    "iotistica_notices", "1", "attempts to deliver notices of incidents, by outcome: delivered, failed, dead"
+)
 ALARMS: Final = _meter.create_gauge("iotistica_alarm", "1", "1 while the alarm is raised, otherwise 0, by alarm")
 BREAKER: Final = _meter.create_gauge(
     "iotistica_breaker", "1", "state of the circuit breaker, by dependency: 0 closed, 1 half open, 2 open"

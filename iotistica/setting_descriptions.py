@@ -1,9 +1,15 @@
 """Describes all settings: for the command `config`, and for the page of the documentation."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 from msgspec import Meta
 
+from iotistica.setting_errors import hint
 from iotistica.settings import PREFIX, SECRET, URLS, Settings
+
+VARIABLES: Final = (*(field.upper() for field in Settings.__struct_fields__), "CONFIG", "USER_PASSWORD")
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str]]:
@@ -38,3 +44,14 @@ def page() -> str:
         "case and without the prefix. `iotistica config` shows the values in use.\n\n"
         f"| variable | default | meaning |\n|---|---|---|\n{rows}"
     )
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables with the prefix `IOTISTICA_` that are not settings, and so are probably misspelled."""
+    known = {PREFIX + name for name in VARIABLES}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def unknown_message(name: str) -> str:
+    """Say that a variable is not a setting, and suggest a setting with a similar name."""
+    return f"{name} is not a setting. {hint(name.removeprefix(PREFIX), VARIABLES, PREFIX)}"

@@ -17,7 +17,7 @@ PREFIX = "IOTISTICA_"
 SECRET = frozenset({"admin_password", "secret_key", "broker_secret", "update_secret"})
 LOCAL_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 a lookup, no bind
 """The address on this machine of a server that listens on all addresses."""
-URLS = frozenset({"database_url", "redis_url", "mqtt_url"})
+URLS = frozenset({"database_url", "redis_url", "mqtt_url", "smtp_url"})
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -137,6 +137,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="MiB that the embedded Mosquitto queues for one absent client; at least 16",
         ),
     ] = 256
+    webhook_allow: Annotated[
+        str,
+        Meta(description="private networks that webhooks may call, such as 10.1.0.0/16, separated by commas"),
+    ] = ""
+    smtp_url: Annotated[
+        str,
+        Meta(
+            description="server of e-mails about incidents: smtp://user:password@host:587, or smtps:// for TLS from"
+            " the start; empty: no e-mail"
+        ),
+    ] = ""
+    smtp_from: Annotated[str, Meta(description="sender of e-mails; empty: iotistica@ and the public host")] = ""
+    apprise: Annotated[
+        bool,
+        Meta(
+            description="allow targets of Apprise (Slack, Teams, Telegram, ntfy, …), which are not kept out of"
+            " private networks; needs the extra `apprise`"
+        ),
+    ] = False
     retention_days: Annotated[int, Meta(ge=1, le=36_500, description="days until readings are deleted")] = 730
     minutes_days: Annotated[
         int, Meta(ge=1, le=36_500, description="days until minute rollups are deleted, a month at a time")
@@ -247,7 +266,6 @@ def in_url(host: str) -> str:
 
 
 FIELDS: Final = frozenset(Settings.__struct_fields__)
-VARIABLES: Final = (*(field.upper() for field in Settings.__struct_fields__), "CONFIG", "USER_PASSWORD")
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -280,14 +298,3 @@ def load(environ: Mapping[str, str]) -> Settings:
     if hours < raw:  # a late reading needs the rollups of its whole day
         raise CannotStart(f"IOTISTICA_HOURS_DAYS must be at least {raw}, IOTISTICA_RETENTION_DAYS; it is {hours}")
     return settings
-
-
-def unknown(environ: Mapping[str, str]) -> list[str]:
-    """Return the variables with the prefix `IOTISTICA_` that are not settings, and so are probably misspelled."""
-    known = {PREFIX + name for name in VARIABLES}
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
-
-
-def unknown_message(name: str) -> str:
-    """Say that a variable is not a setting, and suggest a setting with a similar name."""
-    return f"{name} is not a setting. {hint(name.removeprefix(PREFIX), VARIABLES, PREFIX)}"

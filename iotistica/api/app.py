@@ -13,7 +13,7 @@ from litestar.response import File
 from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
-from iotistica.api import access, agents, control, delivery, history, telemetry
+from iotistica.api import access, agents, alerts, control, delivery, history, telemetry
 from iotistica.api.agents import broker_auth
 from iotistica.api.delivery import web_socket
 from iotistica.api.http import errors, health
@@ -101,8 +101,8 @@ def create(
     rate_limiter = RateLimiter(redis)
     authenticator = Authenticator(platform_database, access_tokens, context.key, agent_cache)
     guard = Guard(authenticator, rate_limiter, context.settings)
-    areas = [access.ROUTES, agents.ROUTES, control.ROUTES, delivery.ROUTES, history.ROUTES, telemetry.ROUTES]
-    api = Router("/api/v1", route_handlers=[route for area in areas for route in area])
+    areas = (access, agents, alerts, control, delivery, history, telemetry)
+    api = Router("/api/v1", route_handlers=[route for area in areas for route in area.ROUTES])
     values = {
         "database": database,
         "inbox": inbox,

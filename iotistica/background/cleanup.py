@@ -8,6 +8,7 @@ from iotistica.background.periodic_task import for_each
 from iotistica.domain.access import passwords
 from iotistica.storage.access import login_failures, one_time_links, sessions
 from iotistica.storage.agents import logs
+from iotistica.storage.alerts import events
 from iotistica.storage.control import agent_updates, jobs, targets
 from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database, Tx
@@ -33,6 +34,7 @@ DELETIONS: Final[tuple[Deletion, ...]] = (
     lambda tx, now: one_time_links.delete_expired(tx, before=now - KEPT),
     lambda tx, now: login_failures.delete_old(tx, before=now - timedelta(seconds=passwords.FORGOTTEN)),
     lambda tx, now: timeline.delete_old(tx, before=now - timedelta(days=timeline.KEEP_DAYS)),
+    lambda tx, now: events.delete_old(tx, before=now - timedelta(days=events.KEEP_DAYS)),
     logs.delete_expired,
     lambda tx, now: jobs.delete_old(tx, before=now - timedelta(days=jobs.KEEP_DAYS)),
     lambda tx, now: agent_updates.delete_old(tx),

@@ -1,6 +1,5 @@
 """Updates the presence of agents, and records and publishes its changes."""
 
-import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,31 +14,18 @@ from iotistica.storage.agents.directory import Directory
 from iotistica.storage.agents.presence import StatusChange
 from iotistica.storage.delivery import live, stream_stats
 from iotistica.storage.delivery.live import LiveUpdate
-from iotistica.storage.delivery.streams import KINDS
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis
 
 EVERY: Final = 5.0  # seconds between updates
-LAG: Final = 30.0  # seconds that a tenant's oldest message can wait before its agents are no longer judged silent
 
 
 async def update(redis: Redis, database: Database, directory: Directory, silence: timedelta) -> None:
     """Update the presence of every agent once; an agent without a message for `silence` is offline."""
-    await check(redis, database, await lagging(redis, directory), silence)
-
-
-async def lagging(redis: Redis, directory: Directory) -> list[TenantId]:
-    """Return the tenants whose agents' messages have waited to be stored for `LAG`; raises `Unavailable`."""
-    tenants = sorted(await directory.tenants())
-    before = time.time() - LAG
-    waiting = [kind for kind in KINDS if (await stream_stats.lag(redis, tenants, kind))[0] < before]
-    return [
-        tenant
-        for tenant in (tenants if waiting else ())
-        if any([(await stream_stats.lag(redis, [tenant], kind))[0] < before for kind in waiting])
-    ]
+    lagging = await stream_stats.lagging(redis, sorted(await directory.tenants()))
+    await check(redis, database, lagging, silence)
 
 
 async def check(redis: Redis, database: Database, lagging: Sequence[TenantId], silence: timedelta) -> None:

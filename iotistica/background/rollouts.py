@@ -12,7 +12,6 @@ from uuid import UUID
 from loguru import logger
 
 from iotistica.background.periodic_task import PeriodicTask, for_each
-from iotistica.background.presence import lagging
 from iotistica.domain.control import job_messages, rollouts
 from iotistica.domain.control import job_transitions as transitions
 from iotistica.domain.control.rollouts import RolloutStep
@@ -22,7 +21,7 @@ from iotistica.storage.agents.directory import Directory
 from iotistica.storage.control import job_timeouts
 from iotistica.storage.control import rollouts as table
 from iotistica.storage.control.rollouts import JobNotice
-from iotistica.storage.delivery import outbound
+from iotistica.storage.delivery import outbound, stream_stats
 from iotistica.storage.delivery.outbound import OutboundMessage
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
@@ -55,7 +54,7 @@ def tasks(redis: Redis, database: Database, directory: Directory) -> list[Period
 
     async def time_out() -> None:
         async with turn:
-            await _time_out(database, await lagging(redis, directory))
+            await _time_out(database, await stream_stats.lagging(redis, sorted(await directory.tenants())))
 
     async def notify_after_return() -> None:
         async with turn:

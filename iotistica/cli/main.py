@@ -49,8 +49,8 @@ def cli(context: click.Context) -> None:
     settings = settings_.load(os.environ)
     log.configure(settings.log_level, settings.log_format)
     context.obj = settings if context.invoked_subcommand in AS_SET else settings_of_instance(settings)
-    for name in settings_.unknown(os.environ):
-        click.echo(f"iotistica: {settings_.unknown_message(name)}", err=True)
+    for name in setting_descriptions.unknown(os.environ):
+        click.echo(f"iotistica: {setting_descriptions.unknown_message(name)}", err=True)
 
 
 for command in (

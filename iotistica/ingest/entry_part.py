@@ -11,7 +11,8 @@ from iotistica.domain.delivery import key_compaction, topics
 from iotistica.domain.delivery.topics import Route
 from iotistica.domain.ids import TenantId
 from iotistica.errors import InvalidMessage
-from iotistica.ingest import job_messages, lifecycle_messages, log_messages
+from iotistica.ingest import event_messages, job_messages, lifecycle_messages, log_messages
+from iotistica.ingest.event_messages import EventMessages
 from iotistica.ingest.job_messages import JobMessages
 from iotistica.ingest.lifecycle_messages import LifecycleMessages
 from iotistica.ingest.log_messages import LogMessages
@@ -39,11 +40,8 @@ class EntryPart:
         self._entry = entry
         self._last = min(start + most, len(entry.messages))
         self.reports = reports
-        self.lines, self._lifecycle, self.answers = (
-            LogMessages(entry.tenant),
-            LifecycleMessages(entry.tenant),
-            JobMessages(entry.tenant),
-        )
+        self.lines, self._lifecycle = LogMessages(entry.tenant), LifecycleMessages(entry.tenant)
+        self.answers, self.events = JobMessages(entry.tenant), EventMessages(entry.tenant)
         self._start = start
         self._unstorable = unstorable
         self.end = start
@@ -71,7 +69,9 @@ class EntryPart:
             self.letters[number] = dead_letters.of_message(entry, number, refusal.code, refusal.detail)
         await self.lines.write(tx, database)
         await self._lifecycle.write(tx)
-        await presence.record_activity(tx, entry.tenant, self.answers.agents | self._lifecycle.agents, data=True)
+        await self.events.write(tx)
+        active = self.answers.agents | self._lifecycle.agents | self.events.agents
+        await presence.record_activity(tx, entry.tenant, active, data=True)
         await presence.record_activity(tx, entry.tenant, {agent for agent, _ in self.lines.batches}, data=False)
         self.at = None
         for (agent, version), known in self.dictionaries.items():
@@ -90,6 +90,8 @@ class EntryPart:
             self.reports.add(number, route.agent, payload, self._entry.received + number)
         elif route.subtopic.startswith(lifecycle_messages.TOPIC):
             self._lifecycle.add(route.agent, route.subtopic, payload, self._entry.received + number)
+        elif route.subtopic.startswith(event_messages.TOPIC):
+            self.events.add(route.agent, route.subtopic, payload, self._entry.received + number)
         elif route.subtopic.startswith(job_messages.TOPIC):
             self.answers.add(number, route.agent, route.subtopic, payload, self._entry.received + number)
         elif route.subtopic.startswith(log_messages.TOPIC):

@@ -140,7 +140,7 @@ class OrderedConsumer:
                 continue
             letters |= part.letters
             dictionaries |= part.dictionaries
-            updates += part.reports.news()
+            updates += part.reports.news() + part.events.news()
             replies += part.answers.replies
             updates += live_updates.log_updates(
                 await self._watched.of_tenant(entry.tenant), entry.tenant, part.lines.batches

@@ -15,7 +15,7 @@ from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.redis import Redis, guarded
 from iotistica.supervise import sleep
 
-NAMES: Final = ("intake", "control", "logs", "background")
+NAMES: Final = ("intake", "control", "logs", "rules", "notifications", "background")
 TTL_MS: Final = 15_000  # ms until a lease that is not renewed expires
 RENEW_SECONDS: Final = 5.0  # seconds between renewals
 RETRY_SECONDS: Final = 1.0  # seconds between attempts to acquire a lease

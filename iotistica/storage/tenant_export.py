@@ -64,6 +64,12 @@ EXPORTS: Final = {
     " WHERE tenant_id = {tenant} ORDER BY agent_uuid, first_ms",
     "dictionaries": "SELECT agent_uuid, version, content, changed_at FROM dictionaries"
     " WHERE tenant_id = {tenant} ORDER BY agent_uuid, version",
+    "events": "SELECT * FROM events WHERE tenant_id = {tenant} ORDER BY id",
+    "alert_rules": "SELECT * FROM alert_rules WHERE tenant_id = {tenant} ORDER BY rule_id",
+    "incidents": "SELECT * FROM incidents WHERE tenant_id = {tenant} ORDER BY opened_at, incident_id",
+    "incident_members": "SELECT * FROM incident_members WHERE tenant_id = {tenant} ORDER BY id",
+    "incident_history": "SELECT * FROM incident_history WHERE tenant_id = {tenant} ORDER BY id",
+    "silences": "SELECT * FROM silences WHERE tenant_id = {tenant} ORDER BY silence_id",
     "audit_events": "SELECT * FROM audit_events WHERE tenant_id = {tenant} ORDER BY id",
 }
 UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"

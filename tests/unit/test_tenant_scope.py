@@ -37,13 +37,13 @@ REASONS = {
         "login_failures.ADD login_failures.CLEAR login_failures.FIND"
     ),
     "Deletes expired rows of all tenants, by age or by number.": (
-        "agent_updates.DELETE_OLD jobs.DELETE_OLD logs.DELETE_BATCHES logs.DELETE_SERVICES login_failures.DELETE_OLD"
+        "agent_updates.DELETE_OLD events.DELETE_OLD notices.DELETE_OLD jobs.DELETE_OLD logs.DELETE_BATCHES logs.DELETE_SERVICES login_failures.DELETE_OLD"
         " one_time_links.DELETE_EXPIRED sessions.DELETE_ENDED targets.DELETE_OLD_VERSIONS timeline.DELETE_OLD"
     ),
     "Sets a parameter of the transaction, takes a lock or reads a clock; touches no rows of tenants.": (
         "agent_cache.DATABASE_NOW broker_accounts.DATABASE_NOW erasures.LONG_STATEMENTS lease.LOCK_WAIT"
         " partitions.drop_before readings.LOCK_SHARED readings.UNLIMITED rollups.LOCK rollups.STEP_SETTINGS"
-        " postgres.SNAPSHOT tenant_export.ALLOW_DELETE tenant_export.UNBOUNDED"
+        " ledger.XMIN postgres.SNAPSHOT tenant_export.ALLOW_DELETE tenant_export.UNBOUNDED"
     ),
     "Locks the uuid of an agent, which must be unique among all tenants.": "identities.LOCK",
     "Manages partitions, which contain the readings of all tenants.": (
@@ -54,13 +54,15 @@ REASONS = {
     ),
     "Reads or writes a table with one row for the whole platform (`rollup_progress`, `presence_watch`).": (
         "coverage._SINCE[readings] coverage._SINCE[readings_1h] coverage._SINCE[readings_1m] disk_usage.ENGINE"
-        " presence.GET_WATCH presence.RECORD_WATCH readings.CLOSED_UNTIL rollups.CLAIM rollups.CLOSE"
+        " presence.GET_WATCH presence.RECORD_WATCH state_findings.PLATFORM_SINCE readings.CLOSED_UNTIL rollups.CLAIM rollups.CLOSE"
         " rollups.LOCK_PROGRESS_ROW rollups.PROGRESS rollups.ROLLED"
     ),
     "Reads or writes a lease; leases belong to the platform and not to a tenant.": (
         "lease.CHECK_FENCE lease.CLAIM_FENCE"
     ),
     "A background task that processes all tenants; each row keeps its tenant.": (
+        "announcements.UNTOLD announcements.END_UNTOLD announcements.ESCALATING incidents.END_EXPIRED"
+        " incidents.ORPHANS ledger.STORED_SINCE notices.DUE rules.ENABLED rules.REVISION "
         "agent_updates.END_FINISHED erasures.NEXT_OPEN job_timeouts.OVERDUE ledger.CLOCK_OFFSETS"
         " ledger.FOLD_READINGS ledger.FOLD_REJECTIONS message_gaps.TAKE presence.CLAIM_SILENT presence.COUNT_BY_STATUS"
         " presence.END_FLAPPING presence.UPDATE_FROM_ACTIVITY rollouts.ACTIVE_JOBS rollouts.DUE_NOTICES"
@@ -85,7 +87,7 @@ REASONS = {
     "A part of a statement; another part has the condition on the tenant.": (
         "agent_search._SUMMARY agent_search.count agent_search.ids agent_search.page aggregates._select_source"
         " aggregates._select_source[1] aggregates.totals postgres._count series_search.find"
-        " tenant_export.export_tenant"
+        " tenant_export.export_tenant announcements._SELECT notice_search._SELECT"
     ),
     "Manages the server or a connection; reads and writes no rows.": (
         "api.http.health._database embedded.postgres._initialise postgres.Database.listen"

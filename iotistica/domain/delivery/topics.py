@@ -11,7 +11,7 @@ from iotistica.errors import InvalidMessage
 Stream = Literal["readings", "control", "logs"]
 
 READ: Final = re.compile(
-    rb"endpoints(/.*)?|metrics|meta/dictionary(/delta)?|state|logs/.+|agent/[^/]+|jobs/[^/]+/update|jobs/start-next",
+    rb"endpoints(/.*)?|metrics|meta/dictionary(/delta)?|state|logs/.+|agent/[^/]+|events/[^/]+|jobs/[^/]+/update|jobs/start-next",
     re.DOTALL,
 )
 """What is read of the topics below `i/<tenant>/a/<agent>/`; messages on others become dead letters."""
@@ -19,6 +19,7 @@ STREAMS: Final[dict[bytes, Stream]] = {
     b"meta": "control",
     b"state": "control",
     b"agent": "control",
+    b"events": "control",
     b"jobs": "control",
     b"logs": "logs",
 }
@@ -42,7 +43,15 @@ EARLIER_FILTERS: Final = tuple(
 )
 """Filters of earlier versions, which a session can still have: two that match would deliver a message twice."""
 _EXAMPLES: Final = (
-    *("endpoints/{protocol}", "metrics", "state", "logs/{container}", "agent/{word}", "jobs/{id}/update"),
+    *(
+        "endpoints/{protocol}",
+        "metrics",
+        "state",
+        "logs/{container}",
+        "agent/{word}",
+        "events/{type}",
+        "jobs/{id}/update",
+    ),
     *("jobs/start-next", "meta/dictionary"),
 )
 

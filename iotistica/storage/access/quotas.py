@@ -12,11 +12,16 @@ from iotistica.storage.postgres import Tx, fetch_row
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits for agents that are not retired, stored series and readings per minute; None means unlimited."""
+    """Limits of a tenant: agents that are not retired, stored series, readings per minute, alert rules, series that
+    they watch, and messages about incidents per hour; None means unlimited, or the default for alerts.
+    """
 
     agents: int | None = None
     series: int | None = None
     readings_minute: int | None = None
+    alert_rules: int | None = None
+    alert_series: int | None = None
+    alert_messages_hour: int | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return the values for the audit log."""
@@ -24,7 +29,9 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
 
 
 GET: Final = """
-SELECT quota_agents AS agents, quota_series AS series, quota_readings_minute AS readings_minute
+SELECT quota_agents AS agents, quota_series AS series, quota_readings_minute AS readings_minute,
+       quota_alert_rules AS alert_rules, quota_alert_series AS alert_series,
+       quota_alert_messages_hour AS alert_messages_hour
 FROM tenants WHERE tenant_id = %(tenant)s
 """
 
@@ -36,7 +43,8 @@ async def get(tx: Tx, tenant: TenantId) -> Quotas:
 
 SET: Final = """
 UPDATE tenants SET quota_agents = %(agents)s, quota_series = %(series)s,
-                   quota_readings_minute = %(readings_minute)s
+                   quota_readings_minute = %(readings_minute)s, quota_alert_rules = %(alert_rules)s,
+                   quota_alert_series = %(alert_series)s, quota_alert_messages_hour = %(alert_messages_hour)s
 WHERE tenant_id = %(tenant)s
 """
 

@@ -1,6 +1,6 @@
 """The ledgers of payloads and readings: how many were accepted, and their outcomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -142,6 +142,39 @@ INSERT INTO payloads_ledger_totals AS t
 SELECT tenant_id, sum(processed), sum(dead) FROM old GROUP BY 1
 ON CONFLICT (tenant_id) DO UPDATE SET processed = t.processed + excluded.processed, dead = t.dead + excluded.dead
 """
+
+
+class StoredRange(NamedTuple):
+    """Readings of one agent that one transaction stored, and the first and last of their times."""
+
+    id: int
+    xid: int
+    tenant: TenantId
+    agent: UUID
+    first_time: datetime
+    last_time: datetime
+
+
+# Transactions can commit in another order than they began. Rows of those that are still open at the time of one
+# call are found by the next, since `xmin` is the oldest of them; the caller drops the rows that it knows already.
+STORED_SINCE: Final = """
+SELECT id, xid::text, tenant_id, agent_uuid, first_time, last_time FROM readings_ledger
+WHERE xid >= %(xmin)s::text::xid8 AND stored > 0 AND id <> ALL(%(known)s) ORDER BY id
+"""
+XMIN: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+
+
+async def xmin(tx: Tx) -> int:
+    """Return the oldest transaction that is still open: all before it are committed or undone."""
+    row = await (await tx.execute(XMIN)).fetchone()
+    assert row is not None  # noqa: S101 the function always returns a value
+    return int(row[0])
+
+
+async def stored_since(tx: Tx, xmin: int, known: Collection[int]) -> list[StoredRange]:
+    """Return what was committed of transactions from `xmin` on, except the `known` rows of the ledger."""
+    cursor = await tx.execute(STORED_SINCE, {"xmin": str(xmin), "known": list(known)})
+    return [StoredRange(id_, int(xid), *facts) for id_, xid, *facts in await cursor.fetchall()]
 
 
 CLOCK_OFFSETS: Final = """

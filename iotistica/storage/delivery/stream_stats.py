@@ -1,5 +1,6 @@
 """Statistics of the streams: how many messages wait, since when, and which entries are pending."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from iotistica.storage.redis import Redis, dead_letter_stream, guarded, ledger_k
 
 LAG_LIMIT: Final = 60.0  # seconds that the oldest message can wait before the status is `degraded`
 PENDING_LIMIT: Final = 100_000  # pending entries read; a consumer has at most 64
+JUDGED_SECONDS: Final = 30.0  # seconds that a tenant's oldest message can wait before nobody is judged silent
 SPOOLED_FIELD: Final = "spooled:"
 """Prefix of the fields in a tenant's ledger with the numbers of its messages in a spool; the spool's id follows."""
 
@@ -118,3 +120,17 @@ def last_delivered(group: Any) -> str:
     facts = group if isinstance(group, dict) else dict(zip(group[::2], group[1::2], strict=True))
     last = facts.get(b"last-delivered-id") or facts.get("last-delivered-id")
     return last.decode() if isinstance(last, bytes) else str(last)
+
+
+async def lagging(redis: Redis, tenants: Sequence[TenantId]) -> list[TenantId]:
+    """Return the tenants whose messages have waited to be stored for `JUDGED_SECONDS`; raises `Unavailable`.
+
+    What such a tenant's agents sent may not be stored yet, so that none of them can be called silent.
+    """
+    before = time.time() - JUDGED_SECONDS
+    waiting = [kind for kind in KINDS if (await lag(redis, tenants, kind))[0] < before]
+    return [
+        tenant
+        for tenant in (tenants if waiting else ())
+        if any([(await lag(redis, [tenant], kind))[0] < before for kind in waiting])
+    ]

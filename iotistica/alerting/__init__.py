@@ -1,0 +1,1 @@
+"""Applies alert rules to what was stored, and opens and resolves incidents."""

@@ -1,0 +1,77 @@
+"""Judges new readings of a series by its rules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from iotistica.alerting.watch import SeriesRule, WatchedSeries
+from iotistica.domain.alerts import rule_states
+from iotistica.domain.alerts.conditions import (
+    BadQuality,
+    Comparison,
+    LearnedAnomaly,
+    RateOfChange,
+    StuckValue,
+    Threshold,
+)
+from iotistica.domain.alerts.rule_states import SECOND, Samples, Turn, Verdict
+from iotistica.storage.alerts.watched_series import StoredSamples
+
+NOTHING: Final = Samples((), ())
+Verdicts = Callable[[], Sequence[Verdict | None]]
+"""Feeds the samples to the learned detector of the series; called once, and only if a rule asks for it."""
+
+
+class RuleTurn(NamedTuple):
+    rule: SeriesRule
+    series: WatchedSeries
+    turn: Turn
+
+
+def judge(
+    series: WatchedSeries,
+    stored: StoredSamples | None,
+    others: Mapping[str, Samples],
+    *,
+    now: int,
+    verdicts: Verdicts,
+) -> list[RuleTurn]:
+    """Advance the rules of a series by what was stored of it; `others` are the agent's series with new readings."""
+    turns: list[RuleTurn] = []
+    samples = Samples(stored.times, stored.values) if stored else NOTHING
+    for rule in series.rules:
+        found = _advance(rule, samples, stored, others, now - rule.max_age, verdicts)
+        if found:
+            turns += [RuleTurn(rule, series, turn) for turn in found]
+    return turns
+
+
+def _advance(
+    rule: SeriesRule,
+    samples: Samples,
+    stored: StoredSamples | None,
+    others: Mapping[str, Samples],
+    current_from: int,
+    verdicts: Verdicts,
+) -> list[Turn]:
+    condition, state, hold = rule.rule.definition.condition, rule.state, rule.hold
+    match condition:
+        case Threshold() if samples.times and rule.bounds is not None:
+            return rule_states.advance_threshold(rule.bounds, state, samples, hold=hold, current_from=current_from)
+        case RateOfChange() if samples.times and rule.bounds is not None:
+            judged = rule_states.judge_rate(condition, rule.bounds, state, samples)
+        case StuckValue() if samples.times:
+            judged = rule_states.judge_stuck(condition, state, samples, hold=hold)
+            hold = 0
+        case BadQuality() if stored and stored.sent_times and stored.qualities:
+            judged = rule_states.judge_quality(condition.qualities, stored.sent_times, stored.qualities)
+        case Comparison() if rule.bounds is not None:
+            other = next((others[name] for name in rule.others if name in others), NOTHING)
+            if not samples.times and not other.times:
+                return []
+            judged = rule_states.judge_comparison(condition, rule.bounds, state, samples, other)
+        case LearnedAnomaly() if samples.times:
+            calm = int(condition.calm_seconds * SECOND)
+            judged = rule_states.judge_anomaly(condition.score, calm, state, samples, verdicts())
+        case _:
+            return []
+    return rule_states.advance(state, judged, hold=hold, current_from=current_from)

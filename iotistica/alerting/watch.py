@@ -1,0 +1,281 @@
+"""What the rules of all tenants watch, in memory: agents, their series, and what each rule remembers of them."""
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from iotistica.domain.alerts import scopes
+from iotistica.domain.alerts.conditions import (
+    Absence,
+    AgentStatus,
+    BadQuality,
+    Bounds,
+    Comparison,
+    FailedJob,
+    PlatformAlarm,
+    RefusedMessages,
+)
+from iotistica.domain.alerts.rule_states import SECOND, RuleState
+from iotistica.domain.alerts.rules import STATE_CONDITIONS, Rule
+from iotistica.domain.ids import TenantId
+from iotistica.storage.alerts.rule_states import AgentStates, SeriesProgress
+from iotistica.storage.alerts.rule_states import Subject as StateSubject
+from iotistica.storage.alerts.watched_series import SeriesRow, WatchedAgent
+
+BACKLOG: Final = timedelta(days=1)
+"""How far back readings are judged that were stored while no process applied the rules."""
+STATUS: Final = " status"
+JOB: Final = " job "
+REFUSED: Final = " refused messages"
+ALARM: Final = " alarm "
+KIND_BY_PREFIX: Final[dict[str, type]] = {
+    STATUS: AgentStatus,
+    JOB: FailedJob,
+    REFUSED: RefusedMessages,
+    ALARM: PlatformAlarm,
+}
+"""What rules about a whole are about, by how its name begins: with a space, unlike the name of a series."""
+
+
+class SeriesRule:
+    """One rule for one series, or for an agent as a whole."""
+
+    __slots__ = ("bounds", "hold", "max_age", "others", "rule", "state")
+
+    def __init__(
+        self, rule: Rule, state: RuleState, bounds: Bounds | None = None, others: tuple[str, ...] = ()
+    ) -> None:
+        self.rule = rule
+        self.state = state
+        self.bounds = bounds
+        """The bounds for this agent and device; None if the condition has none."""
+        self.others = others
+        """The names that the series can have with which this one is compared."""
+        self.hold = int(rule.definition.for_seconds * SECOND)
+        self.max_age = int(rule.definition.max_age_seconds * SECOND)
+
+
+class WatchedSeries:
+    """A series and its rules.
+
+    `newest` is the time up to which its readings were judged, and `heard` that of its newest reading, in us; 0 if
+    there was none for a long time.
+    """
+
+    __slots__ = ("device", "heard", "metric_name", "needs_qualities", "newest", "rules")
+
+    def __init__(self, metric_name: str, device: str | None, newest: int) -> None:
+        self.metric_name = metric_name
+        self.device = device
+        self.newest = newest
+        self.heard = newest
+        self.rules: list[SeriesRule] = []
+        self.needs_qualities = False
+
+
+class Holder:
+    """What rules watch of an agent, or of a tenant as a whole if there are no facts of an agent."""
+
+    __slots__ = ("about", "facts", "is_dirty", "saved", "series", "subject")
+
+    def __init__(self, subject: StateSubject, facts: WatchedAgent | None, saved: AgentStates) -> None:
+        self.subject = subject
+        self.facts = facts
+        self.saved = saved
+        """States as they were loaded; each is moved to the rule that it belongs to."""
+        self.series: dict[str, WatchedSeries] = {}
+        self.about: dict[str, dict[UUID, SeriesRule]] = {}
+        """Rules about the whole, by what they are about, such as the agent's status or one job."""
+        self.is_dirty = False
+
+    @property
+    def agent(self) -> UUID:
+        """The agent's id; only agents have series."""
+        assert self.subject.agent is not None  # noqa: S101 the caller comes from a series
+        return self.subject.agent
+
+    def packed(self) -> AgentStates:
+        """Return the states to store; rules that remember nothing are left out."""
+        states = {
+            series.metric_name: SeriesProgress(
+                series.newest,
+                {rule.rule.rule_id.bytes: rule.state for rule in series.rules if not rule.state.is_blank},
+            )
+            for series in self.series.values()
+        }
+        for name, rules in self.about.items():
+            remembered = {id_.bytes: rule.state for id_, rule in rules.items() if not rule.state.is_blank}
+            if remembered:
+                states[name] = SeriesProgress(0, remembered)
+        return states
+
+
+class _Candidates:
+    """The rules of an agent by the names of series that they spell out; those with wildcards fit any name."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._by_name: dict[str, list[Rule]] = {}
+        self._patterns: list[Rule] = []
+        for rule in rules:
+            pattern = rule.definition.scope.series
+            if pattern is None or "*" in pattern or "?" in pattern:
+                self._patterns.append(rule)
+            else:
+                self._by_name.setdefault(pattern, []).append(rule)
+
+    def of(self, row: SeriesRow) -> list[Rule]:
+        """Return the rules that can watch a series."""
+        exact = self._by_name.get(row.metric_name, [])
+        if row.metric != row.metric_name:
+            exact = exact + self._by_name.get(row.metric, [])
+        return exact + self._patterns
+
+
+class Watch:
+    """The enabled rules, and the agents and series that they watch."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.rules = list(rules)
+        self.agents: dict[UUID, Holder] = {}
+        self.platform: dict[TenantId, Holder] = {}
+        self.expected: dict[UUID, int] = {}
+        """Agents that have stored readings whose time has not come, each with the last such time, in us."""
+        self._by_tenant: dict[TenantId, list[Rule]] = {}
+        self._by_agent: dict[UUID, _Candidates] = {}
+        for rule in self.rules:
+            self._by_tenant.setdefault(rule.tenant_id, []).append(rule)
+
+    @property
+    def tenants(self) -> Collection[TenantId]:
+        """The tenants that have rules."""
+        return self._by_tenant.keys()
+
+    @property
+    def judges_silence(self) -> bool:
+        """Whether some rule fires when nothing comes."""
+        return any(isinstance(rule.definition.condition, (Absence, AgentStatus)) for rule in self.rules)
+
+    def count_series(self) -> int:
+        """Return how many series are watched."""
+        return sum(1 for holder in self.agents.values() for series in holder.series.values() if series.rules)
+
+    def expect(self, holder: Holder, until: int) -> None:
+        """Note that an agent has readings with times up to `until`, in us, which are judged when they come."""
+        self.expected[holder.agent] = max(until, self.expected.get(holder.agent, 0))
+
+    def tenants_with(self, kind: type) -> list[TenantId]:
+        """Return the tenants that have rules with this kind of condition."""
+        return sorted({rule.tenant_id for rule in self.rules if isinstance(rule.definition.condition, kind)})
+
+    def add_agent(self, facts: WatchedAgent, saved: AgentStates) -> None:
+        """Add an agent that rules can be about; `saved` is what was stored of it."""
+        subject = StateSubject(facts.tenant_id, facts.agent_uuid)
+        self.agents[facts.agent_uuid] = Holder(subject, facts, saved)
+        self._restore(self.agents[facts.agent_uuid])
+
+    def add_platform(self, tenant: TenantId, saved: AgentStates) -> None:
+        """Add what concerns a tenant as a whole; `saved` is what was stored of it."""
+        self.platform[tenant] = Holder(StateSubject(tenant, None), None, saved)
+        self._restore(self.platform[tenant])
+
+    def _restore(self, holder: Holder) -> None:
+        """Restore the rules about an agent or a tenant as a whole that remember something."""
+        for name in holder.saved:
+            kind = next((kind for prefix, kind in KIND_BY_PREFIX.items() if name.startswith(prefix)), None)
+            if kind is not None:
+                self.rules_of(holder, name, kind)
+
+    def rules_of(self, holder: Holder, name: str, kind: type) -> Collection[SeriesRule]:
+        """Return the rules with this kind of condition about an agent or a tenant, for what `name` says."""
+        rules = holder.about.get(name)
+        if rules is None:
+            saved = holder.saved[name].rules if name in holder.saved else {}
+            rules = holder.about[name] = {
+                rule.rule_id: SeriesRule(rule, saved.get(rule.rule_id.bytes) or RuleState())
+                for rule in self._about(holder, (kind,))
+            }
+        return rules.values()
+
+    def _about(self, holder: Holder, kinds: tuple[type, ...]) -> list[Rule]:
+        return [
+            rule
+            for rule in self._by_tenant.get(holder.subject.tenant, ())
+            if isinstance(rule.definition.condition, kinds)
+            and (holder.facts is None or scopes.has_agent(rule.definition.scope, holder.facts))
+        ]
+
+    def add_series(self, rows: Iterable[SeriesRow], now: datetime) -> list[tuple[Holder, WatchedSeries]]:
+        """Add the series that some rule watches; return those that were not watched before."""
+        added = []
+        for row in rows:
+            agent = self.agents.get(row.agent_uuid)
+            if agent is None or agent.facts is None:
+                continue
+            known = agent.series.get(row.metric_name)
+            if known is not None and known.rules:
+                continue
+            rules = [
+                rule
+                for rule in self._candidates(agent.facts).of(row)
+                if scopes.has_series(rule.definition.scope, row.metric_name, row.metric, row.device_name)
+            ]
+            if not rules:
+                continue
+            series = known or self._new_series(agent, row.metric_name, row.device_name, rules, now)
+            series.device = row.device_name
+            for rule in rules:
+                self._watch(agent, series, rule, now)
+            added.append((agent, series))
+        return added
+
+    def _candidates(self, agent: WatchedAgent) -> _Candidates:
+        found = self._by_agent.get(agent.agent_uuid)
+        if found is None:
+            found = self._by_agent[agent.agent_uuid] = _Candidates(
+                rule
+                for rule in self._by_tenant.get(agent.tenant_id, ())
+                if not isinstance(rule.definition.condition, STATE_CONDITIONS)
+                and scopes.has_agent(rule.definition.scope, agent)
+            )
+        return found
+
+    def _watch(self, agent: Holder, series: WatchedSeries, rule: Rule, now: datetime) -> None:
+        condition = rule.definition.condition
+        saved = agent.saved.get(series.metric_name)
+        state = saved.rules.get(rule.rule_id.bytes) if saved else None
+        others: tuple[str, ...] = ()
+        if isinstance(condition, Comparison):
+            device = series.device.replace(".", "_") if series.device else None
+            others = (f"{device}.{condition.other}", condition.other) if device else (condition.other,)
+            for name in others:
+                if name not in agent.series:
+                    self._new_series(agent, name, None, [rule], now)
+        assert agent.facts is not None  # noqa: S101 only agents have series
+        bounds = rule.definition.bounds_for(agent.facts, series.device)
+        series.rules.append(SeriesRule(rule, state or RuleState(), bounds, others))
+        series.needs_qualities |= isinstance(condition, BadQuality)
+
+    def _new_series(
+        self, agent: Holder, name: str, device: str | None, rules: list[Rule], now: datetime
+    ) -> WatchedSeries:
+        """Return a series watched from where it was left, or from so long ago that rules can fire at once."""
+        saved = agent.saved.get(name)
+        spans = (rule.definition.for_seconds + rule.definition.max_age_seconds for rule in rules)
+        before = now - min(timedelta(seconds=max(spans)), BACKLOG)
+        newest = max(saved.newest, us(now - BACKLOG)) if saved else us(before)
+        series = agent.series[name] = WatchedSeries(name, device, newest)
+        return series
+
+    def absences(self) -> Iterator[tuple[Holder, WatchedSeries, SeriesRule]]:
+        """Yield every series with each rule that fires when it is silent."""
+        for agent in self.agents.values():
+            for series in agent.series.values():
+                for rule in series.rules:
+                    if isinstance(rule.rule.definition.condition, Absence):
+                        yield agent, series, rule
+
+
+def us(time: datetime) -> int:
+    """Return a time in us since the epoch."""
+    return int(time.timestamp() * SECOND)

@@ -1,0 +1,1 @@
+"""Rules of events, alert rules and incidents: what happened, what is watched, and who is told."""

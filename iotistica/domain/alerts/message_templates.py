@@ -1,0 +1,74 @@
+"""Texts of messages that tenants write themselves, in the Liquid language, with bounds on what one may cost."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+from liquid import BoundTemplate, Environment, StrictUndefined
+from liquid.exceptions import LiquidError
+
+from iotistica.errors import Invalid
+
+LONGEST: Final = 8000  # characters of a text
+
+
+class _Environment(Environment):
+    """Loops and outputs end at these bounds, and a name that does not exist is an error."""
+
+    context_depth_limit: ClassVar[int] = 5
+    loop_iteration_limit: ClassVar[int | None] = 2000
+    output_stream_limit: ClassVar[int | None] = 16_000
+    local_namespace_limit: ClassVar[int | None] = 20_000
+
+
+_ENVIRONMENT: Final = _Environment(undefined=StrictUndefined)
+
+
+def check(text: str | None, path: str) -> None:
+    """Raise `Invalid` if a text is not a template, or fails for an incident as the preview shows it."""
+    if text is not None:
+        try:
+            render(text, EXAMPLE)
+        except Invalid as exc:
+            raise Invalid(str(exc), path) from None
+
+
+def render(text: str, facts: Mapping[str, Any]) -> str:
+    """Return a text with the facts of an incident in it; raises `Invalid` with the reason."""
+    try:
+        return str(_parse(text).render(**facts))[:LONGEST]
+    except (LiquidError, RecursionError) as exc:
+        raise Invalid(f"cannot be used as a template: {exc}") from None
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> BoundTemplate:
+    return _ENVIRONMENT.from_string(text)
+
+
+EXAMPLE: Final[dict[str, Any]] = {
+    "kind": "opened",
+    "incidentId": "5b0c8f3e-0c53-4a5e-9f63-0f1f1f7a9a10",
+    "title": "Boiler too hot",
+    "severity": "critical",
+    "status": "open",
+    "ruleId": "0b0ad4cf-3f7c-4d2c-a2a1-5cf1f2b7e9aa",
+    "openedAt": "2026-01-31T08:15:00+00:00",
+    "resolvedAt": None,
+    "members": 1,
+    "activeMembers": 1,
+    "labels": {"site": "berlin"},
+    "about": [
+        {
+            "agentUuid": "550e8400-e29b-41d4-a716-446655440000",
+            "agentName": "gateway-7",
+            "metricName": "boiler.temperature",
+            "value": 71.2,
+            "since": "2026-01-31T08:14:00+00:00",
+            "bound": 70.0,
+        }
+    ],
+    "summary": "boiler.temperature of gateway-7: 71.2 is above 70",
+    "url": "",
+}
+"""The facts of an incident that previews show."""

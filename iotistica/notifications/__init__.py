@@ -1,0 +1,1 @@
+"""Delivers the notices of the outbox: by HTTP, by e-mail, and by what an administrator switches on."""

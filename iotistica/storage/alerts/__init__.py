@@ -1,0 +1,1 @@
+"""Events of agents, alert rules and incidents in the database."""

@@ -1,0 +1,276 @@
+"""Opens incidents, lets their members come and go, and resolves them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from iotistica.domain.alerts import incidents as rules
+from iotistica.domain.alerts.events import Severity
+from iotistica.domain.alerts.incidents import Cause, NewMember, OpenIncident, Placement, Status, Subject
+from iotistica.domain.ids import TenantId
+from iotistica.storage.alerts import incident_history
+from iotistica.storage.jsonb import jsonb
+from iotistica.storage.postgres import Tx, fetch_rows
+
+AGENTS_LIMIT: Final = 1000  # agents of an incident that live listeners are told of
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    incident_id: UUID
+    cause: str
+    rule_id: UUID | None
+    title: str
+    severity: Severity
+    status: Status
+    opened_at: datetime
+    grown_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: dict[str, Any] | None
+    resolved_at: datetime | None
+    resolved_by: dict[str, Any] | None
+    members: int
+    active_members: int
+
+
+COLUMNS: Final = """i.incident_id, i.cause, i.rule_id, i.title, i.severity, i.status, i.opened_at, i.grown_at,
+i.acknowledged_at, i.acknowledged_by, i.resolved_at, i.resolved_by, i.members, i.active_members"""
+
+# Two processes write incidents, one that applies rules and one that stores the events of agents.
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('incidents ' || %(tenant)s || %(cause)s, 0))"
+SEEN_AGAIN: Final = """
+UPDATE incident_members m SET seen_at = %(now)s, times = least(times + 1, 1 << 30),
+    ends_at = greatest(m.ends_at, n.ends_at)
+FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(ends)s::timestamptz[]) AS n (agent_uuid, metric_name, ends_at)
+WHERE m.tenant_id = %(tenant)s AND m.cause = %(cause)s AND m.ended_at IS NULL
+  AND m.agent_uuid IS NOT DISTINCT FROM n.agent_uuid AND m.metric_name = n.metric_name
+RETURNING m.agent_uuid, m.metric_name
+"""
+RAISE: Final = """
+UPDATE incidents SET severity = %(severity)s
+WHERE tenant_id = %(tenant)s AND cause = %(cause)s AND status <> 'resolved'
+  AND array_position(ARRAY['info', 'warning', 'critical'], severity)
+    < array_position(ARRAY['info', 'warning', 'critical'], %(severity)s)
+"""
+# The incidents in which these subjects were members before, so that members come and go within one incident.
+OPENED: Final = """
+SELECT i.incident_id, i.grown_at, i.members,
+       array(SELECT DISTINCT m.agent_uuid FROM incident_members m
+             WHERE m.incident_id = i.incident_id AND m.agent_uuid = ANY(%(agents)s)) AS agents
+FROM incidents i WHERE i.tenant_id = %(tenant)s AND i.cause = %(cause)s AND i.status <> 'resolved'
+"""
+FORMER: Final = """
+SELECT DISTINCT ON (m.agent_uuid, m.metric_name) m.agent_uuid, m.metric_name, m.incident_id
+FROM unnest(%(agents)s::uuid[], %(names)s::text[]) AS n (agent_uuid, metric_name)
+JOIN incident_members m ON m.agent_uuid IS NOT DISTINCT FROM n.agent_uuid AND m.metric_name = n.metric_name
+JOIN incidents i USING (incident_id)
+WHERE m.tenant_id = %(tenant)s AND i.cause = %(cause)s AND i.status <> 'resolved'
+ORDER BY m.agent_uuid, m.metric_name, m.id DESC
+"""
+
+
+async def open_members(
+    tx: Tx, tenant: TenantId, cause: Cause, members: Sequence[NewMember], now: datetime
+) -> list[Incident]:
+    """Open incidents for new members, or add them to those that they belong to; return the opened ones.
+
+    A subject that is an open member of the cause already stays the one it is, and counts once more.
+    """
+    if not members:
+        return []
+    await tx.execute(LOCK, {"tenant": tenant, "cause": cause.key})
+    scope: dict[str, Any] = {"tenant": tenant, "cause": cause.key}
+    subjects = _subjects(members)
+    ends = {"ends": [member.ends_at for member in members], "now": now}
+    seen = set(await (await tx.execute(SEEN_AGAIN, scope | subjects | ends)).fetchall())
+    if seen:
+        await tx.execute(RAISE, scope | {"severity": cause.severity})
+    fresh = list({m.subject: m for m in members if tuple(m.subject) not in seen}.values())
+    if not fresh:
+        return []
+    former = {
+        Subject(agent, name): incident
+        for agent, name, incident in await (await tx.execute(FORMER, scope | _subjects(fresh))).fetchall()
+    }
+    known = await fetch_rows(tx, OpenIncident, OPENED, scope | _subjects(fresh))
+    back: dict[UUID, list[NewMember]] = {}
+    for member in fresh:
+        if member.subject in former:
+            back.setdefault(former[member.subject], []).append(member)
+    new = [member for member in fresh if member.subject not in former]
+    placed = [Placement(incident, group) for incident, group in back.items()]
+    opened = []
+    for incident, group in [*placed, *rules.place(new, known, cause.grouping, now)]:
+        if incident is None:
+            id_ = await _open(tx, tenant, cause, now)
+            opened.append(id_)
+        else:
+            id_ = incident
+        await _add_members(tx, tenant, cause.key, id_, group, now)
+    return await by_ids(tx, tenant, opened)
+
+
+def _subjects(members: Sequence[NewMember]) -> dict[str, Any]:
+    return {"agents": [m.subject.agent for m in members], "names": [m.subject.metric_name for m in members]}
+
+
+OPEN: Final = """
+INSERT INTO incidents (incident_id, tenant_id, cause, rule_id, is_of_rule, title, severity, status, opened_at,
+                       grown_at)
+VALUES (%(id)s, %(tenant)s, %(cause)s,
+        (SELECT rule_id FROM alert_rules WHERE tenant_id = %(tenant)s AND rule_id = %(rule)s),
+        %(rule)s::uuid IS NOT NULL, %(title)s, %(severity)s, 'open', %(now)s, %(now)s)
+"""
+
+
+async def _open(tx: Tx, tenant: TenantId, cause: Cause, now: datetime) -> UUID:
+    id_ = uuid4()
+    facts = {"rule": cause.rule_id, "title": cause.title, "severity": cause.severity}
+    await tx.execute(OPEN, {"id": id_, "tenant": tenant, "cause": cause.key, "now": now} | facts)
+    await incident_history.add(tx, tenant, id_, "opened", at=now)
+    return id_
+
+
+ADD_MEMBERS: Final = """
+INSERT INTO incident_members (incident_id, tenant_id, cause, agent_uuid, metric_name, opened_at, since, value,
+                              details, seen_at, ends_at)
+SELECT %(id)s, %(tenant)s, %(cause)s, n.agent_uuid, n.metric_name, %(now)s, n.since, n.value, n.details, %(now)s,
+       n.ends_at
+FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(since)s::timestamptz[], %(values)s::float8[],
+            %(details)s::jsonb[], %(ends)s::timestamptz[])
+     AS n (agent_uuid, metric_name, since, value, details, ends_at)
+LEFT JOIN agents a ON a.tenant_id = %(tenant)s AND a.agent_uuid = n.agent_uuid
+WHERE n.agent_uuid IS NULL OR a.agent_uuid IS NOT NULL
+ORDER BY n.agent_uuid, n.metric_name
+ON CONFLICT DO NOTHING
+"""
+GROW: Final = """
+UPDATE incidents i SET grown_at = %(now)s, members = c.members, active_members = c.active
+FROM (SELECT count(DISTINCT (agent_uuid, metric_name)) AS members,
+             count(*) FILTER (WHERE ended_at IS NULL) AS active
+      FROM incident_members WHERE tenant_id = %(tenant)s AND incident_id = %(id)s) c
+WHERE i.tenant_id = %(tenant)s AND i.incident_id = %(id)s
+"""
+
+
+async def _add_members(
+    tx: Tx, tenant: TenantId, cause: str, incident: UUID, members: Sequence[NewMember], now: datetime
+) -> None:
+    facts = {
+        "since": [member.since for member in members],
+        "values": [member.value for member in members],
+        "details": [jsonb(member.details) for member in members],
+        "ends": [member.ends_at for member in members],
+    }
+    scope = {"id": incident, "tenant": tenant, "cause": cause, "now": now}
+    await tx.execute(ADD_MEMBERS, scope | _subjects(members) | facts)
+    await tx.execute(GROW, scope)
+
+
+END_MEMBERS: Final = """
+UPDATE incident_members m SET ended_at = %(now)s
+FROM unnest(%(agents)s::uuid[], %(names)s::text[]) AS n (agent_uuid, metric_name)
+WHERE m.tenant_id = %(tenant)s AND m.cause = %(cause)s AND m.ended_at IS NULL
+  AND m.agent_uuid IS NOT DISTINCT FROM n.agent_uuid AND m.metric_name = n.metric_name
+RETURNING m.incident_id
+"""
+
+
+async def end_members(
+    tx: Tx, tenant: TenantId, cause: str, subjects: Sequence[Subject], now: datetime, *, reason: str
+) -> list[Incident]:
+    """End the open members of a cause with these subjects; return the incidents that thereby are resolved."""
+    if not subjects:
+        return []
+    await tx.execute(LOCK, {"tenant": tenant, "cause": cause})
+    parameters = {"tenant": tenant, "cause": cause, "now": now, "agents": [s.agent for s in subjects]}
+    cursor = await tx.execute(END_MEMBERS, parameters | {"names": [s.metric_name for s in subjects]})
+    touched = sorted({row[0] for row in await cursor.fetchall()})
+    return await _settle(tx, tenant, touched, now, reason)
+
+
+END_ALL: Final = """
+UPDATE incident_members SET ended_at = %(now)s
+WHERE tenant_id = %(tenant)s AND cause = %(cause)s AND ended_at IS NULL RETURNING incident_id
+"""
+
+
+async def end_cause(tx: Tx, tenant: TenantId, cause: str, now: datetime, *, reason: str) -> list[Incident]:
+    """End all open members of a cause; return the incidents that thereby are resolved."""
+    await tx.execute(LOCK, {"tenant": tenant, "cause": cause})
+    cursor = await tx.execute(END_ALL, {"tenant": tenant, "cause": cause, "now": now})
+    return await _settle(tx, tenant, sorted({row[0] for row in await cursor.fetchall()}), now, reason)
+
+
+END_EXPIRED: Final = """
+UPDATE incident_members SET ended_at = %(now)s WHERE ended_at IS NULL AND ends_at <= %(now)s
+RETURNING tenant_id, incident_id
+"""
+
+
+async def end_expired(tx: Tx, now: datetime) -> list[tuple[TenantId, Incident]]:
+    """End the members of all tenants that nothing has renewed in time; return the resolved incidents."""
+    touched: dict[TenantId, set[UUID]] = {}
+    for tenant, incident in await (await tx.execute(END_EXPIRED, {"now": now})).fetchall():
+        touched.setdefault(TenantId(tenant), set()).add(incident)
+    return [
+        (tenant, incident)
+        for tenant, ids in touched.items()
+        for incident in await _settle(tx, tenant, sorted(ids), now, "not seen again")
+    ]
+
+
+SETTLE: Final = """
+UPDATE incidents i SET active_members = c.active,
+    status = CASE WHEN c.active = 0 THEN 'resolved' ELSE i.status END,
+    resolved_at = CASE WHEN c.active = 0 THEN %(now)s END
+FROM (SELECT incident_id, count(*) FILTER (WHERE ended_at IS NULL) AS active
+      FROM incident_members WHERE tenant_id = %(tenant)s AND incident_id = ANY(%(ids)s) GROUP BY incident_id) c
+WHERE i.tenant_id = %(tenant)s AND i.incident_id = c.incident_id AND i.status <> 'resolved'
+RETURNING i.incident_id, i.status
+"""
+
+
+async def _settle(tx: Tx, tenant: TenantId, ids: Sequence[UUID], now: datetime, reason: str) -> list[Incident]:
+    """Count the active members of incidents again, and resolve those that have none left; return these."""
+    cursor = await tx.execute(SETTLE, {"tenant": tenant, "ids": list(ids), "now": now})
+    resolved = [incident for incident, status in await cursor.fetchall() if status == "resolved"]
+    for incident in resolved:
+        await incident_history.add(tx, tenant, incident, "resolved", at=now, details={"reason": reason})
+    return await by_ids(tx, tenant, resolved)
+
+
+BY_IDS: Final = f"""
+SELECT {COLUMNS} FROM incidents i WHERE i.tenant_id = %(tenant)s AND i.incident_id = ANY(%(ids)s)
+ORDER BY i.opened_at, i.incident_id
+"""
+
+
+async def by_ids(tx: Tx, tenant: TenantId, ids: Sequence[UUID]) -> list[Incident]:
+    """Return incidents by their ids; those that do not exist are left out."""
+    return await fetch_rows(tx, Incident, BY_IDS, {"tenant": tenant, "ids": list(ids)}) if ids else []
+
+
+AGENTS_OF: Final = """
+SELECT DISTINCT agent_uuid FROM incident_members
+WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s AND agent_uuid IS NOT NULL LIMIT %(most)s
+"""
+
+
+async def agents_of(tx: Tx, tenant: TenantId, incident: UUID) -> list[UUID]:
+    """Return the agents that an incident is about, at most `AGENTS_LIMIT`."""
+    parameters = {"tenant": tenant, "incident": incident, "most": AGENTS_LIMIT}
+    return [row[0] for row in await (await tx.execute(AGENTS_OF, parameters)).fetchall()]
+
+
+ORPHANS: Final = """
+SELECT DISTINCT i.tenant_id, i.cause FROM incidents i LEFT JOIN alert_rules r USING (tenant_id, rule_id)
+WHERE i.status <> 'resolved' AND i.is_of_rule AND (r.rule_id IS NULL OR NOT r.is_enabled)
+"""
+
+
+async def without_rule(tx: Tx) -> list[tuple[TenantId, str]]:
+    """Return the causes of open incidents whose rule was deleted or disabled."""
+    return [(TenantId(tenant), cause) for tenant, cause in await (await tx.execute(ORPHANS)).fetchall()]

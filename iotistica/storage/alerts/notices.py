@@ -1,0 +1,199 @@
+"""The outbox: notices that wait to be delivered, and how each attempt ended."""
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.alerts.notices import Kind, NoticeFacts
+from iotistica.domain.ids import TenantId
+from iotistica.storage.jsonb import jsonb
+from iotistica.storage.postgres import Tx, fetch_rows
+
+KEEP_DAYS: Final = 90  # days that notices are kept
+DELETE_LIMIT: Final = 20_000  # rows deleted in one transaction
+ERROR_LENGTH: Final = 300  # characters of an error that are kept
+
+
+class NewNotice(msgspec.Struct, frozen=True, kw_only=True):
+    incident: UUID | None
+    target: UUID
+    kind: Kind
+    step: int
+    facts: NoticeFacts
+    due_at: datetime
+    expires_at: datetime
+
+
+def new_id() -> str:
+    """Return a new id of a notice, which is also the id of the webhook's message."""
+    return f"msg_{secrets.token_urlsafe(16)}"
+
+
+ADD: Final = """
+INSERT INTO notices (notice_id, tenant_id, incident_id, target_id, kind, step, facts, created_at, due_at,
+                     expires_at)
+VALUES (%(id)s, %(tenant)s, %(incident)s, %(target)s, %(kind)s, %(step)s, %(facts)s::jsonb, %(now)s,
+        %(due)s, %(expires)s)
+ON CONFLICT DO NOTHING
+"""
+
+
+async def add(tx: Tx, tenant: TenantId, notice: NewNotice, now: datetime) -> str:
+    """Add a notice, and return its id; one for the same transition and target is written only once."""
+    id_ = new_id()
+    await tx.execute(
+        ADD,
+        {
+            "id": id_,
+            "tenant": tenant,
+            "incident": notice.incident,
+            "target": notice.target,
+            "kind": notice.kind,
+            "step": notice.step,
+            "facts": jsonb(notice.facts),
+            "now": now,
+            "due": notice.due_at,
+            "expires": notice.expires_at,
+        },
+    )
+    return id_
+
+
+class ToldTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that has notices of an incident; `waits` if they have not been tried and are not due yet."""
+
+    target_id: UUID
+    waits: bool
+    failed: bool
+
+
+TOLD: Final = """
+SELECT target_id, bool_and(status = 'pending' AND attempts = 0 AND due_at > %(now)s) AS waits,
+       bool_and(status IN ('dead', 'canceled')) AS failed
+FROM notices WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s AND kind IN ('opened', 'escalated')
+GROUP BY target_id ORDER BY target_id
+"""
+
+
+async def told(tx: Tx, tenant: TenantId, incident: UUID, now: datetime) -> list[ToldTarget]:
+    """Return the targets that were told that an incident was opened or escalated, or are about to be."""
+    return await fetch_rows(tx, ToldTarget, TOLD, {"tenant": tenant, "incident": incident, "now": now})
+
+
+CANCEL: Final = """
+UPDATE notices SET status = 'canceled', last_error = %(reason)s
+WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s AND status = 'pending' AND attempts = 0
+  AND (kind = 'escalated' OR due_at > %(now)s) AND (%(target)s::uuid IS NULL OR target_id = %(target)s)
+"""
+
+
+async def cancel_waiting(
+    tx: Tx, tenant: TenantId, incident: UUID, now: datetime, *, target: UUID | None, reason: str
+) -> None:
+    """Cancel the notices of an incident that need not be told any more: of escalations, and those not due yet."""
+    parameters = {"tenant": tenant, "incident": incident, "now": now, "target": target, "reason": reason}
+    await tx.execute(CANCEL, parameters)
+
+
+SENT_WITHIN_HOUR: Final = """
+SELECT count(*) FROM notices
+WHERE tenant_id = %(tenant)s AND created_at > %(now)s - interval '1 hour' AND kind <> 'test'
+"""
+
+
+async def count_of_hour(tx: Tx, tenant: TenantId, now: datetime) -> int:
+    """Return how many notices a tenant has had within the last hour."""
+    row = await (await tx.execute(SENT_WITHIN_HOUR, {"tenant": tenant, "now": now})).fetchone()
+    return int(row[0]) if row else 0
+
+
+class DueNotice(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    notice_id: str
+    tenant_id: TenantId
+    incident_id: UUID | None
+    target_id: UUID
+    kind: Kind
+    facts: NoticeFacts
+    created_at: datetime
+    expires_at: datetime
+    attempts: int
+
+
+# In the order of their transitions: a notice waits for those of the same incident before it.
+DUE: Final = """
+SELECT n.id, n.notice_id, n.tenant_id, n.incident_id, n.target_id, n.kind, n.facts, n.created_at, n.expires_at,
+       n.attempts
+FROM (SELECT DISTINCT target_id FROM notices
+      WHERE status = 'pending' AND due_at <= %(now)s AND target_id <> ALL(%(busy)s) LIMIT %(targets)s) t
+CROSS JOIN LATERAL (
+    SELECT * FROM notices d
+    WHERE d.target_id = t.target_id AND d.status = 'pending' AND d.due_at <= %(now)s
+      AND NOT EXISTS (SELECT FROM notices e WHERE e.target_id = d.target_id AND e.incident_id = d.incident_id
+                      AND e.status = 'pending' AND e.id < d.id AND e.due_at > %(now)s)
+    ORDER BY d.id LIMIT %(each)s) n
+ORDER BY n.id
+"""
+
+
+async def due(tx: Tx, now: datetime, *, busy: Collection[UUID], targets: int, each: int) -> list[DueNotice]:
+    """Return the notices that are due, in order: up to `each` for up to `targets` targets that are not busy."""
+    parameters = {"now": now, "busy": list(busy), "targets": targets, "each": each}
+    return await fetch_rows(tx, DueNotice, DUE, parameters)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended; `error` is None for success."""
+
+    at: datetime
+    seconds: float
+    status_code: int | None
+    error: str | None
+
+
+RECORD: Final = """
+WITH changed AS (
+    UPDATE notices SET attempts = attempts + 1, last_attempt_at = %(at)s, last_error = %(error)s,
+        status = %(status)s, due_at = coalesce(%(due)s, due_at),
+        delivered_at = CASE WHEN %(status)s = 'delivered' THEN now() END
+    WHERE notice_id = %(id)s AND tenant_id = %(tenant)s AND status IN ('pending', 'canceled')
+    RETURNING notice_id, tenant_id, attempts)
+INSERT INTO notice_attempts (notice_id, tenant_id, number, at, seconds, status_code, error)
+SELECT notice_id, tenant_id, attempts, %(at)s, %(seconds)s, %(code)s, %(error)s FROM changed
+"""
+
+
+async def record(
+    tx: Tx, tenant: TenantId, notice_id: str, attempt: Attempt, *, status: str, due_at: datetime | None
+) -> None:
+    """Record an attempt, and what becomes of its notice: delivered, dead, or pending until `due_at`."""
+    error = attempt.error[:ERROR_LENGTH] if attempt.error else None
+    parameters: dict[str, Any] = {"id": notice_id, "tenant": tenant, "status": status, "due": due_at}
+    parameters |= {"at": attempt.at, "seconds": attempt.seconds, "code": attempt.status_code, "error": error}
+    await tx.execute(RECORD, parameters)
+
+
+DELETE_OLD: Final = """
+DELETE FROM notices WHERE id = ANY(ARRAY(
+    SELECT id FROM notices WHERE created_at < %(before)s AND status <> 'pending'
+    ORDER BY created_at LIMIT %(most)s))
+"""
+
+
+async def delete_old(tx: Tx, *, before: datetime) -> None:
+    """Delete up to `DELETE_LIMIT` of the oldest notices that do not wait any more."""
+    await tx.execute(DELETE_OLD, {"before": before, "most": DELETE_LIMIT})
+
+
+POSTPONE: Final = """
+UPDATE notices SET due_at = %(due)s WHERE notice_id = ANY(%(ids)s) AND tenant_id = %(tenant)s AND status = 'pending'
+"""
+
+
+async def postpone(tx: Tx, tenant: TenantId, ids: Sequence[str], due_at: datetime) -> None:
+    """Make notices due later; this is not an attempt."""
+    await tx.execute(POSTPONE, {"tenant": tenant, "ids": list(ids), "due": due_at})

@@ -1,0 +1,82 @@
+"""Stores what rules remember of the series and agents that they watch, packed into one value for each agent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.alerts.rule_states import RuleState
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx
+
+AGENTS_PER_READ: Final = 500  # agents whose states one statement reads
+
+
+class SeriesProgress(msgspec.Struct, array_like=True, gc=False):
+    """How far a series was watched, and what each rule remembers of it, by the bytes of the rule's id."""
+
+    newest: int
+    """The time of the newest reading that was judged, in us."""
+    rules: dict[bytes, RuleState] = {}
+
+
+AgentStates = dict[str, SeriesProgress]
+"""By the name of the series; what concerns the agent as a whole has a name that begins with a space."""
+
+_DECODER: Final = msgspec.msgpack.Decoder(AgentStates)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class Subject(NamedTuple):
+    """An agent of a tenant, or the tenant itself if `agent` is None."""
+
+    tenant: TenantId
+    agent: UUID | None
+
+
+LOAD: Final = """
+SELECT tenant_id, agent_uuid, packed FROM alert_states
+WHERE tenant_id = ANY(%(tenants)s) AND (agent_uuid = ANY(%(agents)s) OR agent_uuid IS NULL)
+"""
+
+
+async def load(tx: Tx, subjects: Sequence[Subject]) -> dict[Subject, AgentStates]:
+    """Return the states of these subjects; those without any are left out."""
+    found: dict[Subject, AgentStates] = {}
+    for at in range(0, len(subjects), AGENTS_PER_READ):
+        group = subjects[at : at + AGENTS_PER_READ]
+        parameters = {
+            "tenants": sorted({subject.tenant for subject in group}),
+            "agents": [subject.agent for subject in group if subject.agent is not None],
+        }
+        for tenant, agent, packed in await (await tx.execute(LOAD, parameters)).fetchall():
+            subject = Subject(TenantId(tenant), agent)
+            found[subject] = _DECODER.decode(packed)
+    return found
+
+
+# An agent that was deleted meanwhile is skipped.
+SAVE: Final = """
+INSERT INTO alert_states (tenant_id, agent_uuid, packed)
+SELECT n.*
+FROM unnest(%(tenants)s::text[], %(agents)s::uuid[], %(packed)s::bytea[]) AS n (tenant_id, agent_uuid, packed)
+JOIN tenants USING (tenant_id) LEFT JOIN agents a USING (tenant_id, agent_uuid)
+WHERE n.agent_uuid IS NULL OR a.agent_uuid IS NOT NULL
+ORDER BY n.tenant_id, n.agent_uuid
+ON CONFLICT (tenant_id, agent_uuid) DO UPDATE SET packed = excluded.packed
+"""
+
+
+async def save(tx: Tx, states: Mapping[Subject, AgentStates]) -> None:
+    """Store the whole state of each of these subjects."""
+    if not states:
+        return
+    await tx.execute(
+        SAVE,
+        {
+            "tenants": [subject.tenant for subject in states],
+            "agents": [subject.agent for subject in states],
+            "packed": [_ENCODER.encode(state) for state in states.values()],
+        },
+    )

@@ -1,0 +1,196 @@
+"""Finds the agents and series that rules watch, and reads what was stored of them since."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from iotistica.domain.alerts.scopes import AgentFacts
+from iotistica.domain.ids import TenantId
+from iotistica.storage.postgres import Tx, fetch_rows
+
+SERIES_PER_READ: Final = 1000  # series that one statement lists
+READINGS_LIMIT: Final = 5000  # readings of a series that one statement returns; the rest follow in the next round
+
+
+class WatchedAgent(AgentFacts, frozen=True, kw_only=True):
+    tenant_id: TenantId
+
+
+AGENTS: Final = """
+SELECT a.agent_uuid, a.tenant_id, a.name, a.fleet_uuid,
+       coalesce((SELECT jsonb_object_agg(key, value) FROM agent_tags t
+                 WHERE t.tenant_id = a.tenant_id AND t.agent_uuid = a.agent_uuid), '{}') AS tags
+FROM agents a WHERE a.tenant_id = ANY(%(tenants)s) AND a.state IN ('registered', 'active')
+  AND (%(agents)s::uuid[] IS NULL OR a.agent_uuid = ANY(%(agents)s))
+ORDER BY a.agent_uuid
+"""
+
+
+async def agents(tx: Tx, tenants: Collection[TenantId], ids: Sequence[UUID] | None) -> list[WatchedAgent]:
+    """Return the agents of these tenants that are neither revoked nor retired: all, or those with these ids."""
+    parameters = {"tenants": list(tenants), "agents": None if ids is None else list(ids)}
+    return await fetch_rows(tx, WatchedAgent, AGENTS, parameters)
+
+
+class SeriesRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    agent_uuid: UUID
+    metric_name: str
+    metric: str
+    device_name: str | None
+
+
+SERIES: Final = """
+SELECT agent_uuid, metric_name, metric, device_name FROM series
+WHERE tenant_id = ANY(%(tenants)s)
+  AND (%(agent)s::uuid IS NULL OR (agent_uuid, metric_name) > (%(agent)s, %(name)s))
+ORDER BY agent_uuid, metric_name LIMIT %(limit)s
+"""
+
+
+async def series(tx: Tx, tenants: Collection[TenantId]) -> AsyncIterator[list[SeriesRow]]:
+    """Yield all series of these tenants, `SERIES_PER_READ` at a time."""
+    agent: UUID | None = None
+    name = ""
+    while True:
+        parameters = {"tenants": list(tenants), "agent": agent, "name": name, "limit": SERIES_PER_READ}
+        rows = await fetch_rows(tx, SeriesRow, SERIES, parameters)
+        yield rows
+        if len(rows) < SERIES_PER_READ:
+            return
+        agent, name = rows[-1].agent_uuid, rows[-1].metric_name
+
+
+NEW_SERIES: Final = """
+SELECT agent_uuid, metric_name, metric, device_name FROM series
+WHERE first_seen >= %(since)s AND tenant_id = ANY(%(tenants)s) LIMIT 100000
+"""
+
+
+async def new_series(tx: Tx, tenants: Collection[TenantId], since: datetime) -> list[SeriesRow]:
+    """Return the series of these tenants that were first seen since a moment."""
+    return await fetch_rows(tx, SeriesRow, NEW_SERIES, {"tenants": list(tenants), "since": since})
+
+
+class StoredSamples(NamedTuple):
+    """Readings of a series: all times, and times and values of those that can be believed, ascending, in us."""
+
+    number: int
+    """The position of the series in the request."""
+    newest: int
+    times: list[int]
+    values: list[float]
+    sent_times: list[int] | None
+    """The times of all readings, only for series whose qualities are requested."""
+    qualities: list[str] | None
+    is_cut: bool
+    """Whether more than `READINGS_LIMIT` were found."""
+
+
+# Constants for the oldest and the newest time of all series exclude partitions when the statement is planned.
+SAMPLES: Final = """
+SELECT w.number - 1, r.*
+FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(after)s::timestamptz[], %(full)s::bool[])
+     WITH ORDINALITY AS w (agent_uuid, metric_name, after, is_full, number)
+JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)
+CROSS JOIN LATERAL (
+    SELECT max(us) AS newest,
+           coalesce(array_agg(us ORDER BY us) FILTER (WHERE usable), '{}') AS times,
+           coalesce(array_agg(value ORDER BY us) FILTER (WHERE usable), '{}') AS values,
+           array_agg(us ORDER BY us) FILTER (WHERE w.is_full) AS sent_times,
+           array_agg(quality ORDER BY us) FILTER (WHERE w.is_full) AS qualities,
+           count(*) >= %(limit)s AS is_cut
+    FROM (
+        SELECT (date_part('epoch', time) * 1000000)::bigint AS us, value, quality,
+               value IS NOT NULL AND quality IN ('good', 'uncertain') AS usable
+        FROM readings r
+        WHERE r.agent_uuid = w.agent_uuid AND r.metric_name = w.metric_name AND r.time > w.after
+          AND r.time > %(oldest)s AND r.time <= %(until)s
+        ORDER BY r.time LIMIT %(limit)s
+    ) rows
+) r WHERE r.newest IS NOT NULL
+"""
+
+
+class SamplesWanted(NamedTuple):
+    agent: UUID
+    metric_name: str
+    after: datetime
+    with_qualities: bool
+
+
+async def samples(
+    tx: Tx, tenants: Collection[TenantId], wanted: Sequence[SamplesWanted], *, until: datetime
+) -> list[StoredSamples]:
+    """Return what was measured of each series after a time and up to `until`; silent series are left out."""
+    if not wanted:
+        return []
+    cursor = tx.cursor(binary=True)
+    await cursor.execute(
+        SAMPLES,
+        {
+            "tenants": list(tenants),
+            "agents": [row.agent for row in wanted],
+            "names": [row.metric_name for row in wanted],
+            "after": [row.after for row in wanted],
+            "full": [row.with_qualities for row in wanted],
+            "oldest": min(row.after for row in wanted),
+            "until": until,
+            "limit": READINGS_LIMIT,
+        },
+        prepare=False,
+    )
+    return [StoredSamples(*row) for row in await cursor.fetchall()]
+
+
+VALUES_BEFORE: Final = """
+SELECT (date_part('epoch', r.time) * 1000)::bigint, r.value
+FROM agents a JOIN readings r USING (agent_uuid)
+WHERE a.tenant_id = %(tenant)s AND r.agent_uuid = %(agent)s AND r.metric_name = %(name)s
+  AND r.time > %(start)s AND r.time <= %(end)s
+ORDER BY r.time DESC LIMIT %(limit)s
+"""
+
+
+async def values_before(
+    tx: Tx, tenant: TenantId, agent: UUID, metric_name: str, end: datetime, *, limit: int
+) -> list[tuple[int, float | None]]:
+    """Return the last readings of a series up to a time and within a day: times in ms and values, ascending."""
+    parameters = {"tenant": tenant, "agent": agent, "name": metric_name, "end": end, "limit": limit}
+    parameters["start"] = end - timedelta(days=1)
+    cursor = await tx.execute(VALUES_BEFORE, parameters, prepare=False)
+    return [(ms, value) for ms, value in reversed(await cursor.fetchall())]
+
+
+NEWEST: Final = """
+SELECT w.number - 1, (date_part('epoch', max(r.time) FILTER (WHERE r.time <= %(until)s)) * 1000000)::bigint,
+       (date_part('epoch', max(r.time)) * 1000000)::bigint
+FROM unnest(%(agents)s::uuid[], %(names)s::text[]) WITH ORDINALITY AS w (agent_uuid, metric_name, number)
+JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)
+CROSS JOIN LATERAL (
+    (SELECT time FROM readings WHERE agent_uuid = w.agent_uuid AND metric_name = w.metric_name
+        AND time > %(since)s AND time <= %(until)s ORDER BY time DESC LIMIT 1)
+    UNION ALL
+    (SELECT time FROM readings WHERE agent_uuid = w.agent_uuid AND metric_name = w.metric_name
+        AND time > %(until)s ORDER BY time DESC LIMIT 1)
+) r GROUP BY w.number
+"""
+
+
+class NewestTimes(NamedTuple):
+    """The times of the newest reading of a series, in us: of those whose time has come, and of all."""
+
+    past: int | None
+    any: int
+
+
+async def newest(
+    tx: Tx, tenants: Collection[TenantId], wanted: Sequence[tuple[UUID, str]], *, since: datetime, until: datetime
+) -> dict[tuple[UUID, str], NewestTimes]:
+    """Return the newest times of each series after `since`; `until` is now. Series without any are left out."""
+    parameters: dict[str, Any] = {"agents": [agent for agent, _ in wanted], "names": [name for _, name in wanted]}
+    parameters["tenants"] = list(tenants)
+    cursor = await tx.execute(NEWEST, parameters | {"since": since, "until": until}, prepare=False)
+    return {wanted[number]: NewestTimes(past, any_) for number, past, any_ in await cursor.fetchall()}

@@ -1,0 +1,266 @@
+"""Rules fire and end by measured time, whatever happens to the process that applies them."""
+
+from datetime import UTC, datetime
+
+from tests.integration.alerts.plant import Plant
+
+HOT = {"kind": "threshold", "above": 70}
+HYSTERESIS = {"kind": "threshold", "above": 70, "clearBelow": 65}
+
+
+async def test_a_condition_fires_once_it_has_held_long_enough(plant: Plant) -> None:
+    """71 for 50 s, then 69, then 71 again for 60 s: it fires at the end of the second time, once."""
+    await plant.add_rule(HOT, forSeconds=60)
+    readings = [*((t, 71.0) for t in range(0, 51, 5)), (55, 69.0), *((t, 71.0) for t in range(56, 117, 5))]
+    for second, value in readings:
+        await plant.send([(second, value)])
+        await plant.round(second)
+        assert len(await plant.incidents()) == (second >= 116)
+    (incident,) = await plant.incidents()
+    (member,) = await plant.members(incident)
+    assert member.since == plant.at(56)
+    assert member.details["at"] == plant.at(116).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert member.details["bound"] == 70
+    assert [value for _, value in member.details["values"]] == [value for _, value in readings]
+
+
+async def test_a_value_between_its_bounds_neither_fires_nor_resolves(plant: Plant) -> None:
+    """69.9 and 70.1 in turn for an hour: one incident, which ends at 65 and not before."""
+    await plant.add_rule(HYSTERESIS)
+    await plant.add_target()
+    await plant.round(0)
+    for minute in range(60):
+        await plant.send([(minute * 60 + s, 69.9 if s % 20 else 70.1) for s in range(0, 60, 10)])
+        await plant.round(minute * 60 + 59)
+    (incident,) = await plant.incidents()
+    assert incident.status == "open"
+    assert await plant.notices() == [("opened", "pending")]
+    await plant.send([(3600, 65.0)])
+    await plant.round(3600)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+
+
+async def test_a_kill_does_not_begin_the_time_anew(plant: Plant) -> None:
+    """Killed 40 s into 60 s and back 10 s later: it fires at 60 s, once."""
+    await plant.add_rule(HOT, forSeconds=60)
+    await plant.add_target()
+    for second in range(0, 41, 5):
+        await plant.send([(second, 71.0)])
+        await plant.round(second)
+    plant.kill()
+    await plant.send([(45, 71.0), (50, 71.0)])
+    for second in (50, 55, 60, 65):
+        await plant.send([(second, 71.0)] if second > 50 else [])
+        await plant.round(second)
+        assert len(await plant.incidents()) == (second >= 60)
+    assert await plant.notices() == [("opened", "pending")]
+
+
+async def test_what_ends_while_nobody_looks_is_resolved_once(plant: Plant) -> None:
+    """The condition ends while no process applies the rules: one resolve after the start."""
+    await plant.add_rule(HOT)
+    await plant.add_target()
+    await plant.send([(0, 71.0)])
+    await plant.round(0)
+    plant.kill()
+    await plant.send([(30, 60.0), (60, 60.0)])
+    await plant.round(61)
+    plant.kill()
+    await plant.round(62)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+    assert await plant.notices() == [("opened", "pending"), ("resolved", "pending")]
+
+
+async def test_only_a_current_reading_ends_an_absence(plant: Plant) -> None:
+    """Silent for 5 minutes: it opens; a backfill of old data leaves it open; a current reading resolves it."""
+    await plant.add_rule({"kind": "absence"}, forSeconds=300)
+    await plant.send([(0, 1.0)])
+    await plant.round(1)
+    await plant.round(300)
+    assert await plant.incidents() == []
+    await plant.round(301)
+    (incident,) = await plant.incidents()
+    assert incident.status == "open"
+    await plant.send([(-t, 1.0) for t in range(1, 1000)])  # before the last reading
+    await plant.send([(t, 1.0) for t in range(1, 60)])  # after it, and still long ago
+    await plant.round(420)
+    assert [i.status for i in await plant.incidents()] == ["open"]
+    await plant.send([(421, 1.0)])
+    await plant.round(422)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+
+
+async def test_a_platform_that_takes_nothing_in_calls_nobody_silent(plant: Plant) -> None:
+    """Neither the time in which it accepted no messages counts, nor that of a tenant whose messages wait."""
+    await plant.add_rule({"kind": "absence"}, forSeconds=300)
+    await plant.send([(0, 1.0)])
+    await plant.round(1)
+    await plant.accept_since(200)
+    await plant.round(400)
+    assert await plant.incidents() == []
+    await plant.round(501, lagging=[plant.tenant])
+    assert await plant.incidents() == []
+    await plant.round(502)
+    assert len(await plant.incidents()) == 1
+
+
+async def test_a_replayed_day_of_breaches_changes_nothing(plant: Plant) -> None:
+    """No incident, no message, and what is remembered stays the same byte for byte."""
+    for condition in (
+        HOT,
+        {"kind": "rate", "above": 100, "windowSeconds": 60},
+        {"kind": "stuck", "tolerance": 0.5},
+        {"kind": "quality"},
+        {"kind": "anomaly"},
+    ):
+        await plant.add_rule(condition, **({"forSeconds": 60} if condition["kind"] == "stuck" else {}))
+    await plant.add_target()
+    for second in range(0, 60, 2):
+        await plant.send([(second, 20.0 + second / 10)])
+    await plant.round(60)
+    assert plant.rounds is not None
+    await plant.rounds.save(plant.at(60))
+    before = await plant.states()
+    await plant.send([(-s, 99.0 if s % 3 else -99.0) for s in range(30, 86_400, 30)])
+    await plant.send([(-s - 0.5, None) for s in range(30, 3600, 30)], quality="bad")
+    for second in (61, 62, 63):
+        await plant.round(second)
+    await plant.rounds.save(plant.at(64))
+    assert await plant.states() == before
+    assert (await plant.incidents(), await plant.notices()) == ([], [])
+
+
+async def test_a_new_series_does_not_fire_for_its_past(plant: Plant) -> None:
+    """The first readings of a series are a backfill of a day: only what is current can fire."""
+    await plant.add_rule(HOT)
+    await plant.round(0)
+    await plant.send([(-s, 99.0) for s in range(400, 86_400, 60)], "new")
+    await plant.round(1)
+    assert await plant.incidents() == []
+    await plant.send([(-10, 20.0)], "new")
+    await plant.round(2)
+    assert await plant.incidents() == []
+
+
+async def test_values_that_cannot_be_believed_neither_fire_nor_resolve(plant: Plant) -> None:
+    """Bad quality and null for ten minutes, then the same breach: the same incident, no second message."""
+    await plant.add_rule(HOT)
+    await plant.add_target()
+    await plant.send([(0, 71.0)])
+    await plant.round(0)
+    await plant.send([(t, 20.0) for t in range(10, 300, 10)], quality="bad")
+    await plant.send([(t, None) for t in range(300, 600, 10)])
+    await plant.send([(t, 20.0) for t in range(600, 660, 10)], quality="stale")
+    await plant.round(660)
+    await plant.send([(661, 71.0)])
+    await plant.round(661)
+    (incident,) = await plant.incidents()
+    assert (incident.status, incident.members) == ("open", 1)
+    assert await plant.notices() == [("opened", "pending")]
+
+
+async def test_a_reading_from_the_future_waits_until_its_time_has_come(plant: Plant) -> None:
+    """Also across a restart; until then others are judged as if it were not there."""
+    await plant.add_rule(HOT)
+    await plant.send([(0, 20.0), (100, 71.0)], quality="uncertain")
+    await plant.round(1)
+    await plant.send([(50, 60.0)])
+    await plant.round(60)
+    assert await plant.incidents() == []
+    plant.kill()
+    await plant.round(99)
+    assert await plant.incidents() == []
+    await plant.round(101)
+    assert len(await plant.incidents()) == 1
+
+
+async def test_other_bounds_count_where_a_limit_fits(plant: Plant) -> None:
+    """One rule, and other bounds by agent and by device."""
+    other = await plant.add_agent()
+    await plant.add_rule(
+        HOT,
+        limits=[{"agent": str(other), "above": 80}, {"device": "old*", "above": 60}],
+        scope={"series": "*t"},
+    )
+    await plant.send([(0, 75.0)], "t")
+    await plant.send([(0, 75.0)], "t", agent=other)
+    await plant.send([(0, 65.0)], "old-1.t", device="old-1")
+    await plant.send([(0, 65.0)], "new-1.t", device="new-1")
+    await plant.round(1)
+    found = [await plant.members(incident) for incident in await plant.incidents()]
+    assert {(m.agent_uuid, m.metric_name) for members in found for m in members} == {
+        (plant.agent, "t"),
+        (plant.agent, "old-1.t"),
+    }
+
+
+async def test_two_series_of_an_agent_are_compared(plant: Plant) -> None:
+    """The supply is more than 20 above the return of the same device, for a minute."""
+    await plant.add_rule(
+        {"kind": "comparison", "other": "return", "above": 20}, scope={"series": "supply"}, forSeconds=60
+    )
+    for second in range(0, 100, 10):
+        await plant.send([(second, 70.0)], "h.supply", device="h")
+        await plant.send([(second + 2, 45.0 if second >= 20 else 55.0)], "h.return", device="h")
+        await plant.round(second + 3)
+    (incident,) = await plant.incidents()
+    (member,) = await plant.members(incident)
+    assert (member.metric_name, member.value, member.since) == ("h.supply", 25.0, plant.at(22))
+    await plant.send([(100, 70.0)], "h.supply", device="h")
+    await plant.send([(100, 60.0)], "h.return", device="h")
+    await plant.round(101)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+
+
+async def test_a_rate_a_stuck_value_and_bad_quality(plant: Plant) -> None:
+    """Each kind fires for what it is about and for nothing else."""
+    await plant.add_rule(
+        {"kind": "rate", "above": 10, "per": "minute", "windowSeconds": 60}, scope={"series": "rising"}
+    )
+    await plant.add_rule({"kind": "stuck"}, forSeconds=60, scope={"series": "stuck"})
+    await plant.add_rule({"kind": "quality"}, forSeconds=30, scope={"series": "bad"})
+    for metric in ("rising", "stuck", "bad"):
+        await plant.send([(t, float(t % 7)) for t in range(0, 60, 10)], metric)
+    await plant.round(59)
+    assert await plant.incidents() == []
+    await plant.send([(t, t / 2) for t in range(60, 180, 10)], "rising")
+    await plant.send([(t, 5.0) for t in range(60, 180, 10)], "stuck")
+    await plant.send([(t, 5.0 + t) for t in range(60, 180, 10)], "bad", quality="bad")
+    await plant.round(180)
+    found = [(await plant.members(incident))[0] for incident in await plant.incidents()]
+    assert {member.metric_name for member in found} == {"rising", "stuck", "bad"}
+    await plant.send([(t, 60.0) for t in range(180, 300, 10)], "rising")
+    await plant.send([(190, 6.0)], "stuck")
+    await plant.send([(190, 6.0)], "bad")
+    await plant.round(300)
+    assert {i.status for i in await plant.incidents()} == {"resolved"}
+
+
+async def test_a_disabled_or_deleted_rule_leaves_nothing_open(plant: Plant) -> None:
+    """The process that applies the rules resolves what nobody watches any more."""
+    from iotistica.storage.alerts import incidents, rules
+    from iotistica.storage.history.audit import PLATFORM
+
+    rule = await plant.add_rule(HOT)
+    await plant.send([(0, 71.0)])
+    await plant.round(1)
+    async with plant.database.transaction() as tx:
+        await rules.delete(tx, plant.tenant, rule.rule_id, by=PLATFORM)
+        assert (plant.tenant, str(rule.rule_id)) in await incidents.without_rule(tx)
+        ended = await incidents.end_cause(tx, plant.tenant, str(rule.rule_id), datetime.now(UTC), reason="gone")
+    assert [incident.status for incident in ended] == ["resolved"]
+
+
+async def test_nothing_is_opened_again_until_the_cooldown_is_over(plant: Plant) -> None:
+    """What fires again meanwhile is told when it is over, if it still does."""
+    await plant.add_rule(HOT, cooldownSeconds=300)
+    await plant.send([(0, 71.0), (1, 60.0)])
+    await plant.round(2)
+    await plant.send([(10, 71.0), (20, 60.0), (30, 71.0)])
+    await plant.round(31)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+    plant.kill()
+    await plant.round(301)
+    assert len(await plant.incidents()) == 1
+    await plant.round(303)
+    assert [i.status for i in await plant.incidents()] == ["resolved", "open"]
