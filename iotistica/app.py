@@ -174,8 +174,8 @@ def _mqtt(resources: Resources, _: list[str]) -> dict[str, Group]:
 
     def opened() -> None:
         if broker is not None:
-            # Makes Mosquitto save the intake's session now: killed before its next save, it would forget the session
-            # and drop messages until the intake has connected again.
+            # Makes Mosquitto save the intake's session now: killed before its next save, it would forget it and
+            # drop messages until the intake has connected again.
             broker.signal(signal.SIGUSR1)
 
     breaker = CircuitBreaker("broker")

@@ -57,6 +57,8 @@ class RuleRunner:
                 outcomes += [Outcome(tenant, incident, "resolved") for incident in ended]
         await self._tell(outcomes)
         WATCHED.set(watch.count_series())
+        for tenant, number in watch.left_out.items():
+            logger.bind(tenant=tenant, series=number).warning("rules match more series than the tenant can watch")
         rounds = RuleRounds(database, watch, self._announcer, self._alarms, xmin)
         loaded = time.monotonic()
         while not stop.is_set():

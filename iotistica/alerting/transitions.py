@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from iotistica.domain.alerts.incidents import Cause, NewMember, Subject
 from iotistica.domain.alerts.rules import Rule
 from iotistica.domain.ids import TenantId
 from iotistica.storage.alerts import incidents
 from iotistica.storage.alerts.incidents import Incident
+from iotistica.storage.history import timeline
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Tx
 
 
@@ -54,6 +56,7 @@ async def apply(tx: Tx, transitions: Sequence[Transition], now: datetime) -> lis
         turn = turns[key] = turns.get(key, -1) + 1
         numbered.append((turn, transition))
     numbered.sort(key=lambda row: (row[1].tenant, row[1].cause.key, row[0], row[1].member is None))
+    await _add_to_timelines(tx, transitions, now)
     outcomes: list[Outcome] = []
     for (tenant, _, _, is_end), rows in groupby(
         numbered, key=lambda row: (row[1].tenant, row[1].cause.key, row[0], row[1].member is None)
@@ -69,3 +72,22 @@ async def apply(tx: Tx, transitions: Sequence[Transition], now: datetime) -> lis
             opened = await incidents.open_members(tx, tenant, cause, members, now)
             outcomes += [Outcome(tenant, incident, "opened") for incident in opened]
     return outcomes
+
+
+async def _add_to_timelines(tx: Tx, transitions: Sequence[Transition], now: datetime) -> None:
+    """Add to the timelines of agents that rules began or ceased to fire for them or for a series of theirs."""
+    events: dict[TenantId, list[TimelineEvent]] = {}
+    for transition in transitions:
+        agent, name = transition.subject
+        if agent is None:
+            continue
+        cause, member = transition.cause, transition.member
+        details: dict[str, Any] = {"rule": cause.title, "severity": cause.severity, "about": name}
+        if member is not None and member.value is not None:
+            details["value"] = member.value
+        kind = "alert.ended" if member is None else "alert.began"
+        events.setdefault(transition.tenant, []).append(
+            TimelineEvent(agent=agent, at=now, kind=kind, details=details)
+        )
+    for tenant, rows in events.items():
+        await timeline.add(tx, tenant, rows)

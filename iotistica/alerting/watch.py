@@ -25,6 +25,7 @@ from iotistica.storage.alerts.watched_series import SeriesRow, WatchedAgent
 
 BACKLOG: Final = timedelta(days=1)
 """How far back readings are judged that were stored while no process applied the rules."""
+SERIES_LIMIT: Final = 100_000  # series of a tenant that rules watch, unless its quota says otherwise
 STATUS: Final = " status"
 JOB: Final = " job "
 REFUSED: Final = " refused messages"
@@ -143,6 +144,11 @@ class Watch:
         """Agents that have stored readings whose time has not come, each with the last such time, in us."""
         self._by_tenant: dict[TenantId, list[Rule]] = {}
         self._by_agent: dict[UUID, _Candidates] = {}
+        self._watched: dict[TenantId, int] = {}
+        self.limits: dict[TenantId, int] = {}
+        """How many series can be watched, for tenants that do not have `SERIES_LIMIT`."""
+        self.left_out: dict[TenantId, int] = {}
+        """How many series are not watched because of that."""
         for rule in self.rules:
             self._by_tenant.setdefault(rule.tenant_id, []).append(rule)
 
@@ -222,6 +228,11 @@ class Watch:
             ]
             if not rules:
                 continue
+            tenant = agent.subject.tenant
+            if self._watched.get(tenant, 0) >= self.limits.get(tenant, SERIES_LIMIT):
+                self.left_out[tenant] = self.left_out.get(tenant, 0) + 1
+                continue
+            self._watched[tenant] = self._watched.get(tenant, 0) + 1
             series = known or self._new_series(agent, row.metric_name, row.device_name, rules, now)
             series.device = row.device_name
             for rule in rules:

@@ -7,6 +7,7 @@ from typing import Final
 
 from iotistica.alerting.watch import Holder, Watch, WatchedSeries
 from iotistica.domain.ids import TenantId
+from iotistica.storage.access import quotas
 from iotistica.storage.alerts import rule_states, rules, watched_series
 from iotistica.storage.alerts.rule_states import Subject
 from iotistica.storage.alerts.watched_series import SERIES_PER_READ, WatchedAgent
@@ -21,6 +22,7 @@ async def load(tx: Tx, now: datetime, *, only: TenantId | None = None) -> Watch:
     watch = Watch(rule for rule in await rules.enabled(tx) if only in (None, rule.tenant_id))
     if not watch.rules:
         return watch
+    watch.limits = await quotas.alert_series(tx, watch.tenants)
     saved = await rule_states.load(tx, [Subject(tenant, None) for tenant in watch.tenants])
     for tenant in watch.tenants:
         watch.add_platform(tenant, saved.get(Subject(tenant, None), {}))

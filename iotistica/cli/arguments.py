@@ -36,6 +36,11 @@ def command_actor() -> Actor:
     return Actor(kind="command", name=name, address=socket.gethostname())
 
 
+def printable(text: str) -> str:
+    """Return text from outside with unprintable characters replaced, so that it is safe on a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def format_list(lines: list[str], empty: str) -> str:
     """Return the lines joined for printing, or `empty` in parentheses if there are none."""
     return "\n".join(lines) or f"({empty})"

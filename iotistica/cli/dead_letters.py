@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 
-from iotistica.cli.arguments import TENANT, command_actor, format_list
+from iotistica.cli.arguments import TENANT, command_actor, format_list, printable
 from iotistica.cli.database import database_and_redis_urls, find_tenant, opened, run
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
@@ -52,7 +52,7 @@ def list_(settings: Settings, tenant: str, platform: bool, reason: str | None, l
         page = await dead_letters_.page(redis, owner, after=None, limit=limit, reason=reason)
         lines = [
             f"{x.id}  {x.received:%Y-%m-%d %H:%M:%S}  {x.reason:16} x{x.attempts}"
-            f"  {x.size if x.size >= 0 else 'large':>8}  {_shown(x.topic)}  {_shown(x.detail)}".rstrip()
+            f"  {x.size if x.size >= 0 else 'large':>8}  {printable(x.topic)}  {printable(x.detail)}".rstrip()
             for x in page.letters
         ]
         return lines + (["(there are more; raise --limit)"] if page.next else [])
@@ -85,9 +85,9 @@ def show(settings: Settings, id_: str, tenant: str, platform: bool, raw: bool) -
         "id": letter.id,
         "received": f"{letter.received:%Y-%m-%d %H:%M:%S.%f} UTC",
         "failed at": f"{letter.at:%Y-%m-%d %H:%M:%S.%f} UTC",
-        "topic": _shown(letter.topic),
+        "topic": printable(letter.topic),
         "reason": letter.reason,
-        "detail": _shown(letter.detail),
+        "detail": printable(letter.detail),
         "attempts": str(letter.attempts),
         "bytes": f"{len(letter.payload)} of {letter.size if letter.size >= 0 else 'more'}",
     }.items():
@@ -206,11 +206,6 @@ def _work(
 
     with database_and_redis_urls(settings) as (database_url, redis_url):
         return run(inside(database_url, redis_url))
-
-
-def _shown(text: str) -> str:
-    """Return text from an agent with unprintable characters replaced, so that it is safe on a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _dump(payload: bytes) -> str:

@@ -21,8 +21,11 @@ from iotistica.cli import (
     disk_usage,
     first_start,
     import_readings,
+    incidents,
     provisioning_keys,
+    rules,
     simulate,
+    targets,
     tenants,
     users,
     why,
@@ -56,7 +59,7 @@ def cli(context: click.Context) -> None:
 for command in (
     *(tenants.tenants, users.users, agents.agents, agents.fleets, provisioning_keys.keys),
     *(dead_letters.dead_letters, audit.audit, import_readings.import_, disk_usage.disk),
-    simulate.simulate,
+    *(rules.rules, incidents.incidents, targets.targets, simulate.simulate),
 ):
     cli.add_command(command)
 agents.agents.add_command(why.why)

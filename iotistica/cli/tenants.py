@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import click
+import msgspec
 
 from iotistica.cli.arguments import Text, command_actor, format_list
 from iotistica.cli.database import database_url, find_tenant, in_database, opened, redis_url, run
@@ -61,6 +62,9 @@ def _quotas(tenant: tenants_.Tenant) -> str:
         "agents": tenant.quota_agents,
         "series": tenant.quota_series,
         "readings/min": tenant.quota_readings_minute,
+        "alert rules": tenant.quota_alert_rules,
+        "series in alert rules": tenant.quota_alert_series,
+        "messages/h": tenant.quota_alert_messages_hour,
     }
     shown = ", ".join(f"{most} {what}" for what, most in bounds.items() if most is not None)
     return f"  (at most {shown})" if shown else ""
@@ -101,11 +105,14 @@ def _enable(settings: Settings, name: str, *, enabled: bool) -> None:
 @click.option("--agents", type=click.IntRange(0), help="Maximum number of agents that are not retired.")
 @click.option("--series", type=click.IntRange(0), help="Maximum number of stored series.")
 @click.option("--readings-minute", type=click.IntRange(0), help="Maximum number of readings accepted per minute.")
+@click.option("--alert-rules", type=click.IntRange(0), help="Maximum number of alert rules.  [default: 1000]")
+@click.option("--alert-series", type=click.IntRange(0), help="Maximum number of series that alert rules watch.")
+@click.option(
+    "--alert-messages-hour", type=click.IntRange(0), help="Maximum number of messages an hour.  [default: 1000]"
+)
 @click.option("--none", "none", is_flag=True, help="Remove every quota that is not given.")
 @click.pass_obj
-def set_quotas(
-    settings: Settings, name: str, agents: int | None, series: int | None, readings_minute: int | None, none: bool
-) -> None:
+def set_quotas(settings: Settings, /, name: str, none: bool, **given: int | None) -> None:
     """Set or show a tenant's quotas.
 
     Quotas without an option stay as they are; without any option the command only shows them. NAME is the tenant's
@@ -115,18 +122,14 @@ def set_quotas(
     async def work(tx: Tx) -> Quotas:
         tenant = await find_tenant(tx, name)
         base = Quotas() if none else await quotas.get(tx, tenant)
-        changed = Quotas(
-            agents=base.agents if agents is None else agents,
-            series=base.series if series is None else series,
-            readings_minute=base.readings_minute if readings_minute is None else readings_minute,
-        )
+        changed = msgspec.structs.replace(base, **{what: most for what, most in given.items() if most is not None})
         if none or changed != base:
             await quotas.put(tx, tenant, changed, by=command_actor())
         return changed
 
     shown = in_database(settings, work)
     for what, most in shown.facts().items():
-        click.echo(f"{what:16} {'unbounded' if most is None else most}")
+        click.echo(f"{what:20} {'unbounded' if most is None else most}")
 
 
 @tenants.command("keep")

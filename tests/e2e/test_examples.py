@@ -14,7 +14,7 @@ import pytest
 from iotistica.api.http import examples as shown
 from iotistica.domain.access.permissions import AGENT, BROKER
 from tests.application import http_routes
-from tests.e2e.examples import access, agents, control, telemetry
+from tests.e2e.examples import access, agents, alerts, control, telemetry
 from tests.e2e.examples.recorder import Example, Recorder, shape
 from tests.serving import Served, served
 
@@ -25,6 +25,16 @@ BY_PROGRAMS = {
     "GET /api/v1/provisioning-keys": "another name of /provision/keys",
     "POST /api/v1/provisioning-keys": "another name of /provision/keys",
     "DELETE /api/v1/provisioning-keys/{key}": "another name of /provision/keys",
+    **{
+        f"{method} /api/v1/anomaly-{name}": "another name of /anomaly/…"
+        for method, name in (
+            *(("GET", "incidents"), ("GET", "incidents/{incident}"), ("GET", "incidents/{incident}/members")),
+            *(("POST", "incidents/{incident}/acknowledge"), ("POST", "incidents/{incident}/resolve")),
+            *(("PATCH", "incidents/{incident}/resolve"), ("POST", "incidents/{incident}/notes")),
+            *(("GET", "alerts"), ("GET", "alerts/{alert}"), ("POST", "alerts/{alert}/replay")),
+        )
+    },
+    "PATCH /api/v1/anomaly/incidents/{incident}/resolve": "what earlier clients send instead of POST",
     "GET /schema": "the page of the API",
     "GET /schema/openapi.json": "the document of the API",
     "GET /schema/oauth2-redirect.html": "a part of the page",
@@ -50,6 +60,7 @@ def walk(server: Served) -> dict[str, Example]:
         created, fleet = agents.walk(call, owner)
         telemetry.walk(call, owner, created, base)
         control.walk(call, owner, created["agent"]["uuid"], fleet)
+        alerts.walk(call, owner, created)
         agents.leave(call, owner)
     finally:
         call.close()

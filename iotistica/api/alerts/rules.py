@@ -13,12 +13,11 @@ from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name
+from iotistica.api.http.inputs import Cursor, Limit, Name, convert
 from iotistica.domain import names
 from iotistica.domain.alerts.events import Severity
 from iotistica.domain.alerts.rules import RuleSpec
 from iotistica.domain.control.jobs import merge_patch
-from iotistica.errors import Invalid
 from iotistica.storage.access import quotas
 from iotistica.storage.alerts import rules
 from iotistica.storage.alerts.rules import NewRule, StoredRule
@@ -114,11 +113,7 @@ async def delete_rule(request: ApiRequest, database: DatabaseDep, rule: FromPath
 
 def parse(body: object) -> RuleBody:
     """Return a rule from decoded JSON; raises `Invalid` with the path of the field at fault."""
-    try:
-        return msgspec.convert(body, RuleBody)
-    except msgspec.ValidationError as exc:
-        text, _, path = str(exc).partition(" - at `$")
-        raise Invalid(text, path.strip("`.")) from None
+    return convert(body, RuleBody)
 
 
 async def _put(request: ApiRequest, database: Database, data: RuleBody, rule: UUID | None) -> RuleView:

@@ -13,13 +13,14 @@ from iotistica.api.http import cursors
 from iotistica.api.http.cursors import cut_page
 from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, ServerContext, ServerContextDep
 from iotistica.api.http.guard import actor_of, tenant_of
-from iotistica.api.http.inputs import Cursor, Limit, Name
+from iotistica.api.http.inputs import Cursor, Limit, Name, convert
 from iotistica.domain import names
 from iotistica.domain.access.document_secrets import MASK
 from iotistica.domain.alerts import notices
 from iotistica.domain.alerts.notices import Kind
 from iotistica.domain.alerts.targets import Apprise, Channel, Email, TargetSpec, Template, Webhook
 from iotistica.errors import Invalid
+from iotistica.settings import Settings
 from iotistica.storage.alerts import notice_search, targets
 from iotistica.storage.alerts import notices as outbox
 from iotistica.storage.alerts.notices import NewNotice
@@ -57,7 +58,7 @@ class Targets(msgspec.Struct, frozen=True, kw_only=True):
 class TestResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How a test ended; `status` is pending if no process has tried to deliver it within some seconds."""
 
-    notice_id: str
+    alert_id: str
     status: str
     status_code: int | None
     seconds: float | None
@@ -158,7 +159,7 @@ async def test_target(request: ApiRequest, database: DatabaseDep, target: FromPa
             break
     last = attempts[0] if attempts else None
     return TestResult(
-        notice_id=id_,
+        alert_id=id_,
         status=found.status,
         status_code=last.status_code if last else None,
         seconds=last.seconds if last else None,
@@ -182,22 +183,32 @@ async def _put(
     request: ApiRequest, data: TargetBody, database: Database, context: ServerContext, target: UUID | None
 ) -> TargetView:
     tenant = tenant_of(request)
-    spec = TargetSpec(**{name: getattr(data, name) for name in TargetSpec.__struct_fields__})
     async with database.transaction(tenant) as tx:
         old = await targets.get(tx, tenant, target) if target else None
         known = old.open(context.box) if old else None
-        spec = msgspec.structs.replace(spec, channel=_unmasked(spec.channel, known.channel if known else None))
-        spec.check()
-        if isinstance(spec.channel, Apprise) and not context.settings.apprise:
-            raise Invalid("is switched off; an administrator sets IOTISTICA_APPRISE", "channel.kind")
         stored = await targets.put(
-            *(tx, tenant, context.box, spec),
+            *(tx, tenant, context.box, checked(data, known.channel if known else None, context.settings)),
             name=names.composed(data.name),
             is_enabled=data.enabled,
             old=old,
             by=actor_of(request),
         )
     return _view(stored, context)
+
+
+def parse(body: object) -> TargetBody:
+    """Return a target from decoded JSON; raises `Invalid` with the path of the field at fault."""
+    return convert(body, TargetBody)
+
+
+def checked(data: TargetBody, old: Channel | None, settings: Settings) -> TargetSpec:
+    """Return the target to store, with the secrets of `old` for masks; raises `Invalid` for what cannot work."""
+    spec = TargetSpec(**{name: getattr(data, name) for name in TargetSpec.__struct_fields__})
+    spec = msgspec.structs.replace(spec, channel=_unmasked(spec.channel, old))
+    spec.check()
+    if isinstance(spec.channel, Apprise) and not settings.apprise:
+        raise Invalid("is switched off; an administrator sets IOTISTICA_APPRISE", "channel.kind")
+    return spec
 
 
 def _unmasked(new: Channel, old: Channel | None) -> Channel:

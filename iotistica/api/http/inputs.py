@@ -1,6 +1,6 @@
 """Types of request values with their limits."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from litestar.params import QueryParameter
@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from iotistica.domain import names
 from iotistica.domain.access import credentials, passwords
+from iotistica.errors import Invalid
 
 # The end of the string, in Python's and in JavaScript's regular expressions; `$` would also match before a newline.
 _END: Final = r"(?![\s\S])"
@@ -47,3 +48,15 @@ class NamedBody(msgspec.Struct, frozen=True, kw_only=True):
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Cursor = Annotated[str | None, QueryParameter(max_length=64)]
+
+
+Body = TypeVar("Body")
+
+
+def convert(content: object, type_: type[Body]) -> Body:
+    """Return decoded JSON as a request body; raises `Invalid` with the path of the field at fault."""
+    try:
+        return msgspec.convert(content, type_)
+    except msgspec.ValidationError as exc:
+        text, _, path = str(exc).partition(" - at `$")
+        raise Invalid(text, path.strip("`.")) from None

@@ -108,7 +108,10 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
             if schedule is not None:
                 schedule.check(name)
         for key, value in self.labels.items():
-            tag_selectors.checked_tags({key: value})
+            try:
+                tag_selectors.checked_tags({key: value})
+            except Invalid as exc:
+                raise Invalid(str(exc), f"labels.{key[:63]}") from None
         if not math.isfinite(self.for_seconds):
             raise Invalid("must be finite", "forSeconds")
 

@@ -1,5 +1,6 @@
 """Quotas of tenants; a quota that is not set does not limit anything."""
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +40,18 @@ FROM tenants WHERE tenant_id = %(tenant)s
 async def get(tx: Tx, tenant: TenantId) -> Quotas:
     """Return the quotas of a tenant."""
     return await fetch_row(tx, Quotas, GET, {"tenant": tenant}) or Quotas()
+
+
+ALERT_SERIES: Final = """
+SELECT tenant_id, quota_alert_series FROM tenants
+WHERE tenant_id = ANY(%(tenants)s) AND quota_alert_series IS NOT NULL
+"""
+
+
+async def alert_series(tx: Tx, tenants: Collection[TenantId]) -> dict[TenantId, int]:
+    """Return how many series the alert rules of these tenants can watch; tenants without a limit are left out."""
+    cursor = await tx.execute(ALERT_SERIES, {"tenants": list(tenants)})
+    return {TenantId(tenant): most for tenant, most in await cursor.fetchall()}
 
 
 SET: Final = """

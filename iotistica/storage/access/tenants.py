@@ -21,14 +21,17 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     quota_agents: int | None
     quota_series: int | None
     quota_readings_minute: int | None
+    quota_alert_rules: int | None
+    quota_alert_series: int | None
+    quota_alert_messages_hour: int | None
     retention_days: int | None
     """Days of readings that queries return; None means the retention of the deployment."""
     erased_until: datetime | None
 
 
 _COLUMNS: Final = (
-    "tenant_id, name, enabled, created_at, quota_agents, quota_series, quota_readings_minute, retention_days,"
-    " erased_until"
+    "tenant_id, name, enabled, created_at, quota_agents, quota_series, quota_readings_minute,"
+    " quota_alert_rules, quota_alert_series, quota_alert_messages_hour, retention_days, erased_until"
 )
 
 ADD: Final = f"""

@@ -100,6 +100,7 @@ def people(server: Served) -> People:
         "job": a_job(owner, agent),
         "key": owner.post("/tags/definitions", json={"key": "colour"}).json()["key"],
         "name": owner.post("/mqtt-users", json={"name": "reader"}).json()["name"],
+        **an_incident(owner, agent),
     }
     assert tenant
     base = f"http://127.0.0.1:{server.http_port}"
@@ -121,6 +122,25 @@ def a_job(owner: httpx.Client, agent: Device) -> str:
     job = str(owner.post("/jobs/execute", json=wanted).json()["job"]["job_id"])
     until(lambda: owner.get(f"/jobs/executions/{job}").json()["job"]["counts"]["queued"], what="it is released")
     return job
+
+
+def an_incident(owner: httpx.Client, agent: Device) -> dict[str, str]:
+    """The ids of an incident, and of what opened it and tells of it."""
+    mail = {"name": "x", "channel": {"kind": "email", "to": ["x@example.com"]}}
+    target = owner.post("/notifications/targets", json=mail).json()["targetId"]
+    rule = {"name": "x", "condition": {"kind": "threshold", "above": 0}, "scope": {"agent": agent.uuid}}
+    ends_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    silence = {"matches": {"severities": ["info"]}, "endsAt": ends_at, "reason": "x"}
+    steps = [{"afterSeconds": 60, "targets": [target]}]
+    ids = {
+        "target": target,
+        "rule": owner.post("/anomaly/rules", json=rule).json()["ruleId"],
+        "silence": owner.post("/anomaly/silences", json=silence).json()["silenceId"],
+        "policy": owner.post("/notifications/escalations", json={"name": "x", "steps": steps}).json()["policyId"],
+    }
+    owner.post("/readings", params={"agent": agent.uuid}, json={"readings": [{"metric": "x", "value": 1}]})
+    (alert,) = until(lambda: owner.get("/anomaly/alerts").json()["alerts"], what="an alert")
+    return {**ids, "incident": alert["incidentId"], "alert": alert["alertId"]}
 
 
 def address(route: Route, value: str) -> str:
@@ -196,6 +216,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "/apps": {"appId": 7},
     "/devices": {"name": "x", "protocol": "modbus"},
     "/devices/{name:str}": {"protocol": "modbus"},
+    "/anomaly/rules/{rule:uuid}": {"name": "y", "condition": {"kind": "threshold", "above": 0}},
+    "/notifications/targets/{target:uuid}": {"name": "y", "channel": {"kind": "email", "to": ["y@example.com"]}},
+    "/notifications/escalations/{policy:uuid}": {
+        "name": "y",
+        "steps": [{"afterSeconds": 60, "targets": [UNKNOWN]}],
+    },
+    "/notes": {"note": "x"},
 }
 QUERIES = {"timeseries": {"metric": "m"}, "aggregate": {"metric": "m"}, "compare": {"from": "0", "to": "0"}}
 

@@ -12,6 +12,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)"
 _SECRETS = (
     (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+"), "eyJhbGciOiJIUzI1NiIs…"),
     (re.compile(r"(iot[a-z]+_live_|iot[a-z]+_|prov_)[\w-]{20,}"), r"\1…"),
+    (re.compile(r"msg_[\w-]{22}"), "msg_Pzs0usrQgHuZJN1WlFj9kw"),
     (re.compile(r"(?<![\w/])[\w-]{43}(?![\w-])"), "a-generated-password"),
     (re.compile(r"http://127\.0\.0\.1:\d{4,5}"), "$SITE"),  # of the dashboard
     (re.compile(r"127\.0\.0\.1:\d{4,5}"), "127.0.0.1:3002"),

@@ -92,7 +92,9 @@ class Plant:
                 metric = name.removeprefix(f"{device}.") if device else name
                 parameters = {"agent": agent, "name": name, "tenant": self.tenant, "metric": metric}
                 await tx.execute(SERIES, parameters | {"device": device})
-        await store(self.database, self.tenant, {**rows})
+        by_uuid: dict[UUID, list[Reading]] = {}
+        by_uuid.update(rows.items())
+        await store(self.database, self.tenant, by_uuid)
 
     async def round(self, second: float, *, lagging: Sequence[str] = ()) -> None:
         """Apply the rules at a moment, as the process that holds the lease does every second."""
