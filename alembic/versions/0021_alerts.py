@@ -168,6 +168,8 @@ def upgrade() -> None:
     for table in CONFINED:
         op.execute(f"CALL confine_to_tenant('{table}')")
     op.execute("""
+    -- A learned detector writes its score to the reading that is unusual.
+    GRANT UPDATE (anomaly_score, anomaly_threshold) ON readings TO iotistica_worker;
     GRANT SELECT ON events, incidents, incident_members, incident_history TO iotistica_api;
     GRANT UPDATE ON incidents, incident_members TO iotistica_api;
     GRANT INSERT ON incident_history TO iotistica_api;

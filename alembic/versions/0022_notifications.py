@@ -46,7 +46,8 @@ def upgrade() -> None:
     CREATE INDEX incidents_untold ON incidents (opened_at) WHERE status = 'open' AND told_at IS NULL;
     CREATE INDEX incidents_end_untold ON incidents (resolved_at)
         WHERE status = 'resolved' AND told_at IS NOT NULL AND end_told_at IS NULL;
-    CREATE INDEX incidents_escalating ON incidents (escalates_at) WHERE status = 'open' AND escalates_at IS NOT NULL;
+    CREATE INDEX incidents_escalating ON incidents (escalates_at)
+        WHERE status = 'open' AND escalates_at IS NOT NULL;
 
     -- Written in the transaction of what they tell of. A notice keeps its id however often it is tried.
     CREATE TABLE notices (

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from iotistica.alerting import series_evaluation, state_evaluation, transitions, watch_loading
+from iotistica.alerting import incident_evidence, series_evaluation, state_evaluation, transitions, watch_loading
 from iotistica.alerting.announcing import Announcer
+from iotistica.alerting.detectors import Detectors
 from iotistica.alerting.transitions import Outcome, Transition
 from iotistica.alerting.watch import Holder, SeriesRule, Watch, us
 from iotistica.domain.alerts import rule_states as judging
+from iotistica.domain.alerts.conditions import LearnedAnomaly
 from iotistica.domain.alerts.incidents import NewMember, Subject
 from iotistica.domain.alerts.rule_states import SECOND, Judged, Samples, Turn
 from iotistica.storage.alerts import incidents, rule_states, state_findings, watched_series
@@ -20,8 +23,6 @@ from iotistica.storage.postgres import Database, Tx
 
 SAVE_SECONDS: Final = 5.0  # seconds between saves of what rules remember, if nothing begins or ends
 LONGEST_TRANSACTION: Final = timedelta(seconds=60)  # a series is visible that much later than it was first seen
-EVIDENCE: Final = 50  # values before the moment that a rule fired, which its incident keeps
-EVIDENCE_MEMBERS: Final = 20  # members of one round that get such values
 
 
 class _Fired(NamedTuple):
@@ -52,6 +53,7 @@ class RuleRounds:
         self._saved_at: datetime | None = None
         self._waiting: dict[tuple[int, str, int], _Fired] = {}
         self._transitions: list[Transition] = []
+        self._detectors = Detectors(watch)
 
     async def run(self, now: datetime, lagging: Collection[str] = ()) -> list[Outcome]:
         """Run one round, and return the incidents that it opened and resolved.
@@ -68,9 +70,10 @@ class RuleRounds:
             ended = await incidents.end_expired(tx, now)
             outcomes = [Outcome(tenant, incident, "resolved") for tenant, incident in ended]
             if self._transitions:
-                await self._add_evidence(tx)
+                await incident_evidence.add(tx, self._transitions)
                 outcomes += await transitions.apply(tx, self._transitions, now)
             await self._announcer.run(tx, now)
+            await self._detectors.save(tx, now)
             if self._transitions or self._saved_at is None or (now - self._saved_at).total_seconds() > SAVE_SECONDS:
                 await self._save(tx, now)
         return outcomes
@@ -79,6 +82,7 @@ class RuleRounds:
         """Store what the rules remember."""
         async with self._database.transaction() as tx:
             await self._save(tx, now)
+            await self._detectors.save(tx, now, at_once=True)
 
     async def _save(self, tx: Tx, now: datetime) -> None:
         holders = [h for h in (*self._watch.agents.values(), *self._watch.platform.values()) if h.is_dirty]
@@ -106,6 +110,9 @@ class RuleRounds:
             active |= self._watch.agents.keys()
             self._is_first = False
             self._restore_waiting()
+            every = [(h, series) for h in self._watch.agents.values() for series in h.series.values()]
+            await self._detectors.add(tx, every)
+        await self._detectors.learn(tx)
         holders = [self._watch.agents[agent] for agent in active if agent in self._watch.agents]
         await self._judge_series(tx, holders, now)
 
@@ -119,7 +126,9 @@ class RuleRounds:
         since = (self._looked_at or datetime.now(UTC)) - LONGEST_TRANSACTION
         self._looked_at = datetime.now(UTC)
         rows = await watched_series.new_series(tx, self._watch.tenants, since)
-        await watch_loading.find_newest(tx, self._watch, self._watch.add_series(rows, now), now)
+        added = self._watch.add_series(rows, now)
+        await watch_loading.find_newest(tx, self._watch, added, now)
+        await self._detectors.add(tx, added)
 
     async def _judge_series(self, tx: Tx, holders: Sequence[Holder], now: datetime) -> None:
         """Judge all watched series of these agents; those of one agent together, since rules can compare them."""
@@ -156,7 +165,7 @@ class RuleRounds:
             for series in holder.series.values():
                 stored_samples = by_name.get(series.metric_name)
                 for rule, _, turn in series_evaluation.judge(
-                    series, stored_samples, others, now=us(now), verdicts=lambda: ()
+                    series, stored_samples, others, now=us(now), verdicts=partial(self._detectors.judge, holder)
                 ):
                     self._turn(holder, series.metric_name, rule, turn, now, {})
 
@@ -225,8 +234,11 @@ class RuleRounds:
         details: dict[str, Any] = {"at": _time(turn.at), **fired.details}
         if turn.bound is not None:
             details["bound"] = turn.bound
-        if turn.expected is not None:
-            details["expected"] = dict(zip(("value", "low", "high"), turn.expected, strict=True))
+        if turn.verdict is not None:
+            score, *expected = turn.verdict
+            details |= {"score": score, "expected": dict(zip(("value", "low", "high"), expected, strict=True))}
+        if isinstance(definition.condition, LearnedAnomaly):
+            details["threshold"] = definition.condition.score
         if definition.for_seconds:
             details["forSeconds"] = definition.for_seconds
         member = NewMember(
@@ -236,20 +248,6 @@ class RuleRounds:
             details=details,
         )
         self._transitions.append(_transition(fired.holder, fired.name, fired.rule, member))
-
-    async def _add_evidence(self, tx: Tx) -> None:
-        """Add the values before the moment to the first members that are opened."""
-        left = EVIDENCE_MEMBERS
-        for transition in self._transitions:
-            member = transition.member
-            if member is None or member.value is None or member.subject.agent is None or not left:
-                continue
-            left -= 1
-            values = await watched_series.values_before(
-                *(tx, transition.tenant, member.subject.agent, member.subject.metric_name, member.details["at"]),
-                limit=EVIDENCE,
-            )
-            member.details["values"] = values
 
 
 def _may_open(rule: SeriesRule, now: datetime) -> bool:

@@ -13,12 +13,13 @@ from iotistica.domain.alerts.conditions import (
     StuckValue,
     Threshold,
 )
-from iotistica.domain.alerts.rule_states import SECOND, Samples, Turn, Verdict
+from iotistica.domain.alerts.detector import Verdict
+from iotistica.domain.alerts.rule_states import SECOND, Samples, Turn
 from iotistica.storage.alerts.watched_series import StoredSamples
 
 NOTHING: Final = Samples((), ())
-Verdicts = Callable[[], Sequence[Verdict | None]]
-"""Feeds the samples to the learned detector of the series; called once, and only if a rule asks for it."""
+Verdicts = Callable[[WatchedSeries, Samples], Sequence[Verdict | None]]
+"""Feeds samples to the learned detector of a series; called once for a series, and only if a rule asks for it."""
 
 
 class RuleTurn(NamedTuple):
@@ -38,8 +39,9 @@ def judge(
     """Advance the rules of a series by what was stored of it; `others` are the agent's series with new readings."""
     turns: list[RuleTurn] = []
     samples = Samples(stored.times, stored.values) if stored else NOTHING
+    said = verdicts(series, samples) if series.needs_detector and samples.times else ()
     for rule in series.rules:
-        found = _advance(rule, samples, stored, others, now - rule.max_age, verdicts)
+        found = _advance(rule, samples, stored, others, now - rule.max_age, said)
         if found:
             turns += [RuleTurn(rule, series, turn) for turn in found]
     return turns
@@ -51,7 +53,7 @@ def _advance(
     stored: StoredSamples | None,
     others: Mapping[str, Samples],
     current_from: int,
-    verdicts: Verdicts,
+    verdicts: Sequence[Verdict | None],
 ) -> list[Turn]:
     condition, state, hold = rule.rule.definition.condition, rule.state, rule.hold
     match condition:
@@ -71,7 +73,7 @@ def _advance(
             judged = rule_states.judge_comparison(condition, rule.bounds, state, samples, other)
         case LearnedAnomaly() if samples.times:
             calm = int(condition.calm_seconds * SECOND)
-            judged = rule_states.judge_anomaly(condition.score, calm, state, samples, verdicts())
+            judged = rule_states.judge_anomaly(condition.score, calm, state, samples, verdicts)
         case _:
             return []
     return rule_states.advance(state, judged, hold=hold, current_from=current_from)

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from iotistica.alerting.rule_candidates import RuleCandidates
 from iotistica.domain.alerts import scopes
 from iotistica.domain.alerts.conditions import (
     Absence,
@@ -13,9 +14,11 @@ from iotistica.domain.alerts.conditions import (
     Bounds,
     Comparison,
     FailedJob,
+    LearnedAnomaly,
     PlatformAlarm,
     RefusedMessages,
 )
+from iotistica.domain.alerts.detector_state import DetectorState
 from iotistica.domain.alerts.rule_states import SECOND, RuleState
 from iotistica.domain.alerts.rules import STATE_CONDITIONS, Rule
 from iotistica.domain.ids import TenantId
@@ -64,7 +67,17 @@ class WatchedSeries:
     there was none for a long time.
     """
 
-    __slots__ = ("device", "heard", "metric_name", "needs_qualities", "newest", "rules")
+    __slots__ = (
+        "detector",
+        "device",
+        "has_learned",
+        "heard",
+        "metric_name",
+        "needs_detector",
+        "needs_qualities",
+        "newest",
+        "rules",
+    )
 
     def __init__(self, metric_name: str, device: str | None, newest: int) -> None:
         self.metric_name = metric_name
@@ -72,7 +85,10 @@ class WatchedSeries:
         self.newest = newest
         self.heard = newest
         self.rules: list[SeriesRule] = []
-        self.needs_qualities = False
+        self.needs_qualities = self.needs_detector = False
+        self.detector: DetectorState | None = None
+        self.has_learned = False
+        """Whether the detector knows the readings up to `newest`."""
 
 
 class Holder:
@@ -112,27 +128,6 @@ class Holder:
         return states
 
 
-class _Candidates:
-    """The rules of an agent by the names of series that they spell out; those with wildcards fit any name."""
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._by_name: dict[str, list[Rule]] = {}
-        self._patterns: list[Rule] = []
-        for rule in rules:
-            pattern = rule.definition.scope.series
-            if pattern is None or "*" in pattern or "?" in pattern:
-                self._patterns.append(rule)
-            else:
-                self._by_name.setdefault(pattern, []).append(rule)
-
-    def of(self, row: SeriesRow) -> list[Rule]:
-        """Return the rules that can watch a series."""
-        exact = self._by_name.get(row.metric_name, [])
-        if row.metric != row.metric_name:
-            exact = exact + self._by_name.get(row.metric, [])
-        return exact + self._patterns
-
-
 class Watch:
     """The enabled rules, and the agents and series that they watch."""
 
@@ -143,7 +138,7 @@ class Watch:
         self.expected: dict[UUID, int] = {}
         """Agents that have stored readings whose time has not come, each with the last such time, in us."""
         self._by_tenant: dict[TenantId, list[Rule]] = {}
-        self._by_agent: dict[UUID, _Candidates] = {}
+        self._by_agent: dict[UUID, RuleCandidates] = {}
         self._watched: dict[TenantId, int] = {}
         self.limits: dict[TenantId, int] = {}
         """How many series can be watched, for tenants that do not have `SERIES_LIMIT`."""
@@ -240,10 +235,10 @@ class Watch:
             added.append((agent, series))
         return added
 
-    def _candidates(self, agent: WatchedAgent) -> _Candidates:
+    def _candidates(self, agent: WatchedAgent) -> RuleCandidates:
         found = self._by_agent.get(agent.agent_uuid)
         if found is None:
-            found = self._by_agent[agent.agent_uuid] = _Candidates(
+            found = self._by_agent[agent.agent_uuid] = RuleCandidates(
                 rule
                 for rule in self._by_tenant.get(agent.tenant_id, ())
                 if not isinstance(rule.definition.condition, STATE_CONDITIONS)
@@ -266,6 +261,7 @@ class Watch:
         bounds = rule.definition.bounds_for(agent.facts, series.device)
         series.rules.append(SeriesRule(rule, state or RuleState(), bounds, others))
         series.needs_qualities |= isinstance(condition, BadQuality)
+        series.needs_detector |= isinstance(condition, LearnedAnomaly)
 
     def _new_series(
         self, agent: Holder, name: str, device: str | None, rules: list[Rule], now: datetime

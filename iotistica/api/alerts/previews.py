@@ -1,6 +1,7 @@
 """Routes that apply an alert rule to history: how often it would have fired, before anybody is woken by it."""
 
 import asyncio
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -16,7 +17,9 @@ from iotistica.api.http.guard import tenant_of
 from iotistica.domain import time_ranges
 from iotistica.domain.alerts import backtests, scopes
 from iotistica.domain.alerts.backtests import History, Interval
-from iotistica.domain.alerts.conditions import Comparison
+from iotistica.domain.alerts.conditions import Comparison, LearnedAnomaly
+from iotistica.domain.alerts.detector import observe
+from iotistica.domain.alerts.detector_state import DetectorState
 from iotistica.domain.alerts.rule_states import Samples
 from iotistica.domain.alerts.rules import STATE_CONDITIONS, RuleSpec
 from iotistica.domain.alerts.scopes import AgentFacts
@@ -36,6 +39,7 @@ READINGS_TRIED: Final = 500_000  # readings of all series
 INTERVALS_LIMIT: Final = 1000  # intervals that are returned
 PLOTS: Final = 5  # series with most firings that are plotted
 POINTS: Final = 500  # points of a plot
+WARM_UP: Final = timedelta(days=14)  # of readings before the range, from which a learned detector learns
 LISTED: Final = 100  # series that are listed
 
 
@@ -117,6 +121,7 @@ async def _preview(
     is_of_state = isinstance(definition.condition, STATE_CONDITIONS)
     agents, places = await _in_scope(database, tenant, definition)
     tried = [] if is_of_state else places[:SERIES_LIMIT]
+    learned_from = since - WARM_UP if isinstance(definition.condition, LearnedAnomaly) else since
     counts: list[SeriesCount] = []
     found: list[tuple[_Place, list[Interval], Samples]] = []
     left = READINGS_TRIED
@@ -125,7 +130,7 @@ async def _preview(
             tried = tried[:at]
             break
         group = tried[at : at + GROUP]
-        histories = await _read(database, tenant, definition, group, since, min(until, now), left)
+        histories = await _read(database, tenant, definition, group, learned_from, min(until, now), left)
         left -= sum(len(history.sent_times) for history in histories)
         results = await asyncio.to_thread(_apply, definition, group, histories, since, min(until, now))
         for place, history, intervals in zip(group, histories, results, strict=True):
@@ -146,7 +151,7 @@ async def _preview(
         firings=len(views),
         intervals=views[:INTERVALS_LIMIT],
         by_series=counts[:LISTED],
-        plots=[_plot(place, samples) for place, all_, samples in found[:PLOTS] if samples.times],
+        plots=[_plot(place, samples, since) for place, _, samples in found[:PLOTS] if samples.times],
         note="This kind of rule is not about readings; it cannot be applied to history." if is_of_state else None,
     )
 
@@ -225,12 +230,21 @@ def _apply(
     definition: RuleSpec, group: list[_Place], histories: list[History], since: datetime, until: datetime
 ) -> list[list[Interval]]:
     start, end = int(since.timestamp() * 1e6), int(until.timestamp() * 1e6)
+    if isinstance(definition.condition, LearnedAnomaly):
+        histories = [_with_verdicts(history) for history in histories]
     return [
         backtests.intervals(
             definition, definition.bounds_for(place.agent, place.row.device_name), history, start, end
         )
         for place, history in zip(group, histories, strict=True)
     ]
+
+
+def _with_verdicts(history: History) -> History:
+    """Return a history with what a detector says that begins at its first reading."""
+    state = DetectorState()
+    pairs = zip(*history.samples, strict=True)
+    return history._replace(verdicts=[observe(state, at / 1e6, value) for at, value in pairs])
 
 
 def _count(place: _Place, history: History, intervals: list[Interval]) -> SeriesCount:
@@ -252,8 +266,9 @@ def _interval(place: _Place, interval: Interval) -> IntervalView:
     )
 
 
-def _plot(place: _Place, samples: Samples) -> Plot:
-    times, values = [time / 1e3 for time in samples.times], samples.values
+def _plot(place: _Place, samples: Samples, since: datetime) -> Plot:
+    first = bisect_left(samples.times, int(since.timestamp() * 1e6))
+    times, values = [time / 1e3 for time in samples.times[first:]], samples.values[first:]
     kept: Any = range(len(times))
     if len(times) > POINTS:
         kept = downsampling.downsample(times, values, POINTS, "lttb")

@@ -14,7 +14,8 @@ from iotistica.domain.alerts.conditions import (
     RateOfChange,
     StuckValue,
 )
-from iotistica.domain.alerts.rule_states import SECOND, Judged, RuleState, Samples, Turn, Verdict
+from iotistica.domain.alerts.detector import Verdict
+from iotistica.domain.alerts.rule_states import SECOND, Judged, RuleState, Samples, Turn
 from iotistica.domain.alerts.rules import RuleSpec
 
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from iotistica.domain.alerts.conditions import PER_SECONDS, Bounds, Comparison, RateOfChange, StuckValue
+from iotistica.domain.alerts.detector import Verdict
 
 USABLE: Final = ("good", "uncertain")
 """Qualities of values that a condition believes; others neither fire nor resolve."""
@@ -49,8 +50,8 @@ class Turn(NamedTuple):
     """The time since which the condition has held without a break, or since which it had fired, in us."""
     value: float | None
     bound: float | None = None
-    expected: tuple[float, float, float] | None = None
-    """What a learned detector expected: the value, and the band around it."""
+    verdict: Verdict | None = None
+    """What a learned detector said of the reading."""
 
 
 class RuleState(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
@@ -80,7 +81,7 @@ class Judged(NamedTuple):
     value: float
     outcome: Outcome
     bound: float | None = None
-    expected: tuple[float, float, float] | None = None
+    verdict: Verdict | None = None
 
 
 def advance(state: RuleState, judged: Iterable[Judged], *, hold: int, current_from: int) -> list[Turn]:
@@ -90,13 +91,13 @@ def advance(state: RuleState, judged: Iterable[Judged], *, hold: int, current_fr
     those before are history, which counts for how long a condition has held and no more.
     """
     turns = []
-    for time, value, outcome, bound, expected in judged:
+    for time, value, outcome, bound, verdict in judged:
         if outcome is Outcome.OUT:
             if not state.pending:
                 state.pending = time
             if not state.firing and time - state.pending >= hold and time >= current_from:
                 state.firing = state.pending
-                turns.append(Turn(True, time, state.pending, value, bound, expected))
+                turns.append(Turn(True, time, state.pending, value, bound, verdict))
         elif outcome is not Outcome.NOTHING:
             state.pending = 0
             if outcome is Outcome.BACK and state.firing and time >= current_from:
@@ -190,15 +191,6 @@ def judge_comparison(
             yield _judge(bounds, time, memory[1] / memory[3])
 
 
-class Verdict(NamedTuple):
-    """What a learned detector says of a reading."""
-
-    score: float
-    expected: float
-    low: float
-    high: float
-
-
 def judge_anomaly(
     score: float, calm: int, state: RuleState, samples: Samples, verdicts: Sequence[Verdict | None]
 ) -> Iterator[Judged]:
@@ -209,7 +201,7 @@ def judge_anomaly(
             continue
         if verdict.score >= score:
             memory.clear()
-            yield Judged(time, value, Outcome.OUT, None, verdict[1:])
+            yield Judged(time, value, Outcome.OUT, None, verdict)
         elif not verdict.low <= value <= verdict.high:
             memory.clear()
             yield Judged(time, value, Outcome.BETWEEN)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from iotistica.domain.alerts.rule_states import Samples
 from iotistica.domain.alerts.scopes import AgentFacts
 from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx, fetch_rows
@@ -162,6 +163,42 @@ async def values_before(
     parameters["start"] = end - timedelta(days=1)
     cursor = await tx.execute(VALUES_BEFORE, parameters, prepare=False)
     return [(ms, value) for ms, value in reversed(await cursor.fetchall())]
+
+
+HISTORY: Final = """
+SELECT coalesce(array_agg(us ORDER BY us), '{}'), coalesce(array_agg(value ORDER BY us), '{}') FROM (
+    SELECT (date_part('epoch', r.time) * 1000000)::bigint AS us, r.value
+    FROM agents a JOIN readings r USING (agent_uuid)
+    WHERE a.tenant_id = %(tenant)s AND r.agent_uuid = %(agent)s AND r.metric_name = %(name)s
+      AND r.time > %(after)s AND r.time <= %(until)s AND r.value IS NOT NULL AND r.quality IN ('good', 'uncertain')
+    ORDER BY r.time DESC LIMIT %(limit)s) rows
+"""
+
+
+async def history(
+    tx: Tx, tenant: TenantId, agent: UUID, metric_name: str, *, after: datetime, until: datetime, limit: int
+) -> Samples:
+    """Return the newest readings of a series in a range that can be believed, at most `limit`, ascending."""
+    parameters = {"tenant": tenant, "agent": agent, "name": metric_name, "after": after, "until": until}
+    cursor = tx.cursor(binary=True)
+    await cursor.execute(HISTORY, parameters | {"limit": limit}, prepare=False)
+    times, values = await cursor.fetchone() or ([], [])
+    return Samples(times, values)
+
+
+SET_SCORE: Final = """
+UPDATE readings r SET anomaly_score = %(score)s, anomaly_threshold = %(threshold)s FROM agents a
+WHERE a.tenant_id = %(tenant)s AND a.agent_uuid = %(agent)s AND r.agent_uuid = a.agent_uuid
+  AND r.metric_name = %(name)s AND r.time = %(time)s AND r.anomaly_score IS NULL
+"""
+
+
+async def set_score(
+    tx: Tx, tenant: TenantId, agent: UUID, metric_name: str, time: datetime, *, score: float, threshold: float
+) -> None:
+    """Write the score of a reading, and from which score a rule fires; one that the agent sent stays."""
+    parameters = {"tenant": tenant, "agent": agent, "name": metric_name, "time": time}
+    await tx.execute(SET_SCORE, parameters | {"score": score, "threshold": threshold}, prepare=False)
 
 
 NEWEST: Final = """

@@ -16,7 +16,7 @@ from iotistica.domain.alerts.targets import TargetSpec
 from iotistica.domain.ids import AgentId, TenantId
 from iotistica.domain.telemetry.readings import Reading
 from iotistica.storage.agents import agents
-from iotistica.storage.alerts import incident_search, notice_search, rules, targets
+from iotistica.storage.alerts import detector_states, incident_search, notice_search, rules, targets
 from iotistica.storage.alerts.incident_search import IncidentFilter, Member
 from iotistica.storage.alerts.incidents import Incident
 from iotistica.storage.alerts.rules import NewRule, StoredRule
@@ -136,6 +136,14 @@ class Plant:
                 tx, self.tenant, status=None, incident=None, target=None, before=None, limit=10_000
             )
         return [(notice.kind, notice.status) for notice in sorted(found, key=lambda notice: notice.id)]
+
+    async def detectors(self, second: float) -> dict[str, bytes]:
+        """What the detectors of the agent know, by the series, after a save."""
+        assert self.rounds is not None
+        await self.rounds.save(self.at(second))
+        async with self.database.transaction() as tx:
+            found = await detector_states.load(tx, [self.tenant], [self.agent])
+        return {name: state.to_bytes() for name, state in found.get(self.agent, {}).items()}
 
     async def states(self) -> list[bytes]:
         """What is stored of what the rules remember, byte by byte."""

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from iotistica.domain.alerts.detector import observe
+from iotistica.domain.alerts.detector_state import DetectorState
 from tests.integration.alerts.plant import Plant
 
 HOT = {"kind": "threshold", "above": 70}
@@ -264,3 +266,61 @@ async def test_nothing_is_opened_again_until_the_cooldown_is_over(plant: Plant) 
     assert len(await plant.incidents()) == 1
     await plant.round(303)
     assert [i.status for i in await plant.incidents()] == ["resolved", "open"]
+
+
+async def test_a_learned_anomaly_opens_once_and_ends_when_values_are_as_expected(plant: Plant) -> None:
+    """The detector learns from what is stored; its state survives a kill, and a replay leaves it as it was."""
+    import math
+    import random
+
+    chance = random.Random(1)
+    days, step = 6, 300
+
+    def usual(second: float) -> float:
+        return 20 + 5 * math.sin(second / 86_400 * 2 * math.pi) + chance.gauss(0, 0.3)
+
+    await plant.send([(second, usual(second)) for second in range(-days * 86_400, 0, step)])
+    await plant.add_rule({"kind": "anomaly", "calmSeconds": 600})
+    for second in range(0, 3600, step):
+        await plant.send([(second, usual(second))])
+        await plant.round(second)
+    assert await plant.incidents() == []
+    before = await plant.detectors(3600)
+    await plant.send([(second + 7, 90.0) for second in range(-86_400, 0, step)])
+    plant.kill()
+    await plant.round(3600)
+    assert await plant.detectors(3600) == before
+    await plant.send([(3600, 60.0)])
+    await plant.round(3600)
+    (incident,) = await plant.incidents()
+    (member,) = await plant.members(incident)
+    assert member.value == 60
+    assert member.details["score"] > 0.9
+    assert 10 < member.details["expected"]["value"] < 30
+    async with plant.database.transaction() as tx:
+        cursor = await tx.execute(
+            "SELECT value, anomaly_score, anomaly_threshold FROM readings"
+            " WHERE agent_uuid = %(agent)s AND anomaly_score IS NOT NULL",
+            {"agent": plant.agent},
+        )
+        assert await cursor.fetchall() == [(60.0, member.details["score"], 0.93)]
+    for second in range(3600 + step, 3600 + 6 * step, step):
+        await plant.send([(second, usual(second))])
+        await plant.round(second)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+
+
+async def test_a_detector_that_was_killed_learns_what_it_missed(plant: Plant) -> None:
+    """What was judged since the last save is learned again: the same bytes as without the kill."""
+    await plant.add_rule({"kind": "anomaly"})
+    values = [(float(second), 20.0 + second % 7) for second in range(0, 3000, 60)]
+    expected = DetectorState()
+    for second, value in values:
+        observe(expected, plant.us(second) / 1e6, value)
+        await plant.send([(second, value)])
+        await plant.round(second)
+        if second in (600, 1800):
+            await plant.detectors(second)  # a save
+        if second in (1200, 2400):
+            plant.kill()
+    assert await plant.detectors(3000) == {"m": expected.to_bytes()}

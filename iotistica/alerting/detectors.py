@@ -1,0 +1,93 @@
+"""The learned detectors of the watched series: loaded, taught from stored readings, and saved."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from iotistica.alerting.watch import Holder, Watch, WatchedSeries, us
+from iotistica.domain.alerts.detector import Verdict, observe
+from iotistica.domain.alerts.detector_state import LAST_TIME, DetectorState
+from iotistica.domain.alerts.rule_states import Samples
+from iotistica.storage.alerts import detector_states, watched_series
+from iotistica.storage.postgres import Tx
+
+HISTORY: Final = timedelta(days=28)  # of stored readings from which a new detector learns
+HISTORY_READINGS: Final = 10_000  # readings of a series from which it learns at most, the newest
+LEARNED_IN_A_ROUND: Final = 20_000  # readings from which new detectors learn in one round
+SAVE_SECONDS: Final = 60.0  # seconds between saves; after a crash, what was not saved is learned again
+
+
+class Detectors:
+    """Judges readings by what each series was like before; a detector that has not learned yet says nothing."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._learning: list[tuple[Holder, WatchedSeries]] = []
+        self._dirty: dict[int, Holder] = {}
+        self._saved_at: datetime | None = None
+
+    async def add(self, tx: Tx, added: Sequence[tuple[Holder, WatchedSeries]]) -> None:
+        """Load the detectors of series that are watched from now on; they catch up in the next rounds."""
+        new = [(holder, series) for holder, series in added if series.needs_detector and series.detector is None]
+        if not new:
+            return
+        agents = sorted({holder.agent for holder, _ in new})
+        stored = await detector_states.load(tx, list(self._watch.tenants), agents)
+        for holder, series in new:
+            series.detector = stored.get(holder.agent, {}).get(series.metric_name) or DetectorState()
+        self._learning += new
+
+    async def learn(self, tx: Tx) -> None:
+        """Let detectors catch up with the readings that rules have judged already.
+
+        Those that were stored catch up at once. Of new ones only some learn in a round, so that nobody waits for
+        rules while thousands of series are learned.
+        """
+        left, waiting = LEARNED_IN_A_ROUND, []
+        for holder, series in self._learning:
+            state = series.detector
+            assert state is not None  # noqa: S101 set when it was added
+            is_new = state.numbers[LAST_TIME] < 0
+            if is_new and left <= 0:
+                waiting.append((holder, series))
+                continue
+            until = datetime.fromtimestamp(series.newest / 1e6, UTC)
+            last = datetime.fromtimestamp(max(state.numbers[LAST_TIME], 0.0), UTC)
+            samples = await watched_series.history(
+                *(tx, holder.subject.tenant, holder.agent, series.metric_name),
+                after=max(last, until - HISTORY),
+                until=until,
+                limit=HISTORY_READINGS,
+            )
+            for at, value in zip(*samples, strict=True):
+                observe(state, at / 1e6, value)
+            left -= len(samples.times) if is_new else 0
+            series.has_learned = True
+            self._dirty[id(holder)] = holder
+        self._learning = waiting
+
+    def judge(self, holder: Holder, series: WatchedSeries, samples: Samples) -> Sequence[Verdict | None]:
+        """Return what the detector of a series says of new readings, and let it learn from them."""
+        if series.detector is None or not series.has_learned:
+            return [None] * len(samples.times)
+        self._dirty[id(holder)] = holder
+        state = series.detector
+        return [observe(state, at / 1e6, value) for at, value in zip(*samples, strict=True)]
+
+    async def save(self, tx: Tx, now: datetime, *, at_once: bool = False) -> None:
+        """Store what was learned, if it was not stored for `SAVE_SECONDS` or must be `at_once`."""
+        self._saved_at = self._saved_at or now
+        if not self._dirty or not (at_once or us(now) - us(self._saved_at) >= SAVE_SECONDS * 1e6):
+            return
+        await detector_states.save(
+            tx,
+            {
+                (holder.subject.tenant, holder.agent): {
+                    series.metric_name: series.detector
+                    for series in holder.series.values()
+                    if series.detector is not None and series.has_learned
+                }
+                for holder in self._dirty.values()
+            },
+        )
+        self._dirty, self._saved_at = {}, now

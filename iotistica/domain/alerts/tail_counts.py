@@ -1,0 +1,180 @@
+"""How surprising a number is among its own past, from counts: nothing is assumed about how the numbers spread.
+
+The bins are half octaves of a unit, for each sign: 0 to 1.4 units, 1.4 to 2, 2 to 2.8, and so on; the last bin has
+all above. The surprise of a bin is -ln of the share of past numbers that were at least as large, so every kind of
+evidence speaks the same language: nats. Past numbers that were smaller still weigh a little, the less the smaller
+they were: twice as large as anything before is less surprising than a hundred times as large.
+"""
+
+from array import array
+from math import log, log2, sqrt
+from typing import Final
+
+from iotistica.domain.alerts.detector_state import (
+    ACTIVITIES,
+    ACTIVITY_ROOT,
+    CHECK,
+    COUNTED,
+    NUMBERS,
+    OTHER_BINS,
+    RESIDUAL_BINS,
+    SHIFT_ROOT,
+    SHIFTS,
+    UNIT,
+    DetectorState,
+)
+
+BINS_AN_OCTAVE: Final = 2
+FADE: Final = 0.25  # weight of a count one bin below, 1/16 an octave: gentler tails cost much accuracy
+PRIOR: Final = 1.0  # numbers at least as large that each table is born with
+REFRESH: Final = 32.0  # moments between two refreshes of the surprises: oftener gains nothing
+FORGET: Final = 16_000  # moments, then counts are halved: shorter memories cost accuracy
+WARM: Final = 50  # moments before the first surprise
+MEDIAN_BIN: Final = 4  # where the median residual belongs: two octaves below it, eight above
+UNIT_OF_MEDIAN: Final = 2.0 ** (-MEDIAN_BIN / BINS_AN_OCTAVE)
+LEAST_UNIT: Final = 5e-324  # the smallest number above 0
+FIRST_CHECK: Final = 128.0  # moments; then, and at 256, 512, ..., the bins are moved to where the median belongs
+
+
+class TailCounts:
+    """Where a state holds the counts of one kind of evidence: positive, negative, then their surprises alike."""
+
+    __slots__ = ("bins", "first", "last", "reach", "to_surprise")
+
+    def __init__(self, first: int, bins: int) -> None:
+        self.first, self.bins, self.last = first, bins, bins - 1
+        self.to_surprise = 2 * bins  # from the place of a bin's count to that of its surprise
+        self.reach = 2.0 ** (bins / BINS_AN_OCTAVE) * (1 - 1e-9)  # or rounding might lead into a bin of others
+
+    def count(self, counts: "array[float]", number: float, unit: float) -> float:
+        """Count a number, and return the surprise in nats that its bin had at the last refresh."""
+        bin_ = self.first
+        if number < 0.0:
+            bin_, number = bin_ + self.bins, -number
+        elif number == 0.0:
+            counts[bin_] += 0.5
+            counts[bin_ + self.bins] += 0.5
+            return 0.0
+        if number > unit:
+            # Not unit <= number / reach: a unit may be so small that the ratio is infinite
+            bin_ += int(BINS_AN_OCTAVE * log2(number / unit)) if number < unit * self.reach else self.last
+        counts[bin_] += 1.0
+        return counts[bin_ + self.to_surprise]
+
+    def halve(self, counts: "array[float]") -> None:
+        for bin_ in range(self.first, self.first + self.to_surprise):
+            counts[bin_] *= 0.5
+
+    def refresh(self, counts: "array[float]", counted: float) -> None:
+        """Compute the surprises from the counts."""
+        for begin in (self.first, self.first + self.bins):
+            bins = counts[begin : begin + self.bins]
+            tail, smaller, surprises = sum(bins) + PRIOR, 0.0, []
+            for count in bins:
+                rarity = (counted + 1.0) / (tail + smaller)
+                surprises.append(log(rarity) if rarity > 1.0 else 0.0)
+                tail -= count
+                smaller = (smaller + count) * FADE
+            begin += self.to_surprise  # noqa: PLW2901
+            counts[begin : begin + self.bins] = array("f", surprises)
+
+    def median_bin(self, counts: "array[float]") -> int:
+        """Return the bin of the median size, whatever its sign."""
+        begin, bin_ = self.first, 0
+        half = sum(counts[begin : begin + 2 * self.bins]) / 2
+        while bin_ < self.last and half > (here := counts[begin + bin_] + counts[begin + bin_ + self.bins]):
+            half -= here
+            bin_ += 1
+        return bin_
+
+    def move(self, counts: "array[float]", by: int) -> None:
+        """Move all counts down by so many bins; what would leave the table stays in its first or last bin."""
+        for begin in (self.first, self.first + self.bins):
+            bins = counts[begin : begin + self.bins]
+            counts[begin : begin + self.bins] = array("f", bytes(4 * self.bins))
+            for bin_, count in enumerate(bins):
+                counts[begin + min(self.last, max(0, bin_ - by))] += count
+
+
+_RESIDUALS: Final = TailCounts(0, RESIDUAL_BINS)
+_SHIFTS: Final = TailCounts(4 * RESIDUAL_BINS, OTHER_BINS)
+_ACTIVITIES: Final = TailCounts(4 * (RESIDUAL_BINS + OTHER_BINS), OTHER_BINS)
+
+
+def of_residual(state: DetectorState, residual: float) -> float:
+    """Count a residual, and return its surprise in nats. The unit is a quarter of the median size."""
+    unit = state.numbers[UNIT]
+    return _RESIDUALS.count(state.counts, residual, unit) if unit else _first_residual(state, residual)
+
+
+def of_shift(numbers: "array[float]", counts: "array[float]", shift: float) -> float:
+    """Count a shift, and return its surprise in nats."""
+    return _SHIFTS.count(counts, shift, _running_unit(numbers, SHIFT_ROOT, SHIFTS, shift))
+
+
+def of_activity(numbers: "array[float]", counts: "array[float]", activity: float) -> float:
+    """Count an activity, and return its surprise in nats."""
+    return _ACTIVITIES.count(counts, activity, _running_unit(numbers, ACTIVITY_ROOT, ACTIVITIES, activity))
+
+
+def _running_unit(numbers: "array[float]", root_at: int, seen_at: int, number: float) -> float:
+    """Return a quarter of the usual size, the square of the mean root, and let the mean learn the number."""
+    size = abs(number)
+    if not size:
+        return 0.0
+    root, seen = numbers[root_at], numbers[seen_at] + 1.0
+    numbers[seen_at] = seen
+    numbers[root_at] = root + (sqrt(size) - root) / seen
+    return 0.25 * (root * root if seen > 1.0 else size)
+
+
+def _first_residual(state: DetectorState, residual: float) -> float:
+    """Let residuals wait until they tell the unit. Zeros say nothing about it, and are counted at once."""
+    numbers = state.numbers
+    if residual:
+        numbers.append(residual)
+    else:
+        _RESIDUALS.count(state.counts, 0.0, 1.0)
+    zeros = 2.0 * state.counts[0]
+    waiting = numbers[NUMBERS:]
+    if not waiting or zeros + len(waiting) < WARM:
+        return 0.0
+    sizes = sorted(map(abs, waiting))
+    median = sizes[len(sizes) // 2] / 2 + sizes[(len(sizes) - 1) // 2] / 2
+    del numbers[NUMBERS:]
+    numbers[UNIT] = unit = median * UNIT_OF_MEDIAN or LEAST_UNIT
+    numbers[CHECK] = FIRST_CHECK
+    for one in waiting[:-1]:
+        _RESIDUALS.count(state.counts, one, unit)
+    _RESIDUALS.refresh(state.counts, zeros + len(waiting) - 1)
+    return _RESIDUALS.count(state.counts, residual, unit)
+
+
+def refresh(state: DetectorState) -> None:
+    """Do what is due once in `REFRESH` moments: forget, adapt the unit, and compute the surprises anew."""
+    numbers, counts = state.numbers, state.counts
+    counted = numbers[COUNTED] + REFRESH
+    if counted > FORGET:
+        for table in (_RESIDUALS, _SHIFTS, _ACTIVITIES):
+            table.halve(counts)
+        counted *= 0.5
+        for at in (CHECK, SHIFTS, ACTIVITIES):  # so that the unit is checked again, and the means keep learning
+            numbers[at] *= 0.5
+    numbers[COUNTED] = counted
+    if numbers[UNIT]:
+        if counted >= numbers[CHECK]:
+            numbers[CHECK] *= 2.0
+            _check_unit(state)
+        _RESIDUALS.refresh(counts, counted)
+    _SHIFTS.refresh(counts, counted)
+    _ACTIVITIES.refresh(counts, counted)
+
+
+def _check_unit(state: DetectorState) -> None:
+    """Move the bins to where the median belongs, unless the median lies in the first, which has no lower end."""
+    bin_ = _RESIDUALS.median_bin(state.counts)
+    by = bin_ - MEDIAN_BIN
+    unit = state.numbers[UNIT] * 2.0 ** (by / BINS_AN_OCTAVE)
+    if bin_ and by and unit:
+        state.numbers[UNIT] = unit
+        _RESIDUALS.move(state.counts, by)
