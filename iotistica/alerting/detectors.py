@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from iotistica.alerting.watch import Holder, Watch, WatchedSeries, us
+from iotistica.alerting.watch import Watch
+from iotistica.alerting.watched import Holder, WatchedSeries, us
 from iotistica.domain.alerts.detector import Verdict, observe
 from iotistica.domain.alerts.detector_state import LAST_TIME, DetectorState
 from iotistica.domain.alerts.rule_states import Samples

@@ -11,7 +11,8 @@ from iotistica.alerting import incident_evidence, series_evaluation, state_evalu
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.detectors import Detectors
 from iotistica.alerting.transitions import Outcome, Transition
-from iotistica.alerting.watch import Holder, SeriesRule, Watch, us
+from iotistica.alerting.watch import Watch
+from iotistica.alerting.watched import Holder, SeriesRule, WatchedSeries, us
 from iotistica.domain.alerts import rule_states as judging
 from iotistica.domain.alerts.conditions import LearnedAnomaly
 from iotistica.domain.alerts.incidents import NewMember, Subject
@@ -145,12 +146,11 @@ class RuleRounds:
 
     async def _judge_group(self, tx: Tx, holders: Sequence[Holder], now: datetime) -> None:
         places = [(holder, series) for holder in holders for series in holder.series.values()]
-        wanted = [
-            SamplesWanted(holder.agent, series.metric_name, _time(series.newest), series.needs_qualities)
-            for holder, series in places
-        ]
+        quiet = [place for place in places if place[1].is_quiet]
+        crossed = await self._pass_quiet(tx, quiet, now)
+        places = [place for place in places if not place[1].is_quiet] + crossed
         found: dict[int, dict[str, StoredSamples]] = {}
-        for stored in await watched_series.samples(tx, self._watch.tenants, wanted, until=now):
+        for stored in await watched_series.samples(tx, self._watch.tenants, _wanted(places), until=now):
             holder, series = places[stored.number]
             found.setdefault(id(holder), {})[series.metric_name] = stored
             series.newest, series.heard = stored.newest, stored.newest
@@ -163,11 +163,33 @@ class RuleRounds:
                 continue
             others = {name: Samples(stored.times, stored.values) for name, stored in by_name.items()}
             for series in holder.series.values():
+                if series.is_simple and series.metric_name not in by_name:
+                    continue
                 stored_samples = by_name.get(series.metric_name)
                 for rule, _, turn in series_evaluation.judge(
-                    series, stored_samples, others, now=us(now), verdicts=partial(self._detectors.judge, holder)
+                    series,
+                    stored_samples,
+                    others,
+                    now=us(now),
+                    verdicts=partial(self._detectors.judge, holder),
                 ):
                     self._turn(holder, series.metric_name, rule, turn, now, {})
+
+    async def _pass_quiet(
+        self, tx: Tx, places: Sequence[tuple[Holder, WatchedSeries]], now: datetime
+    ) -> list[tuple[Holder, WatchedSeries]]:
+        """Pass over series whose new values are all within the bounds of their rules; return the others."""
+        crossed = []
+        for number, newest, low, high in await watched_series.extremes(
+            tx, self._watch.tenants, _wanted(places), until=now
+        ):
+            holder, series = places[number]
+            if low is not None and high is not None and (series.crosses(low) or series.crosses(high)):
+                crossed.append((holder, series))
+            else:
+                series.newest = series.heard = newest
+                holder.is_dirty = True
+        return crossed
 
     async def _judge_absences(self, tx: Tx, now: datetime, lagging: Collection[str]) -> None:
         """Judge which series are silent; the time in which the platform itself took nothing in does not count."""
@@ -253,6 +275,13 @@ class RuleRounds:
 def _may_open(rule: SeriesRule, now: datetime) -> bool:
     """Whether a rule may open an incident now: at a time that it is meant for, and after its cooldown."""
     return us(now) >= rule.state.quiet_until and rule.rule.definition.may_open(now)
+
+
+def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWanted]:
+    return [
+        SamplesWanted(holder.agent, series.metric_name, _time(series.newest), series.needs_qualities)
+        for holder, series in places
+    ]
 
 
 def _transition(holder: Holder, name: str, rule: SeriesRule, member: NewMember | None) -> Transition:

@@ -22,7 +22,10 @@ from iotistica.storage.redis import Redis
 from iotistica.supervise import sleep
 
 LEASE: Final = "rules"
-ROUND_SECONDS: Final = 1.0  # seconds between rounds
+ROUND_SECONDS: Final = 1.0  # seconds from round to round
+LONGEST_ROUND_SECONDS: Final = 2.5  # the same if rounds take long
+REST: Final = 20
+"""A round begins only after this multiple of what the last one took: fewer and larger ones cost less a reading."""
 RELOAD_SECONDS: Final = 60.0  # seconds between reloads, which notice changed tags and fleets
 NOT_USED: Final = "the rule was disabled or deleted"
 
@@ -70,7 +73,8 @@ class RuleRunner:
                 changed = await rules.revision(tx) != revision
             if changed or (watch.rules and began - loaded > RELOAD_SECONDS):
                 break
-            await sleep(max(ROUND_SECONDS - (time.monotonic() - began), 0.05), stop)
+            took = time.monotonic() - began
+            await sleep(max(min(max(ROUND_SECONDS, took * REST), LONGEST_ROUND_SECONDS) - took, 0.05), stop)
         await rounds.save(datetime.now(UTC))
 
     async def _tell(self, outcomes: Sequence[Outcome]) -> None:

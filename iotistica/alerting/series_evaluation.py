@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from iotistica.alerting.watch import SeriesRule, WatchedSeries
+from iotistica.alerting.watched import SeriesRule, WatchedSeries
 from iotistica.domain.alerts import rule_states
 from iotistica.domain.alerts.conditions import (
     BadQuality,

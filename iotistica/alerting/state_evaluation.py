@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from iotistica.alerting.watch import ALARM, JOB, REFUSED, STATUS, Holder, SeriesRule, Watch, us
+from iotistica.alerting.watch import ALARM, JOB, REFUSED, STATUS, Watch
+from iotistica.alerting.watched import Holder, SeriesRule, us
 from iotistica.domain.alerts import rule_states
 from iotistica.domain.alerts.conditions import AgentStatus, FailedJob, PlatformAlarm, RefusedMessages
 from iotistica.domain.alerts.rule_states import Judged, Outcome, Turn

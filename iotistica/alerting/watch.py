@@ -6,23 +6,23 @@ from typing import Final
 from uuid import UUID
 
 from iotistica.alerting.rule_candidates import RuleCandidates
+from iotistica.alerting.watched import Holder, SeriesRule, WatchedSeries, us
 from iotistica.domain.alerts import scopes
 from iotistica.domain.alerts.conditions import (
     Absence,
     AgentStatus,
     BadQuality,
-    Bounds,
     Comparison,
     FailedJob,
     LearnedAnomaly,
     PlatformAlarm,
     RefusedMessages,
+    Threshold,
 )
-from iotistica.domain.alerts.detector_state import DetectorState
-from iotistica.domain.alerts.rule_states import SECOND, RuleState
+from iotistica.domain.alerts.rule_states import RuleState
 from iotistica.domain.alerts.rules import STATE_CONDITIONS, Rule
 from iotistica.domain.ids import TenantId
-from iotistica.storage.alerts.rule_states import AgentStates, SeriesProgress
+from iotistica.storage.alerts.rule_states import AgentStates
 from iotistica.storage.alerts.rule_states import Subject as StateSubject
 from iotistica.storage.alerts.watched_series import SeriesRow, WatchedAgent
 
@@ -40,92 +40,6 @@ KIND_BY_PREFIX: Final[dict[str, type]] = {
     ALARM: PlatformAlarm,
 }
 """What rules about a whole are about, by how its name begins: with a space, unlike the name of a series."""
-
-
-class SeriesRule:
-    """One rule for one series, or for an agent as a whole."""
-
-    __slots__ = ("bounds", "hold", "max_age", "others", "rule", "state")
-
-    def __init__(
-        self, rule: Rule, state: RuleState, bounds: Bounds | None = None, others: tuple[str, ...] = ()
-    ) -> None:
-        self.rule = rule
-        self.state = state
-        self.bounds = bounds
-        """The bounds for this agent and device; None if the condition has none."""
-        self.others = others
-        """The names that the series can have with which this one is compared."""
-        self.hold = int(rule.definition.for_seconds * SECOND)
-        self.max_age = int(rule.definition.max_age_seconds * SECOND)
-
-
-class WatchedSeries:
-    """A series and its rules.
-
-    `newest` is the time up to which its readings were judged, and `heard` that of its newest reading, in us; 0 if
-    there was none for a long time.
-    """
-
-    __slots__ = (
-        "detector",
-        "device",
-        "has_learned",
-        "heard",
-        "metric_name",
-        "needs_detector",
-        "needs_qualities",
-        "newest",
-        "rules",
-    )
-
-    def __init__(self, metric_name: str, device: str | None, newest: int) -> None:
-        self.metric_name = metric_name
-        self.device = device
-        self.newest = newest
-        self.heard = newest
-        self.rules: list[SeriesRule] = []
-        self.needs_qualities = self.needs_detector = False
-        self.detector: DetectorState | None = None
-        self.has_learned = False
-        """Whether the detector knows the readings up to `newest`."""
-
-
-class Holder:
-    """What rules watch of an agent, or of a tenant as a whole if there are no facts of an agent."""
-
-    __slots__ = ("about", "facts", "is_dirty", "saved", "series", "subject")
-
-    def __init__(self, subject: StateSubject, facts: WatchedAgent | None, saved: AgentStates) -> None:
-        self.subject = subject
-        self.facts = facts
-        self.saved = saved
-        """States as they were loaded; each is moved to the rule that it belongs to."""
-        self.series: dict[str, WatchedSeries] = {}
-        self.about: dict[str, dict[UUID, SeriesRule]] = {}
-        """Rules about the whole, by what they are about, such as the agent's status or one job."""
-        self.is_dirty = False
-
-    @property
-    def agent(self) -> UUID:
-        """The agent's id; only agents have series."""
-        assert self.subject.agent is not None  # noqa: S101 the caller comes from a series
-        return self.subject.agent
-
-    def packed(self) -> AgentStates:
-        """Return the states to store; rules that remember nothing are left out."""
-        states = {
-            series.metric_name: SeriesProgress(
-                series.newest,
-                {rule.rule.rule_id.bytes: rule.state for rule in series.rules if not rule.state.is_blank},
-            )
-            for series in self.series.values()
-        }
-        for name, rules in self.about.items():
-            remembered = {id_.bytes: rule.state for id_, rule in rules.items() if not rule.state.is_blank}
-            if remembered:
-                states[name] = SeriesProgress(0, remembered)
-        return states
 
 
 class Watch:
@@ -255,11 +169,12 @@ class Watch:
             device = series.device.replace(".", "_") if series.device else None
             others = (f"{device}.{condition.other}", condition.other) if device else (condition.other,)
             for name in others:
-                if name not in agent.series:
-                    self._new_series(agent, name, None, [rule], now)
+                other = agent.series.get(name) or self._new_series(agent, name, None, [rule], now)
+                other.is_simple = False
         assert agent.facts is not None  # noqa: S101 only agents have series
         bounds = rule.definition.bounds_for(agent.facts, series.device)
         series.rules.append(SeriesRule(rule, state or RuleState(), bounds, others))
+        series.is_simple &= isinstance(condition, Threshold)
         series.needs_qualities |= isinstance(condition, BadQuality)
         series.needs_detector |= isinstance(condition, LearnedAnomaly)
 
@@ -281,8 +196,3 @@ class Watch:
                 for rule in series.rules:
                     if isinstance(rule.rule.definition.condition, Absence):
                         yield agent, series, rule
-
-
-def us(time: datetime) -> int:
-    """Return a time in us since the epoch."""
-    return int(time.timestamp() * SECOND)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from iotistica.alerting.watch import Holder, Watch, WatchedSeries
+from iotistica.alerting.watch import Watch
+from iotistica.alerting.watched import Holder, WatchedSeries
 from iotistica.domain.ids import TenantId
 from iotistica.storage.access import quotas
 from iotistica.storage.alerts import rule_states, rules, watched_series

@@ -90,7 +90,8 @@ class StoredSamples(NamedTuple):
     """Whether more than `READINGS_LIMIT` were found."""
 
 
-# Constants for the oldest and the newest time of all series exclude partitions when the statement is planned.
+# Constants for the oldest and the newest time of all series exclude partitions when the statement is planned. The
+# inner query sorts, along the key, so that the aggregates need not.
 SAMPLES: Final = """
 SELECT w.number - 1, r.*
 FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(after)s::timestamptz[], %(full)s::bool[])
@@ -98,10 +99,10 @@ FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(after)s::timestamptz[], %(f
 JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)
 CROSS JOIN LATERAL (
     SELECT max(us) AS newest,
-           coalesce(array_agg(us ORDER BY us) FILTER (WHERE usable), '{}') AS times,
-           coalesce(array_agg(value ORDER BY us) FILTER (WHERE usable), '{}') AS values,
-           array_agg(us ORDER BY us) FILTER (WHERE w.is_full) AS sent_times,
-           array_agg(quality ORDER BY us) FILTER (WHERE w.is_full) AS qualities,
+           coalesce(array_agg(us) FILTER (WHERE usable), '{}') AS times,
+           coalesce(array_agg(value) FILTER (WHERE usable), '{}') AS values,
+           array_agg(us) FILTER (WHERE w.is_full) AS sent_times,
+           array_agg(quality) FILTER (WHERE w.is_full) AS qualities,
            count(*) >= %(limit)s AS is_cut
     FROM (
         SELECT (date_part('epoch', time) * 1000000)::bigint AS us, value, quality,
@@ -163,6 +164,56 @@ async def values_before(
     parameters["start"] = end - timedelta(days=1)
     cursor = await tx.execute(VALUES_BEFORE, parameters, prepare=False)
     return [(ms, value) for ms, value in reversed(await cursor.fetchall())]
+
+
+class Extremes(NamedTuple):
+    """How far a series has come, and the least and the greatest value that can be believed; None without any."""
+
+    number: int
+    """The position of the series in the request."""
+    newest: int
+    low: float | None
+    high: float | None
+
+
+EXTREMES: Final = """
+SELECT w.number - 1, (date_part('epoch', r.newest) * 1000000)::bigint, r.low, r.high
+FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(after)s::timestamptz[])
+     WITH ORDINALITY AS w (agent_uuid, metric_name, after, number)
+JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)
+CROSS JOIN LATERAL (
+    SELECT max(r.time) AS newest, min(r.value) FILTER (WHERE quality IN ('good', 'uncertain')) AS low,
+           max(r.value) FILTER (WHERE quality IN ('good', 'uncertain')) AS high
+    FROM readings r
+    WHERE r.agent_uuid = w.agent_uuid AND r.metric_name = w.metric_name AND r.time > w.after
+      AND r.time > %(oldest)s AND r.time <= %(until)s
+) r WHERE r.newest IS NOT NULL
+"""
+
+
+async def extremes(
+    tx: Tx, tenants: Collection[TenantId], wanted: Sequence[SamplesWanted], *, until: datetime
+) -> list[Extremes]:
+    """Return the extremes of what was measured of each series after a time and up to `until`.
+
+    That costs a third of reading the values, and is all that a bound which nothing comes near asks for.
+    """
+    if not wanted:
+        return []
+    cursor = tx.cursor(binary=True)
+    await cursor.execute(
+        EXTREMES,
+        {
+            "tenants": list(tenants),
+            "agents": [row.agent for row in wanted],
+            "names": [row.metric_name for row in wanted],
+            "after": [row.after for row in wanted],
+            "oldest": min(row.after for row in wanted),
+            "until": until,
+        },
+        prepare=False,
+    )
+    return [Extremes(*row) for row in await cursor.fetchall()]
 
 
 HISTORY: Final = """

@@ -1,0 +1,115 @@
+"""What is watched, in memory: agents, their series, and what each rule remembers of them."""
+
+from datetime import datetime
+from uuid import UUID
+
+from iotistica.domain.alerts.conditions import Bounds
+from iotistica.domain.alerts.detector_state import DetectorState
+from iotistica.domain.alerts.rule_states import SECOND, RuleState
+from iotistica.domain.alerts.rules import Rule
+from iotistica.storage.alerts.rule_states import AgentStates, SeriesProgress
+from iotistica.storage.alerts.rule_states import Subject as StateSubject
+from iotistica.storage.alerts.watched_series import WatchedAgent
+
+
+class SeriesRule:
+    """One rule for one series, or for an agent as a whole."""
+
+    __slots__ = ("bounds", "hold", "max_age", "others", "rule", "state")
+
+    def __init__(
+        self, rule: Rule, state: RuleState, bounds: Bounds | None = None, others: tuple[str, ...] = ()
+    ) -> None:
+        self.rule = rule
+        self.state = state
+        self.bounds = bounds
+        """The bounds for this agent and device; None if the condition has none."""
+        self.others = others
+        """The names that the series can have with which this one is compared."""
+        self.hold = int(rule.definition.for_seconds * SECOND)
+        self.max_age = int(rule.definition.max_age_seconds * SECOND)
+
+
+class WatchedSeries:
+    """A series and its rules.
+
+    `newest` is the time up to which its readings were judged, and `heard` that of its newest reading, in us; 0 if
+    there was none for a long time.
+    """
+
+    __slots__ = (
+        "detector",
+        "device",
+        "has_learned",
+        "heard",
+        "is_simple",
+        "metric_name",
+        "needs_detector",
+        "needs_qualities",
+        "newest",
+        "rules",
+    )
+
+    def __init__(self, metric_name: str, device: str | None, newest: int) -> None:
+        self.metric_name = metric_name
+        self.device = device
+        self.newest = newest
+        self.heard = newest
+        self.rules: list[SeriesRule] = []
+        self.needs_qualities = self.needs_detector = False
+        self.is_simple = True
+        """Whether all its rules are thresholds, and no other series is compared with it."""
+        self.detector: DetectorState | None = None
+        self.has_learned = False
+        """Whether the detector knows the readings up to `newest`."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the extremes of new readings tell that no rule is concerned, unless a bound is crossed."""
+        return self.is_simple and not any(rule.state.pending or rule.state.firing for rule in self.rules)
+
+    def crosses(self, value: float) -> bool:
+        """Whether a value is out of the bounds of some rule."""
+        return any(rule.bounds is not None and rule.bounds.is_out(value) for rule in self.rules)
+
+
+class Holder:
+    """What rules watch of an agent, or of a tenant as a whole if there are no facts of an agent."""
+
+    __slots__ = ("about", "facts", "is_dirty", "saved", "series", "subject")
+
+    def __init__(self, subject: StateSubject, facts: WatchedAgent | None, saved: AgentStates) -> None:
+        self.subject = subject
+        self.facts = facts
+        self.saved = saved
+        """States as they were loaded; each is moved to the rule that it belongs to."""
+        self.series: dict[str, WatchedSeries] = {}
+        self.about: dict[str, dict[UUID, SeriesRule]] = {}
+        """Rules about the whole, by what they are about, such as the agent's status or one job."""
+        self.is_dirty = False
+
+    @property
+    def agent(self) -> UUID:
+        """The agent's id; only agents have series."""
+        assert self.subject.agent is not None  # noqa: S101 the caller comes from a series
+        return self.subject.agent
+
+    def packed(self) -> AgentStates:
+        """Return the states to store; rules that remember nothing are left out."""
+        states = {
+            series.metric_name: SeriesProgress(
+                series.newest,
+                {rule.rule.rule_id.bytes: rule.state for rule in series.rules if not rule.state.is_blank},
+            )
+            for series in self.series.values()
+        }
+        for name, rules in self.about.items():
+            remembered = {id_.bytes: rule.state for id_, rule in rules.items() if not rule.state.is_blank}
+            if remembered:
+                states[name] = SeriesProgress(0, remembered)
+        return states
+
+
+def us(time: datetime) -> int:
+    """Return a time in us since the epoch."""
+    return int(time.timestamp() * SECOND)
