@@ -184,7 +184,7 @@ class RuleRounds:
             tx, self._watch.tenants, _wanted(places), until=now
         ):
             holder, series = places[number]
-            if low is not None and high is not None and (series.crosses(low) or series.crosses(high)):
+            if low is not None and high is not None and (high > series.highest or low < series.lowest):
                 crossed.append((holder, series))
             else:
                 series.newest = series.heard = newest
@@ -195,7 +195,7 @@ class RuleRounds:
         """Judge which series are silent; the time in which the platform itself took nothing in does not count."""
         since = await state_findings.platform_since(tx)
         accepting = us(since) if since is not None else us(now)
-        for holder, series, rule in self._watch.absences():
+        for holder, series, rule in self._watch.absences:
             if not series.heard:
                 continue
             silent_since = max(series.heard, accepting) if not rule.state.firing else series.heard
@@ -279,7 +279,7 @@ def _may_open(rule: SeriesRule, now: datetime) -> bool:
 
 def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWanted]:
     return [
-        SamplesWanted(holder.agent, series.metric_name, _time(series.newest), series.needs_qualities)
+        SamplesWanted(holder.agent, series.metric_name, series.newest, series.needs_qualities)
         for holder, series in places
     ]
 

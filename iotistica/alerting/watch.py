@@ -1,6 +1,6 @@
 """What the rules of all tenants watch, in memory: agents, their series, and what each rule remembers of them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -49,6 +49,8 @@ class Watch:
         self.rules = list(rules)
         self.agents: dict[UUID, Holder] = {}
         self.platform: dict[TenantId, Holder] = {}
+        self.absences: list[tuple[Holder, WatchedSeries, SeriesRule]] = []
+        """Every series with each rule that fires when it is silent."""
         self.expected: dict[UUID, int] = {}
         """Agents that have stored readings whose time has not come, each with the last such time, in us."""
         self._by_tenant: dict[TenantId, list[Rule]] = {}
@@ -173,7 +175,10 @@ class Watch:
                 other.is_simple = False
         assert agent.facts is not None  # noqa: S101 only agents have series
         bounds = rule.definition.bounds_for(agent.facts, series.device)
-        series.rules.append(SeriesRule(rule, state or RuleState(), bounds, others))
+        added = SeriesRule(rule, state or RuleState(), bounds, others)
+        series.add(added)
+        if isinstance(condition, Absence):
+            self.absences.append((agent, series, added))
         series.is_simple &= isinstance(condition, Threshold)
         series.needs_qualities |= isinstance(condition, BadQuality)
         series.needs_detector |= isinstance(condition, LearnedAnomaly)
@@ -188,11 +193,3 @@ class Watch:
         newest = max(saved.newest, us(now - BACKLOG)) if saved else us(before)
         series = agent.series[name] = WatchedSeries(name, device, newest)
         return series
-
-    def absences(self) -> Iterator[tuple[Holder, WatchedSeries, SeriesRule]]:
-        """Yield every series with each rule that fires when it is silent."""
-        for agent in self.agents.values():
-            for series in agent.series.values():
-                for rule in series.rules:
-                    if isinstance(rule.rule.definition.condition, Absence):
-                        yield agent, series, rule

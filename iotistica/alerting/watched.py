@@ -1,6 +1,7 @@
 """What is watched, in memory: agents, their series, and what each rule remembers of them."""
 
 from datetime import datetime
+from math import inf
 from uuid import UUID
 
 from iotistica.domain.alerts.conditions import Bounds
@@ -42,7 +43,9 @@ class WatchedSeries:
         "device",
         "has_learned",
         "heard",
+        "highest",
         "is_simple",
+        "lowest",
         "metric_name",
         "needs_detector",
         "needs_qualities",
@@ -57,6 +60,8 @@ class WatchedSeries:
         self.heard = newest
         self.rules: list[SeriesRule] = []
         self.needs_qualities = self.needs_detector = False
+        self.lowest, self.highest = -inf, inf
+        """The bounds within which a value concerns no threshold."""
         self.is_simple = True
         """Whether all its rules are thresholds, and no other series is compared with it."""
         self.detector: DetectorState | None = None
@@ -66,11 +71,19 @@ class WatchedSeries:
     @property
     def is_quiet(self) -> bool:
         """Whether the extremes of new readings tell that no rule is concerned, unless a bound is crossed."""
-        return self.is_simple and not any(rule.state.pending or rule.state.firing for rule in self.rules)
+        if not self.is_simple:
+            return False
+        for rule in self.rules:  # noqa: SIM110 this is asked of every series in every round, and `all` is slower
+            if rule.state.pending or rule.state.firing:
+                return False
+        return True
 
-    def crosses(self, value: float) -> bool:
-        """Whether a value is out of the bounds of some rule."""
-        return any(rule.bounds is not None and rule.bounds.is_out(value) for rule in self.rules)
+    def add(self, rule: SeriesRule) -> None:
+        """Add a rule, whose bounds narrow those within which nothing happens."""
+        self.rules.append(rule)
+        if rule.bounds is not None:
+            self.highest = min(self.highest, inf if rule.bounds.above is None else rule.bounds.above)
+            self.lowest = max(self.lowest, -inf if rule.bounds.below is None else rule.bounds.below)
 
 
 class Holder:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,6 +48,36 @@ def test_compression_without_timescaledb(tmp_path: Path) -> None:
     assert report["rows"] > 0
 
 
+def test_alerts(tmp_path: Path) -> None:
+    """The bench of the detector judges every made series, and draws three of them in less than 100 kB each."""
+    report, printed = run(tmp_path, "alerts", "--tiny", "--plots", str(tmp_path))
+    assert report.keys() == COMMON | {"false alarms a week", "events", "cost"}
+    assert report["cost"].keys() == {"us_a_reading", "stored_bytes_a_series", "live_bytes_a_series"}
+    assert report["false alarms a week"]["constant"]["1800 s"]["0.9"] == {"first": 0, "later": 0}
+    assert report["events"]["spike"]["1800 s"]["0.9"]["found"] == 1
+    assert "| spike | 1 of 1 after 0 min |" in printed
+    drawings = list(tmp_path.glob("*.svg"))
+    assert len(drawings) == 3
+    assert all(drawing.stat().st_size < 100_000 for drawing in drawings)
+
+
+def test_alerts_of_the_numenta_benchmark(tmp_path: Path) -> None:
+    """A corpus with one spike, at the beginning of its window, gets nearly 100 points in each profile and half."""
+    (tmp_path / "data" / "one").mkdir(parents=True)
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    stamps = [f"{start + timedelta(minutes=5 * row):%Y-%m-%d %H:%M:%S}" for row in range(3000)]
+    for name in ("a.csv", "b.csv"):
+        rows = [f"{stamp},{row % 7 + (90 if row == 2500 else 0)}" for row, stamp in enumerate(stamps)]
+        (tmp_path / "data" / "one" / name).write_text("\n".join(["timestamp,value", *rows]))
+    windows = {f"one/{name}": [[f"{stamps[2500]}.000000", f"{stamps[2600]}.000000"]] for name in ("a.csv", "b.csv")}
+    (tmp_path / "combined_windows.json").write_text(json.dumps(windows))
+    command = [sys.executable, "-m", "bench.alerts", "--nab", str(tmp_path), "--results", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    report = json.loads((tmp_path / "alerts_nab.json").read_text())
+    assert all(part["score"] > 99 for profile in report["profiles"].values() for part in profile.values())
+    assert report["folders at the standard threshold"]["one"]["hits"] == 2
+
+
 @pytest.mark.built_in_postgres
 def test_ingest(tmp_path: Path) -> None:
     """The bench of ingestion runs with both baselines, and the server raises no alarm."""
@@ -73,6 +104,16 @@ async def test_the_baselines_of_ingest_stay_out_of_the_ledger_checks(database: D
     assert balance.stored == 2 * 2 * generate.SERIES
     assert rows == (2 * 3 * generate.SERIES,)
     assert tenant not in await Directory(database).tenants()
+
+
+@pytest.mark.built_in_postgres
+def test_rules(tmp_path: Path) -> None:
+    """The bench of rules measures rounds without and with rules, and how soon a webhook has a message."""
+    sizes = ("--agents", "4", "--messages", "2", "--rounds", "1", "--learned", "2", "--breaches", "2")
+    report, _ = run(tmp_path, "rules", *sizes, "--pause", "0.1", "--rate", "100", "--settle", "1")
+    assert report["us_a_reading"].keys() == {"none", "threshold", "anomaly"}
+    assert report["seconds_to_the_webhook"].keys() == {"p50", "p99", "max"}
+    assert report["learned_series"] == 20
 
 
 def test_poll(tmp_path: Path) -> None:

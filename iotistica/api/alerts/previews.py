@@ -191,7 +191,7 @@ async def _read(
     read: dict[tuple[UUID, str], tuple[list[int], list[float], list[int], list[str]]] = {
         key: ([], [], [], []) for key in wanted
     }
-    after = dict.fromkeys(wanted, since)
+    after = dict.fromkeys(wanted, int(since.timestamp() * 1e6))
     while after and most > 0:
         keys = list(after)
         async with database.transaction(tenant) as tx:
@@ -207,7 +207,7 @@ async def _read(
             qualities += stored.qualities or []
             most -= READINGS_LIMIT if stored.is_cut else len(stored.sent_times or ())
             if stored.is_cut:
-                after[key] = datetime.fromtimestamp(stored.newest / 1e6, UTC)
+                after[key] = stored.newest
     histories = []
     for key, candidates in zip(names, others, strict=True):
         times, values, sent_times, qualities = read[key]

@@ -15,23 +15,32 @@ from iotistica.domain.alerts.detector_state import (
     IS_OUTSIDE,
     LOWEST,
     USUAL_SIZE,
+    WARM,
 )
 
-WARM: Final = 50  # moments; until then the band is all that was seen
 MEMORY: Final = 86_400.0  # seconds: after a change for good, the band is wide enough within a day
 FIRST_REACH: Final = 4.0  # usual sizes; of normally distributed residuals, 1 in 1400 is farther to one side
 LEAST_REACH: Final = 2.0
 MOST_REACH: Final = 100.0
+OUTLIER: Final = 100.0  # usual sizes: a single nonsense value, such as 65535, must not spoil the means for weeks
 WIDER: Final = 0.1  # share that the reach grows by when values leave the band
 SELDOM: Final = 1 / 1000  # share of moments, for each side, at which values may leave the band
 
 
 def around(numbers: "array[float]", expected: float) -> tuple[float, float, float]:
-    """Return what is expected, and the lowest and highest ordinary value."""
+    """Return what is expected, and the lowest and highest ordinary value; while few were seen, of all seen."""
     if numbers[AGE] < WARM:
         return expected, numbers[LOWEST], numbers[HIGHEST]
     size = numbers[USUAL_SIZE]
     return expected, expected - numbers[BELOW] * size, expected + numbers[ABOVE] * size
+
+
+def tamed(numbers: "array[float]", expected: float, value: float) -> float:
+    """Return what is to be learned of a value: not farther than so many usual sizes from what is expected."""
+    most = OUTLIER * numbers[USUAL_SIZE]
+    if -most <= value - expected <= most or numbers[AGE] <= WARM or most == 0.0:
+        return value
+    return expected + most if value > expected else expected - most
 
 
 def learn(numbers: "array[float]", residual: float, share: float) -> None:
@@ -42,6 +51,7 @@ def learn(numbers: "array[float]", residual: float, share: float) -> None:
     if share == 1.0:
         numbers[ABOVE] = numbers[BELOW] = FIRST_REACH
     if far > numbers[side] * size:
+        far = tamed(numbers, 0.0, far)
         if not numbers[IS_OUTSIDE]:
             numbers[IS_OUTSIDE] = 1.0
             if numbers[AGE] > WARM:

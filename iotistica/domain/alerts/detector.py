@@ -38,6 +38,7 @@ from iotistica.domain.alerts.detector_state import (
     PREVIOUS,
     PROFILE,
     SHORT_MEAN,
+    WARM,
     DetectorState,
 )
 
@@ -58,7 +59,7 @@ class Verdict(NamedTuple):
 
     score            0 to 1: how surprising the reading was; above 0.5 only at an alarm
     expected         level and day profile
-    low, high        the band of ordinary values: 1 in 1000 is lower, 1 in 1000 is higher
+    low, high        the band of ordinary values: about 1 in 1000 is lower, 1 in 1000 higher
     """
 
     score: float
@@ -157,9 +158,13 @@ def _score(state: DetectorState, half_hour: int, seconds: float, mean: float, lo
         numbers[LOWEST], numbers[HIGHEST], numbers[BEGAN] = low, high, numbers[JUDGED_TIME]
         seconds = 0.0
     share = 1.0 / age
-    activity = evidence.activity(numbers, seconds, mean, share)
-    shift = evidence.shift(numbers, mean, share)
-    residual = evidence.residual(state, half_hour, mean, low, high, share)
+    expected = numbers[LEVEL] + numbers[PROFILE + half_hour]
+    residual = high - expected if high - expected > expected - low else low - expected
+    learned = band.tamed(numbers, expected, mean)
+    activity = evidence.activity(numbers, seconds, learned, share)
+    shift = evidence.shift(numbers, learned, share)
+    evidence.learn_expected(state, half_hour, learned, share)
+    band.learn(numbers, residual, share)
     surprise = (
         RESIDUAL_WEIGHT * tail_counts.of_residual(state, residual)
         + SHIFT_WEIGHT * tail_counts.of_shift(numbers, state.counts, shift)
@@ -168,6 +173,6 @@ def _score(state: DetectorState, half_hour: int, seconds: float, mean: float, lo
     if high > numbers[HIGHEST] or low < numbers[LOWEST]:
         surprise += evidence.record(numbers, low, high, age)
     score = 1.0 - exp(-0.5 * surprise)
-    if age <= tail_counts.WARM or not is_alarm(numbers, surprise):
+    if age <= WARM or not is_alarm(numbers, surprise):
         return DAMPED * score
     return score if numbers[JUDGED_TIME] - numbers[BEGAN] >= FIRST_DAYS else DAMPED * score

@@ -9,6 +9,7 @@ from typing import Final, Self
 VERSION: Final = 1.0  # of the layout: a state with another one is not read, the series is learned anew
 EARLIEST: Final = -1e12  # epoch seconds: before the first reading
 DAY_BINS: Final = 48  # half hours
+WARM: Final = 50  # moments before the first surprise and the first band
 
 # The series as it arrives, times in epoch seconds UTC
 (LAYOUT, LAST_TIME, LAST_VALUE, IS_COUNTER, RISES, RISING_SINCE) = range(6)
@@ -31,9 +32,9 @@ NUMBERS: Final = PROFILE + DAY_BINS
 RESIDUAL_BINS: Final = 20  # for each sign
 OTHER_BINS: Final = 12
 COUNTS: Final = 4 * (RESIDUAL_BINS + 2 * OTHER_BINS)  # counts of both signs, and as many surprises
-FIRST_RESIDUALS: Final = 50  # at most this many wait at the end of the numbers until their unit is known
 _HEAD: Final = DAY_BINS + 4 * COUNTS  # bytes before the numbers
-LARGEST_SIZE: Final = _HEAD + 8 * (NUMBERS + FIRST_RESIDUALS)  # bytes
+# The first residuals wait at the end of the numbers until there are enough to tell their unit
+LARGEST_SIZE: Final = _HEAD + 8 * (NUMBERS + WARM)  # bytes
 
 
 class DetectorState:

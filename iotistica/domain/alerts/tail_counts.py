@@ -21,6 +21,7 @@ from iotistica.domain.alerts.detector_state import (
     SHIFT_ROOT,
     SHIFTS,
     UNIT,
+    WARM,
     DetectorState,
 )
 
@@ -29,7 +30,6 @@ FADE: Final = 0.25  # weight of a count one bin below, 1/16 an octave: gentler t
 PRIOR: Final = 1.0  # numbers at least as large that each table is born with
 REFRESH: Final = 32.0  # moments between two refreshes of the surprises: oftener gains nothing
 FORGET: Final = 16_000  # moments, then counts are halved: shorter memories cost accuracy
-WARM: Final = 50  # moments before the first surprise
 MEDIAN_BIN: Final = 4  # where the median residual belongs: two octaves below it, eight above
 UNIT_OF_MEDIAN: Final = 2.0 ** (-MEDIAN_BIN / BINS_AN_OCTAVE)
 LEAST_UNIT: Final = 5e-324  # the smallest number above 0
@@ -55,8 +55,7 @@ class TailCounts:
             counts[bin_] += 0.5
             counts[bin_ + self.bins] += 0.5
             return 0.0
-        if number > unit:
-            # Not unit <= number / reach: a unit may be so small that the ratio is infinite
+        if number > unit:  # compared with a product, as a ratio to a tiny unit might be infinite
             bin_ += int(BINS_AN_OCTAVE * log2(number / unit)) if number < unit * self.reach else self.last
         counts[bin_] += 1.0
         return counts[bin_ + self.to_surprise]
@@ -147,7 +146,8 @@ def _first_residual(state: DetectorState, residual: float) -> float:
     for one in waiting[:-1]:
         _RESIDUALS.count(state.counts, one, unit)
     _RESIDUALS.refresh(state.counts, zeros + len(waiting) - 1)
-    return _RESIDUALS.count(state.counts, residual, unit)
+    surprise = _RESIDUALS.count(state.counts, waiting[-1], unit)
+    return surprise if residual else 0.0  # a zero has been counted above
 
 
 def refresh(state: DetectorState) -> None:

@@ -1,7 +1,7 @@
 """Finds the agents and series that rules watch, and reads what was stored of them since."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -75,6 +75,36 @@ async def new_series(tx: Tx, tenants: Collection[TenantId], since: datetime) -> 
     return await fetch_rows(tx, SeriesRow, NEW_SERIES, {"tenants": list(tenants), "since": since})
 
 
+class SamplesWanted(NamedTuple):
+    """A series, and the time after which its readings are wanted, in us."""
+
+    agent: UUID
+    metric_name: str
+    after: int
+    with_qualities: bool
+
+
+# One text for each column instead of arrays: the driver takes a tenth of a second for 10,000 members of an array.
+_WANTED: Final = """(
+    SELECT agent_uuid, metric_name, timestamptz 'epoch' + after * interval '1 microsecond' AS after, is_full, number
+    FROM unnest(string_to_array(%(agents)s, ',')::uuid[], string_to_array(%(names)s, E'\\x1f'),
+                string_to_array(%(after)s, ',')::bigint[], string_to_array(%(full)s, ',')::bool[])
+         WITH ORDINALITY AS w (agent_uuid, metric_name, after, is_full, number)) w
+JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)"""
+
+
+def _parameters(tenants: Collection[TenantId], wanted: Sequence[SamplesWanted], until: datetime) -> dict[str, Any]:
+    return {
+        "tenants": list(tenants),
+        "agents": ",".join([str(row.agent) for row in wanted]),
+        "names": "\x1f".join([row.metric_name for row in wanted]),  # names have no control characters
+        "after": ",".join([str(row.after) for row in wanted]),
+        "full": ",".join(["t" if row.with_qualities else "f" for row in wanted]),
+        "oldest": datetime.fromtimestamp(min(row.after for row in wanted) / 1e6, UTC),
+        "until": until,
+    }
+
+
 class StoredSamples(NamedTuple):
     """Readings of a series: all times, and times and values of those that can be believed, ascending, in us."""
 
@@ -92,11 +122,12 @@ class StoredSamples(NamedTuple):
 
 # Constants for the oldest and the newest time of all series exclude partitions when the statement is planned. The
 # inner query sorts, along the key, so that the aggregates need not.
-SAMPLES: Final = """
+SAMPLES: Final = (
+    """
 SELECT w.number - 1, r.*
-FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(after)s::timestamptz[], %(full)s::bool[])
-     WITH ORDINALITY AS w (agent_uuid, metric_name, after, is_full, number)
-JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)
+FROM """
+    + _WANTED
+    + """
 CROSS JOIN LATERAL (
     SELECT max(us) AS newest,
            coalesce(array_agg(us) FILTER (WHERE usable), '{}') AS times,
@@ -114,13 +145,7 @@ CROSS JOIN LATERAL (
     ) rows
 ) r WHERE r.newest IS NOT NULL
 """
-
-
-class SamplesWanted(NamedTuple):
-    agent: UUID
-    metric_name: str
-    after: datetime
-    with_qualities: bool
+)
 
 
 async def samples(
@@ -130,20 +155,8 @@ async def samples(
     if not wanted:
         return []
     cursor = tx.cursor(binary=True)
-    await cursor.execute(
-        SAMPLES,
-        {
-            "tenants": list(tenants),
-            "agents": [row.agent for row in wanted],
-            "names": [row.metric_name for row in wanted],
-            "after": [row.after for row in wanted],
-            "full": [row.with_qualities for row in wanted],
-            "oldest": min(row.after for row in wanted),
-            "until": until,
-            "limit": READINGS_LIMIT,
-        },
-        prepare=False,
-    )
+    parameters = _parameters(tenants, wanted, until) | {"limit": READINGS_LIMIT}
+    await cursor.execute(SAMPLES, parameters, prepare=False)
     return [StoredSamples(*row) for row in await cursor.fetchall()]
 
 
@@ -176,11 +189,12 @@ class Extremes(NamedTuple):
     high: float | None
 
 
-EXTREMES: Final = """
+EXTREMES: Final = (
+    """
 SELECT w.number - 1, (date_part('epoch', r.newest) * 1000000)::bigint, r.low, r.high
-FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(after)s::timestamptz[])
-     WITH ORDINALITY AS w (agent_uuid, metric_name, after, number)
-JOIN agents a ON a.agent_uuid = w.agent_uuid AND a.tenant_id = ANY(%(tenants)s)
+FROM """
+    + _WANTED
+    + """
 CROSS JOIN LATERAL (
     SELECT max(r.time) AS newest, min(r.value) FILTER (WHERE quality IN ('good', 'uncertain')) AS low,
            max(r.value) FILTER (WHERE quality IN ('good', 'uncertain')) AS high
@@ -189,6 +203,7 @@ CROSS JOIN LATERAL (
       AND r.time > %(oldest)s AND r.time <= %(until)s
 ) r WHERE r.newest IS NOT NULL
 """
+)
 
 
 async def extremes(
@@ -201,18 +216,7 @@ async def extremes(
     if not wanted:
         return []
     cursor = tx.cursor(binary=True)
-    await cursor.execute(
-        EXTREMES,
-        {
-            "tenants": list(tenants),
-            "agents": [row.agent for row in wanted],
-            "names": [row.metric_name for row in wanted],
-            "after": [row.after for row in wanted],
-            "oldest": min(row.after for row in wanted),
-            "until": until,
-        },
-        prepare=False,
-    )
+    await cursor.execute(EXTREMES, _parameters(tenants, wanted, until), prepare=False)
     return [Extremes(*row) for row in await cursor.fetchall()]
 
 
