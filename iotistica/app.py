@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from iotistica import instruments, listening_socket, supervise
+from iotistica.alerting.alarm_sharing import share_alarms
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.rule_runner import RuleRunner
 from iotistica.api import app as http
@@ -74,6 +75,7 @@ async def serve(
         running: dict[str, Group] = {}
         for group in groups:
             running |= BUILDERS[group](resources, groups)
+        running["alarms"] = share_alarms(resources.redis, resources.process_health.alarms.raised)
         if "http" not in groups:
             running["ops"] = _ops(listener, resources.worker, resources.redis, groups, resources.process_health)
         if servers is not None:
@@ -250,8 +252,7 @@ def _ingest(resources: Resources, _: list[str]) -> dict[str, Group]:
         name: OrderedConsumer(name, redis=redis, database=database, directory=directory, box=box).run
         for name in applied
     }
-    announcer, alarms = Announcer(box, resources.settings.site_url), resources.process_health.alarms.raised
-    groups["rules"] = RuleRunner(redis, database, announcer, alarms).run
+    groups["rules"] = RuleRunner(redis, database, Announcer(box, resources.settings.site_url)).run
     return {"ingest": pool.run, **groups}
 
 

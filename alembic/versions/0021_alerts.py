@@ -65,6 +65,9 @@ def upgrade() -> None:
         definition jsonb NOT NULL,
         severity   text NOT NULL,
         is_enabled boolean NOT NULL,
+        -- What a rule remembers belongs to one generation: a rule that is enabled again, or is about something
+        -- else, begins anew.
+        generation integer NOT NULL DEFAULT 1,
         author     jsonb NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now(),
         updated_at timestamptz NOT NULL DEFAULT now(),

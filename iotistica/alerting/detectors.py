@@ -9,7 +9,7 @@ from iotistica.alerting.watched import Holder, WatchedSeries, us
 from iotistica.domain.alerts.detector import Verdict, observe
 from iotistica.domain.alerts.detector_state import LAST_TIME, DetectorState
 from iotistica.domain.alerts.rule_states import Samples
-from iotistica.storage.alerts import detector_states, watched_series
+from iotistica.storage.alerts import detector_states, watched_readings
 from iotistica.storage.postgres import Tx
 
 HISTORY: Final = timedelta(days=28)  # of stored readings from which a new detector learns
@@ -29,13 +29,12 @@ class Detectors:
 
     async def add(self, tx: Tx, added: Sequence[tuple[Holder, WatchedSeries]]) -> None:
         """Load the detectors of series that are watched from now on; they catch up in the next rounds."""
-        new = [(holder, series) for holder, series in added if series.needs_detector and series.detector is None]
-        if not new:
-            return
-        agents = sorted({holder.agent for holder, _ in new})
+        new = [(holder, series) for holder, series in added if series.needs_detector and not series.has_learned]
+        agents = sorted({holder.agent for holder, series in new if series.detector is None})
         stored = await detector_states.load(tx, list(self._watch.tenants), agents)
         for holder, series in new:
-            series.detector = stored.get(holder.agent, {}).get(series.metric_name) or DetectorState()
+            if series.detector is None:
+                series.detector = stored.get(holder.agent, {}).get(series.metric_name) or DetectorState()
         self._learning += new
 
     async def learn(self, tx: Tx) -> None:
@@ -54,7 +53,7 @@ class Detectors:
                 continue
             until = datetime.fromtimestamp(series.newest / 1e6, UTC)
             last = datetime.fromtimestamp(max(state.numbers[LAST_TIME], 0.0), UTC)
-            samples = await watched_series.history(
+            samples = await watched_readings.history(
                 *(tx, holder.subject.tenant, holder.agent, series.metric_name),
                 after=max(last, until - HISTORY),
                 until=until,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from iotistica.alerting.transitions import Transition
-from iotistica.storage.alerts import watched_series
+from iotistica.storage.alerts import watched_readings
 from iotistica.storage.postgres import Tx
 
 VALUES: Final = 50  # values before the moment that a rule fired
@@ -21,7 +21,7 @@ async def add(tx: Tx, transitions: Sequence[Transition]) -> None:
         place = transition.tenant, member.subject.agent, member.subject.metric_name, member.details["at"]
         if left:
             left -= 1
-            member.details["values"] = await watched_series.values_before(tx, *place, limit=VALUES)
+            member.details["values"] = await watched_readings.values_before(tx, *place, limit=VALUES)
         if "score" in member.details:
             score, threshold = member.details["score"], member.details["threshold"]
-            await watched_series.set_score(tx, *place, score=score, threshold=threshold)
+            await watched_readings.set_score(tx, *place, score=score, threshold=threshold)

@@ -4,45 +4,46 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from iotistica.alerting import incident_evidence, series_evaluation, state_evaluation, transitions, watch_loading
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.detectors import Detectors
 from iotistica.alerting.transitions import Outcome, Transition
+from iotistica.alerting.turns import Turns
 from iotistica.alerting.watch import Watch
-from iotistica.alerting.watched import Holder, SeriesRule, WatchedSeries, us
+from iotistica.alerting.watched import Holder, WatchedSeries, us
 from iotistica.domain.alerts import rule_states as judging
-from iotistica.domain.alerts.conditions import LearnedAnomaly
-from iotistica.domain.alerts.incidents import NewMember, Subject
-from iotistica.domain.alerts.rule_states import SECOND, Judged, Samples, Turn
-from iotistica.storage.alerts import incidents, rule_states, state_findings, watched_series
-from iotistica.storage.alerts.watched_series import SERIES_PER_READ, SamplesWanted, StoredSamples
+from iotistica.domain.alerts.incidents import Cause
+from iotistica.domain.alerts.rule_states import Judged, Samples
+from iotistica.domain.ids import TenantId
+from iotistica.storage.alerts import incidents, rule_states, state_findings, watched_readings, watched_series
+from iotistica.storage.alerts.watched_readings import SamplesWanted, StoredSamples
+from iotistica.storage.alerts.watched_series import SERIES_PER_READ
 from iotistica.storage.delivery import ledger
 from iotistica.storage.postgres import Database, Tx
 
+NOT_WATCHED: Final = "it is no longer watched"
 SAVE_SECONDS: Final = 5.0  # seconds between saves of what rules remember, if nothing begins or ends
 LONGEST_TRANSACTION: Final = timedelta(seconds=60)  # a series is visible that much later than it was first seen
-
-
-class _Fired(NamedTuple):
-    """A rule that fires and has not been told, because it may not open an incident yet."""
-
-    holder: Holder
-    name: str
-    rule: SeriesRule
-    turn: Turn
-    details: dict[str, Any]
 
 
 class RuleRounds:
     """Applies the rules of one watch, in one transaction a round: an error undoes the round as a whole."""
 
     def __init__(
-        self, database: Database, watch: Watch, announcer: Announcer, alarms: Mapping[str, str], xmin: int
+        self,
+        database: Database,
+        watch: Watch,
+        announcer: Announcer,
+        alarms: Mapping[str, str],
+        xmin: int,
+        *,
+        only: TenantId | None = None,
     ) -> None:
-        """`xmin` is the oldest transaction that was open before the watch was loaded."""
+        """`xmin` is the oldest transaction that was open before the watch was loaded; `only` is its only tenant."""
+        self._only = only
         self._database = database
         self._watch = watch
         self._announcer = announcer
@@ -52,8 +53,7 @@ class RuleRounds:
         self._is_first = True
         self._looked_at: datetime | None = None
         self._saved_at: datetime | None = None
-        self._waiting: dict[tuple[int, str, int], _Fired] = {}
-        self._transitions: list[Transition] = []
+        self._turns = Turns()
         self._detectors = Detectors(watch)
 
     async def run(self, now: datetime, lagging: Collection[str] = ()) -> list[Outcome]:
@@ -61,22 +61,29 @@ class RuleRounds:
 
         Nobody of the `lagging` tenants is called silent.
         """
-        self._transitions = []
-        async with self._database.transaction() as tx:
+        self._turns.transitions = []
+        async with self._database.transaction(unbounded=self._is_first) as tx:
+            if self._is_first:
+                await self._end_unwatched(tx)
             if self._watch.rules:
                 await self._follow(tx, now)
                 await self._judge_absences(tx, now, lagging)
                 await self._judge_states(tx, now)
-                self._open_waiting(now)
+                self._turns.open_waiting(now)
             ended = await incidents.end_expired(tx, now)
             outcomes = [Outcome(tenant, incident, "resolved") for tenant, incident in ended]
-            if self._transitions:
-                await incident_evidence.add(tx, self._transitions)
-                outcomes += await transitions.apply(tx, self._transitions, now)
+            if self._turns.transitions:
+                await incident_evidence.add(tx, self._turns.transitions)
+                outcomes += await transitions.apply(tx, self._turns.transitions, now)
             await self._announcer.run(tx, now)
             await self._detectors.save(tx, now)
-            if self._transitions or self._saved_at is None or (now - self._saved_at).total_seconds() > SAVE_SECONDS:
+            if (
+                self._turns.transitions
+                or self._saved_at is None
+                or (now - self._saved_at).total_seconds() > SAVE_SECONDS
+            ):
                 await self._save(tx, now)
+        self._is_first = False
         return outcomes
 
     async def save(self, now: datetime) -> None:
@@ -109,8 +116,7 @@ class RuleRounds:
         self._watch.expected = {a: until for a, until in self._watch.expected.items() if until > us(now)}
         if self._is_first:
             active |= self._watch.agents.keys()
-            self._is_first = False
-            self._restore_waiting()
+            self._turns.restore(self._watch)
             every = [(h, series) for h in self._watch.agents.values() for series in h.series.values()]
             await self._detectors.add(tx, every)
         await self._detectors.learn(tx)
@@ -150,7 +156,7 @@ class RuleRounds:
         crossed = await self._pass_quiet(tx, quiet, now)
         places = [place for place in places if not place[1].is_quiet] + crossed
         found: dict[int, dict[str, StoredSamples]] = {}
-        for stored in await watched_series.samples(tx, self._watch.tenants, _wanted(places), until=now):
+        for stored in await watched_readings.samples(tx, self._watch.tenants, _wanted(places), until=now):
             holder, series = places[stored.number]
             found.setdefault(id(holder), {})[series.metric_name] = stored
             series.newest, series.heard = stored.newest, stored.newest
@@ -173,14 +179,14 @@ class RuleRounds:
                     now=us(now),
                     verdicts=partial(self._detectors.judge, holder),
                 ):
-                    self._turn(holder, series.metric_name, rule, turn, now, {})
+                    self._turns.take(holder, series.metric_name, rule, turn, now, {})
 
     async def _pass_quiet(
         self, tx: Tx, places: Sequence[tuple[Holder, WatchedSeries]], now: datetime
     ) -> list[tuple[Holder, WatchedSeries]]:
         """Pass over series whose new values are all within the bounds of their rules; return the others."""
         crossed = []
-        for number, newest, low, high in await watched_series.extremes(
+        for number, newest, low, high in await watched_readings.extremes(
             tx, self._watch.tenants, _wanted(places), until=now
         ):
             holder, series = places[number]
@@ -207,74 +213,21 @@ class RuleRounds:
                 judged = Judged(us(now), 0.0, outcome)
                 for turn in judging.advance(rule.state, (judged,), hold=0, current_from=0):
                     details = {"lastReading": _time(series.heard)}
-                    self._turn(holder, series.metric_name, rule, turn._replace(value=None), now, details)
+                    self._turns.take(holder, series.metric_name, rule, turn._replace(value=None), now, details)
 
     async def _judge_states(self, tx: Tx, now: datetime) -> None:
         for found in await state_evaluation.judge(tx, self._watch, self._alarms, now):
-            self._turn(found.holder, found.name, found.rule, found.turn, now, found.details)
+            self._turns.take(found.holder, found.name, found.rule, found.turn, now, found.details)
 
-    def _turn(
-        self, holder: Holder, name: str, rule: SeriesRule, turn: Turn, now: datetime, details: dict[str, Any]
-    ) -> None:
-        """Take in that a rule begins or ceases to fire; what may not be told yet waits."""
-        holder.is_dirty = True
-        key = id(holder), name, id(rule)
-        if turn.fires:
-            fired = _Fired(holder, name, rule, turn, details)
-            if _may_open(rule, now):
-                self._open(fired)
-            else:
-                self._waiting[key] = fired
-        elif rule.state.opened:
-            rule.state.opened = False
-            rule.state.quiet_until = us(now) + int(rule.rule.definition.cooldown_seconds * SECOND)
-            self._transitions.append(_transition(holder, name, rule, None))
-        else:
-            self._waiting.pop(key, None)
-
-    def _restore_waiting(self) -> None:
-        """Find the rules that fire and wait to be told since before the last start."""
-        for holder in (*self._watch.agents.values(), *self._watch.platform.values()):
-            named = [(series.metric_name, rule) for series in holder.series.values() for rule in series.rules]
-            named += [(name, rule) for name, rules in holder.about.items() for rule in rules.values()]
-            for name, rule in named:
-                if rule.state.firing and not rule.state.opened:
-                    turn = Turn(True, rule.state.firing, rule.state.firing, None)
-                    self._waiting[id(holder), name, id(rule)] = _Fired(holder, name, rule, turn, {})
-
-    def _open_waiting(self, now: datetime) -> None:
-        """Tell what still fires now that it may be told."""
-        for key, fired in list(self._waiting.items()):
-            if _may_open(fired.rule, now):
-                del self._waiting[key]
-                self._open(fired)
-
-    def _open(self, fired: _Fired) -> None:
-        fired.rule.state.opened = True
-        fired.holder.is_dirty = True
-        turn, definition = fired.turn, fired.rule.rule.definition
-        details: dict[str, Any] = {"at": _time(turn.at), **fired.details}
-        if turn.bound is not None:
-            details["bound"] = turn.bound
-        if turn.verdict is not None:
-            score, *expected = turn.verdict
-            details |= {"score": score, "expected": dict(zip(("value", "low", "high"), expected, strict=True))}
-        if isinstance(definition.condition, LearnedAnomaly):
-            details["threshold"] = definition.condition.score
-        if definition.for_seconds:
-            details["forSeconds"] = definition.for_seconds
-        member = NewMember(
-            subject=Subject(fired.holder.subject.agent, fired.name.strip()),
-            since=_time(turn.since),
-            value=turn.value,
-            details=details,
-        )
-        self._transitions.append(_transition(fired.holder, fired.name, fired.rule, member))
-
-
-def _may_open(rule: SeriesRule, now: datetime) -> bool:
-    """Whether a rule may open an incident now: at a time that it is meant for, and after its cooldown."""
-    return us(now) >= rule.state.quiet_until and rule.rule.definition.may_open(now)
+    async def _end_unwatched(self, tx: Tx) -> None:
+        """End what is open although no rule watches it any more, or only one that has begun anew."""
+        for member in await incidents.open_of_rules(tx, self._only):
+            rule = self._watch.find(member.tenant, member.cause, *member.subject)
+            if rule is None or not rule.state.opened:
+                cause = Cause(
+                    key=member.cause, rule_id=None, title=member.title, severity=member.severity, grouping="rule"
+                )
+                self._turns.transitions.append(Transition(member.tenant, cause, member.subject, None, NOT_WATCHED))
 
 
 def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWanted]:
@@ -282,12 +235,6 @@ def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWante
         SamplesWanted(holder.agent, series.metric_name, series.newest, series.needs_qualities)
         for holder, series in places
     ]
-
-
-def _transition(holder: Holder, name: str, rule: SeriesRule, member: NewMember | None) -> Transition:
-    subject = Subject(holder.subject.agent, name.strip())
-    reason = "" if member else "the condition has ended"
-    return Transition(holder.subject.tenant, transitions.cause_of(rule.rule), subject, member, reason)
 
 
 def _time(us_: int) -> datetime:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,9 +12,11 @@ from iotistica.alerting import watch_loading
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.rule_round import RuleRounds
 from iotistica.alerting.transitions import Outcome
+from iotistica.alerting.watch import Watch
+from iotistica.domain.alerts.conditions import PlatformAlarm
 from iotistica.instruments import INCIDENTS, RULE_SECONDS, WATCHED
 from iotistica.storage import lease
-from iotistica.storage.alerts import incidents, rules
+from iotistica.storage.alerts import incidents, rules, shared_alarms, watched_series
 from iotistica.storage.delivery import ledger, live, stream_stats
 from iotistica.storage.delivery.live import LiveUpdate
 from iotistica.storage.postgres import Database
@@ -26,19 +28,17 @@ ROUND_SECONDS: Final = 1.0  # seconds from round to round
 LONGEST_ROUND_SECONDS: Final = 2.5  # the same if rounds take long
 REST: Final = 20
 """A round begins only after this multiple of what the last one took: fewer and larger ones cost less a reading."""
-RELOAD_SECONDS: Final = 60.0  # seconds between reloads, which notice changed tags and fleets
-NOT_USED: Final = "the rule was disabled or deleted"
+AGENTS_SECONDS: Final = 10.0  # seconds between looks whether agents, their tags or fleets have changed
 
 
 class RuleRunner:
     """Follows what is stored, and loads again what is watched when rules, tags or fleets change."""
 
-    def __init__(self, redis: Redis, database: Database, announcer: Announcer, alarms: Mapping[str, str]) -> None:
-        """`alarms` are those that are raised now, by name."""
+    def __init__(self, redis: Redis, database: Database, announcer: Announcer) -> None:
         self._redis = redis
         self._database = database
         self._announcer = announcer
-        self._alarms = alarms
+        self._alarms: dict[str, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply the rules until `stop`."""
@@ -46,36 +46,40 @@ class RuleRunner:
             if fence is None:
                 return
             database = await lease.fenced(self._database, LEASE)
+            watch: Watch | None = None
             while not stop.is_set():
-                await self._follow(database, stop)
+                watch = await self._follow(database, watch, stop)
 
-    async def _follow(self, database: Database, stop: asyncio.Event) -> None:
-        """Load what is watched, and apply its rules until it must be loaded again."""
-        now, outcomes = datetime.now(UTC), list[Outcome]()
+    async def _follow(self, database: Database, previous: Watch | None, stop: asyncio.Event) -> Watch:
+        """Load what is watched, and apply its rules until it must be loaded again; return it."""
         async with database.transaction(unbounded=True) as tx:
             revision, xmin = await rules.revision(tx), await ledger.xmin(tx)
-            watch = await watch_loading.load(tx, now)
-            for tenant, cause in await incidents.without_rule(tx):
-                ended = await incidents.end_cause(tx, tenant, cause, now, reason=NOT_USED)
-                outcomes += [Outcome(tenant, incident, "resolved") for incident in ended]
-        await self._tell(outcomes)
+            watch = await watch_loading.load(tx, datetime.now(UTC), previous=previous)
+            agents = await watched_series.agents_revision(tx, watch.tenants)
         WATCHED.set(watch.count_series())
         for tenant, number in watch.left_out.items():
             logger.bind(tenant=tenant, series=number).warning("rules match more series than the tenant can watch")
         rounds = RuleRounds(database, watch, self._announcer, self._alarms, xmin)
-        loaded = time.monotonic()
+        looked = time.monotonic()
         while not stop.is_set():
             began = time.monotonic()
             lagging = await stream_stats.lagging(self._redis, sorted(watch.tenants)) if watch.judges_silence else ()
+            if watch.tenants_with(PlatformAlarm):
+                self._alarms.clear()
+                self._alarms |= await shared_alarms.raised(self._redis)
             await self._tell(await rounds.run(datetime.now(UTC), lagging))
-            RULE_SECONDS.record(time.monotonic() - began)
+            took = time.monotonic() - began
+            RULE_SECONDS.record(took)
             async with database.transaction() as tx:
                 changed = await rules.revision(tx) != revision
-            if changed or (watch.rules and began - loaded > RELOAD_SECONDS):
+                if not changed and began - looked > AGENTS_SECONDS:
+                    looked = began
+                    changed = await watched_series.agents_revision(tx, watch.tenants) != agents
+            if changed:
                 break
-            took = time.monotonic() - began
             await sleep(max(min(max(ROUND_SECONDS, took * REST), LONGEST_ROUND_SECONDS) - took, 0.05), stop)
         await rounds.save(datetime.now(UTC))
+        return watch
 
     async def _tell(self, outcomes: Sequence[Outcome]) -> None:
         """Publish which incidents were opened and resolved."""

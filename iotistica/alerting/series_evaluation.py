@@ -15,7 +15,7 @@ from iotistica.domain.alerts.conditions import (
 )
 from iotistica.domain.alerts.detector import Verdict
 from iotistica.domain.alerts.rule_states import SECOND, Samples, Turn
-from iotistica.storage.alerts.watched_series import StoredSamples
+from iotistica.storage.alerts.watched_readings import StoredSamples
 
 NOTHING: Final = Samples((), ())
 Verdicts = Callable[[WatchedSeries, Samples], Sequence[Verdict | None]]

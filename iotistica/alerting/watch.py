@@ -45,13 +45,15 @@ KIND_BY_PREFIX: Final[dict[str, type]] = {
 class Watch:
     """The enabled rules, and the agents and series that they watch."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[Rule], previous: "Watch | None" = None) -> None:
+        """`previous` is what this process has watched until now; what it knows of series is taken over."""
         self.rules = list(rules)
+        self._previous = previous
         self.agents: dict[UUID, Holder] = {}
         self.platform: dict[TenantId, Holder] = {}
         self.absences: list[tuple[Holder, WatchedSeries, SeriesRule]] = []
         """Every series with each rule that fires when it is silent."""
-        self.expected: dict[UUID, int] = {}
+        self.expected: dict[UUID, int] = previous.expected if previous else {}
         """Agents that have stored readings whose time has not come, each with the last such time, in us."""
         self._by_tenant: dict[TenantId, list[Rule]] = {}
         self._by_agent: dict[UUID, RuleCandidates] = {}
@@ -109,7 +111,7 @@ class Watch:
         if rules is None:
             saved = holder.saved[name].rules if name in holder.saved else {}
             rules = holder.about[name] = {
-                rule.rule_id: SeriesRule(rule, saved.get(rule.rule_id.bytes) or RuleState())
+                rule.rule_id: SeriesRule(rule, saved.get(rule.state_key) or RuleState())
                 for rule in self._about(holder, (kind,))
             }
         return rules.values()
@@ -151,6 +153,15 @@ class Watch:
             added.append((agent, series))
         return added
 
+    def find(self, tenant: TenantId, cause: str, agent: UUID | None, name: str) -> SeriesRule | None:
+        """Return the rule with this id for a series or a whole, as members of incidents name them."""
+        holder = self.platform.get(tenant) if agent is None else self.agents.get(agent)
+        if holder is None or holder.subject.tenant != tenant:
+            return None
+        series = holder.series.get(name)
+        rules = [*(series.rules if series else ()), *holder.about.get(f" {name}", {}).values()]
+        return next((rule for rule in rules if rule.rule.cause == cause), None)
+
     def _candidates(self, agent: WatchedAgent) -> RuleCandidates:
         found = self._by_agent.get(agent.agent_uuid)
         if found is None:
@@ -165,7 +176,7 @@ class Watch:
     def _watch(self, agent: Holder, series: WatchedSeries, rule: Rule, now: datetime) -> None:
         condition = rule.definition.condition
         saved = agent.saved.get(series.metric_name)
-        state = saved.rules.get(rule.rule_id.bytes) if saved else None
+        state = saved.rules.get(rule.state_key) if saved else None
         others: tuple[str, ...] = ()
         if isinstance(condition, Comparison):
             device = series.device.replace(".", "_") if series.device else None
@@ -187,9 +198,13 @@ class Watch:
         self, agent: Holder, name: str, device: str | None, rules: list[Rule], now: datetime
     ) -> WatchedSeries:
         """Return a series watched from where it was left, or from so long ago that rules can fire at once."""
+        before = self._previous.agents.get(agent.agent) if self._previous else None
+        if before is not None and name in before.series:
+            series = agent.series[name] = WatchedSeries.taken_over(before.series[name])
+            return series
         saved = agent.saved.get(name)
         spans = (rule.definition.for_seconds + rule.definition.max_age_seconds for rule in rules)
-        before = now - min(timedelta(seconds=max(spans)), BACKLOG)
-        newest = max(saved.newest, us(now - BACKLOG)) if saved else us(before)
+        start = now - min(timedelta(seconds=max(spans)), BACKLOG)
+        newest = max(saved.newest, us(now - BACKLOG)) if saved else us(start)
         series = agent.series[name] = WatchedSeries(name, device, newest)
         return series

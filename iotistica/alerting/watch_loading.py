@@ -9,7 +9,7 @@ from iotistica.alerting.watch import Watch
 from iotistica.alerting.watched import Holder, WatchedSeries
 from iotistica.domain.ids import TenantId
 from iotistica.storage.access import quotas
-from iotistica.storage.alerts import rule_states, rules, watched_series
+from iotistica.storage.alerts import rule_states, rules, watched_readings, watched_series
 from iotistica.storage.alerts.rule_states import Subject
 from iotistica.storage.alerts.watched_series import SERIES_PER_READ, WatchedAgent
 from iotistica.storage.postgres import Tx
@@ -18,9 +18,12 @@ SEEN_WITHIN: Final = timedelta(days=7)
 """A series that has been silent for longer when it begins to be watched is not absent: it is gone."""
 
 
-async def load(tx: Tx, now: datetime, *, only: TenantId | None = None) -> Watch:
-    """Return the enabled rules of all tenants, or of only one, with the agents and series that they watch."""
-    watch = Watch(rule for rule in await rules.enabled(tx) if only in (None, rule.tenant_id))
+async def load(tx: Tx, now: datetime, *, previous: Watch | None = None, only: TenantId | None = None) -> Watch:
+    """Return the enabled rules of all tenants, or of only one, with the agents and series that they watch.
+
+    What is known of series that were watched by `previous` is taken over; all that it remembers must be saved.
+    """
+    watch = Watch((rule for rule in await rules.enabled(tx) if only in (None, rule.tenant_id)), previous)
     if not watch.rules:
         return watch
     watch.limits = await quotas.alert_series(tx, watch.tenants)
@@ -44,9 +47,9 @@ async def add_agents(tx: Tx, watch: Watch, agents: Sequence[WatchedAgent]) -> No
 async def find_newest(tx: Tx, watch: Watch, added: Sequence[tuple[Holder, WatchedSeries]], now: datetime) -> None:
     """Find out when each of these series was last measured, and which have readings whose time has not come."""
     for at in range(0, len(added), SERIES_PER_READ):
-        group = added[at : at + SERIES_PER_READ]
+        group = [(holder, series) for holder, series in added[at : at + SERIES_PER_READ] if not series.is_known]
         wanted = [(holder.agent, series.metric_name) for holder, series in group]
-        found = await watched_series.newest(tx, watch.tenants, wanted, since=now - SEEN_WITHIN, until=now)
+        found = await watched_readings.newest(tx, watch.tenants, wanted, since=now - SEEN_WITHIN, until=now)
         for key, (holder, series) in zip(wanted, group, strict=True):
             times = found.get(key)
             if times is not None and times.any > (times.past or 0):

@@ -44,6 +44,7 @@ class WatchedSeries:
         "has_learned",
         "heard",
         "highest",
+        "is_known",
         "is_simple",
         "lowest",
         "metric_name",
@@ -60,6 +61,8 @@ class WatchedSeries:
         self.heard = newest
         self.rules: list[SeriesRule] = []
         self.needs_qualities = self.needs_detector = False
+        self.is_known = False
+        """Whether it was watched before by this process, so that nothing must be found out."""
         self.lowest, self.highest = -inf, inf
         """The bounds within which a value concerns no threshold."""
         self.is_simple = True
@@ -67,6 +70,14 @@ class WatchedSeries:
         self.detector: DetectorState | None = None
         self.has_learned = False
         """Whether the detector knows the readings up to `newest`."""
+
+    @classmethod
+    def taken_over(cls, other: "WatchedSeries") -> "WatchedSeries":
+        """Return a series without rules that knows what another one knows."""
+        series = cls(other.metric_name, other.device, other.newest)
+        series.heard, series.detector, series.has_learned = other.heard, other.detector, other.has_learned
+        series.is_known = True
+        return series
 
     @property
     def is_quiet(self) -> bool:
@@ -112,12 +123,12 @@ class Holder:
         states = {
             series.metric_name: SeriesProgress(
                 series.newest,
-                {rule.rule.rule_id.bytes: rule.state for rule in series.rules if not rule.state.is_blank},
+                {rule.rule.state_key: rule.state for rule in series.rules if not rule.state.is_blank},
             )
             for series in self.series.values()
         }
         for name, rules in self.about.items():
-            remembered = {id_.bytes: rule.state for id_, rule in rules.items() if not rule.state.is_blank}
+            remembered = {rule.rule.state_key: rule.state for rule in rules.values() if not rule.state.is_blank}
             if remembered:
                 states[name] = SeriesProgress(0, remembered)
         return states

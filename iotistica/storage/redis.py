@@ -30,6 +30,8 @@ TIMEOUT_SECONDS: Final = 3.0  # seconds to wait for a connection or an answer
 PLATFORM_DLQ: Final = "platform:dlq"
 REFUSED_LOGINS: Final = "platform:broker:refused"
 """Prefix of the counts of refused log-ins, by hour."""
+ALARMS: Final = "platform:alarms"
+"""The alarms that are raised now, by process."""
 OUTBOUND_TENANTS: Final = "platform:outbound"
 """The tenants that have messages waiting for the broker."""
 

@@ -62,7 +62,7 @@ REASONS = {
     ),
     "A background task that processes all tenants; each row keeps its tenant.": (
         "announcements.UNTOLD announcements.END_UNTOLD announcements.ESCALATING incidents.END_EXPIRED"
-        " incidents.ORPHANS ledger.STORED_SINCE notices.DUE rules.ENABLED rules.REVISION "
+        " ledger.STORED_SINCE notices.DUE rules.ENABLED rules.REVISION "
         "agent_updates.END_FINISHED erasures.NEXT_OPEN job_timeouts.OVERDUE ledger.CLOCK_OFFSETS"
         " ledger.FOLD_READINGS ledger.FOLD_REJECTIONS message_gaps.TAKE presence.CLAIM_SILENT presence.COUNT_BY_STATUS"
         " presence.END_FLAPPING presence.UPDATE_FROM_ACTIVITY rollouts.ACTIVE_JOBS rollouts.DUE_NOTICES"
@@ -103,6 +103,7 @@ NO_KEYS = {"broker_accounts._line": "returns a line of the broker's password fil
 PLATFORM_KEYS = {
     "PLATFORM_DLQ": "dead letters of messages whose tenant is unknown",
     "OUTBOUND_TENANTS": "the set of tenants that have outbound messages",
+    "ALARMS": "alarms of the platform's processes",
     "REFUSED_LOGINS": "counts of log-ins whose account the broker does not name",
 }
 """The keys in redis.py that are not of a tenant."""

@@ -26,11 +26,12 @@ from iotistica.domain.alerts.scopes import AgentFacts
 from iotistica.domain.ids import TenantId
 from iotistica.domain.telemetry import downsampling
 from iotistica.errors import Invalid
-from iotistica.storage.alerts import rules, watched_series
-from iotistica.storage.alerts.watched_series import READINGS_LIMIT, SamplesWanted, SeriesRow
+from iotistica.storage.alerts import rules, watched_readings, watched_series
+from iotistica.storage.alerts.watched_readings import READINGS_LIMIT, SamplesWanted
+from iotistica.storage.alerts.watched_series import SeriesRow
 from iotistica.storage.postgres import Database
 
-READ = {"permission": "alerts.read"}
+WRITE = {"permission": "alerts.write"}  # who can write rules can try them: it costs a second or so
 DEFAULT: Final = timedelta(days=7)
 LONGEST: Final = timedelta(days=31)
 SERIES_LIMIT: Final = 200  # series that a rule is tried on
@@ -92,7 +93,7 @@ class _Place(msgspec.Struct, frozen=True):
     row: SeriesRow
 
 
-@post("/preview", opt=READ, status_code=200)
+@post("/preview", opt=WRITE, status_code=200)
 async def preview_rule(
     request: ApiRequest, data: JSONBody[RuleBody], database: DatabaseDep, start: Time = None, end: Time = None
 ) -> Preview:
@@ -100,7 +101,7 @@ async def preview_rule(
     return await _preview(database, tenant_of(request), checked(data).definition, start, end)
 
 
-@post("/{rule:uuid}/backtest", opt=READ, status_code=200)
+@post("/{rule:uuid}/backtest", opt=WRITE, status_code=200)
 async def backtest_rule(
     request: ApiRequest, database: DatabaseDep, rule: FromPath[UUID], start: Time = None, end: Time = None
 ) -> Preview:
@@ -196,7 +197,7 @@ async def _read(
         keys = list(after)
         async with database.transaction(tenant) as tx:
             wanted_now = [SamplesWanted(*key, after[key], with_qualities=True) for key in keys]
-            found = await watched_series.samples(tx, [tenant], wanted_now, until=until)
+            found = await watched_readings.samples(tx, [tenant], wanted_now, until=until)
         after = {}
         for stored in found:
             key = keys[stored.number]

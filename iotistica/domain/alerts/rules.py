@@ -138,9 +138,16 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: TenantId
     name: str
     severity: Severity
+    generation: int
+    """Increases when the rule is enabled again, and when its condition becomes another kind."""
     definition: RuleSpec
 
     @property
     def cause(self) -> str:
         """Identifies what opens an incident."""
         return str(self.rule_id)
+
+    @property
+    def state_key(self) -> bytes:
+        """Identifies what the rule remembers: that of an earlier generation is forgotten."""
+        return self.rule_id.bytes + self.generation.to_bytes(4)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -191,19 +191,6 @@ async def end_members(
     return await _settle(tx, tenant, touched, now, reason)
 
 
-END_ALL: Final = """
-UPDATE incident_members SET ended_at = %(now)s
-WHERE tenant_id = %(tenant)s AND cause = %(cause)s AND ended_at IS NULL RETURNING incident_id
-"""
-
-
-async def end_cause(tx: Tx, tenant: TenantId, cause: str, now: datetime, *, reason: str) -> list[Incident]:
-    """End all open members of a cause; return the incidents that thereby are resolved."""
-    await tx.execute(LOCK, {"tenant": tenant, "cause": cause})
-    cursor = await tx.execute(END_ALL, {"tenant": tenant, "cause": cause, "now": now})
-    return await _settle(tx, tenant, sorted({row[0] for row in await cursor.fetchall()}), now, reason)
-
-
 END_EXPIRED: Final = """
 UPDATE incident_members SET ended_at = %(now)s WHERE ended_at IS NULL AND ends_at <= %(now)s
 RETURNING tenant_id, incident_id
@@ -265,12 +252,27 @@ async def agents_of(tx: Tx, tenant: TenantId, incident: UUID) -> list[UUID]:
     return [row[0] for row in await (await tx.execute(AGENTS_OF, parameters)).fetchall()]
 
 
-ORPHANS: Final = """
-SELECT DISTINCT i.tenant_id, i.cause FROM incidents i LEFT JOIN alert_rules r USING (tenant_id, rule_id)
-WHERE i.status <> 'resolved' AND i.is_of_rule AND (r.rule_id IS NULL OR NOT r.is_enabled)
+class OpenMember(NamedTuple):
+    """An open member of an incident that a rule opened."""
+
+    tenant: TenantId
+    cause: str
+    title: str
+    severity: Severity
+    subject: Subject
+
+
+OPEN_MEMBERS: Final = """
+SELECT m.tenant_id, m.cause, i.title, i.severity, m.agent_uuid, m.metric_name
+FROM incident_members m JOIN incidents i USING (incident_id)
+WHERE m.ended_at IS NULL AND i.is_of_rule AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
 """
 
 
-async def without_rule(tx: Tx) -> list[tuple[TenantId, str]]:
-    """Return the causes of open incidents whose rule was deleted or disabled."""
-    return [(TenantId(tenant), cause) for tenant, cause in await (await tx.execute(ORPHANS)).fetchall()]
+async def open_of_rules(tx: Tx, tenant: TenantId | None) -> list[OpenMember]:
+    """Return the open members of the incidents that rules opened, of one tenant or of all."""
+    cursor = await tx.execute(OPEN_MEMBERS, {"tenant": tenant})
+    return [
+        OpenMember(TenantId(owner), cause, title, severity, Subject(agent, name))
+        for owner, cause, title, severity, agent, name in await cursor.fetchall()
+    ]

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from loguru import logger
 
 from iotistica.domain.alerts.rule_states import RuleState
 from iotistica.domain.ids import TenantId
@@ -14,7 +15,7 @@ AGENTS_PER_READ: Final = 500  # agents whose states one statement reads
 
 
 class SeriesProgress(msgspec.Struct, array_like=True, gc=False):
-    """How far a series was watched, and what each rule remembers of it, by the bytes of the rule's id."""
+    """How far a series was watched, and what each rule remembers of it, by its `state_key`."""
 
     newest: int
     """The time of the newest reading that was judged, in us."""
@@ -52,7 +53,10 @@ async def load(tx: Tx, subjects: Sequence[Subject]) -> dict[Subject, AgentStates
         }
         for tenant, agent, packed in await (await tx.execute(LOAD, parameters)).fetchall():
             subject = Subject(TenantId(tenant), agent)
-            found[subject] = _DECODER.decode(packed)
+            try:
+                found[subject] = _DECODER.decode(packed)
+            except msgspec.MsgspecError as exc:  # of another version: what it says is found out anew
+                logger.bind(tenant=tenant, agent=agent, reason=str(exc)).error("states of rules cannot be read")
     return found
 
 

@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 
 import msgspec
 import psycopg
+from loguru import logger
+from psycopg.rows import dict_row
 
 from iotistica.domain.alerts.events import Severity
 from iotistica.domain.alerts.rules import Rule, RuleSpec
@@ -15,7 +17,7 @@ from iotistica.storage.alerts import escalations, targets
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
-from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row, fetch_rows
+from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
 RULES_LIMIT: Final = 1000  # rules of a tenant, unless its quota says otherwise
 
@@ -48,7 +50,9 @@ INSERT INTO alert_rules AS r (rule_id, tenant_id, name, definition, severity, is
 VALUES (%(id)s, %(tenant)s, %(name)s, %(definition)s::jsonb, %(severity)s, %(is_enabled)s, %(author)s::jsonb)
 ON CONFLICT (rule_id) DO UPDATE
 SET name = excluded.name, definition = excluded.definition, severity = excluded.severity,
-    is_enabled = excluded.is_enabled, updated_at = now()
+    is_enabled = excluded.is_enabled, updated_at = now(),
+    generation = r.generation + ((NOT r.is_enabled AND excluded.is_enabled)
+        OR r.definition->'condition'->>'kind' <> excluded.definition->'condition'->>'kind')::int
 WHERE r.tenant_id = %(tenant)s
 RETURNING {_COLUMNS}
 """
@@ -143,11 +147,20 @@ async def revision(tx: Tx) -> str:
 
 
 ENABLED: Final = """
-SELECT r.rule_id, r.tenant_id, r.name, r.severity, r.definition FROM alert_rules r JOIN tenants t USING (tenant_id)
+SELECT r.rule_id, r.tenant_id, r.name, r.severity, r.generation, r.definition
+FROM alert_rules r JOIN tenants t USING (tenant_id)
 WHERE r.is_enabled AND t.enabled ORDER BY r.rule_id
 """
 
 
 async def enabled(tx: Tx) -> list[Rule]:
-    """Return the enabled rules of all enabled tenants."""
-    return await fetch_rows(tx, Rule, ENABLED)
+    """Return the enabled rules of all enabled tenants; one that this version cannot read is left out and logged."""
+    found = []
+    async with tx.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(ENABLED)
+        for row in await cursor.fetchall():
+            try:
+                found.append(msgspec.convert(row, Rule))
+            except msgspec.ValidationError as exc:
+                logger.bind(rule=row["rule_id"], reason=str(exc)).error("an alert rule cannot be read")
+    return found

@@ -108,7 +108,8 @@ class Plant:
         async with self.database.transaction() as tx:
             xmin = await ledger.xmin(tx)
             watch = await watch_loading.load(tx, self.at(second), only=self.tenant)
-        self.rounds = RuleRounds(self.database, watch, Announcer(self.box, ""), self.alarms, xmin)
+        announcer = Announcer(self.box, "")
+        self.rounds = RuleRounds(self.database, watch, announcer, self.alarms, xmin, only=self.tenant)
 
     def kill(self) -> None:
         """Forget everything that was not stored."""

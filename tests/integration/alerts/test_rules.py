@@ -1,9 +1,17 @@
 """Rules fire and end by measured time, whatever happens to the process that applies them."""
 
-from datetime import UTC, datetime
+from typing import Any
 
+import msgspec
+import pytest
+
+from iotistica.domain.alerts.conditions import BadQuality, Threshold
 from iotistica.domain.alerts.detector import observe
 from iotistica.domain.alerts.detector_state import DetectorState
+from iotistica.domain.alerts.scopes import Scope
+from iotistica.storage.alerts import rules
+from iotistica.storage.alerts.rules import NewRule
+from iotistica.storage.history.audit import PLATFORM
 from tests.integration.alerts.plant import Plant
 
 HOT = {"kind": "threshold", "above": 70}
@@ -238,19 +246,75 @@ async def test_a_rate_a_stuck_value_and_bad_quality(plant: Plant) -> None:
     assert {i.status for i in await plant.incidents()} == {"resolved"}
 
 
-async def test_a_disabled_or_deleted_rule_leaves_nothing_open(plant: Plant) -> None:
-    """The process that applies the rules resolves what nobody watches any more."""
-    from iotistica.storage.alerts import incidents, rules
-    from iotistica.storage.history.audit import PLATFORM
-
+@pytest.mark.parametrize("how", ["delete", "disable", "scope", "kind", "retire"])
+async def test_what_is_no_longer_watched_is_resolved(plant: Plant, how: str) -> None:
+    """A rule that is deleted, disabled or about something else, and an agent that is retired, leave nothing open."""
     rule = await plant.add_rule(HOT)
     await plant.send([(0, 71.0)])
     await plant.round(1)
     async with plant.database.transaction() as tx:
-        await rules.delete(tx, plant.tenant, rule.rule_id, by=PLATFORM)
-        assert (plant.tenant, str(rule.rule_id)) in await incidents.without_rule(tx)
-        ended = await incidents.end_cause(tx, plant.tenant, str(rule.rule_id), datetime.now(UTC), reason="gone")
-    assert [incident.status for incident in ended] == ["resolved"]
+        if how == "delete":
+            await rules.delete(tx, plant.tenant, rule.rule_id, by=PLATFORM)
+        elif how == "retire":
+            await tx.execute(
+                "UPDATE agents SET state = 'retired' WHERE agent_uuid = %(agent)s", {"agent": plant.agent}
+            )
+        else:
+            changes: dict[str, Any] = {
+                "disable": {},
+                "scope": {"scope": Scope(series="other")},
+                "kind": {"condition": BadQuality()},
+            }
+            wanted = NewRule(
+                name=rule.name,
+                definition=msgspec.structs.replace(rule.definition, **changes[how]),
+                severity=rule.severity,
+                is_enabled=how != "disable",
+            )
+            await rules.put(tx, plant.tenant, wanted, old=rule, most=None, by=PLATFORM)
+    plant.kill()
+    await plant.round(2)
+    assert [i.status for i in await plant.incidents()] == ["resolved"]
+    plant.kill()
+    await plant.round(3)
+    assert len(await plant.incidents()) == 1
+
+
+async def test_a_rule_that_is_enabled_again_begins_anew(plant: Plant) -> None:
+    """What it remembered from before it was disabled is forgotten: it fires again for what lasts."""
+    rule = await plant.add_rule(HOT)
+    await plant.send([(0, 71.0)])
+    await plant.round(1)
+    for enabled, second in ((False, 10), (True, 20)):
+        wanted = NewRule(name=rule.name, definition=rule.definition, severity="warning", is_enabled=enabled)
+        async with plant.database.transaction() as tx:
+            rule = await rules.put(tx, plant.tenant, wanted, old=rule, most=None, by=PLATFORM)
+        plant.kill()
+        await plant.send([(second, 71.0)])
+        await plant.round(second)
+    assert [i.status for i in await plant.incidents()] == ["resolved", "open"]
+
+
+async def test_changed_bounds_keep_an_incident_until_they_end_it(plant: Plant) -> None:
+    """An open incident is not opened again by an edit, and ends by the new bound."""
+    rule = await plant.add_rule(HOT)
+    await plant.add_target()
+    await plant.send([(0, 71.0)])
+    await plant.round(1)
+    wanted = NewRule(
+        name=rule.name,
+        definition=msgspec.structs.replace(rule.definition, condition=Threshold(above=75)),
+        severity="warning",
+        is_enabled=True,
+    )
+    async with plant.database.transaction() as tx:
+        await rules.put(tx, plant.tenant, wanted, old=rule, most=None, by=PLATFORM)
+    plant.kill()
+    await plant.round(2)
+    assert [i.status for i in await plant.incidents()] == ["open"]
+    await plant.send([(3, 72.0)])
+    await plant.round(4)
+    assert await plant.notices() == [("opened", "pending"), ("resolved", "pending")]
 
 
 async def test_nothing_is_opened_again_until_the_cooldown_is_over(plant: Plant) -> None:
