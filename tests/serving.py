@@ -118,11 +118,12 @@ class Served:
     def runtime(self) -> Runtime:
         return msgspec.json.decode((self.folder / "runtime.json").read_bytes(), type=Runtime)
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, input_: str = "") -> subprocess.CompletedProcess[str]:
         """Run another command of the program on the same data folder."""
         return subprocess.run(
             [sys.executable, "-m", "iotistica", *arguments],
             env=self.environment,
+            input=input_,
             capture_output=True,
             text=True,
             timeout=60,
