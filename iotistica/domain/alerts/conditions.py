@@ -59,6 +59,18 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
             raise Invalid("must not be greater than clearBelow: no value would end it", f"{path}.clearAbove")
 
 
+class _Condition(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    tag_field="kind",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """The form of every condition: an object with a `kind`."""
+
+
 class Threshold(Bounds, frozen=True, kw_only=True, tag_field="kind", tag="threshold", forbid_unknown_fields=True):
     """The value is out of bounds."""
 
@@ -71,16 +83,7 @@ class RateOfChange(Bounds, frozen=True, kw_only=True, tag_field="kind", tag="rat
     """Zero compares each reading with the one before it."""
 
 
-class LearnedAnomaly(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    tag_field="kind",
-    tag="anomaly",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class LearnedAnomaly(_Condition, frozen=True, kw_only=True, tag="anomaly"):
     """The learned detector finds a value unusual; ends when values were as expected for `calm_seconds`."""
 
     score: Annotated[float, Meta(gt=0, le=1)] = 0.93
@@ -88,35 +91,17 @@ class LearnedAnomaly(
     calm_seconds: Seconds = 900.0
 
 
-class Absence(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="absence", forbid_unknown_fields=True
-):
+class Absence(_Condition, frozen=True, kw_only=True, tag="absence"):
     """A series has no reading for the rule's `forSeconds`, by the measured time of its newest reading."""
 
 
-class StuckValue(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="kind",
-    tag="stuck",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class StuckValue(_Condition, frozen=True, kw_only=True, tag="stuck"):
     """The value stays within `tolerance` of where it was for the rule's `forSeconds`."""
 
     tolerance: Annotated[float, Meta(ge=0)] = 0.0
 
 
-class BadQuality(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="kind",
-    tag="quality",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class BadQuality(_Condition, frozen=True, kw_only=True, tag="quality"):
     """Readings have one of these qualities."""
 
     qualities: Annotated[tuple[Quality, ...], Meta(min_length=1, max_length=4)] = ("bad",)
@@ -132,15 +117,7 @@ class Comparison(Bounds, frozen=True, kw_only=True, tag_field="kind", tag="compa
     """Values that were measured further apart are not compared."""
 
 
-class AgentStatus(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="kind",
-    tag="agent",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class AgentStatus(_Condition, frozen=True, kw_only=True, tag="agent"):
     """An agent has one of these statuses."""
 
     statuses: Annotated[tuple[Literal["offline", "silent"], ...], Meta(min_length=1, max_length=2)] = (
@@ -149,16 +126,7 @@ class AgentStatus(
     )
 
 
-class FailedJob(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    tag_field="kind",
-    tag="job",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class FailedJob(_Condition, frozen=True, kw_only=True, tag="job"):
     """A job failed on an agent; ends when it succeeds there, or after `window_seconds`."""
 
     statuses: Annotated[
@@ -167,25 +135,14 @@ class FailedJob(
     window_seconds: Annotated[float, Meta(ge=60, le=30 * 86_400)] = 86_400.0
 
 
-class RefusedMessages(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    tag_field="kind",
-    tag="deadLetters",
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
+class RefusedMessages(_Condition, frozen=True, kw_only=True, tag="deadLetters"):
     """Messages of an agent became dead letters: at least `count` within about `window_seconds`."""
 
     count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     window_seconds: Annotated[float, Meta(ge=3600, le=7 * 86_400)] = 3600.0
 
 
-class PlatformAlarm(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="platform", forbid_unknown_fields=True
-):
+class PlatformAlarm(_Condition, frozen=True, kw_only=True, tag="platform"):
     """The platform raises an alarm, as /health shows it."""
 
 

@@ -37,16 +37,19 @@ class Route(
     """The hours in which the target is told; what lasts until they begin is told then."""
 
 
-class Webhook(
+class _Channel(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
     rename="camel",
     tag_field="kind",
-    tag="webhook",
     forbid_unknown_fields=True,
     omit_defaults=True,
 ):
+    """The form of every channel: an object with a `kind`."""
+
+
+class Webhook(_Channel, frozen=True, kw_only=True, tag="webhook"):
     """An HTTP request as Standard Webhooks describes it, with a body of this platform or of another product."""
 
     url: Annotated[str, Meta(min_length=8, max_length=URL_LENGTH)]
@@ -58,15 +61,13 @@ class Webhook(
     headers: Annotated[dict[str, str], Meta(max_length=20)] = {}
 
 
-class Email(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="email", forbid_unknown_fields=True):
+class Email(_Channel, frozen=True, kw_only=True, tag="email"):
     """E-mail through the server that an administrator has set up."""
 
     to: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=20)]
 
 
-class Apprise(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="apprise", forbid_unknown_fields=True
-):
+class Apprise(_Channel, frozen=True, kw_only=True, tag="apprise"):
     """Slack, Teams, Telegram, ntfy and others by a URL of Apprise, if an administrator has switched it on."""
 
     url: Annotated[str, Meta(min_length=5, max_length=URL_LENGTH)]
