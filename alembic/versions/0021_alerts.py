@@ -88,9 +88,10 @@ def upgrade() -> None:
     CREATE TABLE detector_states (
         agent_uuid uuid PRIMARY KEY,
         tenant_id  text NOT NULL,
-        packed     bytea STORAGE EXTERNAL NOT NULL,
+        packed     bytea NOT NULL,
         FOREIGN KEY (tenant_id, agent_uuid) REFERENCES agents (tenant_id, agent_uuid) ON DELETE CASCADE
     );
+    ALTER TABLE detector_states ALTER packed SET STORAGE EXTERNAL;  -- numbers that cannot be compressed
     -- Series that were seen first since a moment, for the rules that match them.
     CREATE INDEX series_first_seen ON series (first_seen);
 
