@@ -26,6 +26,9 @@ def upgrade() -> None:
         ADD quota_alert_series integer CHECK (quota_alert_series >= 0),
         ADD quota_alert_messages_hour integer CHECK (quota_alert_messages_hour >= 0);
 
+    -- When the rules were applied last: what is current is told by that, not by how long nobody applied them.
+    ALTER TABLE presence_watch ADD rules_judged_at timestamptz;
+
     CREATE TABLE events (
         id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         tenant_id        text NOT NULL REFERENCES tenants ON DELETE CASCADE,
@@ -118,6 +121,7 @@ def upgrade() -> None:
         active_members  integer NOT NULL DEFAULT 0
     );
     CREATE INDEX incidents_list ON incidents (tenant_id, opened_at, incident_id);
+    CREATE INDEX incidents_age ON incidents (resolved_at) WHERE status = 'resolved';
     CREATE INDEX incidents_open ON incidents (tenant_id, cause, grown_at) WHERE status <> 'resolved';
 
     -- What an incident is about: a series, an agent, or the tenant as a whole. Each cause has at most one open

@@ -39,11 +39,17 @@ def upgrade() -> None:
     -- When the targets were told that it was opened and resolved, and the escalation steps that were taken.
     ALTER TABLE incidents
         ADD labels           jsonb NOT NULL DEFAULT '{}',
+        -- Whether it was opened, has grown or become worse since its targets were last decided, and when to look at
+        -- it again because of a silence.
+        ADD needs_telling    boolean NOT NULL DEFAULT true,
+        ADD look_again_at    timestamptz,
         ADD told_at          timestamptz,
         ADD end_told_at      timestamptz,
         ADD escalation_steps integer NOT NULL DEFAULT 0,
         ADD escalates_at     timestamptz;
-    CREATE INDEX incidents_untold ON incidents (opened_at) WHERE status = 'open' AND told_at IS NULL;
+    CREATE INDEX incidents_untold ON incidents ((coalesce(look_again_at, opened_at)))
+        WHERE status = 'open' AND needs_telling;
+    CREATE INDEX incidents_rule ON incidents (rule_id) WHERE rule_id IS NOT NULL;
     CREATE INDEX incidents_end_untold ON incidents (resolved_at)
         WHERE status = 'resolved' AND told_at IS NOT NULL AND end_told_at IS NULL;
     CREATE INDEX incidents_escalating ON incidents (escalates_at)
@@ -65,6 +71,7 @@ def upgrade() -> None:
         due_at          timestamptz NOT NULL,
         -- Until when it is tried; a replay begins anew.
         expires_at      timestamptz NOT NULL,
+        give_up_seconds double precision NOT NULL,
         attempts        integer NOT NULL DEFAULT 0,
         last_attempt_at timestamptz,
         last_error      text,
@@ -72,6 +79,8 @@ def upgrade() -> None:
     );
     CREATE UNIQUE INDEX notices_once ON notices (incident_id, target_id, kind, step) WHERE incident_id IS NOT NULL;
     CREATE INDEX notices_due ON notices (due_at) WHERE status = 'pending';
+    CREATE INDEX notices_target ON notices (target_id);
+    CREATE INDEX notices_age ON notices (created_at) WHERE status <> 'pending';
     CREATE INDEX notices_list ON notices (tenant_id, created_at, id);
     CREATE INDEX notices_order ON notices (target_id, incident_id, id) WHERE status = 'pending';
 

@@ -15,6 +15,7 @@ from iotistica.storage.postgres import Tx
 HISTORY: Final = timedelta(days=28)  # of stored readings from which a new detector learns
 HISTORY_READINGS: Final = 10_000  # readings of a series from which it learns at most, the newest
 LEARNED_IN_A_ROUND: Final = 20_000  # readings from which new detectors learn in one round
+READINGS_A_STATEMENT: Final = 20  # readings whose learning takes as long as a statement
 SAVE_SECONDS: Final = 60.0  # seconds between saves; after a crash, what was not saved is learned again
 
 
@@ -40,15 +41,13 @@ class Detectors:
     async def learn(self, tx: Tx) -> None:
         """Let detectors catch up with the readings that rules have judged already.
 
-        Those that were stored catch up at once. Of new ones only some learn in a round, so that nobody waits for
-        rules while thousands of series are learned.
+        Only some do in a round, so that nobody waits for rules while thousands of series are learned.
         """
         left, waiting = LEARNED_IN_A_ROUND, []
         for holder, series in self._learning:
             state = series.detector
             assert state is not None  # noqa: S101 set when it was added
-            is_new = state.numbers[LAST_TIME] < 0
-            if is_new and left <= 0:
+            if left <= 0:
                 waiting.append((holder, series))
                 continue
             until = datetime.fromtimestamp(series.newest / 1e6, UTC)
@@ -61,7 +60,7 @@ class Detectors:
             )
             for at, value in zip(*samples, strict=True):
                 observe(state, at / 1e6, value)
-            left -= len(samples.times) if is_new else 0
+            left -= max(len(samples.times), READINGS_A_STATEMENT)
             series.has_learned = True
             self._dirty[id(holder)] = holder
         self._learning = waiting

@@ -12,18 +12,26 @@ from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.detectors import Detectors
 from iotistica.alerting.transitions import Outcome, Transition
 from iotistica.alerting.turns import Turns
-from iotistica.alerting.watch import Watch
+from iotistica.alerting.watch import BACKLOG, Watch
 from iotistica.alerting.watched import Holder, WatchedSeries, us
 from iotistica.domain.alerts import rule_states as judging
 from iotistica.domain.alerts.incidents import Cause
 from iotistica.domain.alerts.rule_states import Judged, Samples
 from iotistica.domain.ids import TenantId
-from iotistica.storage.alerts import incidents, rule_states, state_findings, watched_readings, watched_series
+from iotistica.storage.alerts import (
+    incident_ends,
+    incidents,
+    rule_states,
+    state_findings,
+    watched_readings,
+    watched_series,
+)
 from iotistica.storage.alerts.watched_readings import SamplesWanted, StoredSamples
 from iotistica.storage.alerts.watched_series import SERIES_PER_READ
 from iotistica.storage.delivery import ledger
 from iotistica.storage.postgres import Database, Tx
 
+NOT_SEEN: Final = "it was not seen again"
 NOT_WATCHED: Final = "it is no longer watched"
 SAVE_SECONDS: Final = 5.0  # seconds between saves of what rules remember, if nothing begins or ends
 LONGEST_TRANSACTION: Final = timedelta(seconds=60)  # a series is visible that much later than it was first seen
@@ -40,9 +48,14 @@ class RuleRounds:
         alarms: Mapping[str, str],
         xmin: int,
         *,
+        judged_at: datetime | None = None,
         only: TenantId | None = None,
     ) -> None:
-        """`xmin` is the oldest transaction that was open before the watch was loaded; `only` is its only tenant."""
+        """`xmin` is the oldest transaction that was open before the watch was loaded; `only` is its only tenant.
+
+        `judged_at` is when rules were applied last, by whatever process: what was current then still is.
+        """
+        self._judged_at = judged_at
         self._only = only
         self._database = database
         self._watch = watch
@@ -62,20 +75,19 @@ class RuleRounds:
         Nobody of the `lagging` tenants is called silent.
         """
         self._turns.transitions = []
+        current = max(min(self._judged_at or now, now), now - BACKLOG)
         async with self._database.transaction(unbounded=self._is_first) as tx:
             if self._is_first:
                 await self._end_unwatched(tx)
             if self._watch.rules:
-                await self._follow(tx, now)
+                await self._follow(tx, now, current)
                 await self._judge_absences(tx, now, lagging)
                 await self._judge_states(tx, now)
                 self._turns.open_waiting(now)
-            ended = await incidents.end_expired(tx, now)
-            outcomes = [Outcome(tenant, incident, "resolved") for tenant, incident in ended]
+            outcomes = await self._end_expired(tx, now)
             if self._turns.transitions:
                 await incident_evidence.add(tx, self._turns.transitions)
                 outcomes += await transitions.apply(tx, self._turns.transitions, now)
-            await self._announcer.run(tx, now)
             await self._detectors.save(tx, now)
             if (
                 self._turns.transitions
@@ -84,6 +96,9 @@ class RuleRounds:
             ):
                 await self._save(tx, now)
         self._is_first = False
+        self._judged_at = now
+        async with self._database.transaction() as tx:  # of its own: much to tell must not keep rules from going on
+            await self._announcer.run(tx, now)
         return outcomes
 
     async def save(self, now: datetime) -> None:
@@ -97,10 +112,12 @@ class RuleRounds:
         await rule_states.save(tx, {holder.subject: holder.packed() for holder in holders})
         for holder in holders:
             holder.is_dirty = False
+        if self._only is None:
+            await rule_states.record_round(tx, now)
         self._saved_at = now
 
-    async def _follow(self, tx: Tx, now: datetime) -> None:
-        """Judge what was stored since the last round, and the readings whose time has come."""
+    async def _follow(self, tx: Tx, now: datetime, current: datetime) -> None:
+        """Judge what was stored since the last round at `current`, and the readings whose time has come."""
         xmin = await ledger.xmin(tx)
         ranges = await ledger.stored_since(tx, self._xmin, self._known)
         self._known |= {row.id: row.xid for row in ranges}
@@ -121,7 +138,7 @@ class RuleRounds:
             await self._detectors.add(tx, every)
         await self._detectors.learn(tx)
         holders = [self._watch.agents[agent] for agent in active if agent in self._watch.agents]
-        await self._judge_series(tx, holders, now)
+        await self._judge_series(tx, holders, now, current)
 
     async def _add_new(self, tx: Tx, active: set[UUID], now: datetime) -> None:
         """Watch agents and series that exist since the last round."""
@@ -137,7 +154,7 @@ class RuleRounds:
         await watch_loading.find_newest(tx, self._watch, added, now)
         await self._detectors.add(tx, added)
 
-    async def _judge_series(self, tx: Tx, holders: Sequence[Holder], now: datetime) -> None:
+    async def _judge_series(self, tx: Tx, holders: Sequence[Holder], now: datetime, current: datetime) -> None:
         """Judge all watched series of these agents; those of one agent together, since rules can compare them."""
         group: list[Holder] = []
         size = 0
@@ -145,12 +162,12 @@ class RuleRounds:
             group.append(holder)
             size += len(holder.series)
             if size >= SERIES_PER_READ:
-                await self._judge_group(tx, group, now)
+                await self._judge_group(tx, group, now, current)
                 group, size = [], 0
                 await asyncio.sleep(0)
-        await self._judge_group(tx, group, now)
+        await self._judge_group(tx, group, now, current)
 
-    async def _judge_group(self, tx: Tx, holders: Sequence[Holder], now: datetime) -> None:
+    async def _judge_group(self, tx: Tx, holders: Sequence[Holder], now: datetime, current: datetime) -> None:
         places = [(holder, series) for holder in holders for series in holder.series.values()]
         quiet = [place for place in places if place[1].is_quiet]
         crossed = await self._pass_quiet(tx, quiet, now)
@@ -159,7 +176,8 @@ class RuleRounds:
         for stored in await watched_readings.samples(tx, self._watch.tenants, _wanted(places), until=now):
             holder, series = places[stored.number]
             found.setdefault(id(holder), {})[series.metric_name] = stored
-            series.newest, series.heard = stored.newest, stored.newest
+            series.newest, series.heard = stored.newest, max(series.heard, stored.newest)
+            series.is_behind = stored.is_cut
             holder.is_dirty = True
             if stored.is_cut:
                 self._watch.expect(holder, us(now) + 1)  # the rest is judged in the next round
@@ -176,7 +194,7 @@ class RuleRounds:
                     series,
                     stored_samples,
                     others,
-                    now=us(now),
+                    now=us(current),
                     verdicts=partial(self._detectors.judge, holder),
                 ):
                     self._turns.take(holder, series.metric_name, rule, turn, now, {})
@@ -193,7 +211,8 @@ class RuleRounds:
             if low is not None and high is not None and (high > series.highest or low < series.lowest):
                 crossed.append((holder, series))
             else:
-                series.newest = series.heard = newest
+                series.newest = newest
+                series.heard = max(series.heard, newest)
                 holder.is_dirty = True
         return crossed
 
@@ -202,7 +221,7 @@ class RuleRounds:
         since = await state_findings.platform_since(tx)
         accepting = us(since) if since is not None else us(now)
         for holder, series, rule in self._watch.absences:
-            if not series.heard:
+            if not series.heard or series.is_behind:
                 continue
             silent_since = max(series.heard, accepting) if not rule.state.firing else series.heard
             outcome = judging.judge_absence(silent_since, us(now), hold=rule.hold)
@@ -218,6 +237,17 @@ class RuleRounds:
     async def _judge_states(self, tx: Tx, now: datetime) -> None:
         for found in await state_evaluation.judge(tx, self._watch, self._alarms, now):
             self._turns.take(found.holder, found.name, found.rule, found.turn, now, found.details)
+
+    async def _end_expired(self, tx: Tx, now: datetime) -> list[Outcome]:
+        """End what nothing has renewed in time, and at the beginning what has no member any more."""
+        ended = [
+            (tenant, incident)
+            for (tenant, cause), subjects in (await incident_ends.expired(tx, now)).items()
+            for incident in await incident_ends.end_members(tx, tenant, cause, subjects, now, reason=NOT_SEEN)
+        ]
+        if self._is_first:
+            ended += await incident_ends.resolve_empty(tx, self._only, now)
+        return [Outcome(tenant, incident, "resolved") for tenant, incident in ended]
 
     async def _end_unwatched(self, tx: Tx) -> None:
         """End what is open although no rule watches it any more, or only one that has begun anew."""

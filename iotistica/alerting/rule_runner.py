@@ -16,7 +16,7 @@ from iotistica.alerting.watch import Watch
 from iotistica.domain.alerts.conditions import PlatformAlarm
 from iotistica.instruments import INCIDENTS, RULE_SECONDS, WATCHED
 from iotistica.storage import lease
-from iotistica.storage.alerts import incidents, rules, shared_alarms, watched_series
+from iotistica.storage.alerts import incidents, rule_states, rules, shared_alarms, watched_series
 from iotistica.storage.delivery import ledger, live, stream_stats
 from iotistica.storage.delivery.live import LiveUpdate
 from iotistica.storage.postgres import Database
@@ -52,15 +52,19 @@ class RuleRunner:
 
     async def _follow(self, database: Database, previous: Watch | None, stop: asyncio.Event) -> Watch:
         """Load what is watched, and apply its rules until it must be loaded again; return it."""
+        began_loading = time.monotonic()
         async with database.transaction(unbounded=True) as tx:
             revision, xmin = await rules.revision(tx), await ledger.xmin(tx)
             watch = await watch_loading.load(tx, datetime.now(UTC), previous=previous)
             agents = await watched_series.agents_revision(tx, watch.tenants)
+            judged_at = await rule_states.last_round(tx)
         WATCHED.set(watch.count_series())
         for tenant, number in watch.left_out.items():
             logger.bind(tenant=tenant, series=number).warning("rules match more series than the tenant can watch")
-        rounds = RuleRounds(database, watch, self._announcer, self._alarms, xmin)
+        rounds = RuleRounds(database, watch, self._announcer, self._alarms, xmin, judged_at=judged_at)
         looked = time.monotonic()
+        # Loading again at every edit would leave no time for the rules of the others.
+        again_at = looked + max((looked - began_loading) * REST, ROUND_SECONDS)
         while not stop.is_set():
             began = time.monotonic()
             lagging = await stream_stats.lagging(self._redis, sorted(watch.tenants)) if watch.judges_silence else ()
@@ -75,7 +79,7 @@ class RuleRunner:
                 if not changed and began - looked > AGENTS_SECONDS:
                     looked = began
                     changed = await watched_series.agents_revision(tx, watch.tenants) != agents
-            if changed:
+            if changed and time.monotonic() >= again_at:
                 break
             await sleep(max(min(max(ROUND_SECONDS, took * REST), LONGEST_ROUND_SECONDS) - took, 0.05), stop)
         await rounds.save(datetime.now(UTC))

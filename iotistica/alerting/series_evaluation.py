@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from loguru import logger
+
 from iotistica.alerting.watched import SeriesRule, WatchedSeries
 from iotistica.domain.alerts import rule_states
 from iotistica.domain.alerts.conditions import (
@@ -36,12 +38,20 @@ def judge(
     now: int,
     verdicts: Verdicts,
 ) -> list[RuleTurn]:
-    """Advance the rules of a series by what was stored of it; `others` are the agent's series with new readings."""
+    """Advance the rules of a series by what was stored of it; `others` are the agent's series with new readings.
+
+    Readings up to the maximum age of a rule before `now` are current.
+    """
     turns: list[RuleTurn] = []
     samples = Samples(stored.times, stored.values) if stored else NOTHING
     said = verdicts(series, samples) if series.needs_detector and samples.times else ()
     for rule in series.rules:
-        found = _advance(rule, samples, stored, others, now - rule.max_age, said)
+        try:
+            found = _advance(rule, samples, stored, others, now - rule.max_age, said)
+        except Exception as exc:  # noqa: BLE001 one series of one tenant must not keep all rules from going on
+            logger.bind(rule=rule.rule.rule_id).opt(exception=exc).error("a series could not be judged")
+            rule.state.pending, rule.state.memory = 0, []
+            continue
         if found:
             turns += [RuleTurn(rule, series, turn) for turn in found]
     return turns

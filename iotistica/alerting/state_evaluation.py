@@ -131,9 +131,13 @@ def _judge_alarms(watch: Watch, alarms: Mapping[str, str], now: datetime) -> lis
     for tenant in watch.tenants_with(PlatformAlarm):
         holder = watch.platform[tenant]
         for name in {*(f"{ALARM}{alarm}" for alarm in alarms), *holder.about}:
-            text = alarms.get(name.removeprefix(ALARM))
+            text = alarms.get(name.removeprefix(ALARM))  # not shown: it can be about another tenant
             for rule in watch.rules_of(holder, name, PlatformAlarm):
-                found = None if text is None else _Finding(now, None, {"text": text})
+                found = (
+                    None
+                    if text is None
+                    else _Finding(now, None, {"help": "see /health and the log of the platform"})
+                )
                 turns += _advance(holder, name, rule, found, now)
     return turns
 

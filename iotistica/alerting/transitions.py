@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from iotistica.domain.alerts.incidents import Cause, NewMember, Subject
 from iotistica.domain.alerts.rules import Rule
 from iotistica.domain.ids import TenantId
-from iotistica.storage.alerts import incidents
+from iotistica.storage.alerts import incident_ends, incidents
 from iotistica.storage.alerts.incidents import Incident
 from iotistica.storage.history import timeline
 from iotistica.storage.history.timeline import TimelineEvent
@@ -65,7 +65,7 @@ async def apply(tx: Tx, transitions: Sequence[Transition], now: datetime) -> lis
         cause = group[0].cause
         if is_end:
             subjects = [transition.subject for transition in group]
-            ended = await incidents.end_members(tx, tenant, cause.key, subjects, now, reason=group[0].reason)
+            ended = await incident_ends.end_members(tx, tenant, cause.key, subjects, now, reason=group[0].reason)
             outcomes += [Outcome(tenant, incident, "resolved") for incident in ended]
         else:
             members = [transition.member for transition in group if transition.member is not None]

@@ -71,6 +71,12 @@ class Watch:
         return self._by_tenant.keys()
 
     @property
+    def longest_absence(self) -> timedelta:
+        """Return the longest time for which some rule lets a series be silent."""
+        seconds = [r.definition.for_seconds for r in self.rules if isinstance(r.definition.condition, Absence)]
+        return timedelta(seconds=max(seconds, default=0.0))
+
+    @property
     def judges_silence(self) -> bool:
         """Whether some rule fires when nothing comes."""
         return any(isinstance(rule.definition.condition, (Absence, AgentStatus)) for rule in self.rules)
@@ -207,4 +213,5 @@ class Watch:
         start = now - min(timedelta(seconds=max(spans)), BACKLOG)
         newest = max(saved.newest, us(now - BACKLOG)) if saved else us(start)
         series = agent.series[name] = WatchedSeries(name, device, newest)
+        series.heard = saved.heard if saved else 0
         return series

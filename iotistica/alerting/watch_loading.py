@@ -34,6 +34,8 @@ async def load(tx: Tx, now: datetime, *, previous: Watch | None = None, only: Te
     async for rows in watched_series.series(tx, watch.tenants):
         await find_newest(tx, watch, watch.add_series(rows, now), now)
         await asyncio.sleep(0)  # many rules with wildcards can take a while
+    for holder in (*watch.agents.values(), *watch.platform.values()):
+        holder.is_dirty |= holder.remembers_more
     return watch
 
 
@@ -49,12 +51,11 @@ async def find_newest(tx: Tx, watch: Watch, added: Sequence[tuple[Holder, Watche
     for at in range(0, len(added), SERIES_PER_READ):
         group = [(holder, series) for holder, series in added[at : at + SERIES_PER_READ] if not series.is_known]
         wanted = [(holder.agent, series.metric_name) for holder, series in group]
-        found = await watched_readings.newest(tx, watch.tenants, wanted, since=now - SEEN_WITHIN, until=now)
+        since = now - max(SEEN_WITHIN, watch.longest_absence * 2)
+        found = await watched_readings.newest(tx, watch.tenants, wanted, since=since, until=now)
         for key, (holder, series) in zip(wanted, group, strict=True):
             times = found.get(key)
             if times is not None and times.any > (times.past or 0):
                 watch.expect(holder, times.any)
-            if series.metric_name in holder.saved:
-                continue
-            past = times.past if times is not None else None
-            series.heard = past or 0
+            if times is not None and times.past is not None:
+                series.heard = max(series.heard, times.past)

@@ -44,6 +44,7 @@ class WatchedSeries:
         "has_learned",
         "heard",
         "highest",
+        "is_behind",
         "is_known",
         "is_simple",
         "lowest",
@@ -61,6 +62,8 @@ class WatchedSeries:
         self.heard = newest
         self.rules: list[SeriesRule] = []
         self.needs_qualities = self.needs_detector = False
+        self.is_behind = False
+        """Whether readings wait that were not read yet, because there were so many."""
         self.is_known = False
         """Whether it was watched before by this process, so that nothing must be found out."""
         self.lowest, self.highest = -inf, inf
@@ -118,12 +121,22 @@ class Holder:
         assert self.subject.agent is not None  # noqa: S101 the caller comes from a series
         return self.subject.agent
 
+    @property
+    def remembers_more(self) -> bool:
+        """Whether something is stored that no rule remembers any more."""
+        packed = self.packed()
+        return any(
+            name not in packed or progress.rules.keys() - packed[name].rules.keys()
+            for name, progress in self.saved.items()
+        )
+
     def packed(self) -> AgentStates:
         """Return the states to store; rules that remember nothing are left out."""
         states = {
             series.metric_name: SeriesProgress(
                 series.newest,
                 {rule.rule.state_key: rule.state for rule in series.rules if not rule.state.is_blank},
+                series.heard,
             )
             for series in self.series.values()
         }

@@ -1,4 +1,4 @@
-"""Deletes old rows: events, log lines, jobs, agent updates, target versions, sessions, links and login failures."""
+"""Deletes old rows of every kind: events, incidents, log lines, jobs, sessions, links and others."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from iotistica.background.periodic_task import for_each
 from iotistica.domain.access import passwords
 from iotistica.storage.access import login_failures, one_time_links, sessions
 from iotistica.storage.agents import logs
-from iotistica.storage.alerts import events
+from iotistica.storage.alerts import events, incident_ends, notices, silences
 from iotistica.storage.control import agent_updates, jobs, targets
 from iotistica.storage.history import timeline
 from iotistica.storage.postgres import Database, Tx
@@ -35,6 +35,9 @@ DELETIONS: Final[tuple[Deletion, ...]] = (
     lambda tx, now: login_failures.delete_old(tx, before=now - timedelta(seconds=passwords.FORGOTTEN)),
     lambda tx, now: timeline.delete_old(tx, before=now - timedelta(days=timeline.KEEP_DAYS)),
     lambda tx, now: events.delete_old(tx, before=now - timedelta(days=events.KEEP_DAYS)),
+    lambda tx, now: notices.delete_old(tx, before=now - timedelta(days=notices.KEEP_DAYS)),
+    lambda tx, now: incident_ends.delete_old(tx, before=now - timedelta(days=incident_ends.KEEP_DAYS)),
+    lambda tx, now: silences.delete_old(tx, before=now - timedelta(days=incident_ends.KEEP_DAYS)),
     logs.delete_expired,
     lambda tx, now: jobs.delete_old(tx, before=now - timedelta(days=jobs.KEEP_DAYS)),
     lambda tx, now: agent_updates.delete_old(tx),

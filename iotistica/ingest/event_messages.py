@@ -22,6 +22,7 @@ from iotistica.storage.postgres import Tx
 
 TOPIC: Final = b"events/"
 SIZE: Final = 64 << 10  # bytes of a message, inflated
+CAUSES: Final = 20  # fingerprints of one agent for which incidents are open; further events are stored only
 CONTENT: Final = 16 << 10  # bytes of JSON of the fields that have no column
 
 
@@ -55,8 +56,16 @@ class EventMessages:
         await timeline.add(tx, self._tenant, [_on_timeline(new) for new in told])
         for new in told:
             if incident_events.opens_incident(new.event, new.received_at):
+                if await self._is_flooding(tx, new.agent, new.event):
+                    continue
                 cause, member = incident_events.member_of(new.agent, new.event, new.received_at)
                 await incidents.open_members(tx, self._tenant, cause, [member], new.received_at)
+
+    async def _is_flooding(self, tx: Tx, agent: UUID, event: Event) -> bool:
+        """Whether an agent has opened so many incidents of different causes that this is no anomaly any more."""
+        key = f"event {event.fingerprint}"
+        known = await incidents.event_causes(tx, self._tenant, agent, most=CAUSES + 1)
+        return key not in known and len(known) > CAUSES
 
     def news(self) -> list[LiveUpdate]:
         """Return the live updates to publish after the commit."""

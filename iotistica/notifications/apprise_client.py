@@ -59,8 +59,8 @@ class AppriseClient:
 
     async def send(self, url: str, title: str, text: str) -> Answer:
         """Send a message to the service that a URL names."""
-        if url.partition("://")[0].lower() not in SCHEMES:
-            return Answer(None, f"this service cannot be used; those that can are {', '.join(sorted(SCHEMES))}")
+        if url.partition("://")[0].lower() not in SCHEMES or any(c.isspace() or c == "," for c in url):
+            return Answer(None, f"must be one URL that begins with one of {', '.join(sorted(SCHEMES))}")
         try:
             async with asyncio.timeout(DEADLINE):
                 loop = asyncio.get_running_loop()
@@ -70,5 +70,5 @@ class AppriseClient:
         return Answer(200, None) if sent else Answer(None, "the service did not accept the message; check its URL")
 
     def _send(self, url: str, title: str, text: str) -> bool:
-        service = self._apprise.Apprise()
-        return bool(service.add(url)) and bool(service.notify(body=text, title=title))
+        service = self._apprise.Apprise.instantiate(url)  # one URL: a list could smuggle in another service
+        return service is not None and bool(service.notify(body=text, title=title))

@@ -78,7 +78,9 @@ def open_channels(settings: Settings) -> Channels:
         allowed = addresses.parse_networks(settings.webhook_allow)
     except ValueError as exc:
         raise CannotStart(f"IOTISTICA_WEBHOOK_ALLOW must be networks such as 10.1.0.0/16: {exc}") from None
-    sender = settings.smtp_from or f"iotistica@{settings.agents_host}"
+    host = settings.agents_host
+    is_name = ":" not in host and not host[-1:].isdigit()
+    sender = settings.smtp_from or f"iotistica@{host if is_name else 'localhost'}"
     return Channels(
         HttpClient(allowed),
         MailClient(settings.smtp_url, sender) if settings.smtp_url else None,

@@ -2,8 +2,10 @@
 
 import ssl
 from collections.abc import Sequence
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.utils import parseaddr
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +24,10 @@ class MailClient:
     """Sends e-mails one by one, each over its own connection."""
 
     def __init__(self, url: str, sender: str, *, deadline: float = DEADLINE) -> None:
-        """`url` is `smtp://user:password@host:587` or `smtps://…`; raises `CannotStart` for any other."""
+        """`url` is `smtp://user:password@host:587` or `smtps://…`; raises `CannotStart` for any other.
+
+        `sender` is an address, perhaps with a name before it.
+        """
         try:
             parts = urlsplit(url)
             self._port = parts.port or SCHEMES[parts.scheme]
@@ -34,7 +39,10 @@ class MailClient:
         self._uses_tls = parts.scheme == "smtps"
         self._user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password) if parts.password else None
-        self._sender = sender
+        try:
+            self._from = Address("Iotistica", addr_spec=parseaddr(sender)[1])
+        except (ValueError, HeaderParseError):
+            raise CannotStart(f"IOTISTICA_SMTP_FROM must be an e-mail address; it is {sender!r}") from None
         self._deadline = deadline
         self._tls = ssl.create_default_context()
 
@@ -42,9 +50,9 @@ class MailClient:
         self, to: Sequence[str], title: str, text: str, *, message_id: str, thread: str | None, url: str
     ) -> Answer:
         """Send an e-mail with text and HTML; the same `message_id` is the same e-mail sent again."""
-        domain = self._sender.rpartition("@")[2]
+        domain = self._from.domain
         message = EmailMessage()
-        message["From"] = Address("Iotistica", addr_spec=self._sender)
+        message["From"] = self._from
         message["To"] = ", ".join(to)
         message["Subject"] = title
         message["Message-ID"] = f"<{message_id}@{domain}>"

@@ -37,7 +37,7 @@ REASONS = {
         "login_failures.ADD login_failures.CLEAR login_failures.FIND"
     ),
     "Deletes expired rows of all tenants, by age or by number.": (
-        "agent_updates.DELETE_OLD events.DELETE_OLD notices.DELETE_OLD jobs.DELETE_OLD logs.DELETE_BATCHES logs.DELETE_SERVICES login_failures.DELETE_OLD"
+        "agent_updates.DELETE_OLD events.DELETE_OLD notices.DELETE_OLD incident_ends.DELETE_OLD silences.DELETE_OLD jobs.DELETE_OLD logs.DELETE_BATCHES logs.DELETE_SERVICES login_failures.DELETE_OLD"
         " one_time_links.DELETE_EXPIRED sessions.DELETE_ENDED targets.DELETE_OLD_VERSIONS timeline.DELETE_OLD"
     ),
     "Sets a parameter of the transaction, takes a lock or reads a clock; touches no rows of tenants.": (
@@ -54,14 +54,14 @@ REASONS = {
     ),
     "Reads or writes a table with one row for the whole platform (`rollup_progress`, `presence_watch`).": (
         "coverage._SINCE[readings] coverage._SINCE[readings_1h] coverage._SINCE[readings_1m] disk_usage.ENGINE"
-        " presence.GET_WATCH presence.RECORD_WATCH state_findings.PLATFORM_SINCE readings.CLOSED_UNTIL rollups.CLAIM rollups.CLOSE"
+        " presence.GET_WATCH presence.RECORD_WATCH state_findings.PLATFORM_SINCE rule_states.LAST_ROUND rule_states.RECORD_ROUND readings.CLOSED_UNTIL rollups.CLAIM rollups.CLOSE"
         " rollups.LOCK_PROGRESS_ROW rollups.PROGRESS rollups.ROLLED"
     ),
     "Reads or writes a lease; leases belong to the platform and not to a tenant.": (
         "lease.CHECK_FENCE lease.CLAIM_FENCE"
     ),
     "A background task that processes all tenants; each row keeps its tenant.": (
-        "announcements.UNTOLD announcements.END_UNTOLD announcements.ESCALATING incidents.END_EXPIRED"
+        "announcements.UNTOLD announcements.END_UNTOLD announcements.ESCALATING incident_ends.EXPIRED"
         " ledger.STORED_SINCE notices.DUE rules.ENABLED rules.REVISION "
         "agent_updates.END_FINISHED erasures.NEXT_OPEN job_timeouts.OVERDUE ledger.CLOCK_OFFSETS"
         " ledger.FOLD_READINGS ledger.FOLD_REJECTIONS message_gaps.TAKE presence.CLAIM_SILENT presence.COUNT_BY_STATUS"

@@ -1,7 +1,7 @@
 """Routes for the targets of notifications."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from iotistica.errors import Invalid
 from iotistica.settings import Settings
 from iotistica.storage.alerts import notice_search, targets
 from iotistica.storage.alerts import notices as outbox
-from iotistica.storage.alerts.notices import NewNotice
+from iotistica.storage.alerts.notices import Recipient
 from iotistica.storage.alerts.targets import SealedTarget
 from iotistica.storage.postgres import Database
 
@@ -140,16 +140,8 @@ async def test_target(request: ApiRequest, database: DatabaseDep, target: FromPa
     tenant, now = tenant_of(request), datetime.now(UTC)
     async with database.transaction(tenant) as tx:
         await targets.get(tx, tenant, target)
-        notice = NewNotice(
-            incident=None,
-            target=target,
-            kind="test",
-            step=0,
-            facts=notices.example("test", now, title_="Test message"),
-            due_at=now,
-            expires_at=now + timedelta(seconds=TEST_SECONDS),
-        )
-        id_ = await outbox.add(tx, tenant, notice, now)
+        facts = notices.example("test", now, title_="Test message")
+        (id_,) = await outbox.add(tx, tenant, facts, [Recipient(target, now, TEST_SECONDS)], now, incident=None)
     for _ in range(int(TEST_SECONDS / LOOK_SECONDS)):
         await asyncio.sleep(LOOK_SECONDS)
         async with database.transaction(tenant) as tx:

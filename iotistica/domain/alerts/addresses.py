@@ -6,7 +6,9 @@ from typing import Final
 
 Network = IPv4Network | IPv6Network
 
-_NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+"""Of networks of their own, where it is not known which bits are the IPv4 address."""
 _COMPATIBLE: Final = IPv6Network("::/96")
 
 
@@ -35,6 +37,7 @@ def is_allowed(text: str, allowed: Sequence[Network]) -> bool:
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
     return (
         address.is_global
+        and not (address.version == 6 and address in _LOCAL_NAT64)
         and not address.is_multicast
         and not address.is_reserved
         and not address.is_unspecified
@@ -49,6 +52,6 @@ def _embedded(address: IPv6Address) -> list[IPv4Address]:
         return [address.sixtofour]
     if address.teredo is not None:
         return list(address.teredo)
-    if any(address in network for network in _NAT64) or (address in _COMPATIBLE and int(address) > 1):
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
         return [IPv4Address(int(address) & 0xFFFFFFFF)]
     return []

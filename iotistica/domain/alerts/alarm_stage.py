@@ -15,13 +15,11 @@ OLDEST: Final = 12_000  # moments; from this age on all periods are those of a s
 
 
 def is_alarm(numbers: "array[float]", surprise: float) -> bool:
-    """Tell whether a surprise, in nats, is an alarm, and remember it if so.
+    """Tell whether a surprise of at least `THRESHOLD` is an alarm, and remember it if so.
 
     The older a series, the slower its clock: between two alarms, a day is long in the first week and short later.
     `since` is how old the series was at its last alarm, as a share of how old it is now; alarms fade with it.
     """
-    if surprise < THRESHOLD:
-        return False
     age, last, alarms = numbers[AGE], numbers[LAST_ALARM], numbers[ALARMS]
     if alarms:
         if age - last <= HOLD_OFF * min(age, OLDEST):

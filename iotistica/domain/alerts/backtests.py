@@ -1,5 +1,6 @@
 """Applies a rule to history: when it would have fired, before anybody is woken by it."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -96,7 +97,8 @@ def _first_allowed(
     if definition.active is None and definition.maintenance is None:
         opened = max(start, quiet_until)
         return opened if opened < end or opened == start else None
-    for moment in (start, *(m for m in moments if start < m < end)):
+    first, last = bisect_right(moments, start), bisect_left(moments, end)
+    for moment in (start, *moments[first:last]):
         if moment >= quiet_until and definition.may_open(datetime.fromtimestamp(moment / 1e6, UTC)):
             return moment
     return None

@@ -8,7 +8,6 @@ from typing import Final
 
 from iotistica.domain.alerts.detector_state import (
     ABOVE,
-    AGE,
     BELOW,
     HIGHEST,
     INTERVAL,
@@ -27,34 +26,34 @@ WIDER: Final = 0.1  # share that the reach grows by when values leave the band
 SELDOM: Final = 1 / 1000  # share of moments, for each side, at which values may leave the band
 
 
-def around(numbers: "array[float]", expected: float) -> tuple[float, float, float]:
+def around(numbers: "array[float]", age: float, expected: float) -> tuple[float, float, float]:
     """Return what is expected, and the lowest and highest ordinary value; while few were seen, of all seen."""
-    if numbers[AGE] < WARM:
+    if age < WARM:
         return expected, numbers[LOWEST], numbers[HIGHEST]
     size = numbers[USUAL_SIZE]
     return expected, expected - numbers[BELOW] * size, expected + numbers[ABOVE] * size
 
 
-def tamed(numbers: "array[float]", expected: float, value: float) -> float:
-    """Return what is to be learned of a value: not farther than so many usual sizes from what is expected."""
-    most = OUTLIER * numbers[USUAL_SIZE]
-    if -most <= value - expected <= most or numbers[AGE] <= WARM or most == 0.0:
+def tamed(age: float, most: float, expected: float, value: float) -> float:
+    """Return what is to be learned of a value: not farther than `most` from what is expected."""
+    if -most <= value - expected <= most or age <= WARM or most == 0.0:
         return value
     return expected + most if value > expected else expected - most
 
 
-def learn(numbers: "array[float]", residual: float, share: float) -> None:
-    """Learn a residual, at least a `share` of it. While values stay outside, the size grows, the reach but once."""
-    size, far, side = numbers[USUAL_SIZE], residual, ABOVE
+def learn(numbers: "array[float]", age: float, size: float, residual: float, share: float) -> None:
+    """Learn a residual, at least a `share` of it, after a usual `size`.
+
+    While values stay outside, the size grows, the reach but once.
+    """
+    far, side = residual, ABOVE
     if residual < 0.0:
         far, side = -residual, BELOW
-    if share == 1.0:
-        numbers[ABOVE] = numbers[BELOW] = FIRST_REACH
     if far > numbers[side] * size:
-        far = tamed(numbers, 0.0, far)
+        far = tamed(age, OUTLIER * size, 0.0, far)
         if not numbers[IS_OUTSIDE]:
             numbers[IS_OUTSIDE] = 1.0
-            if numbers[AGE] > WARM:
+            if age > WARM:
                 numbers[side] = min(MOST_REACH, numbers[side] * (1.0 + WIDER))
     elif numbers[IS_OUTSIDE]:
         numbers[IS_OUTSIDE] = 0.0

@@ -3,7 +3,7 @@
 from array import array
 from typing import Final
 
-from iotistica.domain.alerts.detector_state import IS_COUNTER, LAST_VALUE, RISES, RISING_SINCE
+from iotistica.domain.alerts.detector_state import IS_COUNTER, RISES, RISING_SINCE
 
 ENOUGH_RISES: Final = 100  # without a fall between them
 ENOUGH_SECONDS: Final = 86_400.0  # a day without a fall: a level that has a daily season falls within it
@@ -12,10 +12,10 @@ ROUNDING: Final = 1e-14  # of the total: what float64 may add to or take from an
 CLOCK_ROUNDING: Final = 1e-6  # seconds: the same for times
 
 
-def has_become_one(numbers: "array[float]", at: float, value: float) -> bool:
-    """Take note of a changed value of what is no counter yet; tell whether it has become one."""
+def has_become_one(numbers: "array[float]", at: float, last: float, value: float) -> bool:
+    """Take note of a value after another `last` one of what is no counter yet; tell whether it has become one."""
     rises = numbers[RISES]
-    if value < numbers[LAST_VALUE]:
+    if value < last:
         if rises:
             numbers[RISES] = 0.0
         return False

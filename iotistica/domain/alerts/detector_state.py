@@ -9,7 +9,7 @@ from typing import Final, Self
 VERSION: Final = 1.0  # of the layout: a state with another one is not read, the series is learned anew
 EARLIEST: Final = -1e12  # epoch seconds: before the first reading
 DAY_BINS: Final = 48  # half hours
-WARM: Final = 50  # moments before the first surprise and the first band
+WARM: Final = 50.0  # moments before the first surprise and the first band
 
 # The series as it arrives, times in epoch seconds UTC
 (LAYOUT, LAST_TIME, LAST_VALUE, IS_COUNTER, RISES, RISING_SINCE) = range(6)
@@ -34,7 +34,7 @@ OTHER_BINS: Final = 12
 COUNTS: Final = 4 * (RESIDUAL_BINS + 2 * OTHER_BINS)  # counts of both signs, and as many surprises
 _HEAD: Final = DAY_BINS + 4 * COUNTS  # bytes before the numbers
 # The first residuals wait at the end of the numbers until there are enough to tell their unit
-LARGEST_SIZE: Final = _HEAD + 8 * (NUMBERS + WARM)  # bytes
+LARGEST_SIZE: Final = _HEAD + 8 * (NUMBERS + int(WARM))  # bytes
 
 
 class DetectorState:

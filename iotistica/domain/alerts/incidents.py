@@ -14,6 +14,8 @@ Status = Literal["open", "acknowledged", "resolved"]
 
 TOGETHER: Final = timedelta(seconds=60)
 """What begins within this time after an incident has begun or grown can become a part of it."""
+COMES_BACK: Final = timedelta(hours=1)
+"""A member that has ended and begins anew within this time belongs to the incident that it was a part of."""
 STORM: Final = 5
 """Series that fire within `TOGETHER` become one incident from this many on, even if each would have its own."""
 

@@ -29,6 +29,7 @@ from iotistica.domain.alerts.events import Severity
 from iotistica.domain.alerts.schedules import Schedule
 from iotistica.domain.alerts.scopes import Pattern, Scope
 from iotistica.domain.ids import TenantId
+from iotistica.domain.names import clean_name
 from iotistica.errors import Invalid
 
 Grouping = Literal["series", "agent", "rule"]
@@ -89,6 +90,8 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
         self.scope.check("scope")
         if isinstance(condition, Bounds):
             condition.check("condition")
+        if isinstance(condition, Comparison) and clean_name(condition.other) != condition.other:
+            raise Invalid("must be a name as series have them: composed, on one line", "condition.other")
         if isinstance(condition, (Absence, StuckValue)) and self.for_seconds <= 0:
             raise Invalid("must be more than 0 for this kind of condition", "forSeconds")
         if isinstance(condition, LearnedAnomaly) and self.for_seconds > 0:

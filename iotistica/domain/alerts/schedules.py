@@ -90,4 +90,7 @@ def _minutes(start: str, end: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=256)
 def _zone(name: str) -> ZoneInfo:
-    return time_ranges.parse_zone(name) or ZoneInfo("UTC")
+    try:
+        return time_ranges.parse_zone(name) or ZoneInfo("UTC")
+    except Invalid:  # it was known when the schedule was stored
+        return ZoneInfo("UTC")

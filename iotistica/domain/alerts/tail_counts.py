@@ -7,7 +7,9 @@ they were: twice as large as anything before is less surprising than a hundred t
 """
 
 from array import array
-from math import log, log2, sqrt
+from bisect import bisect_right
+from math import log1p, log2, nextafter, sqrt
+from struct import Struct
 from typing import Final
 
 from iotistica.domain.alerts.detector_state import (
@@ -36,27 +38,49 @@ LEAST_UNIT: Final = 5e-324  # the smallest number above 0
 FIRST_CHECK: Final = 128.0  # moments; then, and at 256, 512, ..., the bins are moved to where the median belongs
 
 
+def _least_ratio(bin_: int) -> float:
+    """Return the least ratio to the unit that belongs in a bin: the least whose logarithm says so, rounded."""
+    ratio: float = 2.0 ** (bin_ / BINS_AN_OCTAVE)
+    while int(BINS_AN_OCTAVE * log2(smaller := nextafter(ratio, 0.0))) == bin_:
+        ratio = smaller
+    return ratio
+
+
 class TailCounts:
     """Where a state holds the counts of one kind of evidence: positive, negative, then their surprises alike."""
 
-    __slots__ = ("bins", "first", "last", "reach", "to_surprise")
+    __slots__ = ("bins", "bounds", "first", "floats", "last", "reach", "root_at", "seen_at", "to_surprise")
 
-    def __init__(self, first: int, bins: int) -> None:
+    def __init__(self, first: int, bins: int, root_at: int = 0, seen_at: int = 0) -> None:
         self.first, self.bins, self.last = first, bins, bins - 1
+        self.root_at, self.seen_at = root_at, seen_at
+        self.bounds = tuple(map(_least_ratio, range(1, bins)))
         self.to_surprise = 2 * bins  # from the place of a bin's count to that of its surprise
+        self.floats = Struct(f"{bins}f")
         self.reach = 2.0 ** (bins / BINS_AN_OCTAVE) * (1 - 1e-9)  # or rounding might lead into a bin of others
 
-    def count(self, counts: "array[float]", number: float, unit: float) -> float:
-        """Count a number, and return the surprise in nats that its bin had at the last refresh."""
-        bin_ = self.first
+    def count(self, numbers: "array[float]", counts: "array[float]", number: float) -> float:
+        """Count a number, and return the surprise in nats that its bin had at the last refresh.
+
+        One function, as calls cost much here. The unit is a quarter of the median size; or of the usual size, which
+        is the square of a mean root that learns the number.
+        """
+        bin_, size = self.first, number
         if number < 0.0:
-            bin_, number = bin_ + self.bins, -number
+            bin_, size = bin_ + self.bins, -number
         elif number == 0.0:
             counts[bin_] += 0.5
             counts[bin_ + self.bins] += 0.5
             return 0.0
-        if number > unit:  # compared with a product, as a ratio to a tiny unit might be infinite
-            bin_ += int(BINS_AN_OCTAVE * log2(number / unit)) if number < unit * self.reach else self.last
+        if self.root_at:
+            root, seen = numbers[self.root_at], numbers[self.seen_at] + 1.0
+            numbers[self.seen_at] = seen
+            numbers[self.root_at] = root + (sqrt(size) - root) / seen
+            unit = 0.25 * (root * root if seen > 1.0 else size)
+        else:
+            unit = numbers[UNIT]
+        if size > unit:  # compared with a product, as a ratio to a tiny unit might be infinite
+            bin_ += bisect_right(self.bounds, size / unit) if size < unit * self.reach else self.last
         counts[bin_] += 1.0
         return counts[bin_ + self.to_surprise]
 
@@ -66,16 +90,17 @@ class TailCounts:
 
     def refresh(self, counts: "array[float]", counted: float) -> None:
         """Compute the surprises from the counts."""
+        numbers = counted + 1.0
         for begin in (self.first, self.first + self.bins):
-            bins = counts[begin : begin + self.bins]
+            bins = self.floats.unpack_from(counts, 4 * begin)
             tail, smaller, surprises = sum(bins) + PRIOR, 0.0, []
             for count in bins:
-                rarity = (counted + 1.0) / (tail + smaller)
-                surprises.append(log(rarity) if rarity > 1.0 else 0.0)
+                rarity = numbers / (tail + smaller)
+                # log1p and not log, as it takes half the time; what it rounds otherwise, a float32 does not show
+                surprises.append(log1p(rarity - 1.0) if rarity > 1.0 else 0.0)
                 tail -= count
                 smaller = (smaller + count) * FADE
-            begin += self.to_surprise  # noqa: PLW2901
-            counts[begin : begin + self.bins] = array("f", surprises)
+            self.floats.pack_into(counts, 4 * (begin + self.to_surprise), *surprises)
 
     def median_bin(self, counts: "array[float]") -> int:
         """Return the bin of the median size, whatever its sign."""
@@ -95,58 +120,31 @@ class TailCounts:
                 counts[begin + min(self.last, max(0, bin_ - by))] += count
 
 
-_RESIDUALS: Final = TailCounts(0, RESIDUAL_BINS)
-_SHIFTS: Final = TailCounts(4 * RESIDUAL_BINS, OTHER_BINS)
-_ACTIVITIES: Final = TailCounts(4 * (RESIDUAL_BINS + OTHER_BINS), OTHER_BINS)
+RESIDUAL_COUNTS: Final = TailCounts(0, RESIDUAL_BINS)
+SHIFT_COUNTS: Final = TailCounts(4 * RESIDUAL_BINS, OTHER_BINS, SHIFT_ROOT, SHIFTS)
+ACTIVITY_COUNTS: Final = TailCounts(4 * (RESIDUAL_BINS + OTHER_BINS), OTHER_BINS, ACTIVITY_ROOT, ACTIVITIES)
 
 
-def of_residual(state: DetectorState, residual: float) -> float:
-    """Count a residual, and return its surprise in nats. The unit is a quarter of the median size."""
-    unit = state.numbers[UNIT]
-    return _RESIDUALS.count(state.counts, residual, unit) if unit else _first_residual(state, residual)
-
-
-def of_shift(numbers: "array[float]", counts: "array[float]", shift: float) -> float:
-    """Count a shift, and return its surprise in nats."""
-    return _SHIFTS.count(counts, shift, _running_unit(numbers, SHIFT_ROOT, SHIFTS, shift))
-
-
-def of_activity(numbers: "array[float]", counts: "array[float]", activity: float) -> float:
-    """Count an activity, and return its surprise in nats."""
-    return _ACTIVITIES.count(counts, activity, _running_unit(numbers, ACTIVITY_ROOT, ACTIVITIES, activity))
-
-
-def _running_unit(numbers: "array[float]", root_at: int, seen_at: int, number: float) -> float:
-    """Return a quarter of the usual size, the square of the mean root, and let the mean learn the number."""
-    size = abs(number)
-    if not size:
-        return 0.0
-    root, seen = numbers[root_at], numbers[seen_at] + 1.0
-    numbers[seen_at] = seen
-    numbers[root_at] = root + (sqrt(size) - root) / seen
-    return 0.25 * (root * root if seen > 1.0 else size)
-
-
-def _first_residual(state: DetectorState, residual: float) -> float:
+def first_residual(state: DetectorState, residual: float) -> float:
     """Let residuals wait until they tell the unit. Zeros say nothing about it, and are counted at once."""
-    numbers = state.numbers
+    numbers, counts = state.numbers, state.counts
     if residual:
         numbers.append(residual)
     else:
-        _RESIDUALS.count(state.counts, 0.0, 1.0)
-    zeros = 2.0 * state.counts[0]
+        RESIDUAL_COUNTS.count(numbers, counts, 0.0)
+    zeros = 2.0 * counts[0]
     waiting = numbers[NUMBERS:]
     if not waiting or zeros + len(waiting) < WARM:
         return 0.0
     sizes = sorted(map(abs, waiting))
     median = sizes[len(sizes) // 2] / 2 + sizes[(len(sizes) - 1) // 2] / 2
     del numbers[NUMBERS:]
-    numbers[UNIT] = unit = median * UNIT_OF_MEDIAN or LEAST_UNIT
+    numbers[UNIT] = median * UNIT_OF_MEDIAN or LEAST_UNIT
     numbers[CHECK] = FIRST_CHECK
     for one in waiting[:-1]:
-        _RESIDUALS.count(state.counts, one, unit)
-    _RESIDUALS.refresh(state.counts, zeros + len(waiting) - 1)
-    surprise = _RESIDUALS.count(state.counts, waiting[-1], unit)
+        RESIDUAL_COUNTS.count(numbers, counts, one)
+    RESIDUAL_COUNTS.refresh(counts, zeros + len(waiting) - 1)
+    surprise = RESIDUAL_COUNTS.count(numbers, counts, waiting[-1])
     return surprise if residual else 0.0  # a zero has been counted above
 
 
@@ -155,7 +153,7 @@ def refresh(state: DetectorState) -> None:
     numbers, counts = state.numbers, state.counts
     counted = numbers[COUNTED] + REFRESH
     if counted > FORGET:
-        for table in (_RESIDUALS, _SHIFTS, _ACTIVITIES):
+        for table in (RESIDUAL_COUNTS, SHIFT_COUNTS, ACTIVITY_COUNTS):
             table.halve(counts)
         counted *= 0.5
         for at in (CHECK, SHIFTS, ACTIVITIES):  # so that the unit is checked again, and the means keep learning
@@ -165,16 +163,16 @@ def refresh(state: DetectorState) -> None:
         if counted >= numbers[CHECK]:
             numbers[CHECK] *= 2.0
             _check_unit(state)
-        _RESIDUALS.refresh(counts, counted)
-    _SHIFTS.refresh(counts, counted)
-    _ACTIVITIES.refresh(counts, counted)
+        RESIDUAL_COUNTS.refresh(counts, counted)
+    SHIFT_COUNTS.refresh(counts, counted)
+    ACTIVITY_COUNTS.refresh(counts, counted)
 
 
 def _check_unit(state: DetectorState) -> None:
     """Move the bins to where the median belongs, unless the median lies in the first, which has no lower end."""
-    bin_ = _RESIDUALS.median_bin(state.counts)
+    bin_ = RESIDUAL_COUNTS.median_bin(state.counts)
     by = bin_ - MEDIAN_BIN
     unit = state.numbers[UNIT] * 2.0 ** (by / BINS_AN_OCTAVE)
     if bin_ and by and unit:
         state.numbers[UNIT] = unit
-        _RESIDUALS.move(state.counts, by)
+        RESIDUAL_COUNTS.move(state.counts, by)

@@ -101,8 +101,8 @@ class TargetSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
             case Webhook():
                 _check_webhook(self.channel)
             case Apprise():
-                if "://" not in self.channel.url:
-                    raise Invalid("must be a URL of Apprise, such as slack://…", "channel.url")
+                if "://" not in self.channel.url or any(c.isspace() or c == "," for c in self.channel.url):
+                    raise Invalid("must be one URL of Apprise, such as slack://…", "channel.url")
             case _:
                 pass
         for number, route in enumerate(self.routes):

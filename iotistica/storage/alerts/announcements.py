@@ -13,7 +13,7 @@ from iotistica.storage.alerts.incidents import COLUMNS, Incident
 from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_rows
 
-MOST: Final = 500  # incidents of one kind that are announced in one round
+MOST: Final = 100  # incidents of one kind that are announced in one round
 MEMBERS_LIMIT: Final = 1000  # active members of an incident that a silence is compared with
 
 
@@ -22,6 +22,7 @@ class Announced(Incident, frozen=True, kw_only=True):
 
     tenant_id: TenantId
     labels: dict[str, str]
+    told_at: datetime | None
     escalation_steps: int
     rule_labels: dict[str, str]
     rule_targets: list[UUID]
@@ -30,16 +31,18 @@ class Announced(Incident, frozen=True, kw_only=True):
 
 
 _SELECT: Final = f"""
-SELECT {COLUMNS}, i.tenant_id, i.labels, i.escalation_steps,
+SELECT {COLUMNS}, i.tenant_id, i.labels, i.told_at, i.escalation_steps,
        coalesce(r.definition->'labels', '{{}}') AS rule_labels,
        coalesce(r.definition->'targets', '[]') AS rule_targets,
        (r.definition->>'escalation')::uuid AS policy_id
-FROM incidents i LEFT JOIN alert_rules r USING (tenant_id, rule_id)
+FROM incidents i JOIN tenants t ON t.tenant_id = i.tenant_id AND t.enabled
+LEFT JOIN alert_rules r ON r.tenant_id = i.tenant_id AND r.rule_id = i.rule_id
 """
 UNTOLD: Final = (
     _SELECT
     + """
-WHERE i.status = 'open' AND i.told_at IS NULL ORDER BY i.opened_at LIMIT %(most)s FOR UPDATE OF i
+WHERE i.status = 'open' AND i.needs_telling AND coalesce(i.look_again_at, i.opened_at) <= %(now)s
+ORDER BY coalesce(i.look_again_at, i.opened_at) LIMIT %(most)s FOR UPDATE OF i
 """
 )
 END_UNTOLD: Final = (
@@ -52,14 +55,16 @@ ORDER BY i.resolved_at LIMIT %(most)s FOR UPDATE OF i
 ESCALATING: Final = (
     _SELECT
     + """
-WHERE i.status = 'open' AND i.escalates_at <= %(now)s ORDER BY i.escalates_at LIMIT %(most)s FOR UPDATE OF i
+WHERE i.status = 'open' AND i.escalates_at <= %(now)s
+  AND (i.look_again_at IS NULL OR i.look_again_at <= %(now)s)
+ORDER BY i.escalates_at LIMIT %(most)s FOR UPDATE OF i
 """
 )
 
 
-async def untold(tx: Tx) -> list[Announced]:
-    """Return open incidents that nobody was told of, and keep them from changing until the commit."""
-    return await fetch_rows(tx, Announced, UNTOLD, {"most": MOST})
+async def untold(tx: Tx, now: datetime) -> list[Announced]:
+    """Return open incidents that are new, have grown or become worse, and lock them until the commit."""
+    return await fetch_rows(tx, Announced, UNTOLD, {"most": MOST, "now": now})
 
 
 async def end_untold(tx: Tx) -> list[Announced]:
@@ -113,7 +118,8 @@ async def members(tx: Tx, tenant: TenantId, incident: UUID) -> list[AboutMember]
 
 
 MARK_TOLD: Final = """
-UPDATE incidents SET told_at = %(now)s, labels = %(labels)s::jsonb, escalates_at = %(escalates_at)s
+UPDATE incidents SET told_at = coalesce(told_at, %(now)s), labels = %(labels)s::jsonb, needs_telling = false,
+    look_again_at = NULL, escalates_at = CASE WHEN told_at IS NULL THEN %(escalates_at)s ELSE escalates_at END
 WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s
 """
 
@@ -127,9 +133,19 @@ async def mark_told(
     labels: Mapping[str, str],
     escalates_at: datetime | None,
 ) -> None:
-    """Note that the targets of an incident have been told, and when it is escalated unless it is acknowledged."""
+    """Note that the targets of an incident have been told; if for the first time, when it is escalated."""
     parameters = _scope(tenant, incident, now) | {"labels": jsonb(labels), "escalates_at": escalates_at}
     await tx.execute(MARK_TOLD, parameters)
+
+
+LOOK_AGAIN: Final = """
+UPDATE incidents SET look_again_at = %(now)s WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s
+"""
+
+
+async def look_again(tx: Tx, tenant: TenantId, incident: UUID, at: datetime) -> None:
+    """Note that an incident is silent, and when to look at it again."""
+    await tx.execute(LOOK_AGAIN, _scope(tenant, incident, at))
 
 
 MARK_END_TOLD: Final = """

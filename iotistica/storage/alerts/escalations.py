@@ -124,9 +124,17 @@ async def of_tenants(tx: Tx, tenants: Sequence[TenantId]) -> list[TenantPolicy]:
 DELETE: Final = "DELETE FROM escalation_policies WHERE tenant_id = %(tenant)s AND policy_id = %(id)s"
 
 
+USED: Final = (
+    "SELECT name FROM alert_rules WHERE tenant_id = %(tenant)s AND definition->>'escalation' = %(text)s LIMIT 1"
+)
+
+
 async def delete(tx: Tx, tenant: TenantId, policy: UUID, *, by: Actor) -> None:
-    """Delete a policy; rules that name it do not escalate any more. Raises `NotFound` and `Conflict`."""
+    """Delete a policy; raises `NotFound`, and `Conflict` if a rule names it or another policy continues with it."""
     old = await get(tx, tenant, policy)
+    used = await (await tx.execute(USED, {"tenant": tenant, "text": str(policy)})).fetchone()
+    if used is not None:
+        raise Conflict(f"The policy is named by the rule {used[0]}. Change that first.")
     try:
         await tx.execute(DELETE, {"tenant": tenant, "id": policy})
     except psycopg.errors.ForeignKeyViolation:

@@ -7,6 +7,7 @@ from uuid import UUID
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict
 from iotistica.storage.alerts import incident_history, incident_search, notices
+from iotistica.storage.alerts.incidents import LOCK as LOCK_CAUSE
 from iotistica.storage.alerts.incidents import Incident
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
@@ -35,7 +36,7 @@ async def acknowledge(
     scope: dict[str, Any] = {"tenant": tenant, "incident": incident, "now": now, "author": jsonb(by.author)}
     if old.status == "open":
         await tx.execute(ACKNOWLEDGE, scope)
-        await notices.cancel_waiting(tx, tenant, incident, now, target=None, reason="somebody looks after it")
+        await notices.cancel_waiting(tx, tenant, incident, now, reason="somebody looks after it")
         await audit.record(tx, tenant, by, "incident.acknowledged", ("incident", incident))
     kind = "acknowledged" if old.status == "open" else "note"
     if old.status == "open" or note:
@@ -79,5 +80,8 @@ async def add_note(tx: Tx, tenant: TenantId, incident: UUID, note: str, *, by: A
 
 
 async def _locked(tx: Tx, tenant: TenantId, incident: UUID) -> Incident:
+    """Lock an incident, after its cause: in the order in which the process that applies rules does."""
+    found = await incident_search.get(tx, tenant, incident)
+    await tx.execute(LOCK_CAUSE, {"tenant": tenant, "cause": found.cause})
     await tx.execute(LOCK, {"tenant": tenant, "incident": incident})
     return await incident_search.get(tx, tenant, incident)

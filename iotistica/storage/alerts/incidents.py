@@ -38,19 +38,27 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 COLUMNS: Final = """i.incident_id, i.cause, i.rule_id, i.title, i.severity, i.status, i.opened_at, i.grown_at,
 i.acknowledged_at, i.acknowledged_by, i.resolved_at, i.resolved_by, i.members, i.active_members"""
 
+SAME_SUBJECT: Final = """coalesce(m.agent_uuid, '00000000-0000-0000-0000-000000000000')
+      = coalesce(n.agent_uuid, '00000000-0000-0000-0000-000000000000') AND m.metric_name = n.metric_name"""
 # Two processes write incidents, one that applies rules and one that stores the events of agents.
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('incidents ' || %(tenant)s || %(cause)s, 0))"
-SEEN_AGAIN: Final = """
+SEEN_AGAIN: Final = (
+    """
 UPDATE incident_members m SET seen_at = %(now)s, times = least(times + 1, 1 << 30),
     ends_at = greatest(m.ends_at, n.ends_at)
-FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(ends)s::timestamptz[]) AS n (agent_uuid, metric_name, ends_at)
-WHERE m.tenant_id = %(tenant)s AND m.cause = %(cause)s AND m.ended_at IS NULL
-  AND m.agent_uuid IS NOT DISTINCT FROM n.agent_uuid AND m.metric_name = n.metric_name
-RETURNING m.agent_uuid, m.metric_name
+FROM unnest(%(agents)s::uuid[], %(names)s::text[], %(ends)s::timestamptz[]) AS n (agent_uuid, metric_name, ends_at),
+     incidents i
+WHERE m.tenant_id = %(tenant)s AND m.cause = %(cause)s AND i.incident_id = m.incident_id
+  AND (m.ended_at IS NULL OR (i.resolved_by IS NOT NULL AND m.ends_at > %(now)s))
+  AND """
+    + SAME_SUBJECT
+    + """
+RETURNING m.agent_uuid, m.metric_name, m.incident_id
 """
+)
 RAISE: Final = """
-UPDATE incidents SET severity = %(severity)s
-WHERE tenant_id = %(tenant)s AND cause = %(cause)s AND status <> 'resolved'
+UPDATE incidents SET severity = %(severity)s, needs_telling = true
+WHERE tenant_id = %(tenant)s AND incident_id = ANY(%(ids)s) AND status <> 'resolved'
   AND array_position(ARRAY['info', 'warning', 'critical'], severity)
     < array_position(ARRAY['info', 'warning', 'critical'], %(severity)s)
 """
@@ -61,14 +69,18 @@ SELECT i.incident_id, i.grown_at, i.members,
              WHERE m.incident_id = i.incident_id AND m.agent_uuid = ANY(%(agents)s)) AS agents
 FROM incidents i WHERE i.tenant_id = %(tenant)s AND i.cause = %(cause)s AND i.status <> 'resolved'
 """
-FORMER: Final = """
+FORMER: Final = (
+    """
 SELECT DISTINCT ON (m.agent_uuid, m.metric_name) m.agent_uuid, m.metric_name, m.incident_id
 FROM unnest(%(agents)s::uuid[], %(names)s::text[]) AS n (agent_uuid, metric_name)
-JOIN incident_members m ON m.agent_uuid IS NOT DISTINCT FROM n.agent_uuid AND m.metric_name = n.metric_name
+JOIN incident_members m ON """
+    + SAME_SUBJECT
+    + """
 JOIN incidents i USING (incident_id)
-WHERE m.tenant_id = %(tenant)s AND i.cause = %(cause)s AND i.status <> 'resolved'
+WHERE m.tenant_id = %(tenant)s AND i.cause = %(cause)s AND i.status <> 'resolved' AND m.ended_at > %(since)s
 ORDER BY m.agent_uuid, m.metric_name, m.id DESC
 """
+)
 
 
 async def open_members(
@@ -76,7 +88,8 @@ async def open_members(
 ) -> list[Incident]:
     """Open incidents for new members, or add them to those that they belong to; return the opened ones.
 
-    A subject that is an open member of the cause already stays the one it is, and counts once more.
+    A subject that is an open member of the cause already stays the one it is, and counts once more. So does one
+    whose incident was resolved by hand, until it has not been seen for as long as it would have lasted.
     """
     if not members:
         return []
@@ -84,15 +97,18 @@ async def open_members(
     scope: dict[str, Any] = {"tenant": tenant, "cause": cause.key}
     subjects = _subjects(members)
     ends = {"ends": [member.ends_at for member in members], "now": now}
-    seen = set(await (await tx.execute(SEEN_AGAIN, scope | subjects | ends)).fetchall())
-    if seen:
-        await tx.execute(RAISE, scope | {"severity": cause.severity})
+    again = await (await tx.execute(SEEN_AGAIN, scope | subjects | ends)).fetchall()
+    seen = {(agent, name) for agent, name, _ in again}
+    if again:
+        await tx.execute(RAISE, scope | {"severity": cause.severity, "ids": [incident for *_, incident in again]})
     fresh = list({m.subject: m for m in members if tuple(m.subject) not in seen}.values())
     if not fresh:
         return []
     former = {
         Subject(agent, name): incident
-        for agent, name, incident in await (await tx.execute(FORMER, scope | _subjects(fresh))).fetchall()
+        for agent, name, incident in await (
+            await tx.execute(FORMER, scope | _subjects(fresh) | {"since": now - rules.COMES_BACK})
+        ).fetchall()
     }
     known = await fetch_rows(tx, OpenIncident, OPENED, scope | _subjects(fresh))
     back: dict[UUID, list[NewMember]] = {}
@@ -147,7 +163,7 @@ ORDER BY n.agent_uuid, n.metric_name
 ON CONFLICT DO NOTHING
 """
 GROW: Final = """
-UPDATE incidents i SET grown_at = %(now)s, members = c.members, active_members = c.active
+UPDATE incidents i SET grown_at = %(now)s, needs_telling = true, members = c.members, active_members = c.active
 FROM (SELECT count(DISTINCT (agent_uuid, metric_name)) AS members,
              count(*) FILTER (WHERE ended_at IS NULL) AS active
       FROM incident_members WHERE tenant_id = %(tenant)s AND incident_id = %(id)s) c
@@ -167,66 +183,6 @@ async def _add_members(
     scope = {"id": incident, "tenant": tenant, "cause": cause, "now": now}
     await tx.execute(ADD_MEMBERS, scope | _subjects(members) | facts)
     await tx.execute(GROW, scope)
-
-
-END_MEMBERS: Final = """
-UPDATE incident_members m SET ended_at = %(now)s
-FROM unnest(%(agents)s::uuid[], %(names)s::text[]) AS n (agent_uuid, metric_name)
-WHERE m.tenant_id = %(tenant)s AND m.cause = %(cause)s AND m.ended_at IS NULL
-  AND m.agent_uuid IS NOT DISTINCT FROM n.agent_uuid AND m.metric_name = n.metric_name
-RETURNING m.incident_id
-"""
-
-
-async def end_members(
-    tx: Tx, tenant: TenantId, cause: str, subjects: Sequence[Subject], now: datetime, *, reason: str
-) -> list[Incident]:
-    """End the open members of a cause with these subjects; return the incidents that thereby are resolved."""
-    if not subjects:
-        return []
-    await tx.execute(LOCK, {"tenant": tenant, "cause": cause})
-    parameters = {"tenant": tenant, "cause": cause, "now": now, "agents": [s.agent for s in subjects]}
-    cursor = await tx.execute(END_MEMBERS, parameters | {"names": [s.metric_name for s in subjects]})
-    touched = sorted({row[0] for row in await cursor.fetchall()})
-    return await _settle(tx, tenant, touched, now, reason)
-
-
-END_EXPIRED: Final = """
-UPDATE incident_members SET ended_at = %(now)s WHERE ended_at IS NULL AND ends_at <= %(now)s
-RETURNING tenant_id, incident_id
-"""
-
-
-async def end_expired(tx: Tx, now: datetime) -> list[tuple[TenantId, Incident]]:
-    """End the members of all tenants that nothing has renewed in time; return the resolved incidents."""
-    touched: dict[TenantId, set[UUID]] = {}
-    for tenant, incident in await (await tx.execute(END_EXPIRED, {"now": now})).fetchall():
-        touched.setdefault(TenantId(tenant), set()).add(incident)
-    return [
-        (tenant, incident)
-        for tenant, ids in touched.items()
-        for incident in await _settle(tx, tenant, sorted(ids), now, "not seen again")
-    ]
-
-
-SETTLE: Final = """
-UPDATE incidents i SET active_members = c.active,
-    status = CASE WHEN c.active = 0 THEN 'resolved' ELSE i.status END,
-    resolved_at = CASE WHEN c.active = 0 THEN %(now)s END
-FROM (SELECT incident_id, count(*) FILTER (WHERE ended_at IS NULL) AS active
-      FROM incident_members WHERE tenant_id = %(tenant)s AND incident_id = ANY(%(ids)s) GROUP BY incident_id) c
-WHERE i.tenant_id = %(tenant)s AND i.incident_id = c.incident_id AND i.status <> 'resolved'
-RETURNING i.incident_id, i.status
-"""
-
-
-async def _settle(tx: Tx, tenant: TenantId, ids: Sequence[UUID], now: datetime, reason: str) -> list[Incident]:
-    """Count the active members of incidents again, and resolve those that have none left; return these."""
-    cursor = await tx.execute(SETTLE, {"tenant": tenant, "ids": list(ids), "now": now})
-    resolved = [incident for incident, status in await cursor.fetchall() if status == "resolved"]
-    for incident in resolved:
-        await incident_history.add(tx, tenant, incident, "resolved", at=now, details={"reason": reason})
-    return await by_ids(tx, tenant, resolved)
 
 
 BY_IDS: Final = f"""
@@ -250,6 +206,18 @@ async def agents_of(tx: Tx, tenant: TenantId, incident: UUID) -> list[UUID]:
     """Return the agents that an incident is about, at most `AGENTS_LIMIT`."""
     parameters = {"tenant": tenant, "incident": incident, "most": AGENTS_LIMIT}
     return [row[0] for row in await (await tx.execute(AGENTS_OF, parameters)).fetchall()]
+
+
+EVENT_CAUSES: Final = """
+SELECT DISTINCT cause FROM incident_members
+WHERE tenant_id = %(tenant)s AND agent_uuid = %(agent)s AND ended_at IS NULL AND ends_at IS NOT NULL LIMIT %(most)s
+"""
+
+
+async def event_causes(tx: Tx, tenant: TenantId, agent: UUID, *, most: int) -> set[str]:
+    """Return the causes of open incidents from events of an agent, at most `most`."""
+    parameters = {"tenant": tenant, "agent": agent, "most": most}
+    return {row[0] for row in await (await tx.execute(EVENT_CAUSES, parameters)).fetchall()}
 
 
 class OpenMember(NamedTuple):

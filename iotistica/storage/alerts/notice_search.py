@@ -100,7 +100,8 @@ async def attempts(tx: Tx, tenant: TenantId, notice_id: str) -> list[PastAttempt
 
 
 REPLAY: Final = """
-UPDATE notices SET status = 'pending', due_at = %(now)s, expires_at = %(now)s + (expires_at - created_at)
+UPDATE notices
+SET status = 'pending', due_at = %(now)s, expires_at = %(now)s + make_interval(secs => give_up_seconds)
 WHERE tenant_id = %(tenant)s AND notice_id = %(id)s AND status = 'dead'
 """
 

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -18,16 +18,6 @@ DELETE_LIMIT: Final = 20_000  # rows deleted in one transaction
 ERROR_LENGTH: Final = 300  # characters of an error that are kept
 
 
-class NewNotice(msgspec.Struct, frozen=True, kw_only=True):
-    incident: UUID | None
-    target: UUID
-    kind: Kind
-    step: int
-    facts: NoticeFacts
-    due_at: datetime
-    expires_at: datetime
-
-
 def new_id() -> str:
     """Return a new id of a notice, which is also the id of the webhook's message."""
     return f"msg_{secrets.token_urlsafe(16)}"
@@ -35,32 +25,50 @@ def new_id() -> str:
 
 ADD: Final = """
 INSERT INTO notices (notice_id, tenant_id, incident_id, target_id, kind, step, facts, created_at, due_at,
-                     expires_at)
-VALUES (%(id)s, %(tenant)s, %(incident)s, %(target)s, %(kind)s, %(step)s, %(facts)s::jsonb, %(now)s,
-        %(due)s, %(expires)s)
-ON CONFLICT DO NOTHING
+                     expires_at, give_up_seconds)
+SELECT n.id, %(tenant)s, %(incident)s, n.target, %(kind)s, %(step)s, %(facts)s::jsonb, %(now)s, n.due,
+       n.due + make_interval(secs => n.seconds), n.seconds
+FROM unnest(%(ids)s::text[], %(targets)s::uuid[], %(due)s::timestamptz[], %(seconds)s::float8[])
+     AS n (id, target, due, seconds)
+JOIN notification_targets t ON t.tenant_id = %(tenant)s AND t.target_id = n.target
+ON CONFLICT DO NOTHING RETURNING notice_id
 """
 
 
-async def add(tx: Tx, tenant: TenantId, notice: NewNotice, now: datetime) -> str:
-    """Add a notice, and return its id; one for the same transition and target is written only once."""
-    id_ = new_id()
-    await tx.execute(
-        ADD,
-        {
-            "id": id_,
-            "tenant": tenant,
-            "incident": notice.incident,
-            "target": notice.target,
-            "kind": notice.kind,
-            "step": notice.step,
-            "facts": jsonb(notice.facts),
-            "now": now,
-            "due": notice.due_at,
-            "expires": notice.expires_at,
-        },
-    )
-    return id_
+class Recipient(NamedTuple):
+    """A target that is told, when, and for how long that is tried."""
+
+    target: UUID
+    due_at: datetime
+    give_up_seconds: float
+
+
+async def add(
+    tx: Tx,
+    tenant: TenantId,
+    facts: NoticeFacts,
+    recipients: Sequence[Recipient],
+    now: datetime,
+    *,
+    incident: UUID | None,
+    step: int = 0,
+) -> list[str]:
+    """Add a notice for each recipient, and return their ids; what was written before is not written again."""
+    if not recipients:
+        return []
+    parameters: dict[str, Any] = {
+        "ids": [new_id() for _ in recipients],
+        "tenant": tenant,
+        "incident": incident,
+        "kind": facts.kind,
+        "step": step,
+        "facts": jsonb(facts),
+        "now": now,
+        "targets": [recipient.target for recipient in recipients],
+        "due": [recipient.due_at for recipient in recipients],
+        "seconds": [recipient.give_up_seconds for recipient in recipients],
+    }
+    return [row[0] for row in await (await tx.execute(ADD, parameters)).fetchall()]
 
 
 class ToldTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,16 +94,14 @@ async def told(tx: Tx, tenant: TenantId, incident: UUID, now: datetime) -> list[
 
 CANCEL: Final = """
 UPDATE notices SET status = 'canceled', last_error = %(reason)s
-WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s AND status = 'pending' AND attempts = 0
-  AND (kind = 'escalated' OR due_at > %(now)s) AND (%(target)s::uuid IS NULL OR target_id = %(target)s)
+WHERE tenant_id = %(tenant)s AND incident_id = %(incident)s AND status = 'pending'
+  AND (kind = 'escalated' OR (attempts = 0 AND due_at > %(now)s))
 """
 
 
-async def cancel_waiting(
-    tx: Tx, tenant: TenantId, incident: UUID, now: datetime, *, target: UUID | None, reason: str
-) -> None:
+async def cancel_waiting(tx: Tx, tenant: TenantId, incident: UUID, now: datetime, *, reason: str) -> None:
     """Cancel the notices of an incident that need not be told any more: of escalations, and those not due yet."""
-    parameters = {"tenant": tenant, "incident": incident, "now": now, "target": target, "reason": reason}
+    parameters = {"tenant": tenant, "incident": incident, "now": now, "reason": reason}
     await tx.execute(CANCEL, parameters)
 
 
@@ -124,25 +130,34 @@ class DueNotice(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
 
 
-# In the order of their transitions: a notice waits for those of the same incident before it.
+# In the order of their transitions: a notice waits for those of the same incident before it that have been tried
+# and are tried again. Targets that wait longest come first.
 DUE: Final = """
+WITH ready AS MATERIALIZED (
+    SELECT d.id, d.target_id, d.due_at, row_number() OVER (PARTITION BY d.target_id ORDER BY d.id) AS place
+    FROM notices d JOIN tenants USING (tenant_id)
+    WHERE d.status = 'pending' AND d.due_at <= %(now)s AND tenants.enabled
+      AND d.target_id <> ALL(%(busy)s) AND d.tenant_id <> ALL(%(full)s)
+      AND NOT EXISTS (SELECT FROM notices e WHERE e.target_id = d.target_id AND e.incident_id = d.incident_id
+                      AND e.status = 'pending' AND e.id < d.id AND e.attempts > 0 AND e.due_at > %(now)s)
+), chosen AS (
+    SELECT target_id FROM ready GROUP BY target_id ORDER BY min(due_at) LIMIT %(targets)s
+)
 SELECT n.id, n.notice_id, n.tenant_id, n.incident_id, n.target_id, n.kind, n.facts, n.created_at, n.expires_at,
        n.attempts
-FROM (SELECT DISTINCT target_id FROM notices
-      WHERE status = 'pending' AND due_at <= %(now)s AND target_id <> ALL(%(busy)s) LIMIT %(targets)s) t
-CROSS JOIN LATERAL (
-    SELECT * FROM notices d
-    WHERE d.target_id = t.target_id AND d.status = 'pending' AND d.due_at <= %(now)s
-      AND NOT EXISTS (SELECT FROM notices e WHERE e.target_id = d.target_id AND e.incident_id = d.incident_id
-                      AND e.status = 'pending' AND e.id < d.id AND e.due_at > %(now)s)
-    ORDER BY d.id LIMIT %(each)s) n
-ORDER BY n.id
+FROM ready JOIN chosen USING (target_id) JOIN notices n ON n.id = ready.id
+WHERE ready.place <= %(each)s ORDER BY n.id
 """
 
 
-async def due(tx: Tx, now: datetime, *, busy: Collection[UUID], targets: int, each: int) -> list[DueNotice]:
-    """Return the notices that are due, in order: up to `each` for up to `targets` targets that are not busy."""
-    parameters = {"now": now, "busy": list(busy), "targets": targets, "each": each}
+async def due(
+    tx: Tx, now: datetime, *, busy: Collection[UUID], full: Collection[TenantId], targets: int, each: int
+) -> list[DueNotice]:
+    """Return the notices that are due, in order: up to `each` for up to `targets` targets that are not busy.
+
+    Those of the `full` tenants, which have enough targets at work, wait.
+    """
+    parameters = {"now": now, "busy": list(busy), "full": list(full), "targets": targets, "each": each}
     return await fetch_rows(tx, DueNotice, DUE, parameters)
 
 
@@ -158,8 +173,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 RECORD: Final = """
 WITH changed AS (
     UPDATE notices SET attempts = attempts + 1, last_attempt_at = %(at)s, last_error = %(error)s,
-        status = %(status)s, due_at = coalesce(%(due)s, due_at),
-        delivered_at = CASE WHEN %(status)s = 'delivered' THEN now() END
+        status = CASE WHEN status = 'canceled' AND %(status)s <> 'delivered' THEN status ELSE %(status)s END,
+        due_at = coalesce(%(due)s, due_at), delivered_at = CASE WHEN %(status)s = 'delivered' THEN now() END
     WHERE notice_id = %(id)s AND tenant_id = %(tenant)s AND status IN ('pending', 'canceled')
     RETURNING notice_id, tenant_id, attempts)
 INSERT INTO notice_attempts (notice_id, tenant_id, number, at, seconds, status_code, error)

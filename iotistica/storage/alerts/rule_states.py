@@ -1,6 +1,7 @@
 """Stores what rules remember of the series and agents that they watch, packed into one value for each agent."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -18,8 +19,10 @@ class SeriesProgress(msgspec.Struct, array_like=True, gc=False):
     """How far a series was watched, and what each rule remembers of it, by its `state_key`."""
 
     newest: int
-    """The time of the newest reading that was judged, in us."""
+    """The time up to which readings were judged, in us."""
     rules: dict[bytes, RuleState] = {}
+    heard: int = 0
+    """The time of the newest reading, in us; 0 if there was none for a long time."""
 
 
 AgentStates = dict[str, SeriesProgress]
@@ -84,3 +87,20 @@ async def save(tx: Tx, states: Mapping[Subject, AgentStates]) -> None:
             "packed": [_ENCODER.encode(state) for state in states.values()],
         },
     )
+
+
+RECORD_ROUND: Final = "UPDATE presence_watch SET rules_judged_at = %(now)s"
+
+
+async def record_round(tx: Tx, now: datetime) -> None:
+    """Note when the rules were applied."""
+    await tx.execute(RECORD_ROUND, {"now": now})
+
+
+LAST_ROUND: Final = "SELECT rules_judged_at FROM presence_watch"
+
+
+async def last_round(tx: Tx) -> datetime | None:
+    """Return when the rules were applied last, as far as that was noted; None if they never were."""
+    row = await (await tx.execute(LAST_ROUND)).fetchone()
+    return row[0] if row else None

@@ -112,3 +112,11 @@ async def end(tx: Tx, tenant: TenantId, silence: UUID, now: datetime, *, by: Act
     await get(tx, tenant, silence)
     await tx.execute(END, {"tenant": tenant, "id": silence, "now": now})
     await audit.record(tx, tenant, by, "silence.ended", ("silence", silence))
+
+
+DELETE_OLD: Final = "DELETE FROM silences WHERE ends_at < %(before)s"
+
+
+async def delete_old(tx: Tx, *, before: datetime) -> None:
+    """Delete the silences that ended before `before`."""
+    await tx.execute(DELETE_OLD, {"before": before})

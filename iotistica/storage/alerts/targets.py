@@ -34,9 +34,12 @@ class SealedTarget(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
     def open(self, box: SecretBox) -> TargetSpec | None:
-        """Return the definition; None if it was encrypted with another key of the server."""
+        """Return the definition; None for one of another version, and of another key of the server."""
         content = box.open_bytes(self.sealed, self.tenant_id)
-        return None if content is None else msgspec.json.decode(content, type=TargetSpec)
+        try:
+            return None if content is None else msgspec.json.decode(content, type=TargetSpec)
+        except msgspec.MsgspecError:
+            return None
 
 
 _COLUMNS: Final = "target_id, tenant_id, name, kind, is_enabled, sealed, author, created_at, updated_at"
@@ -143,9 +146,23 @@ async def check_exist(tx: Tx, tenant: TenantId, ids: Sequence[UUID], path: str) 
 DELETE: Final = "DELETE FROM notification_targets WHERE tenant_id = %(tenant)s AND target_id = %(id)s"
 
 
+USED: Final = """
+SELECT 'the rule ' || name FROM alert_rules
+WHERE tenant_id = %(tenant)s AND definition->'targets' ? %(text)s
+UNION ALL
+SELECT 'the escalation policy ' || name FROM escalation_policies
+WHERE tenant_id = %(tenant)s
+  AND jsonb_path_exists(steps, '$[*].targets[*] ? (@ == $id)', jsonb_build_object('id', %(text)s::text))
+LIMIT 1
+"""
+
+
 async def delete(tx: Tx, tenant: TenantId, target: UUID, *, by: Actor) -> None:
-    """Delete a target with its notices; raises `NotFound`."""
+    """Delete a target with its notices; raises `NotFound`, and `Conflict` if a rule or a policy names it."""
     old = await get(tx, tenant, target)
+    used = await (await tx.execute(USED, {"tenant": tenant, "text": str(target)})).fetchone()
+    if used is not None:
+        raise Conflict(f"The target is named by {used[0]}. Change that first, or disable the target.")
     await tx.execute(DELETE, {"tenant": tenant, "id": target})
     await audit.record(
         *(tx, tenant, by, "notification_target.deleted", ("notification_target", target)),

@@ -34,7 +34,9 @@ def _parameters(tenants: Collection[TenantId], wanted: Sequence[SamplesWanted], 
     return {
         "tenants": list(tenants),
         "agents": ",".join([str(row.agent) for row in wanted]),
-        "names": "\x1f".join([row.metric_name for row in wanted]),  # names have no control characters
+        "names": "\x1f".join(
+            [row.metric_name.replace("\x1f", "") for row in wanted]
+        ),  # no series has it in its name
         "after": ",".join([str(row.after) for row in wanted]),
         "full": ",".join(["t" if row.with_qualities else "f" for row in wanted]),
         "oldest": datetime.fromtimestamp(min(row.after for row in wanted) / 1e6, UTC),

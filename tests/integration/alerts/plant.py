@@ -103,13 +103,21 @@ class Plant:
         assert self.rounds is not None
         await self.rounds.run(self.at(second), lagging)
 
-    async def load(self, second: float) -> None:
+    async def load(self, second: float, *, judged_at: float | None = None) -> None:
         """Load what the rules of this tenant watch, as a process does that starts or takes over."""
         async with self.database.transaction() as tx:
             xmin = await ledger.xmin(tx)
             watch = await watch_loading.load(tx, self.at(second), only=self.tenant)
         announcer = Announcer(self.box, "")
-        self.rounds = RuleRounds(self.database, watch, announcer, self.alarms, xmin, only=self.tenant)
+        self.rounds = RuleRounds(
+            self.database,
+            watch,
+            announcer,
+            self.alarms,
+            xmin,
+            only=self.tenant,
+            judged_at=None if judged_at is None else self.at(judged_at),
+        )
 
     def kill(self) -> None:
         """Forget everything that was not stored."""
