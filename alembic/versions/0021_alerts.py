@@ -178,7 +178,8 @@ def upgrade() -> None:
     op.execute("""
     -- A learned detector writes its score to the reading that is unusual.
     GRANT UPDATE (anomaly_score, anomaly_threshold) ON readings TO iotistica_worker;
-    GRANT SELECT ON events, incidents, incident_members, incident_history TO iotistica_api;
+    GRANT SELECT ON events, incidents, incident_members, incident_history, alert_states, detector_states
+        TO iotistica_api;
     GRANT UPDATE ON incidents, incident_members TO iotistica_api;
     GRANT INSERT ON incident_history TO iotistica_api;
     GRANT SELECT, INSERT, UPDATE, DELETE ON alert_rules, silences TO iotistica_api;

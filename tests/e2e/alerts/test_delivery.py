@@ -211,6 +211,7 @@ def test_bad_receivers_neither_hold_nor_flood(site: Site) -> None:
     assert sent[0] < 8_000_000  # the connection was closed long before the end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["before the message", "before the answer", "after the answer"])
 def test_a_kill_between_two_steps_loses_no_message(step: str) -> None:
     """Killed at this step for each transition: each arrives at least once under one id, and is recorded once."""
@@ -268,6 +269,12 @@ def test_a_kill_between_two_steps_loses_no_message(step: str) -> None:
             server.stop()
 
 
+@pytest.fixture(scope="module")
+def stranger(server: Served) -> httpx.Client:
+    """The owner of a tenant on a server that allows no private network."""
+    return server.login(server.add_tenant(f"refused {time.time_ns()}"), "owner")
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -284,14 +291,12 @@ def test_a_kill_between_two_steps_loses_no_message(step: str) -> None:
         "http://100.64.0.1:{port}/",
     ],
 )
-def test_private_addresses_are_refused_at_the_connection(server: Served, url: str) -> None:
+def test_private_addresses_are_refused_at_the_connection(stranger: httpx.Client, url: str) -> None:
     """Also by the test button, and without telling whether anything is there."""
     with receiver() as hooks:
-        tenant = server.add_tenant(f"refused {url} {time.time_ns()}")
-        owner: httpx.Client = server.login(tenant, "owner")
-        channel = {"kind": "webhook", "url": url.format(port=hooks.port)}
-        target = owner.post("/notifications/targets", json={"name": "x", "channel": channel}).json()["targetId"]
-        result = owner.post(f"/notifications/targets/{target}/test").json()
+        target = {"name": url, "channel": {"kind": "webhook", "url": url.format(port=hooks.port)}}
+        id_ = stranger.post("/notifications/targets", json=target).json()["targetId"]
+        result = stranger.post(f"/notifications/targets/{id_}/test").json()
         assert result["status"] == "dead"
         assert result["error"] == "the address is not allowed; IOTISTICA_WEBHOOK_ALLOW opens private networks"
         assert hooks.opened == 0

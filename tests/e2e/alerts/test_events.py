@@ -114,28 +114,33 @@ def test_suppressed_old_and_harmless_events_wake_nobody(site: Site) -> None:
     assert site.incidents() == []
 
 
-@pytest.mark.parametrize(
-    ("event", "detail"),
-    [
-        (b"{bad", ""),
-        (b"[1]", "object"),
-        (b'{"metric": "m", "fingerprint": "f"}', "timestampMs"),
-        (b'{"metric": "m", "timestampMs": 1}', "fingerprint"),
-        (b'{"timestampMs": 1, "fingerprint": "f"}', "metric"),
-        (json.dumps(anomaly(severity="purple")).encode(), "severity"),
-        (json.dumps(anomaly(anomalyScore=7)).encode(), "anomalyScore"),
-        (json.dumps(anomaly(observedValue="much")).encode(), "observedValue"),
-        (json.dumps(anomaly(expectedRange=[1])).encode(), "expectedRange"),
-        (json.dumps(anomaly(timestampMs="soon")).encode(), "timestampMs"),
-        (json.dumps(anomaly(baseline="none")).encode(), "baseline"),
-        (json.dumps(anomaly(note="x" * 20_000)).encode(), "KiB"),
-    ],
-)
-def test_an_event_that_is_none_becomes_a_dead_letter_with_the_reason(site: Site, event: bytes, detail: str) -> None:
+INVALID: list[tuple[bytes, str]] = [
+    (b"{bad", ""),
+    (b"[1]", "object"),
+    (b'{"metric": "m", "fingerprint": "f"}', "timestampMs"),
+    (b'{"metric": "m", "timestampMs": 1}', "fingerprint"),
+    (b'{"timestampMs": 1, "fingerprint": "f"}', "metric"),
+    (json.dumps(anomaly(severity="purple")).encode(), "severity"),
+    (json.dumps(anomaly(anomalyScore=7)).encode(), "anomalyScore"),
+    (json.dumps(anomaly(observedValue="much")).encode(), "observedValue"),
+    (json.dumps(anomaly(expectedRange=[1])).encode(), "expectedRange"),
+    (json.dumps(anomaly(timestampMs="soon")).encode(), "timestampMs"),
+    (json.dumps(anomaly(baseline="none")).encode(), "baseline"),
+    (json.dumps(anomaly(note="x" * 20_000)).encode(), "KiB"),
+]
+"""Messages that are no events, and what is said of each."""
+
+
+def test_an_event_that_is_none_becomes_a_dead_letter_with_the_reason(site: Site) -> None:
     """The field at fault is named, and events beside it are stored."""
-    site.publish(event, anomaly())
-    letters = until(lambda: site.owner.get("/ingestion/dead-letters").json()["deadLetters"])
-    assert detail in letters[0]["detail"]
+    site.publish(*(event for event, _ in INVALID), anomaly())
+    letters = until(
+        lambda: (
+            len(found := site.owner.get("/ingestion/dead-letters").json()["deadLetters"]) == len(INVALID) and found
+        )
+    )
+    for letter, (_, detail) in zip(letters, INVALID, strict=True):
+        assert detail in letter["detail"]
     until(lambda: len(site.events()) == 1)
 
 

@@ -247,4 +247,4 @@ def test_whoever_reads_readings_joins_agents() -> None:
     for name, text in found.items():
         if name not in exempt:
             assert re.search(r"\bagents a\b", text), name
-            assert re.search(r"a\.tenant_id = (%\(tenant\)s|\{tenant\})", text), name
+            assert re.search(r"a\.tenant_id = (%\(tenant\)s|\{tenant\}|ANY\(%\(tenants\)s\))", text), name
