@@ -26,7 +26,7 @@ from iotistica.supervise import sleep
 LEASE: Final = "rules"
 ROUND_SECONDS: Final = 1.0  # seconds from round to round
 LONGEST_ROUND_SECONDS: Final = 2.5  # the same if rounds take long
-REST: Final = 20
+REST: Final = 50
 """A round begins only after this multiple of what the last one took: fewer and larger ones cost less a reading."""
 AGENTS_SECONDS: Final = 10.0  # seconds between looks whether agents, their tags or fleets have changed
 
