@@ -41,7 +41,7 @@ SELECT create_hypertable('readings', 'time',
 ALTER TABLE readings SET (timescaledb.compress, timescaledb.compress_segmentby = 'agent_uuid, metric_name',
                           timescaledb.compress_orderby = 'time');
 GRANT SELECT ON readings TO iotistica_api;
-GRANT SELECT, INSERT, DELETE, UPDATE (anomaly_score, anomaly_threshold) ON readings TO iotistica_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON readings TO iotistica_worker;
 DO $$ BEGIN
     EXECUTE 'CREATE VIEW readings_with_series WITH (security_invoker = true) AS ' || (SELECT text FROM view_text);
 END $$;
