@@ -26,6 +26,7 @@ from iotistica.errors import CannotStart
 from iotistica.storage import schema
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
+from iotistica.storage.alerts import watched_readings
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.telemetry import (
@@ -350,6 +351,35 @@ async def test_a_move_to_timescaledb_loses_nothing(monkeypatch: pytest.MonkeyPat
             after = await answers(database, tenant, agent)
             assert [rounded(one) for one in before[-5:]] == [rounded(one) for one in after[-5:]]
             assert any(row[1] == old for row in days["readings_daily"])
+
+
+async def test_a_schema_with_compressed_days_is_updated_and_takes_scores() -> None:
+    """TimescaleDB as an earlier version left it: the update runs, and a score reaches also a compressed day."""
+    with databases() as url:
+        if url is None:
+            pytest.skip(MISSING)
+        schema._upgrade(url, "0020")
+        assert timescale_.move(url, AGES, lambda _: None)
+        tenant, agent, times = TenantId("0e0e0e0e0e0e"), UUIDS[0], [NOW - timedelta(days=15), NOW]
+        async with opened(url) as database:
+            engine = Engine(url, "timescaledb", database)
+            with engine.owner() as connection:
+                connection.execute("INSERT INTO tenants (tenant_id, name) VALUES (%s, 'old')", (tenant,))
+                connection.execute(
+                    "INSERT INTO agents (tenant_id, agent_uuid, name) VALUES (%s, %s, 'old')", (tenant, agent)
+                )
+                connection.cursor().executemany(
+                    "INSERT INTO readings (agent_uuid, metric_name, time, value, protocol)"
+                    " VALUES (%s, 'a', %s, 1, 'modbus')",
+                    [(agent, time) for time in times],
+                )
+            assert engine.compress() == 1
+            assert schema.migrate(url)
+            async with database.transaction() as tx:
+                for time in times:
+                    await watched_readings.set_score(tx, tenant, agent, "a", time, score=0.95, threshold=0.93)
+                rows = await tx.execute("SELECT value, anomaly_score, anomaly_threshold FROM readings")
+                assert await rows.fetchall() == [(1.0, 0.95, 0.93)] * 2
 
 
 async def tables(database: Database, agent: AgentId) -> dict[str, list[Any]]:
