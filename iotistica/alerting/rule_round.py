@@ -10,23 +10,25 @@ from uuid import UUID
 from iotistica.alerting import incident_evidence, series_evaluation, state_evaluation, transitions, watch_loading
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.detectors import Detectors
+from iotistica.alerting.series_evaluation import Read
 from iotistica.alerting.transitions import Outcome, Transition
 from iotistica.alerting.turns import Turns
 from iotistica.alerting.watch import BACKLOG, Watch
 from iotistica.alerting.watched import Holder, WatchedSeries, us
 from iotistica.domain.alerts import rule_states as judging
 from iotistica.domain.alerts.incidents import Cause
-from iotistica.domain.alerts.rule_states import Judged, Samples
+from iotistica.domain.alerts.rule_states import Judged
 from iotistica.domain.ids import TenantId
 from iotistica.storage.alerts import (
     incident_ends,
     incidents,
     rule_states,
+    rules,
     state_findings,
     watched_readings,
     watched_series,
 )
-from iotistica.storage.alerts.watched_readings import SamplesWanted, StoredSamples
+from iotistica.storage.alerts.watched_readings import SamplesWanted
 from iotistica.storage.alerts.watched_series import SERIES_PER_READ
 from iotistica.storage.delivery import ledger
 from iotistica.storage.postgres import Database, Tx
@@ -95,6 +97,8 @@ class RuleRounds:
                 or (now - self._saved_at).total_seconds() > SAVE_SECONDS
             ):
                 await self._save(tx, now)
+            if self._is_first:
+                await rules.record_applied(tx, [rule for rule in self._watch.rules if rule.is_new])
         self._is_first = False
         self._judged_at = now
         async with self._database.transaction() as tx:  # of its own: much to tell must not keep rules from going on
@@ -169,15 +173,16 @@ class RuleRounds:
 
     async def _judge_group(self, tx: Tx, holders: Sequence[Holder], now: datetime, current: datetime) -> None:
         places = [(holder, series) for holder in holders for series in holder.series.values()]
+        for _, series in places:
+            series.is_behind = False
         quiet = [place for place in places if place[1].is_quiet]
         crossed = await self._pass_quiet(tx, quiet, now)
         places = [place for place in places if not place[1].is_quiet] + crossed
-        found: dict[int, dict[str, StoredSamples]] = {}
+        found: dict[int, dict[str, Read]] = {}
         for stored in await watched_readings.samples(tx, self._watch.tenants, _wanted(places), until=now):
             holder, series = places[stored.number]
-            found.setdefault(id(holder), {})[series.metric_name] = stored
-            series.newest, series.heard = stored.newest, max(series.heard, stored.newest)
-            series.is_behind = stored.is_cut
+            found.setdefault(id(holder), {})[series.metric_name] = Read(stored, series.newest)
+            series.advance(stored.newest, is_cut=stored.is_cut)
             holder.is_dirty = True
             if stored.is_cut:
                 self._watch.expect(holder, us(now) + 1)  # the rest is judged in the next round
@@ -185,19 +190,20 @@ class RuleRounds:
             by_name = found.get(id(holder))
             if by_name is None:
                 continue
-            others = {name: Samples(stored.times, stored.values) for name, stored in by_name.items()}
             for series in holder.series.values():
                 if series.is_simple and series.metric_name not in by_name:
                     continue
-                stored_samples = by_name.get(series.metric_name)
+                read = by_name.get(series.metric_name)
                 for rule, _, turn in series_evaluation.judge(
                     series,
-                    stored_samples,
-                    others,
+                    read,
+                    by_name,
                     now=us(current),
                     verdicts=partial(self._detectors.judge, holder),
                 ):
                     self._turns.take(holder, series.metric_name, rule, turn, now, {})
+        for _, series in places:
+            series.end_reading_again()
 
     async def _pass_quiet(
         self, tx: Tx, places: Sequence[tuple[Holder, WatchedSeries]], now: datetime
@@ -211,8 +217,7 @@ class RuleRounds:
             if low is not None and high is not None and (high > series.highest or low < series.lowest):
                 crossed.append((holder, series))
             else:
-                series.newest = newest
-                series.heard = max(series.heard, newest)
+                series.advance(newest)
                 holder.is_dirty = True
         return crossed
 
@@ -262,7 +267,7 @@ class RuleRounds:
 
 def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWanted]:
     return [
-        SamplesWanted(holder.agent, series.metric_name, series.newest, series.needs_qualities)
+        SamplesWanted(holder.agent, series.metric_name, series.again or series.newest, series.needs_qualities)
         for holder, series in places
     ]
 

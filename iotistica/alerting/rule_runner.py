@@ -28,6 +28,8 @@ ROUND_SECONDS: Final = 1.0  # seconds from round to round
 LONGEST_ROUND_SECONDS: Final = 2.5  # the same if rounds take long
 REST: Final = 50
 """A round begins only after this multiple of what the last one took: fewer and larger ones cost less a reading."""
+LOADING_REST: Final = 5
+"""Rules are loaded again only after this multiple of what that took, or edits would leave time for nothing else."""
 AGENTS_SECONDS: Final = 10.0  # seconds between looks whether agents, their tags or fleets have changed
 
 
@@ -63,8 +65,7 @@ class RuleRunner:
             logger.bind(tenant=tenant, series=number).warning("rules match more series than the tenant can watch")
         rounds = RuleRounds(database, watch, self._announcer, self._alarms, xmin, judged_at=judged_at)
         looked = time.monotonic()
-        # Loading again at every edit would leave no time for the rules of the others.
-        again_at = looked + max((looked - began_loading) * REST, ROUND_SECONDS)
+        again_at = looked + max((looked - began_loading) * LOADING_REST, ROUND_SECONDS)
         while not stop.is_set():
             began = time.monotonic()
             lagging = await stream_stats.lagging(self._redis, sorted(watch.tenants)) if watch.judges_silence else ()

@@ -1,5 +1,6 @@
 """Judges new readings of a series by its rules."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -30,24 +31,45 @@ class RuleTurn(NamedTuple):
     turn: Turn
 
 
+class Read(NamedTuple):
+    """What was read of a series, and the time up to which all rules but new ones have judged it, in us."""
+
+    stored: StoredSamples
+    judged_until: int
+
+    def samples(self, rule: SeriesRule) -> Samples:
+        """Return what a rule has not judged yet."""
+        first = self._first(rule, self.stored.times)
+        return Samples(self.stored.times[first:], self.stored.values[first:])
+
+    def qualities(self, rule: SeriesRule) -> tuple[Sequence[int], Sequence[str]]:
+        """Return the times and qualities that a rule has not judged yet."""
+        times, qualities = self.stored.sent_times or (), self.stored.qualities or ()
+        first = self._first(rule, times)
+        return times[first:], qualities[first:]
+
+    def _first(self, rule: SeriesRule, times: Sequence[int]) -> int:
+        return 0 if rule.is_new else bisect_right(times, self.judged_until)
+
+
 def judge(
     series: WatchedSeries,
-    stored: StoredSamples | None,
-    others: Mapping[str, Samples],
+    read: Read | None,
+    others: Mapping[str, Read],
     *,
     now: int,
     verdicts: Verdicts,
 ) -> list[RuleTurn]:
-    """Advance the rules of a series by what was stored of it; `others` are the agent's series with new readings.
+    """Advance the rules of a series by what was read of it; `others` are the agent's series with new readings.
 
     Readings up to the maximum age of a rule before `now` are current.
     """
     turns: list[RuleTurn] = []
-    samples = Samples(stored.times, stored.values) if stored else NOTHING
-    said = verdicts(series, samples) if series.needs_detector and samples.times else ()
+    every = Samples(read.stored.times, read.stored.values) if read else NOTHING
+    said = verdicts(series, every) if series.needs_detector and every.times else ()
     for rule in series.rules:
         try:
-            found = _advance(rule, samples, stored, others, now - rule.max_age, said)
+            found = _advance(rule, read, others, now - rule.max_age, said)
         except Exception as exc:  # noqa: BLE001 one series of one tenant must not keep all rules from going on
             logger.bind(rule=rule.rule.rule_id).opt(exception=exc).error("a series could not be judged")
             rule.state.pending, rule.state.memory = 0, []
@@ -59,13 +81,13 @@ def judge(
 
 def _advance(
     rule: SeriesRule,
-    samples: Samples,
-    stored: StoredSamples | None,
-    others: Mapping[str, Samples],
+    read: Read | None,
+    others: Mapping[str, Read],
     current_from: int,
     verdicts: Sequence[Verdict | None],
 ) -> list[Turn]:
     condition, state, hold = rule.rule.definition.condition, rule.state, rule.hold
+    samples = read.samples(rule) if read else NOTHING
     match condition:
         case Threshold() if samples.times and rule.bounds is not None:
             return rule_states.advance_threshold(rule.bounds, state, samples, hold=hold, current_from=current_from)
@@ -74,16 +96,17 @@ def _advance(
         case StuckValue() if samples.times:
             judged = rule_states.judge_stuck(condition, state, samples, hold=hold)
             hold = 0
-        case BadQuality() if stored and stored.sent_times and stored.qualities:
-            judged = rule_states.judge_quality(condition.qualities, stored.sent_times, stored.qualities)
+        case BadQuality() if read:
+            judged = rule_states.judge_quality(condition.qualities, *read.qualities(rule))
         case Comparison() if rule.bounds is not None:
-            other = next((others[name] for name in rule.others if name in others), NOTHING)
+            other = next((others[name].samples(rule) for name in rule.others if name in others), NOTHING)
             if not samples.times and not other.times:
                 return []
             judged = rule_states.judge_comparison(condition, rule.bounds, state, samples, other)
         case LearnedAnomaly() if samples.times:
             calm = int(condition.calm_seconds * SECOND)
-            judged = rule_states.judge_anomaly(condition.score, calm, state, samples, verdicts)
+            new = verdicts[len(verdicts) - len(samples.times) :]
+            judged = rule_states.judge_anomaly(condition.score, calm, state, samples, new)
         case _:
             return []
     return rule_states.advance(state, judged, hold=hold, current_from=current_from)

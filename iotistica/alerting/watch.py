@@ -190,15 +190,27 @@ class Watch:
             for name in others:
                 other = agent.series.get(name) or self._new_series(agent, name, None, [rule], now)
                 other.is_simple = False
+                if rule.is_new and state is None:
+                    self._read_again(other, rule, now)
         assert agent.facts is not None  # noqa: S101 only agents have series
         bounds = rule.definition.bounds_for(agent.facts, series.device)
         added = SeriesRule(rule, state or RuleState(), bounds, others)
         series.add(added)
+        if rule.is_new and state is None:
+            added.is_new = self._read_again(series, rule, now)
         if isinstance(condition, Absence):
             self.absences.append((agent, series, added))
         series.is_simple &= isinstance(condition, Threshold)
         series.needs_qualities |= isinstance(condition, BadQuality)
         series.needs_detector |= isinstance(condition, LearnedAnomaly)
+
+    def _read_again(self, series: WatchedSeries, rule: Rule, now: datetime) -> bool:
+        """Let a new rule judge what others have judged already, or it would miss a reading of this moment."""
+        start = _start(rule, now)
+        if start >= series.newest:
+            return False
+        series.read_again(start)
+        return True
 
     def _new_series(
         self, agent: Holder, name: str, device: str | None, rules: list[Rule], now: datetime
@@ -209,9 +221,13 @@ class Watch:
             series = agent.series[name] = WatchedSeries.taken_over(before.series[name])
             return series
         saved = agent.saved.get(name)
-        spans = (rule.definition.for_seconds + rule.definition.max_age_seconds for rule in rules)
-        start = now - min(timedelta(seconds=max(spans)), BACKLOG)
-        newest = max(saved.newest, us(now - BACKLOG)) if saved else us(start)
+        newest = max(saved.newest, us(now - BACKLOG)) if saved else min(_start(rule, now) for rule in rules)
         series = agent.series[name] = WatchedSeries(name, device, newest)
         series.heard = saved.heard if saved else 0
         return series
+
+
+def _start(rule: Rule, now: datetime) -> int:
+    """Return the time, in us, after which readings matter to a rule that begins now."""
+    span = timedelta(seconds=rule.definition.for_seconds + rule.definition.max_age_seconds)
+    return us(now - min(span, BACKLOG))

@@ -144,6 +144,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     """Increases when the rule is enabled again, and when its condition becomes another kind."""
     definition: RuleSpec
+    is_new: bool = False
+    """Whether this generation has not been applied yet: readings of series that others watch may have passed it."""
 
     @property
     def cause(self) -> str:

@@ -1,5 +1,6 @@
 """Stores alert rules."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -147,8 +148,9 @@ async def revision(tx: Tx) -> str:
 
 
 ENABLED: Final = """
-SELECT r.rule_id, r.tenant_id, r.name, r.severity, r.generation, r.definition
-FROM alert_rules r JOIN tenants t USING (tenant_id)
+SELECT r.rule_id, r.tenant_id, r.name, r.severity, r.generation, r.definition,
+       w.generation IS DISTINCT FROM r.generation AS is_new
+FROM alert_rules r JOIN tenants t USING (tenant_id) LEFT JOIN watched_rules w USING (tenant_id, rule_id)
 WHERE r.is_enabled AND t.enabled ORDER BY r.rule_id
 """
 
@@ -164,3 +166,25 @@ async def enabled(tx: Tx) -> list[Rule]:
             except msgspec.ValidationError as exc:
                 logger.bind(rule=row["rule_id"], reason=str(exc)).error("an alert rule cannot be read")
     return found
+
+
+RECORD_APPLIED: Final = """
+INSERT INTO watched_rules (rule_id, tenant_id, generation)
+SELECT r.rule_id, r.tenant_id, n.generation
+FROM unnest(%(rules)s::uuid[], %(tenants)s::text[], %(generations)s::int[]) AS n (rule_id, tenant_id, generation)
+JOIN alert_rules r USING (tenant_id, rule_id)
+ON CONFLICT (rule_id) DO UPDATE SET generation = excluded.generation
+"""
+
+
+async def record_applied(tx: Tx, applied: Sequence[Rule]) -> None:
+    """Note that these rules have been applied to what was stored until now."""
+    if applied:
+        await tx.execute(
+            RECORD_APPLIED,
+            {
+                "rules": [rule.rule_id for rule in applied],
+                "tenants": [rule.tenant_id for rule in applied],
+                "generations": [rule.generation for rule in applied],
+            },
+        )
