@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from iotistica.alerting.watch import Watch
-from iotistica.alerting.watched import Holder, WatchedSeries, us
+from iotistica.alerting.watched import Holder, WatchedSeries
 from iotistica.domain.alerts.detector import Verdict, observe
 from iotistica.domain.alerts.detector_state import LAST_TIME, DetectorState
 from iotistica.domain.alerts.rule_states import Samples
@@ -16,7 +16,7 @@ HISTORY: Final = timedelta(days=28)  # of stored readings from which a new detec
 HISTORY_READINGS: Final = 10_000  # readings of a series from which it learns at most, the newest
 LEARNED_IN_A_ROUND: Final = 20_000  # readings from which new detectors learn in one round
 READINGS_A_STATEMENT: Final = 20  # readings whose learning takes as long as a statement
-SAVE_SECONDS: Final = 60.0  # seconds between saves; after a crash, what was not saved is learned again
+SAVE_SECONDS: Final = 300.0  # seconds between saves; after a crash, what was not saved is learned again
 
 
 class Detectors:
@@ -25,8 +25,6 @@ class Detectors:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._learning: list[tuple[Holder, WatchedSeries]] = []
-        self._dirty: dict[int, Holder] = {}
-        self._saved_at: datetime | None = None
 
     async def add(self, tx: Tx, added: Sequence[tuple[Holder, WatchedSeries]]) -> None:
         """Load the detectors of series that are watched from now on; they catch up in the next rounds."""
@@ -62,22 +60,24 @@ class Detectors:
                 observe(state, at / 1e6, value)
             left -= max(len(samples.times), READINGS_A_STATEMENT)
             series.has_learned = True
-            self._dirty[id(holder)] = holder
+            self._watch.unsaved_detectors.add(holder.agent)
         self._learning = waiting
 
     def judge(self, holder: Holder, series: WatchedSeries, samples: Samples) -> Sequence[Verdict | None]:
         """Return what the detector of a series says of new readings, and let it learn from them."""
         if series.detector is None or not series.has_learned:
             return [None] * len(samples.times)
-        self._dirty[id(holder)] = holder
+        self._watch.unsaved_detectors.add(holder.agent)
         state = series.detector
         return [observe(state, at / 1e6, value) for at, value in zip(*samples, strict=True)]
 
     async def save(self, tx: Tx, now: datetime, *, at_once: bool = False) -> None:
         """Store what was learned, if it was not stored for `SAVE_SECONDS` or must be `at_once`."""
-        self._saved_at = self._saved_at or now
-        if not self._dirty or not (at_once or us(now) - us(self._saved_at) >= SAVE_SECONDS * 1e6):
+        watch = self._watch
+        saved_at = watch.detectors_saved_at = watch.detectors_saved_at or now
+        if not watch.unsaved_detectors or not (at_once or (now - saved_at).total_seconds() >= SAVE_SECONDS):
             return
+        holders = [watch.agents[agent] for agent in watch.unsaved_detectors if agent in watch.agents]
         await detector_states.save(
             tx,
             {
@@ -86,7 +86,7 @@ class Detectors:
                     for series in holder.series.values()
                     if series.detector is not None and series.has_learned
                 }
-                for holder in self._dirty.values()
+                for holder in holders
             },
         )
-        self._dirty, self._saved_at = {}, now
+        watch.unsaved_detectors, watch.detectors_saved_at = set(), now

@@ -105,11 +105,11 @@ class RuleRounds:
             await self._announcer.run(tx, now)
         return outcomes
 
-    async def save(self, now: datetime) -> None:
-        """Store what the rules remember."""
+    async def save(self, now: datetime, *, is_last: bool = True) -> None:
+        """Store what the rules remember; what detectors have learned only if no other watch takes it over."""
         async with self._database.transaction() as tx:
             await self._save(tx, now)
-            await self._detectors.save(tx, now, at_once=True)
+            await self._detectors.save(tx, now, at_once=is_last)
 
     async def _save(self, tx: Tx, now: datetime) -> None:
         holders = [h for h in (*self._watch.agents.values(), *self._watch.platform.values()) if h.is_dirty]

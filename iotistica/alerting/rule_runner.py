@@ -83,7 +83,7 @@ class RuleRunner:
             if changed and time.monotonic() >= again_at:
                 break
             await sleep(max(min(max(ROUND_SECONDS, took * REST), LONGEST_ROUND_SECONDS) - took, 0.05), stop)
-        await rounds.save(datetime.now(UTC))
+        await rounds.save(datetime.now(UTC), is_last=stop.is_set())
         return watch
 
     async def _tell(self, outcomes: Sequence[Outcome]) -> None:

@@ -55,6 +55,9 @@ class Watch:
         """Every series with each rule that fires when it is silent."""
         self.expected: dict[UUID, int] = previous.expected if previous else {}
         """Agents that have stored readings whose time has not come, each with the last such time, in us."""
+        self.unsaved_detectors: set[UUID] = previous.unsaved_detectors if previous else set()
+        """Agents with learned detectors that have learned since they were stored."""
+        self.detectors_saved_at: datetime | None = previous.detectors_saved_at if previous else None
         self._by_tenant: dict[TenantId, list[Rule]] = {}
         self._by_agent: dict[UUID, RuleCandidates] = {}
         self._watched: dict[TenantId, int] = {}
