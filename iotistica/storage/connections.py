@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -53,7 +54,27 @@ def _abort(connection: Tx) -> None:
         handle.shutdown(socket.SHUT_RDWR)
 
 
-async def check_alive(connection: Tx) -> None:
-    """Check that a connection of the pool is alive; a stalled server fails the check."""
+async def live_connection(pool: AsyncConnectionPool[PooledConnection], patience: float) -> PooledConnection:
+    """Take a connection that is alive from a pool, within `patience` seconds; raises `PoolTimeout`.
+
+    Dead ones are returned, and the pool replaces them. The pool's own `check` pauses for seconds after each of
+    them: after a restart of the server, the first callers of a pool with many idle connections would get none.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        connection = await pool.getconn(timeout=deadline - time.monotonic())
+        try:
+            await _check_alive(connection)
+        except psycopg.Error:
+            await pool.putconn(connection)
+        except BaseException:
+            await pool.putconn(connection)
+            raise
+        else:
+            return connection
+
+
+async def _check_alive(connection: Tx) -> None:
+    """Raise an error of the driver unless the connection is alive; a stalled server fails the check."""
     with abort_after(CHECK_SECONDS, connection):
         await AsyncConnectionPool.check_connection(connection)

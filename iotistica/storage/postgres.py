@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, TooSlow, Unavailable
 from iotistica.storage.circuit_breaker import CircuitBreaker
-from iotistica.storage.connections import PooledConnection, Tx, abort_after, check_alive
+from iotistica.storage.connections import PooledConnection, Tx, abort_after, live_connection
 
 __all__ = ("Database", "Page", "Role", "Tx", "fetch_page", "fetch_row", "fetch_rows", "is_database_error")
 
@@ -88,7 +88,6 @@ class Database:
             timeout=POOL_WAIT_SECONDS,
             open=False,
             name=name,
-            check=check_alive,
             configure=configure,
             reconnect_timeout=RECONNECT_SECONDS,
             connection_class=PooledConnection,
@@ -193,7 +192,7 @@ class Database:
         if not self.breaker.is_closed:
             patience = min(patience, PROBE_WAIT_SECONDS)
         try:
-            connection = await self._pool.getconn(timeout=patience)
+            connection = await live_connection(self._pool, patience)
         except PoolTimeout:
             if len(self._in_use) >= self._size:  # the server can be healthy
                 raise Unavailable("All connections to PostgreSQL are busy.") from None
@@ -210,15 +209,13 @@ class Database:
     async def listen(self, channel: LiteralString, changed: asyncio.Event) -> None:
         """Set the event at each notification of a channel; ends only with an error or when cancelled."""
         try:
-            async with self._pool.connection() as connection:
-                self._in_use.add(connection)
-                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            async with self._connection(POOL_WAIT_SECONDS, None) as connection:
                 try:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                     changed.set()  # a notification can have been sent before LISTEN
                     async for _ in connection.notifies():
                         changed.set()
                 finally:
-                    self._in_use.discard(connection)
                     await connection.close()  # the pool replaces it, as it must not reuse a listening connection
         except _CONNECTION_LOST as exc:
             raise Unavailable(f"PostgreSQL: {exc}") from exc

@@ -52,7 +52,9 @@ def metric(server: Served, name: str, port: int | None = None) -> float:
 
 def stores_a_reading(server: Served, agent: dict[str, str], client: httpx.Client) -> None:
     """Publish one reading and wait until it can be read; agents try again, so this does too."""
-    before = client.get(f"/ingestion/ledger?agent={agent['uuid']}").json()["readings"]["stored"]
+    answer = client.get(f"/ingestion/ledger?agent={agent['uuid']}")
+    assert answer.status_code == 200, answer.text
+    before = answer.json()["readings"]["stored"]
 
     def published() -> bool:
         with (

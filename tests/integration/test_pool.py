@@ -61,3 +61,24 @@ async def test_the_statements_of_a_snapshot_read_one_moment(stack: Stack) -> Non
     async with pool.transaction() as tx:
         await tx.execute("DROP TABLE snapshot_test")
     await pool.close()
+
+
+async def test_connections_that_died_while_idle_are_replaced_for_the_first_who_asks(stack: Stack) -> None:
+    """After a restart of the server all of them are dead; a pool that was busy before holds many."""
+    size = 12
+    pool = Database(stack.database_url, size=size, name="dying", role=None, statement_seconds=30)
+    await pool.open()
+    async with AsyncExitStack() as held:
+        for _ in range(size):
+            await held.enter_async_context(pool.transaction())
+    with psycopg.connect(stack.database_url, autocommit=True) as owner:
+        ended = owner.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'iotistica dying'"
+        ).fetchall()
+    assert ended == [(True,)] * size
+    async with pool.transaction() as tx:
+        await tx.execute("SELECT 1")
+    async with AsyncExitStack() as held:
+        for _ in range(size):
+            await held.enter_async_context(pool.transaction())
+    await pool.close()
