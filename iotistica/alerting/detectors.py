@@ -71,12 +71,16 @@ class Detectors:
         state = series.detector
         return [observe(state, at / 1e6, value) for at, value in zip(*samples, strict=True)]
 
-    async def save(self, tx: Tx, now: datetime, *, at_once: bool = False) -> None:
-        """Store what was learned, if it was not stored for `SAVE_SECONDS` or must be `at_once`."""
+    async def save(self, tx: Tx, now: datetime, *, at_once: bool = False) -> bool:
+        """Store what was learned, if it was not stored for `SAVE_SECONDS` or must be `at_once`; whether it was.
+
+        What rules remember must be stored with it, or an unusual reading would be forgotten by a crash: a detector
+        does not judge again what it has learned from.
+        """
         watch = self._watch
         saved_at = watch.detectors_saved_at = watch.detectors_saved_at or now
         if not watch.unsaved_detectors or not (at_once or (now - saved_at).total_seconds() >= SAVE_SECONDS):
-            return
+            return False
         holders = [watch.agents[agent] for agent in watch.unsaved_detectors if agent in watch.agents]
         await detector_states.save(
             tx,
@@ -90,3 +94,4 @@ class Detectors:
             },
         )
         watch.unsaved_detectors, watch.detectors_saved_at = set(), now
+        return True

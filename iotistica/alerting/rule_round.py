@@ -7,10 +7,16 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from iotistica.alerting import incident_evidence, series_evaluation, state_evaluation, transitions, watch_loading
+from iotistica.alerting import (
+    catching_up,
+    incident_evidence,
+    series_evaluation,
+    state_evaluation,
+    transitions,
+    watch_loading,
+)
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.detectors import Detectors
-from iotistica.alerting.series_evaluation import Read
 from iotistica.alerting.transitions import Outcome, Transition
 from iotistica.alerting.turns import Turns
 from iotistica.alerting.watch import BACKLOG, Watch
@@ -28,7 +34,7 @@ from iotistica.storage.alerts import (
     watched_readings,
     watched_series,
 )
-from iotistica.storage.alerts.watched_readings import SamplesWanted
+from iotistica.storage.alerts.watched_readings import SamplesWanted, StoredSamples
 from iotistica.storage.alerts.watched_series import SERIES_PER_READ
 from iotistica.storage.delivery import ledger
 from iotistica.storage.postgres import Database, Tx
@@ -90,9 +96,9 @@ class RuleRounds:
             if self._turns.transitions:
                 await incident_evidence.add(tx, self._turns.transitions)
                 outcomes += await transitions.apply(tx, self._turns.transitions, now)
-            await self._detectors.save(tx, now)
             if (
-                self._turns.transitions
+                await self._detectors.save(tx, now)
+                or self._turns.transitions
                 or self._saved_at is None
                 or (now - self._saved_at).total_seconds() > SAVE_SECONDS
             ):
@@ -100,6 +106,7 @@ class RuleRounds:
             if self._is_first:
                 await rules.record_applied(tx, [rule for rule in self._watch.rules if rule.is_new])
         self._is_first = False
+        self._watch.forget_previous()
         self._judged_at = now
         async with self._database.transaction() as tx:  # of its own: much to tell must not keep rules from going on
             await self._announcer.run(tx, now)
@@ -141,6 +148,7 @@ class RuleRounds:
             every = [(h, series) for h in self._watch.agents.values() for series in h.series.values()]
             await self._detectors.add(tx, every)
         await self._detectors.learn(tx)
+        await catching_up.catch_up(tx, self._watch, self._turns, now, current)
         holders = [self._watch.agents[agent] for agent in active if agent in self._watch.agents]
         await self._judge_series(tx, holders, now, current)
 
@@ -174,14 +182,16 @@ class RuleRounds:
     async def _judge_group(self, tx: Tx, holders: Sequence[Holder], now: datetime, current: datetime) -> None:
         places = [(holder, series) for holder in holders for series in holder.series.values()]
         for _, series in places:
+            if not series.is_behind:
+                series.current = us(current)
             series.is_behind = False
         quiet = [place for place in places if place[1].is_quiet]
         crossed = await self._pass_quiet(tx, quiet, now)
         places = [place for place in places if not place[1].is_quiet] + crossed
-        found: dict[int, dict[str, Read]] = {}
+        found: dict[int, dict[str, StoredSamples]] = {}
         for stored in await watched_readings.samples(tx, self._watch.tenants, _wanted(places), until=now):
             holder, series = places[stored.number]
-            found.setdefault(id(holder), {})[series.metric_name] = Read(stored, series.newest)
+            found.setdefault(id(holder), {})[series.metric_name] = stored
             series.advance(stored.newest, is_cut=stored.is_cut)
             holder.is_dirty = True
             if stored.is_cut:
@@ -193,17 +203,13 @@ class RuleRounds:
             for series in holder.series.values():
                 if series.is_simple and series.metric_name not in by_name:
                     continue
-                read = by_name.get(series.metric_name)
                 for rule, _, turn in series_evaluation.judge(
-                    series,
-                    read,
-                    by_name,
-                    now=us(current),
+                    *(series, series.rules, by_name.get(series.metric_name), by_name),
+                    now=series.current,
                     verdicts=partial(self._detectors.judge, holder),
                 ):
                     self._turns.take(holder, series.metric_name, rule, turn, now, {})
-        for _, series in places:
-            series.end_reading_again()
+            await asyncio.sleep(0)
 
     async def _pass_quiet(
         self, tx: Tx, places: Sequence[tuple[Holder, WatchedSeries]], now: datetime
@@ -267,7 +273,7 @@ class RuleRounds:
 
 def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWanted]:
     return [
-        SamplesWanted(holder.agent, series.metric_name, series.again or series.newest, series.needs_qualities)
+        SamplesWanted(holder.agent, series.metric_name, series.newest, series.needs_qualities)
         for holder, series in places
     ]
 

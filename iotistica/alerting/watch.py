@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from iotistica.alerting.rule_candidates import RuleCandidates
@@ -42,6 +42,16 @@ KIND_BY_PREFIX: Final[dict[str, type]] = {
 """What rules about a whole are about, by how its name begins: with a space, unlike the name of a series."""
 
 
+class NewRule(NamedTuple):
+    """A rule that has not judged the newest readings of a series, which were judged by others."""
+
+    holder: Holder
+    series: WatchedSeries
+    rule: SeriesRule
+    after: int
+    """The time, in us, after which readings matter to it."""
+
+
 class Watch:
     """The enabled rules, and the agents and series that they watch."""
 
@@ -53,6 +63,8 @@ class Watch:
         self.platform: dict[TenantId, Holder] = {}
         self.absences: list[tuple[Holder, WatchedSeries, SeriesRule]] = []
         """Every series with each rule that fires when it is silent."""
+        self.new_rules: list[NewRule] = []
+        """The rules that must judge what others have judged, or they would miss a reading of this moment."""
         self.expected: dict[UUID, int] = previous.expected if previous else {}
         """Agents that have stored readings whose time has not come, each with the last such time, in us."""
         self.unsaved_detectors: set[UUID] = previous.unsaved_detectors if previous else set()
@@ -67,6 +79,10 @@ class Watch:
         """How many series are not watched because of that."""
         for rule in self.rules:
             self._by_tenant.setdefault(rule.tenant_id, []).append(rule)
+
+    def forget_previous(self) -> None:
+        """Let go of the watch before, once all that it knew is taken over."""
+        self._previous = None
 
     @property
     def tenants(self) -> Collection[TenantId]:
@@ -193,35 +209,42 @@ class Watch:
             for name in others:
                 other = agent.series.get(name) or self._new_series(agent, name, None, [rule], now)
                 other.is_simple = False
-                if rule.is_new and state is None:
-                    self._read_again(other, rule, now)
         assert agent.facts is not None  # noqa: S101 only agents have series
         bounds = rule.definition.bounds_for(agent.facts, series.device)
         added = SeriesRule(rule, state or RuleState(), bounds, others)
         series.add(added)
-        if rule.is_new and state is None:
-            added.is_new = self._read_again(series, rule, now)
+        if (
+            state is None
+            and not isinstance(condition, (Absence, LearnedAnomaly))
+            and self._is_new(agent, series, rule)
+        ):
+            after = _start(rule, now)
+            if any(after < agent.series[name].newest for name in (series.metric_name, *others)):
+                self.new_rules.append(NewRule(agent, series, added, after))
         if isinstance(condition, Absence):
             self.absences.append((agent, series, added))
         series.is_simple &= isinstance(condition, Threshold)
         series.needs_qualities |= isinstance(condition, BadQuality)
         series.needs_detector |= isinstance(condition, LearnedAnomaly)
 
-    def _read_again(self, series: WatchedSeries, rule: Rule, now: datetime) -> bool:
-        """Let a new rule judge what others have judged already, or it would miss a reading of this moment."""
-        start = _start(rule, now)
-        if start >= series.newest:
-            return False
-        series.read_again(start)
-        return True
+    def _is_new(self, agent: Holder, series: WatchedSeries, rule: Rule) -> bool:
+        """Whether the rule was written since rules were applied last, or only now concerns the series."""
+        if rule.is_new:
+            return True
+        before = self._before(agent, series.metric_name)
+        return before is not None and all(known.rule.rule_id != rule.rule_id for known in before.rules)
+
+    def _before(self, agent: Holder, name: str) -> WatchedSeries | None:
+        before = self._previous.agents.get(agent.agent) if self._previous else None
+        return before.series.get(name) if before else None
 
     def _new_series(
         self, agent: Holder, name: str, device: str | None, rules: list[Rule], now: datetime
     ) -> WatchedSeries:
         """Return a series watched from where it was left, or from so long ago that rules can fire at once."""
-        before = self._previous.agents.get(agent.agent) if self._previous else None
-        if before is not None and name in before.series:
-            series = agent.series[name] = WatchedSeries.taken_over(before.series[name])
+        before = self._before(agent, name)
+        if before is not None:
+            series = agent.series[name] = WatchedSeries.taken_over(before)
             return series
         saved = agent.saved.get(name)
         newest = max(saved.newest, us(now - BACKLOG)) if saved else min(_start(rule, now) for rule in rules)
@@ -232,5 +255,8 @@ class Watch:
 
 def _start(rule: Rule, now: datetime) -> int:
     """Return the time, in us, after which readings matter to a rule that begins now."""
-    span = timedelta(seconds=rule.definition.for_seconds + rule.definition.max_age_seconds)
+    seconds = rule.definition.max_age_seconds
+    if not isinstance(rule.definition.condition, Absence):  # which asks for the newest reading, found otherwise
+        seconds += rule.definition.for_seconds
+    span = timedelta(seconds=seconds)
     return us(now - min(span, BACKLOG))

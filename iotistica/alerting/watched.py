@@ -16,7 +16,7 @@ from iotistica.storage.alerts.watched_series import WatchedAgent
 class SeriesRule:
     """One rule for one series, or for an agent as a whole."""
 
-    __slots__ = ("bounds", "hold", "is_new", "max_age", "others", "rule", "state")
+    __slots__ = ("bounds", "hold", "max_age", "others", "rule", "state")
 
     def __init__(
         self, rule: Rule, state: RuleState, bounds: Bounds | None = None, others: tuple[str, ...] = ()
@@ -28,8 +28,6 @@ class SeriesRule:
         self.others = others
         """The names that the series can have with which this one is compared."""
         self.hold = int(rule.definition.for_seconds * SECOND)
-        self.is_new = False
-        """Whether it has not judged the newest readings yet, which others have; see `WatchedSeries.again`."""
         self.max_age = int(rule.definition.max_age_seconds * SECOND)
 
 
@@ -41,7 +39,7 @@ class WatchedSeries:
     """
 
     __slots__ = (
-        "again",
+        "current",
         "detector",
         "device",
         "has_learned",
@@ -65,10 +63,10 @@ class WatchedSeries:
         self.heard = newest
         self.rules: list[SeriesRule] = []
         self.needs_qualities = self.needs_detector = False
-        self.again = 0
-        """The time after which readings are read again, since new rules have not judged them; 0 if none has to."""
         self.is_behind = False
         """Whether readings wait that were not read yet, because there were so many."""
+        self.current = 0
+        """The time, in us, at which the readings that are judged next came, also if they have waited since."""
         self.is_known = False
         """Whether it was watched before by this process, so that nothing must be found out."""
         self.lowest, self.highest = -inf, inf
@@ -83,37 +81,25 @@ class WatchedSeries:
     def taken_over(cls, other: "WatchedSeries") -> "WatchedSeries":
         """Return a series without rules that knows what another one knows."""
         series = cls(other.metric_name, other.device, other.newest)
-        series.heard, series.detector, series.has_learned = other.heard, other.detector, other.has_learned
+        series.heard, series.detector = other.heard, other.detector
+        series.has_learned = other.has_learned and other.needs_detector
+        series.is_behind, series.current = other.is_behind, other.current
         series.is_known = True
         return series
 
     @property
     def is_quiet(self) -> bool:
         """Whether the extremes of new readings tell that no rule is concerned, unless a bound is crossed."""
-        if not self.is_simple or self.again:
+        if not self.is_simple:
             return False
         for rule in self.rules:  # noqa: SIM110 this is asked of every series in every round, and `all` is slower
             if rule.state.pending or rule.state.firing:
                 return False
         return True
 
-    def read_again(self, after: int) -> None:
-        """Let readings after a time be read again."""
-        self.again = min(after, self.again or after)
-
     def advance(self, newest: int, *, is_cut: bool = False) -> None:
         """Note that readings up to `newest` were read; `is_cut` if more of them wait."""
-        if self.again:
-            self.again = newest
-        self.newest, self.heard = max(self.newest, newest), max(self.heard, newest)
-        self.is_behind = is_cut
-
-    def end_reading_again(self) -> None:
-        """Let new rules be like the others once they have judged as much, or once there is no more to read."""
-        if self.again and not (self.is_behind and self.again < self.newest):
-            self.again = 0
-            for rule in self.rules:
-                rule.is_new = False
+        self.newest, self.heard, self.is_behind = newest, max(self.heard, newest), is_cut
 
     def add(self, rule: SeriesRule) -> None:
         """Add a rule, whose bounds narrow those within which nothing happens."""

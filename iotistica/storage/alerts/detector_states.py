@@ -49,17 +49,17 @@ ON CONFLICT (agent_uuid) DO UPDATE SET packed = excluded.packed
 
 
 async def save(tx: Tx, detectors: Mapping[tuple[TenantId, UUID], AgentDetectors]) -> None:
-    """Store all detectors of each of these agents."""
-    if not detectors:
-        return
-    packed = [
-        _ENCODER.encode({name: state.to_bytes() for name, state in states.items()}) for states in detectors.values()
-    ]
-    await tx.execute(
-        SAVE,
-        {
-            "tenants": [tenant for tenant, _ in detectors],
-            "agents": [agent for _, agent in detectors],
-            "packed": packed,
-        },
-    )
+    """Store detectors of these agents; what is stored of their other series stays, for the rules of another day."""
+    keys = list(detectors)
+    for at in range(0, len(keys), AGENTS_PER_READ):
+        group = keys[at : at + AGENTS_PER_READ]
+        parameters = {"tenants": [tenant for tenant, _ in group], "agents": [agent for _, agent in group]}
+        rows = await (await tx.execute(LOAD, parameters)).fetchall()
+        stored = {agent: _DECODER.decode(packed) for agent, packed in rows}
+        packed = [
+            _ENCODER.encode(
+                stored.get(key[1], {}) | {name: state.to_bytes() for name, state in detectors[key].items()}
+            )
+            for key in group
+        ]
+        await tx.execute(SAVE, parameters | {"packed": packed})

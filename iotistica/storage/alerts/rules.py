@@ -173,6 +173,7 @@ INSERT INTO watched_rules (rule_id, tenant_id, generation)
 SELECT r.rule_id, r.tenant_id, n.generation
 FROM unnest(%(rules)s::uuid[], %(tenants)s::text[], %(generations)s::int[]) AS n (rule_id, tenant_id, generation)
 JOIN alert_rules r USING (tenant_id, rule_id)
+FOR KEY SHARE OF r
 ON CONFLICT (rule_id) DO UPDATE SET generation = excluded.generation
 """
 

@@ -1,5 +1,6 @@
 """Reads what was stored of watched series, and writes the scores of unusual readings."""
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -10,6 +11,7 @@ from iotistica.domain.ids import TenantId
 from iotistica.storage.postgres import Tx
 
 READINGS_LIMIT: Final = 5000  # readings of a series that one statement returns; the rest follow in the next round
+STATEMENT_LIMIT: Final = 500_000  # the same for all its series, about
 
 
 class SamplesWanted(NamedTuple):
@@ -56,7 +58,17 @@ class StoredSamples(NamedTuple):
     """The times of all readings, only for series whose qualities are requested."""
     qualities: list[str] | None
     is_cut: bool
-    """Whether more than `READINGS_LIMIT` were found."""
+    """Whether as many were found as were wanted at most."""
+
+    def up_to(self, time: int) -> "StoredSamples":
+        """Return the readings up to a time, in us."""
+        usable, sent = bisect_right(self.times, time), bisect_right(self.sent_times or (), time)
+        return self._replace(
+            times=self.times[:usable],
+            values=self.values[:usable],
+            sent_times=self.sent_times and self.sent_times[:sent],
+            qualities=self.qualities and self.qualities[:sent],
+        )
 
 
 # Constants for the oldest and the newest time of all series exclude partitions when the statement is planned. The
@@ -85,6 +97,7 @@ CROSS JOIN LATERAL (
 ) r WHERE r.newest IS NOT NULL
 """
 )
+LAST_SAMPLES: Final = SAMPLES.replace("ORDER BY r.time LIMIT", "ORDER BY r.time DESC LIMIT")
 
 
 async def samples(
@@ -94,9 +107,28 @@ async def samples(
     if not wanted:
         return []
     cursor = tx.cursor(binary=True)
-    parameters = _parameters(tenants, wanted, until) | {"limit": READINGS_LIMIT}
-    await cursor.execute(SAMPLES, parameters, prepare=False)
+    limit = min(READINGS_LIMIT, max(STATEMENT_LIMIT // len(wanted), 1))
+    await cursor.execute(SAMPLES, _parameters(tenants, wanted, until) | {"limit": limit}, prepare=False)
     return [StoredSamples(*row) for row in await cursor.fetchall()]
+
+
+async def last_samples(
+    tx: Tx, tenants: Collection[TenantId], wanted: Sequence[SamplesWanted], *, until: datetime, limit: int
+) -> list[StoredSamples]:
+    """Return the last `limit` readings of each series after a time and up to `until`, ascending."""
+    if not wanted:
+        return []
+    cursor = tx.cursor(binary=True)
+    await cursor.execute(LAST_SAMPLES, _parameters(tenants, wanted, until) | {"limit": limit}, prepare=False)
+    return [
+        StoredSamples(
+            *(number, newest, times[::-1], values[::-1]),
+            sent_times=sent_times and sent_times[::-1],
+            qualities=qualities and qualities[::-1],
+            is_cut=is_cut,
+        )
+        for number, newest, times, values, sent_times, qualities, is_cut in await cursor.fetchall()
+    ]
 
 
 VALUES_BEFORE: Final = """

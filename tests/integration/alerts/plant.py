@@ -10,6 +10,7 @@ import msgspec
 from iotistica.alerting import watch_loading
 from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.rule_round import RuleRounds
+from iotistica.alerting.watch import Watch
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.alerts.rules import RuleSpec
 from iotistica.domain.alerts.targets import TargetSpec
@@ -53,14 +54,17 @@ class Plant:
             await agents.add(tx, self.tenant, new, name, key=KEY, by=PLATFORM)
         return new
 
-    async def add_rule(self, condition: dict[str, Any], **fields: Any) -> StoredRule:
-        """Add a rule; `fields` are those of its definition in JSON, and its severity."""
+    async def add_rule(
+        self, condition: dict[str, Any], *, old: StoredRule | None = None, is_enabled: bool = True, **fields: Any
+    ) -> StoredRule:
+        """Add a rule, or replace `old`; `fields` are those of its definition in JSON, and its severity."""
         severity = fields.pop("severity", "warning")
         definition = msgspec.convert({"condition": condition} | fields, RuleSpec)
         definition.check()
-        wanted = NewRule(name=f"rule {uuid4()}", definition=definition, severity=severity, is_enabled=True)
+        name = old.name if old else f"rule {uuid4()}"
+        wanted = NewRule(name=name, definition=definition, severity=severity, is_enabled=is_enabled)
         async with self.database.transaction() as tx:
-            return await rules.put(tx, self.tenant, wanted, old=None, most=None, by=PLATFORM)
+            return await rules.put(tx, self.tenant, wanted, old=old, most=None, by=PLATFORM)
 
     async def add_target(self, **fields: Any) -> UUID:
         channel = {"kind": "webhook", "url": "https://example.com/hook"}
@@ -103,11 +107,17 @@ class Plant:
         assert self.rounds is not None
         await self.rounds.run(self.at(second), lagging)
 
-    async def load(self, second: float, *, judged_at: float | None = None) -> None:
+    async def reload(self, second: float) -> None:
+        """Load again what the rules watch, as the process that applies them does when one was edited."""
+        assert self.rounds is not None
+        await self.rounds.save(self.at(second), is_last=False)
+        await self.load(second, previous=self.watch)
+
+    async def load(self, second: float, *, judged_at: float | None = None, previous: Watch | None = None) -> None:
         """Load what the rules of this tenant watch, as a process does that starts or takes over."""
         async with self.database.transaction() as tx:
             xmin = await ledger.xmin(tx)
-            watch = await watch_loading.load(tx, self.at(second), only=self.tenant)
+            self.watch = watch = await watch_loading.load(tx, self.at(second), previous=previous, only=self.tenant)
         announcer = Announcer(self.box, "")
         self.rounds = RuleRounds(
             self.database,

@@ -123,7 +123,8 @@ async def test_a_replayed_day_of_breaches_changes_nothing(plant: Plant) -> None:
         {"kind": "quality"},
         {"kind": "anomaly"},
     ):
-        await plant.add_rule(condition, **({"forSeconds": 60} if condition["kind"] == "stuck" else {}))
+        fields: dict[str, Any] = {"forSeconds": 60} if condition["kind"] == "stuck" else {}
+        await plant.add_rule(condition, **fields)
     await plant.add_target()
     for second in range(0, 60, 2):
         await plant.send([(second, 20.0 + second / 10)])

@@ -1,0 +1,62 @@
+"""Lets new rules judge what others have judged already: what is wrong at the moment is told at once."""
+
+import asyncio
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from iotistica.alerting import series_evaluation
+from iotistica.alerting.turns import Turns
+from iotistica.alerting.watch import NewRule, Watch
+from iotistica.alerting.watched import us
+from iotistica.storage.alerts import watched_readings
+from iotistica.storage.alerts.watched_readings import SamplesWanted, StoredSamples
+from iotistica.storage.postgres import Tx
+
+RULES_PER_READ: Final = 100  # new rules, each of one series, that judge together
+READINGS: Final = 1_000_000  # readings that all new rules judge, about
+MOST_READINGS: Final = 5000  # readings of a series, the newest
+LEAST_READINGS: Final = 20  # the same, however many series there are
+
+
+async def catch_up(tx: Tx, watch: Watch, turns: Turns, now: datetime, current: datetime) -> None:
+    """Let the new rules of a watch judge the newest readings up to where the others are.
+
+    All of it happens before it is recorded that they are not new any more, so it must be bounded.
+    """
+    new_rules, watch.new_rules = watch.new_rules, []
+    limit = min(max(READINGS // max(len(new_rules), 1), LEAST_READINGS), MOST_READINGS)
+    for at in range(0, len(new_rules), RULES_PER_READ):
+        group = new_rules[at : at + RULES_PER_READ]
+        stored = await _read(tx, watch, group, now, limit)
+        for holder, series, rule, _ in group:
+            others = stored.get(holder.agent, {})
+            for _, _, turn in series_evaluation.judge(
+                *(series, (rule,), others.get(series.metric_name), others),
+                now=us(current),
+                verdicts=lambda _, samples: [None] * len(samples.times),
+            ):
+                turns.take(holder, series.metric_name, rule, turn, now, {})
+            holder.is_dirty = True
+        await asyncio.sleep(0)
+
+
+async def _read(
+    tx: Tx, watch: Watch, group: list[NewRule], now: datetime, limit: int
+) -> dict[UUID, dict[str, StoredSamples]]:
+    """Return the readings that new rules have not judged, by agent and name of the series."""
+    wanted: dict[tuple[UUID, str], SamplesWanted] = {}
+    for holder, series, rule, after in group:
+        for name in (series.metric_name, *rule.others):
+            known = wanted.get((holder.agent, name))
+            start = min(after, known.after) if known else after
+            wanted[holder.agent, name] = SamplesWanted(
+                holder.agent, name, start, holder.series[name].needs_qualities
+            )
+    requests = list(wanted.values())
+    found: dict[UUID, dict[str, StoredSamples]] = {}
+    for stored in await watched_readings.last_samples(tx, watch.tenants, requests, until=now, limit=limit):
+        agent, name, *_ = requests[stored.number]
+        judged = watch.agents[agent].series[name].newest
+        found.setdefault(agent, {})[name] = stored.up_to(judged)
+    return found
