@@ -1,7 +1,7 @@
 """Lets new rules judge what others have judged already: what is wrong at the moment is told at once."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -28,24 +28,30 @@ async def catch_up(tx: Tx, watch: Watch, turns: Turns, now: datetime, current: d
     limit = min(max(READINGS // max(len(new_rules), 1), LEAST_READINGS), MOST_READINGS)
     for at in range(0, len(new_rules), RULES_PER_READ):
         group = new_rules[at : at + RULES_PER_READ]
-        stored = await _read(tx, watch, group, now, limit)
+        stored = await _read(tx, watch, group, limit)
         for holder, series, rule, _ in group:
-            others = stored.get(holder.agent, {})
+            names = (series.metric_name, *rule.others)
+            until = max(holder.series[name].newest for name in names)
+            others = {
+                name: found.up_to(until)
+                for name in names
+                if (found := stored.get((holder.agent, name))) is not None
+            }
             for _, _, turn in series_evaluation.judge(
                 *(series, (rule,), others.get(series.metric_name), others),
                 now=us(current),
                 verdicts=lambda _, samples: [None] * len(samples.times),
             ):
                 turns.take(holder, series.metric_name, rule, turn, now, {})
+            rule.judged_until = until
             holder.is_dirty = True
         await asyncio.sleep(0)
 
 
-async def _read(
-    tx: Tx, watch: Watch, group: list[NewRule], now: datetime, limit: int
-) -> dict[UUID, dict[str, StoredSamples]]:
-    """Return the readings that new rules have not judged, by agent and name of the series."""
+async def _read(tx: Tx, watch: Watch, group: list[NewRule], limit: int) -> dict[tuple[UUID, str], StoredSamples]:
+    """Return the last readings of the series that new rules judge, by agent and name."""
     wanted: dict[tuple[UUID, str], SamplesWanted] = {}
+    judged = 0
     for holder, series, rule, after in group:
         for name in (series.metric_name, *rule.others):
             known = wanted.get((holder.agent, name))
@@ -53,10 +59,10 @@ async def _read(
             wanted[holder.agent, name] = SamplesWanted(
                 holder.agent, name, start, holder.series[name].needs_qualities
             )
+            judged = max(judged, holder.series[name].newest)
     requests = list(wanted.values())
-    found: dict[UUID, dict[str, StoredSamples]] = {}
-    for stored in await watched_readings.last_samples(tx, watch.tenants, requests, until=now, limit=limit):
-        agent, name, *_ = requests[stored.number]
-        judged = watch.agents[agent].series[name].newest
-        found.setdefault(agent, {})[name] = stored.up_to(judged)
-    return found
+    until = datetime.fromtimestamp(judged / 1e6, UTC)
+    return {
+        (requests[stored.number].agent, requests[stored.number].metric_name): stored
+        for stored in await watched_readings.last_samples(tx, watch.tenants, requests, until=until, limit=limit)
+    }

@@ -192,14 +192,16 @@ class RuleRounds:
         for stored in await watched_readings.samples(tx, self._watch.tenants, _wanted(places), until=now):
             holder, series = places[stored.number]
             found.setdefault(id(holder), {})[series.metric_name] = stored
-            series.advance(stored.newest, is_cut=stored.is_cut)
-            holder.is_dirty = True
-            if stored.is_cut:
-                self._watch.expect(holder, us(now) + 1)  # the rest is judged in the next round
         for holder in holders:
             by_name = found.get(id(holder))
             if by_name is None:
                 continue
+            _keep_together(holder, by_name)
+            for name, stored in by_name.items():
+                holder.series[name].advance(stored.newest, is_cut=stored.is_cut)
+                if stored.is_cut:
+                    self._watch.expect(holder, us(now) + 1)  # the rest is judged in the next round
+            holder.is_dirty = True
             for series in holder.series.values():
                 if series.is_simple and series.metric_name not in by_name:
                     continue
@@ -269,6 +271,13 @@ class RuleRounds:
                     key=member.cause, rule_id=None, title=member.title, severity=member.severity, grouping="rule"
                 )
                 self._turns.transitions.append(Transition(member.tenant, cause, member.subject, None, NOT_WATCHED))
+
+
+def _keep_together(holder: Holder, by_name: dict[str, StoredSamples]) -> None:
+    """Let none of the series that rules compare be read further than another one of them."""
+    compared = [name for name in by_name if holder.series[name].is_compared]
+    if cut := [by_name[name].newest for name in compared if by_name[name].is_cut]:
+        by_name |= {name: by_name[name].up_to(min(cut)) for name in compared}
 
 
 def _wanted(places: Sequence[tuple[Holder, WatchedSeries]]) -> list[SamplesWanted]:

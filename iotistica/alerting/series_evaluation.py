@@ -78,6 +78,7 @@ def _advance(
             judged = rule_states.judge_quality(condition.qualities, stored.sent_times or (), stored.qualities or ())
         case Comparison() if rule.bounds is not None:
             other = _samples(next((others[name] for name in rule.others if name in others), None))
+            samples, other = samples.after(rule.judged_until), other.after(rule.judged_until)
             if not samples.times and not other.times:
                 return []
             judged = rule_states.judge_comparison(condition, rule.bounds, state, samples, other)

@@ -208,7 +208,7 @@ class Watch:
             others = (f"{device}.{condition.other}", condition.other) if device else (condition.other,)
             for name in others:
                 other = agent.series.get(name) or self._new_series(agent, name, None, [rule], now)
-                other.is_simple = False
+                other.is_simple, other.is_compared = False, True
         assert agent.facts is not None  # noqa: S101 only agents have series
         bounds = rule.definition.bounds_for(agent.facts, series.device)
         added = SeriesRule(rule, state or RuleState(), bounds, others)
@@ -224,6 +224,7 @@ class Watch:
         if isinstance(condition, Absence):
             self.absences.append((agent, series, added))
         series.is_simple &= isinstance(condition, Threshold)
+        series.is_compared |= isinstance(condition, Comparison)
         series.needs_qualities |= isinstance(condition, BadQuality)
         series.needs_detector |= isinstance(condition, LearnedAnomaly)
 

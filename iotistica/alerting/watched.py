@@ -16,7 +16,7 @@ from iotistica.storage.alerts.watched_series import WatchedAgent
 class SeriesRule:
     """One rule for one series, or for an agent as a whole."""
 
-    __slots__ = ("bounds", "hold", "max_age", "others", "rule", "state")
+    __slots__ = ("bounds", "hold", "judged_until", "max_age", "others", "rule", "state")
 
     def __init__(
         self, rule: Rule, state: RuleState, bounds: Bounds | None = None, others: tuple[str, ...] = ()
@@ -28,6 +28,8 @@ class SeriesRule:
         self.others = others
         """The names that the series can have with which this one is compared."""
         self.hold = int(rule.definition.for_seconds * SECOND)
+        self.judged_until = 0
+        """The time, in us, up to which a comparison has judged both series, although other rules have not."""
         self.max_age = int(rule.definition.max_age_seconds * SECOND)
 
 
@@ -46,6 +48,7 @@ class WatchedSeries:
         "heard",
         "highest",
         "is_behind",
+        "is_compared",
         "is_known",
         "is_simple",
         "lowest",
@@ -67,8 +70,10 @@ class WatchedSeries:
         """Whether readings wait that were not read yet, because there were so many."""
         self.current = 0
         """The time, in us, at which the readings that are judged next came, also if they have waited since."""
+        self.is_compared = False
+        """Whether some rule compares it with another series."""
         self.is_known = False
-        """Whether it was watched before by this process, so that nothing must be found out."""
+        """Whether a rule of this process watched it before, so that nothing must be found out."""
         self.lowest, self.highest = -inf, inf
         """The bounds within which a value concerns no threshold."""
         self.is_simple = True
@@ -84,7 +89,7 @@ class WatchedSeries:
         series.heard, series.detector = other.heard, other.detector
         series.has_learned = other.has_learned and other.needs_detector
         series.is_behind, series.current = other.is_behind, other.current
-        series.is_known = True
+        series.is_known = other.is_known or bool(other.rules)
         return series
 
     @property
@@ -99,7 +104,7 @@ class WatchedSeries:
 
     def advance(self, newest: int, *, is_cut: bool = False) -> None:
         """Note that readings up to `newest` were read; `is_cut` if more of them wait."""
-        self.newest, self.heard, self.is_behind = newest, max(self.heard, newest), is_cut
+        self.newest, self.heard, self.is_behind = max(self.newest, newest), max(self.heard, newest), is_cut
 
     def add(self, rule: SeriesRule) -> None:
         """Add a rule, whose bounds narrow those within which nothing happens."""

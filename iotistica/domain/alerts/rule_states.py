@@ -4,6 +4,7 @@ Everything here is pure: the same readings in the same order give the same turns
 come one by one, in batches, after a restart or from history.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
@@ -38,6 +39,13 @@ class Samples(NamedTuple):
 
     times: Sequence[int]
     values: Sequence[float]
+
+    def after(self, time: int) -> "Samples":
+        """Return those after a time."""
+        if not self.times or self.times[0] > time:
+            return self
+        first = bisect_right(self.times, time)
+        return Samples(self.times[first:], self.values[first:])
 
 
 class Turn(NamedTuple):

@@ -61,9 +61,13 @@ class StoredSamples(NamedTuple):
     """Whether as many were found as were wanted at most."""
 
     def up_to(self, time: int) -> "StoredSamples":
-        """Return the readings up to a time, in us."""
+        """Return the readings up to a time, in us; the others wait."""
+        if time >= self.newest:
+            return self
         usable, sent = bisect_right(self.times, time), bisect_right(self.sent_times or (), time)
         return self._replace(
+            newest=time,
+            is_cut=True,
             times=self.times[:usable],
             values=self.values[:usable],
             sent_times=self.sent_times and self.sent_times[:sent],

@@ -179,3 +179,56 @@ async def test_a_backlog_of_any_size_is_current(plant: Plant, monkeypatch: pytes
     for second in range(200, 240):
         await plant.round(second)
     assert [incident.status for incident in await plant.incidents()] == ["resolved"]
+
+
+@pytest.mark.parametrize(("watched", "other"), [("m", "n"), ("n", "m")])
+async def test_a_comparison_with_a_series_that_nobody_watched_compares_what_belongs_together(
+    plant: Plant, watched: str, other: str
+) -> None:
+    """Two ramps that are always equal are equal in the past too, and a difference of this moment is told."""
+    await plant.add_rule({"kind": "threshold", "above": 10_000}, scope={"series": "m"})
+    for name in ("m", "n"):
+        await plant.send([(float(t), float(t)) for t in range(0, 290, 10)], name)
+    await plant.round(290)
+    condition = {"kind": "comparison", "other": other, "above": 50, "below": -50}
+    await plant.add_rule(condition, scope={"series": watched})
+    await plant.send([(290.0, 290.0)], "m")
+    await plant.send([(290.0, 290.0)], "n")
+    await plant.reload(291)
+    await plant.round(291)
+    assert await plant.incidents() == []
+    await plant.send([(300.0, 300.0)], "m")
+    await plant.send([(300.0, 900.0)], "n")
+    await plant.round(301)
+    assert len(await plant.incidents()) == 1
+
+
+async def test_compared_series_are_read_equally_far(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage there is more of one than a round reads; the other one waits for it."""
+    monkeypatch.setattr(watched_readings, "READINGS_LIMIT", 7)
+    condition = {"kind": "comparison", "other": "n", "above": 65, "below": -65}
+    await plant.add_rule(condition, scope={"series": "m"})
+    await plant.send([(0.0, 0.0)], "m")
+    await plant.send([(0.0, 0.0)], "n")
+    await plant.round(1)
+    await plant.send([(float(t), float(t)) for t in range(1, 301)], "m")
+    await plant.send([(float(t), float(t)) for t in range(60, 301, 60)], "n")
+    for second in range(301, 360):
+        await plant.round(second)
+    assert await plant.incidents() == []
+    await plant.send([(360.0, 500.0)], "n")
+    await plant.round(361)
+    assert len(await plant.incidents()) == 1
+
+
+async def test_absence_of_a_series_that_was_only_compared(plant: Plant) -> None:
+    """Its last reading is looked for, although it was watched in a way before."""
+    await plant.send([(-3000, 1.0)], "n")
+    await plant.send([(0, 1.0)], "m")
+    await plant.add_rule({"kind": "comparison", "other": "n", "above": 50}, scope={"series": "m"})
+    await plant.round(1)
+    await plant.add_rule({"kind": "absence"}, scope={"series": "n"}, forSeconds=3600)
+    for second in (2, 700):
+        await plant.reload(second)
+        await plant.round(second)
+    assert len(await plant.incidents()) == 1
