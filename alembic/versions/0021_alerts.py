@@ -11,7 +11,6 @@ CONFINED = (
     "events",
     "alert_rules",
     "alert_states",
-    "watched_rules",
     "detector_states",
     "incidents",
     "incident_members",
@@ -80,13 +79,6 @@ def upgrade() -> None:
 
     -- For each agent, how far its series were watched and what each rule remembers of them, packed into one value:
     -- a row per series and rule would cost more than storing the readings.
-    -- The generation of each rule that has been applied to what was stored before it was written.
-    CREATE TABLE watched_rules (
-        rule_id    uuid PRIMARY KEY REFERENCES alert_rules ON DELETE CASCADE,
-        tenant_id  text NOT NULL REFERENCES tenants ON DELETE CASCADE,
-        generation integer NOT NULL
-    );
-
     CREATE TABLE alert_states (
         tenant_id  text NOT NULL REFERENCES tenants ON DELETE CASCADE,
         -- None for what concerns the tenant as a whole.
@@ -189,7 +181,6 @@ def upgrade() -> None:
     GRANT UPDATE ON readings TO iotistica_worker;
     GRANT SELECT ON events, incidents, incident_members, incident_history, alert_states, detector_states
         TO iotistica_api;
-    GRANT SELECT ON watched_rules TO iotistica_api;
     GRANT UPDATE ON incidents, incident_members TO iotistica_api;
     GRANT INSERT ON incident_history TO iotistica_api;
     GRANT SELECT, INSERT, UPDATE, DELETE ON alert_rules, silences TO iotistica_api;
