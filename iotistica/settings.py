@@ -1,9 +1,8 @@
-"""All settings with their defaults and meanings; read once, from the environment and a TOML file."""
+"""All settings with their defaults and meanings."""
 
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +10,6 @@ from msgspec import Meta
 from iotistica.domain.agents.broker_connection import BrokerAddress, parse_broker_url
 from iotistica.domain.delivery.worker_scaling import PROFILES, Profile, ProfileName
 from iotistica.errors import CannotStart
-from iotistica.setting_errors import explain, hint
 
 PREFIX = "IOTISTICA_"
 SECRET = frozenset({"admin_password", "secret_key", "broker_secret", "update_secret"})
@@ -75,6 +73,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     update_secret: Annotated[
         str,
         Meta(description="the agents' UPDATE_COMMAND_SECRET, which signs update commands; empty: unsigned"),
+    ] = ""
+    cors_origins: Annotated[
+        str,
+        Meta(
+            description="origins of other dashboards that may call the API from a browser, such as"
+            " https://plant.example, separated by commas; empty: none"
+        ),
     ] = ""
     trusted_proxies: Annotated[
         str, Meta(description="addresses of proxies whose X-Forwarded-For is trusted, separated by commas")
@@ -235,6 +240,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The URL of the dashboard for users."""
         return self.site_url.rstrip("/") or self.http_url
 
+    def login_url(self, token: str) -> str:
+        """Return the link to the dashboard that logs in once; browsers do not send what follows the `#`."""
+        return f"{self.site}/login#token={token}"
+
     @property
     def lacks_public_host(self) -> bool:
         """Whether other machines can connect, but are told an address that only this machine can reach."""
@@ -246,6 +255,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ca = str(Path(self.agents_ca_file).absolute()) if self.agents_ca_file else ""
         values = msgspec.structs.asdict(msgspec.structs.replace(self, agents_ca_file=ca))
         return {name: value for name, value in values.items() if name not in SECRET | URLS}
+
+    def allowed_origins(self) -> list[str]:
+        """The origins of `cors_origins`; raises `CannotStart`."""
+        origins = [origin.strip().rstrip("/") for origin in self.cors_origins.split(",") if origin.strip()]
+        for origin in origins:
+            parts = urlsplit(origin)
+            if origin != "*" and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path):
+                raise CannotStart(
+                    f"IOTISTICA_CORS_ORIGINS must be origins such as https://plant.example, not {origin[:100]!r}"
+                )
+        return origins
 
     def agents_broker(self) -> BrokerAddress:
         """The address of the broker that agents receive; raises `CannotStart`."""
@@ -263,38 +283,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def in_url(host: str) -> str:
     """Return a host name or address as it stands in a URL: an IPv6 address in brackets (RFC 3986)."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-FIELDS: Final = frozenset(Settings.__struct_fields__)
-
-
-def load(environ: Mapping[str, str]) -> Settings:
-    """Read the variables `IOTISTICA_*`, which override the TOML file named by `IOTISTICA_CONFIG`.
-
-    Raises `CannotStart` for an invalid value and for an unknown name in the file, but not for unknown variables.
-    """
-    values: dict[str, Any] = {}
-    if path := environ.get(PREFIX + "CONFIG"):
-        try:
-            values.update(tomllib.loads(Path(path).read_text()))
-        except (OSError, tomllib.TOMLDecodeError) as exc:
-            raise CannotStart(f"Cannot read the configuration file {path}: {exc}.") from exc
-    for name in values:
-        if name not in FIELDS:
-            raise CannotStart(f"{name} in {path} is not a setting. {hint(name, FIELDS)}")
-    for name, value in environ.items():
-        field = name.removeprefix(PREFIX).lower()
-        if name.startswith(PREFIX) and field in FIELDS and value != "":
-            values[field] = value
-    try:
-        settings = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as exc:
-        what, _, field = str(exc).partition(" - at `$.")
-        field = field.rstrip("`")
-        kind = next(f.type for f in msgspec.structs.fields(Settings) if f.name == field)
-        invalid = None if field in SECRET | URLS else values[field]
-        raise CannotStart(f"{PREFIX}{field.upper()} {explain(what, kind, invalid)}") from exc
-    hours, raw = settings.hours_days, settings.retention_days
-    if hours < raw:  # a late reading needs the rollups of its whole day
-        raise CannotStart(f"IOTISTICA_HOURS_DAYS must be at least {raw}, IOTISTICA_RETENTION_DAYS; it is {hours}")
-    return settings

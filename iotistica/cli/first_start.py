@@ -5,18 +5,29 @@ import secrets
 import socket
 import sys
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from iotistica.cli.database import opened
+from iotistica.domain.access import credentials
 from iotistica.errors import Conflict
 from iotistica.settings import Settings
-from iotistica.storage.access import tenants, users
+from iotistica.storage.access import one_time_links, tenants, users
 from iotistica.storage.history.audit import PLATFORM
 
 
-async def create_owner(url: str, settings: Settings) -> str | None:
-    """Create the tenant `default` and its owner if they do not exist; return the password that was generated."""
+class FirstOwner(NamedTuple):
+    """The first owner's generated password, None if it is a setting; and the token of a link that logs in once."""
+
+    password: str | None
+    token: str
+
+
+async def create_owner(url: str, settings: Settings, key: bytes) -> FirstOwner | None:
+    """Create the tenant `default` and its owner if they do not exist; return what the owner logs in with."""
     password = settings.admin_password or secrets.token_urlsafe(12)
+    secret = credentials.new(key, credentials.LINK, secrets.token_bytes(credentials.ENTROPY))
     async with opened(url) as database:
         with contextlib.suppress(Conflict):  # another process can do the same at the same time
             async with database.transaction() as tx:
@@ -24,21 +35,25 @@ async def create_owner(url: str, settings: Settings) -> str | None:
                 if await users.any_of(tx, tenant.tenant_id) is not None:
                     return None
                 digest = await users.hashed(password)
-                await users.add(tx, tenant.tenant_id, settings.admin_email, digest, "owner", by=PLATFORM)
-            return None if settings.admin_password else password
+                owner = await users.add(tx, tenant.tenant_id, settings.admin_email, digest, "owner", by=PLATFORM)
+                expires = datetime.now(UTC) + one_time_links.LOGIN_LIFETIME
+                await one_time_links.add_login(tx, owner, secret.digest, expires=expires, by=PLATFORM)
+            return FirstOwner(None if settings.admin_password else password, secret.text)
     return None
 
 
-def welcome(settings: Settings, groups: Collection[str], password: str | None, *, with_demo: bool) -> str:
-    """Return what to print at the start of these groups; `password` is the first owner's, shown only now.
+def welcome(settings: Settings, groups: Collection[str], owner: FirstOwner | None, *, with_demo: bool) -> str:
+    """Return what to print at the start of these groups; `owner` is the first owner, if it was just created.
 
     The demo prints its own guide, which stands for the part about the next step.
     """
     lines = []
     if "http" in groups and not with_demo:
-        lines += [f"URL       {settings.http_url}  (API documentation: {settings.http_url}/schema)"]
-    if password:
-        lines += [f"Login     {settings.admin_email}  password: {password}  (shown only now)"]
+        link = settings.login_url(owner.token) if owner else settings.site
+        lines += [f"Dashboard {link}" + ("  (logs in once, within a day)" if owner else "")]
+        lines += [f"API       {settings.http_url}  (documentation: {settings.http_url}/schema)"]
+    if owner and owner.password:
+        lines += [f"Login     {settings.admin_email}  password: {owner.password}  (shown only now)"]
     if "http" in groups and not with_demo:
         lines += [
             f"Agents    {settings.agents_broker().url}",

@@ -11,9 +11,8 @@ from typing import Final
 
 import click
 
-from iotistica import __version__, listening_socket, log, setting_descriptions
+from iotistica import __version__, listening_socket, log, setting_descriptions, setting_sources
 from iotistica import roles as roles_
-from iotistica import settings as settings_
 from iotistica.cli import (
     agents,
     audit,
@@ -49,7 +48,7 @@ RESTART_SECONDS: Final = 60.0  # until the embedded servers of a restarted proce
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Run and manage Iotistica, the platform for fleets of edge agents."""
-    settings = settings_.load(os.environ)
+    settings = setting_sources.load(os.environ)
     log.configure(settings.log_level, settings.log_format)
     context.obj = settings if context.invoked_subcommand in AS_SET else settings_of_instance(settings)
     for name in setting_descriptions.unknown(os.environ):
@@ -84,6 +83,7 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
     _raise_open_files_limit()
     groups = roles_.groups_of([role.strip() for role in roles.split(",") if role.strip()])
     settings.agents_broker()  # a wrong address must not be noticed only after the first password is made
+    settings.allowed_origins()
     key = server_key(settings, make=True)
     with _servers(settings, key) as embedded:
         listener = app.open_port(settings, groups, os.environ)
@@ -92,8 +92,8 @@ def serve(settings: Settings, roles: str, demo: bool) -> None:
         timescale_.apply_policies(url, ages_of(settings))
         if not settings.database_url:
             resources.enable_role_logins(url, key)
-        password = run(first_start.create_owner(url, settings))
-        click.echo(first_start.welcome(settings, groups, password, with_demo=demo), nl=False)
+        owner = run(first_start.create_owner(url, settings, key))
+        click.echo(first_start.welcome(settings, groups, owner, with_demo=demo), nl=False)
         is_restart = run(app.serve(settings, groups, key, embedded, listener, with_demo=demo))
         ended = listening_socket.collect_stop_signals() if is_restart else []
     if is_restart and not ended:

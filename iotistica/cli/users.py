@@ -1,12 +1,13 @@
 """The commands that manage users."""
 
 import secrets
+from datetime import UTC, datetime
 
 import click
 
 from iotistica.cli.arguments import ROLE, TENANT, Text, command_actor, format_list
-from iotistica.cli.database import find_tenant, in_database
-from iotistica.domain.access import passwords
+from iotistica.cli.database import find_tenant, in_database, server_key
+from iotistica.domain.access import credentials, passwords
 from iotistica.domain.ids import TenantId
 from iotistica.errors import Conflict, Invalid, NotFound
 from iotistica.settings import Settings
@@ -105,6 +106,23 @@ def password_(settings: Settings, email: str, tenant: str, password: str | None)
         await sessions.end(tx, owner, user.user_id, by=command_actor())
         await one_time_links.withdraw_for_user(tx, owner, user.user_id, made=False, by=command_actor())
         return f"{user.email}  the password is changed" + ("" if password else f"  password {secret}")
+
+    click.echo(in_database(settings, work))
+
+
+@users.command("link")
+@click.argument("email", type=Text(254))
+@TENANT
+@click.pass_obj
+def link_(settings: Settings, email: str, tenant: str) -> None:
+    """Print a link that logs a user in to the dashboard, once, within a day."""
+    new = credentials.new(server_key(settings), credentials.LINK, secrets.token_bytes(credentials.ENTROPY))
+
+    async def work(tx: Tx) -> str:
+        user = await _find(tx, await find_tenant(tx, tenant), email, tenant)
+        expires = datetime.now(UTC) + one_time_links.LOGIN_LIFETIME
+        await one_time_links.add_login(tx, user, new.digest, expires=expires, by=command_actor())
+        return settings.login_url(new.text)
 
     click.echo(in_database(settings, work))
 

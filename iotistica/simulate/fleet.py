@@ -37,7 +37,8 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a simulation.
 
     `messages` is per agent, 0 for no limit; `every` is the time in seconds between an agent's messages; `skew` is
-    how far the agents' clocks are ahead, in seconds; `duplicates` and `bad` are shares from 0 to 1.
+    how far the agents' clocks are ahead, in seconds; `duplicates` and `bad` are shares from 0 to 1; `hurry`
+    divides the waits between two polls, reports and so on.
     """
 
     agents: int = 20
@@ -51,6 +52,7 @@ class SimulationPlan(msgspec.Struct, frozen=True, kw_only=True):
     bad: float = 0.0
     skew: float = 0.0
     seed: int = 1
+    hurry: float = 1.0
 
 
 class SimulatedAgent(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +161,7 @@ async def run(
             beside.create_task(_tell(report, tell, done), name="simulation progress")
         if api_url:
             for member in members:
-                agent_duties = AgentDuties(api, member.agent, member.api_key, report.duties)
+                agent_duties = AgentDuties(api, member.agent, member.api_key, report.duties, hurry=plan.hurry)
                 beside.create_task(agent_duties.perform(done), name=f"duties {member.agent}")
         async with asyncio.TaskGroup() as group:
             for number, member in enumerate(members):

@@ -3,7 +3,8 @@
 import pytest
 
 from iotistica.cli import first_start
-from iotistica.settings import Settings, load
+from iotistica.setting_sources import load
+from iotistica.settings import Settings
 
 GROUPS = ("http", "mqtt", "ingest", "background")
 
@@ -15,7 +16,9 @@ def welcome(**settings: str) -> str:
 
 def test_a_start_says_where_it_is_and_what_comes_next() -> None:
     """The URL, the address of the broker and the command for the first agent."""
-    text = first_start.welcome(Settings(), GROUPS, "a-new-password", with_demo=False)
+    text = first_start.welcome(
+        Settings(), GROUPS, first_start.FirstOwner("a-new-password", "iotln_token"), with_demo=False
+    )
     for part in ("http://127.0.0.1:3002", "mqtt://127.0.0.1:1883", "agents add NAME", "a-new-password"):
         assert part in text
     assert "IOTISTICA_PUBLIC_HOST" not in text

@@ -25,7 +25,7 @@ TEXTS = "msgspec changed a message: adapt iotistica/setting_errors.py and iotist
     ],
 )
 def test_an_invalid_setting_is_explained(kind: Any, value: Any, text: str) -> None:
-    """Converted as `settings.load` does, from text."""
+    """Converted as `setting_sources.load` does, from text."""
     Settings = msgspec.defstruct("Settings", [("port", kind)])
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert({"port": value}, Settings, strict=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iotistica import setting_descriptions, settings
+from iotistica import setting_descriptions, setting_sources, settings
 from iotistica.domain.access.permissions import AGENT, BROKER, PERMISSIONS, PUBLIC
 from tests.application import http_routes
 
@@ -69,7 +69,9 @@ def test_only_the_command_line_reads_the_environment() -> None:
 
 def test_settings_read_the_environment_and_hide_secrets() -> None:
     """Text becomes numbers, passwords become stars."""
-    loaded = settings.load({"IOTISTICA_HTTP_PORT": "8080", "IOTISTICA_ADMIN_PASSWORD": "hush", "PATH": "/bin"})
+    loaded = setting_sources.load(
+        {"IOTISTICA_HTTP_PORT": "8080", "IOTISTICA_ADMIN_PASSWORD": "hush", "PATH": "/bin"}
+    )
     assert loaded.http_port == 8080
     shown = {name: value for name, value, _ in setting_descriptions.describe(loaded)}
     assert shown["IOTISTICA_ADMIN_PASSWORD"] == "***"

@@ -5,12 +5,14 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
-from litestar import Router, delete, get, post
+from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from iotistica.api.access.login import Session, open_session
+from iotistica.api.access import session_cookie
+from iotistica.api.access.login import open_session
 from iotistica.api.access.passwords import check_password
+from iotistica.api.access.session_views import Session
 from iotistica.api.http.access_tokens import now
 from iotistica.api.http.dependencies import (
     AccessTokensDep,
@@ -58,6 +60,8 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     password: Password
     username: Username | None = None
     full_name: Name | None = None
+    cookie: bool = False
+    """For the dashboard: the refresh token goes into a cookie that scripts cannot read, and not into the body."""
 
 
 class UserRegistration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -124,7 +128,7 @@ async def accept(
     access_tokens: AccessTokensDep,
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
-) -> Session:
+) -> Response[Session]:
     """Become a user with the token of an invitation, and log in."""
     await rate_limiter.hit(RateLimit("join", context.settings.login_limit), source_of(request))
     check_password(data.password, data.username or "", path="password")
@@ -140,7 +144,8 @@ async def accept(
             username=data.username,
             full_name=data.full_name,
         )
-        return await open_session(tx, request, context, access_tokens, user.tenant_id, user.user_id)
+        session = await open_session(tx, request, context, access_tokens, user.tenant_id, user.user_id)
+    return session_cookie.answer(request, context, session, cookie=data.cookie, status=201)
 
 
 @post("/register", opt={"permission": PUBLIC}, status_code=201)

@@ -1,16 +1,18 @@
 """Routes for logging in and out, and for the sessions of a user."""
 
 import secrets
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Final
 from uuid import UUID, uuid4
 
 import msgspec
-from litestar import Router, delete, get, post
+from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
+from iotistica.api.access import session_cookie
 from iotistica.api.access.passwords import WRONG_LOGIN, PasswordMessage, checked
+from iotistica.api.access.session_views import Session, Sessions, SessionView, UserView, view
 from iotistica.api.http.access_tokens import LIFETIME, AccessTokens, now
 from iotistica.api.http.dependencies import (
     AccessTokensDep,
@@ -34,7 +36,7 @@ from iotistica.domain.access import credentials
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound, Unauthorized
-from iotistica.storage.access import sessions, users
+from iotistica.storage.access import one_time_links, sessions, users
 from iotistica.storage.access.rate_limits import RateLimit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx
@@ -48,49 +50,24 @@ class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     password: Password
     email: Annotated[str, Meta(max_length=254)] = ""
     username: Annotated[str, Meta(max_length=254)] = ""
+    cookie: bool = False
+    """For the dashboard: the refresh token goes into a cookie that scripts cannot read, and not into the body."""
+
+
+class LinkLogin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    token: Secret
+    cookie: bool = False
 
 
 class Refresh(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    refresh_token: Secret
+    refresh_token: Secret | None = None
+    """Without it, the token of the cookie is used and replaced."""
 
 
 class Logout(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     refresh_token: Annotated[str, Meta(max_length=credentials.LONGEST)] = ""
     all: bool = False
     """End all your sessions, not only this one."""
-
-
-class UserView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    id: str
-    email: str
-    username: str | None
-    full_name: str | None
-    role: str
-    active: bool
-    tenant_id: str
-    created_at: datetime
-
-
-class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    access_token: str
-    refresh_token: str
-    expires_in: int
-    """The lifetime of the access token in seconds."""
-    user: UserView
-
-
-class SessionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    id: UUID
-    created_at: datetime
-    used_at: datetime
-    expires_at: datetime
-    address: str | None
-    user_agent: str | None
-    is_this: bool
-
-
-class Sessions(msgspec.Struct, frozen=True, kw_only=True):
-    sessions: list[SessionView]
 
 
 @post("/login", opt={"permission": PUBLIC}, status_code=200)
@@ -101,7 +78,7 @@ async def login(
     access_tokens: AccessTokensDep,
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
-) -> Session:
+) -> Response[Session]:
     """Exchange an e-mail address or user name and a password for an access token and a refresh token."""
     await rate_limiter.hit(RateLimit("login", context.settings.login_limit), source_of(request))
     login = data.email or data.username
@@ -109,7 +86,27 @@ async def login(
         platform_database, context.key, login, data.password, source_of(request), anonymous_actor(request)
     )
     async with platform_database.transaction() as tx:
-        return await open_session(tx, request, context, access_tokens, user_login.tenant_id, user_login.user_id)
+        session = await open_session(tx, request, context, access_tokens, user_login.tenant_id, user_login.user_id)
+    return session_cookie.answer(request, context, session, cookie=data.cookie)
+
+
+@post("/login/link", opt={"permission": PUBLIC}, status_code=200)
+async def login_by_link(
+    request: ApiRequest,
+    data: JSONBody[LinkLogin],
+    platform_database: PlatformDatabaseDep,
+    access_tokens: AccessTokensDep,
+    rate_limiter: RateLimiterDep,
+    context: ServerContextDep,
+) -> Response[Session]:
+    """Log in with the token of a link that works once; the first start, the demo and `users link` print one."""
+    await rate_limiter.hit(RateLimit("login", context.settings.login_limit), source_of(request))
+    async with platform_database.transaction() as tx:
+        link = await one_time_links.use(tx, "login", credentials.digest(context.key, data.token))
+        if link is None or link.user_id is None:
+            raise Unauthorized("This link is unknown, used or expired: log in with your password.")
+        session = await open_session(tx, request, context, access_tokens, link.tenant_id, link.user_id)
+    return session_cookie.answer(request, context, session, cookie=data.cookie)
 
 
 async def open_session(
@@ -142,25 +139,29 @@ async def open_session(
 @post("/refresh", opt={"permission": PUBLIC}, status_code=200)
 async def refresh(
     request: ApiRequest,
-    data: JSONBody[Refresh],
     platform_database: PlatformDatabaseDep,
     access_tokens: AccessTokensDep,
     rate_limiter: RateLimiterDep,
     context: ServerContextDep,
-) -> Session:
-    """Exchange a refresh token for a new pair of tokens.
+    data: JSONBody[Refresh | None] = None,
+) -> Response[Session]:
+    """Exchange a refresh token, of the body or of the cookie, for a new pair of tokens.
 
-    A refresh token works once. Its second use within 30 seconds by the same client (address and user agent) returns
-    the same new refresh token, since an answer can be lost and two tabs can refresh at once. Any other second use
-    ends the session.
+    A refresh token works once. Its second use within 30 seconds by the same client (user agent) returns the same
+    new refresh token, since an answer can be lost and two tabs can refresh at once. Any other second use ends the
+    session.
     """
-    session = credentials.session_of(context.key, data.refresh_token)
+    sent = data.refresh_token if data else None
+    token = sent or session_cookie.token(request, context)
+    if token is None:
+        raise Unauthorized("Send a refresh token in the body or in the cookie: log in to get one.")
+    session = credentials.session_of(context.key, token)
     if session is None:
         await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
         raise Unauthorized("This is not a refresh token.")
-    new_secret = credentials.next_session(context.key, session, data.refresh_token)
+    new_secret = credentials.next_session(context.key, session, token)
     used, by, user_agent = (
-        credentials.digest(context.key, data.refresh_token),
+        credentials.digest(context.key, token),
         anonymous_actor(request),
         _user_agent(request),
     )
@@ -171,7 +172,8 @@ async def refresh(
         if member is not None:
             user = await users.get(tx, member.tenant_id, member.user_id)
             assert user is not None  # noqa: S101 the session refers to this user
-            return _session(access_tokens, user, session, new_secret.text)
+            renewed = _session(access_tokens, user, session, new_secret.text)
+            return session_cookie.answer(request, context, renewed, cookie=sent is None)
         await sessions.end_reused(tx, session, by=by)
     await rate_limiter.hit(wrong_credentials_limit(context.settings), source_of(request))
     raise Unauthorized("This refresh token was used before, or its session has ended: log in again.")
@@ -179,14 +181,15 @@ async def refresh(
 
 @post("/logout", opt={"permission": "self"}, status_code=200)
 async def logout(
-    request: ApiRequest, database: DatabaseDep, data: JSONBody[Logout | None] = None
-) -> PasswordMessage:
+    request: ApiRequest, database: DatabaseDep, context: ServerContextDep, data: JSONBody[Logout | None] = None
+) -> Response[PasswordMessage]:
     """End this session, or with `all` every session of yours."""
     principal, tenant = request.auth, tenant_of(request)
     only = None if data and data.all else principal.session
     async with database.transaction(tenant) as tx:
         count = await sessions.end(tx, tenant, principal.id, by=actor_of(request), only=only)
-    return PasswordMessage(message=f"Logged out of {count} session{'s' * (count != 1)}.")
+    message = PasswordMessage(message=f"Logged out of {count} session{'s' * (count != 1)}.")
+    return Response(message, cookies=[session_cookie.expired(request, context)])
 
 
 @get("/sessions", opt={"permission": "self"})
@@ -234,20 +237,6 @@ def _user_agent(request: ApiRequest) -> str | None:
     return request.headers.get("user-agent", "")[:USER_AGENT].replace("\0", "") or None
 
 
-def view(user: users.User) -> UserView:
-    """Return the API representation of a user."""
-    return UserView(
-        id=str(user.user_id),
-        email=user.email,
-        username=user.username,
-        full_name=user.full_name,
-        role=user.role,
-        active=user.active,
-        tenant_id=user.tenant_id,
-        created_at=user.created_at,
-    )
-
-
 def _session(access_tokens: AccessTokens, user: users.User, session: UUID, refresh_token: str) -> Session:
     access = access_tokens.issue(user=user.user_id, session=session, now=now())
     seconds = int(LIFETIME.total_seconds())
@@ -257,7 +246,7 @@ def _session(access_tokens: AccessTokens, user: users.User, session: UUID, refre
 router = Router(
     "/auth",
     route_handlers=[
-        *(login, refresh, logout, me, list_sessions, end_session),
+        *(login, login_by_link, refresh, logout, me, list_sessions, end_session),
     ],
     tags=["auth"],
 )

@@ -11,8 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from iotistica.api.access.invitations import LinkView
 from iotistica.api.access.invitations import view as link_view
-from iotistica.api.access.login import UserView, view
 from iotistica.api.access.passwords import check_password
+from iotistica.api.access.session_views import UserView, view
 from iotistica.api.http import cursors
 from iotistica.api.http.access_tokens import now
 from iotistica.api.http.cursors import cut_page

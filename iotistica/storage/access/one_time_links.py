@@ -1,6 +1,6 @@
-"""One-time links: invitations to become a user, and links to set a new password."""
+"""One-time links: invitations to become a user, and links to set a new password or to log in."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
@@ -8,11 +8,14 @@ import msgspec
 
 from iotistica.domain.ids import TenantId
 from iotistica.domain.names import compared
+from iotistica.storage.access.users import User
 from iotistica.storage.history import audit
 from iotistica.storage.history.audit import Actor
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
 
-Purpose = Literal["invitation", "password"]
+LOGIN_LIFETIME: Final = timedelta(days=1)
+
+Purpose = Literal["invitation", "password", "login"]
 
 
 class OneTimeLink(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +80,18 @@ async def add(
     return row
 
 
-# A password link works only while the user has the role that it had when the link was created.
+async def add_login(tx: Tx, user: User, digest: bytes, *, expires: datetime, by: Actor) -> OneTimeLink:
+    """Create a link that logs a user in, replacing an earlier one."""
+    return await add(
+        *(tx, user.tenant_id, "login", user.email, digest),
+        role=user.role,
+        expires=expires,
+        by=by,
+        user=user.user_id,
+    )
+
+
+# A link of a user works only while the user has the role that it had when the link was created.
 USE: Final = f"""
 UPDATE links SET used_at = now()
 WHERE digest = %(digest)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()

@@ -91,7 +91,7 @@ SELECT s.session_id, s.tenant_id, s.user_id, u.email, u.role
 FROM sessions s JOIN users u USING (tenant_id, user_id) JOIN tenants t USING (tenant_id)
 WHERE s.session_id = %(session)s AND s.previous_digest = %(used)s
   AND s.rotated_at > now() - make_interval(secs => %(seconds)s)
-  AND s.address IS NOT DISTINCT FROM %(address)s AND s.user_agent IS NOT DISTINCT FROM %(user_agent)s
+  AND s.user_agent IS NOT DISTINCT FROM %(user_agent)s
   AND s.ended_at IS NULL AND s.expires_at > now() AND u.active AND t.enabled
 """
 
@@ -101,9 +101,10 @@ async def repeated(
 ) -> SessionMember | None:
     """Return the live session whose last token was used before, less than `REPEAT_SECONDS` ago, by the same client.
 
-    Two tabs of a browser refresh at once, and an answer can be lost; neither is a theft.
+    Two tabs of a browser refresh at once, and an answer can be lost; neither is a theft. The address does not
+    count: a laptop that wakes changes its network, and a host name can stand for an IPv4 and an IPv6 address.
     """
-    parameters = {"session": session, "used": used, "address": by.address, "user_agent": user_agent}
+    parameters = {"session": session, "used": used, "user_agent": user_agent}
     member = await fetch_row(tx, SessionMember, REPEATED, parameters | {"seconds": REPEAT_SECONDS})
     if member is not None:
         facts = {"user": str(member.user_id)}
