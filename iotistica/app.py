@@ -16,6 +16,7 @@ from iotistica.alerting.announcing import Announcer
 from iotistica.alerting.rule_runner import RuleRunner
 from iotistica.api import app as http
 from iotistica.api.http import server
+from iotistica.api.http.compression import Compression
 from iotistica.api.http.concurrency_limit import ConcurrencyLimit
 from iotistica.api.http.dependencies import ServerContext
 from iotistica.api.http.poll_fast_path import PollFastPath
@@ -135,7 +136,7 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
             roles=groups,
         )
         quick = PollFastPath(
-            ConcurrencyLimit(app),
+            Compression(ConcurrencyLimit(app)),
             agent_cache=agent_cache,
             poll_answer_cache=poll_answer_cache,
             poll_counts=poll_counts,

@@ -1,32 +1,28 @@
 """Creates the Litestar applications: the whole API, and the health routes of processes without the API."""
 
-from pathlib import Path
 from typing import Final
 
 from litestar import Litestar, Router, get
-from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.params import FromPath
-from litestar.response import File
-from openapi_ui_bundles import swagger_ui
 
 from iotistica import __version__
 from iotistica.api import access, agents, alerts, control, delivery, history, telemetry
+from iotistica.api import page as page_
 from iotistica.api.agents import broker_auth
 from iotistica.api.delivery import web_socket
-from iotistica.api.http import errors, health
+from iotistica.api.http import cors, documentation_page, errors, health
 from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.api.http.authentication import Authenticator
 from iotistica.api.http.broker_sync import BrokerSync
 from iotistica.api.http.dependencies import AccessTokensDep, ServerContext
-from iotistica.api.http.examples import ExamplesJson, ExamplesPage
+from iotistica.api.http.examples import ExamplesJson
 from iotistica.api.http.guard import Guard
+from iotistica.api.http.overviews import Overviews
 from iotistica.api.http.request_inflation import RequestInflation
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.domain.key_derivation import derive
-from iotistica.errors import NotFound
 from iotistica.process_health import ProcessHealth
 from iotistica.storage.access.rate_limits import RateLimiter
 from iotistica.storage.agents.agent_cache import AgentCache
@@ -39,7 +35,6 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
 BODY_CAP: Final = 2 << 20  # bytes of a request body after inflation; some routes have another limit
-ASSETS: Final = "/schema/assets"
 
 
 @get("/", opt={"permission": PUBLIC}, tags=["ops"])
@@ -59,26 +54,6 @@ async def service() -> dict[str, str]:
 async def jwks(access_tokens: AccessTokensDep) -> dict[str, list[dict[str, str]]]:
     """Return the public keys (JWKS) that verify access tokens."""
     return {"keys": access_tokens.jwks}
-
-
-FILES: Final = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui-standalone-preset.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-}
-
-
-@get(f"{ASSETS}/{{name:str}}", opt={"permission": PUBLIC}, include_in_schema=False, sync_to_thread=True)
-def asset(name: FromPath[str]) -> File:
-    """Serve a file of the API documentation page, which thus works offline."""
-    if name not in FILES:
-        raise NotFound
-    return File(
-        Path(swagger_ui.static_path) / name,
-        media_type=FILES[name],
-        content_disposition_type="inline",
-        filename=name,
-    )
 
 
 def create(
@@ -101,7 +76,7 @@ def create(
     rate_limiter = RateLimiter(redis)
     authenticator = Authenticator(platform_database, access_tokens, context.key, agent_cache)
     guard = Guard(authenticator, rate_limiter, context.settings)
-    areas = (access, agents, alerts, control, delivery, history, telemetry)
+    areas = (access, agents, alerts, control, delivery, history, page_, telemetry)
     api = Router("/api/v1", route_handlers=[route for area in areas for route in area.ROUTES])
     values = {
         "database": database,
@@ -119,12 +94,13 @@ def create(
         "live_hub": live_hub,
     }
     values["authenticator"] = authenticator
+    values["overviews"] = Overviews(redis, process_health)
     return Litestar(
         route_handlers=[
             service,
             *health.handlers,
             api,
-            asset,
+            documentation_page.asset,
             broker_auth.router,
             web_socket.sockets,
             *([jwks] if access_tokens.jwks else []),
@@ -136,7 +112,12 @@ def create(
         openapi_config=OpenAPIConfig(
             title="Iotistica",
             version=__version__,
-            openapi_router=Router("/schema", route_handlers=[], opt={"permission": PUBLIC}),
+            openapi_router=Router(
+                "/schema",
+                route_handlers=[],
+                opt={"permission": PUBLIC},
+                response_headers={"Content-Security-Policy": documentation_page.POLICY},
+            ),
             use_handler_docstrings=True,
             components=Components(
                 security_schemes={
@@ -148,16 +129,10 @@ def create(
             security=[{"bearer": []}, {"integration": []}, {"agent": []}],
             render_plugins=[
                 ExamplesJson(),
-                ExamplesPage(
-                    js_url=f"{ASSETS}/swagger-ui-bundle.js",
-                    standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
-                    css_url=f"{ASSETS}/swagger-ui.css",
-                    favicon='<link rel="icon" href="data:,">',  # the default icon is on a CDN
-                    path="/",
-                ),
+                documentation_page.page(),
             ],
         ),
-        cors_config=CORSConfig(allow_origins=[]),
+        cors_config=cors.config(context.settings),
         request_max_body_size=BODY_CAP,
         logging_config=None,
     )

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from iotistica.api.http import examples as shown
+from iotistica.api.page.page import PATHS
 from iotistica.domain.access.permissions import AGENT, BROKER
 from tests.application import http_routes
 from tests.e2e.examples import access, agents, alerts, control, telemetry
@@ -35,9 +36,10 @@ BY_PROGRAMS = {
         )
     },
     "PATCH /api/v1/anomaly/incidents/{incident}/resolve": "what earlier clients send instead of POST",
+    **{f"GET /{path}": "the dashboard" for name in PATHS for path in (name, f"{name}/{{rest}}")},
+    "GET /assets/{name}": "a part of the dashboard",
     "GET /schema": "the page of the API",
     "GET /schema/openapi.json": "the document of the API",
-    "GET /schema/oauth2-redirect.html": "a part of the page",
     "GET /schema/assets/{name}": "a part of the page",
     "GET /schema/{path}": "answers what is not there",
 }
@@ -56,7 +58,7 @@ def walk(server: Served) -> dict[str, Example]:
     owner, base = server.login("examples", "owner"), f"http://127.0.0.1:{server.http_port}"
     call = Recorder(base)
     try:
-        access.walk(call, owner)
+        access.walk(call, owner, login_token(server))
         created, fleet = agents.walk(call, owner)
         telemetry.walk(call, owner, created, base)
         control.walk(call, owner, created["agent"]["uuid"], fleet)
@@ -65,6 +67,12 @@ def walk(server: Served) -> dict[str, Example]:
     finally:
         call.close()
     return call.examples
+
+
+def login_token(server: Served) -> str:
+    """The token of a link that logs the owner in."""
+    done = server.command("users", "link", "owner-examples@example.com", "--tenant", "examples")
+    return done.stdout.strip().partition("#token=")[2]
 
 
 def test_every_route_for_people_has_an_example_that_works(recorded: dict[str, Example]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from openapi_ui_bundles import swagger_ui
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 
-from iotistica.api.app import FILES
+from iotistica.api.http.documentation_page import FILES
 
 
 def folder(package: str) -> Path:
@@ -35,7 +35,7 @@ def test_the_page_of_the_api_has_its_files() -> None:
     """They are served by this process, so that the page works offline."""
     for name in FILES:
         path = Path(swagger_ui.static_path) / name
-        assert path.is_file(), f"openapi-ui-bundles has no {name}: adapt iotistica/api/app.py"
+        assert path.is_file(), f"openapi-ui-bundles has no {name}: adapt iotistica/api/http/documentation_page.py"
 
 
 def test_the_exporter_of_metrics_has_its_options() -> None:

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import get
-from litestar.params import QueryParameter
+from litestar.params import FromQuery, QueryParameter
 from litestar.response import Stream
 
 from iotistica.api.http.authentication import Principal
-from iotistica.api.http.dependencies import ApiRequest, AuthenticatorDep, DatabaseDep, LiveHubDep
+from iotistica.api.http.dependencies import ApiRequest, AuthenticatorDep, DatabaseDep, LiveHubDep, OverviewsDep
 from iotistica.api.http.guard import address_of
 from iotistica.domain.access import document_secrets
 from iotistica.domain.access.permissions import is_allowed
@@ -20,11 +20,12 @@ from iotistica.errors import Forbidden, Invalid, IotisticaError, NotFound, Unaut
 from iotistica.storage.agents import agent_search, reported_states
 from iotistica.storage.agents.agent_search import AgentFilter
 from iotistica.storage.delivery.live import KINDS, ON_DEMAND_KINDS, LiveKind
-from iotistica.storage.delivery.live_hub import Listener, LiveMessage
+from iotistica.storage.delivery.live_hub import NOTHING, Listener, LiveMessage, Selection
 from iotistica.storage.postgres import Database, Tx
 
 LISTED_LIMIT: Final = 100  # agents that a client can list
 SNAPSHOT_LIMIT: Final = 1000  # agents in a snapshot of all agents
+OVERVIEW_SECONDS: Final = 2.0  # seconds between two overviews
 HEARTBEAT: Final = 15.0  # seconds without an event until a comment keeps the connection open
 PERMISSION_CHECK_SECONDS: Final = 10.0  # seconds between checks that the caller still has its permissions
 PERMISSION_OF_KIND: Final[dict[LiveKind, str]] = {
@@ -45,37 +46,50 @@ async def live(
     database: DatabaseDep,
     live_hub: LiveHubDep,
     authenticator: AuthenticatorDep,
+    overviews: OverviewsDep,
     agents: Agents,
     kinds: Kinds = "state,metrics,events",
+    details: Annotated[str | None, QueryParameter(max_length=LISTED_LIMIT * 40)] = None,
+    detail_kinds: Annotated[str, QueryParameter(name="detailKinds", max_length=100)] = ",".join(KINDS),
+    overview: FromQuery[bool] = False,
 ) -> Stream:
     """Stream what happens to agents: first a `snapshot` event, then events that are named after their `kinds`.
 
-    `agents` is a comma-separated list of UUIDs, or `all`; readings and logs are sent only for listed agents. The
-    last event is `end` with its reason: connect again then.
+    `agents` is a comma-separated list of UUIDs, or `all`; readings and logs are sent only for listed agents.
+    `details` lists agents of which `detailKinds` are sent, too; the snapshot is then of these alone. With
+    `overview`, an `overview` event comes every two seconds, with what `GET /overview` returns. The last event is
+    `end` with its reason: connect again then.
     """
     principal, wanted = request.auth, kinds_of(kinds)
     chosen = agents_of(agents, wanted)
-    check_kinds(principal, wanted)
+    detailed = Selection(agents_of(details, ()), kinds_of(detail_kinds, "detailKinds")) if details else NOTHING
+    check_kinds(principal, wanted | detailed.kinds)
     live_hub.check_limits(principal.tenant, principal.id)
+    shown, shown_kinds = detailed if details else (chosen, wanted)
+    if overview and not details:
+        shown = frozenset()  # all agents would be a long list, which the overview stands for
     # Read once before the stream begins, so that an unknown agent is answered 404.
-    await snapshot(database, principal.tenant, chosen, wanted)
+    await snapshot(database, principal.tenant, shown, shown_kinds)
     address, headers = address_of(request), dict(request.headers)
 
     async def check_permissions() -> None:
-        check_kinds(await authenticator.authenticate(headers, address, fresh=True), wanted)
+        check_kinds(await authenticator.authenticate(headers, address, fresh=True), wanted | detailed.kinds)
 
     async def events() -> AsyncIterator[bytes]:
         try:
             with live_hub.listen(principal.tenant, principal.id) as listener:
-                listener.agents, listener.kinds = chosen, wanted
+                listener.agents, listener.kinds, listener.details = chosen, wanted, detailed
                 await live_hub.wait_until_subscribed(listener)
-                first = await snapshot(database, principal.tenant, chosen, wanted)
+                first = await snapshot(database, principal.tenant, shown, shown_kinds)
                 yield b"retry: 2000\n" + _event("snapshot", msgspec.json.encode(first))
-                async for messages in follow(listener, check_permissions):
-                    yield (
-                        b"".join(_event(message.kind, message.content) for message in messages)
-                        or b": still here\n\n"
-                    )
+                beat = OVERVIEW_SECONDS if overview else HEARTBEAT
+                known = b""
+                async for messages in follow(listener, check_permissions, beat):
+                    sent = b"".join(_event(message.kind, message.content) for message in messages)
+                    if overview and (news := await overviews.encoded(database, principal.tenant)) != known:
+                        known = news
+                        sent += _event("overview", news)
+                    yield sent or b": still here\n\n"
                 reason = listener.ended
         except IotisticaError as exc:
             reason = str(exc)
@@ -86,13 +100,13 @@ async def live(
 
 
 async def follow(
-    listener: Listener, check_permissions: Callable[[], Awaitable[None]]
+    listener: Listener, check_permissions: Callable[[], Awaitable[None]], beat: float = HEARTBEAT
 ) -> AsyncIterator[list[LiveMessage]]:
-    """Yield arrived messages, or an empty list after `HEARTBEAT` seconds without any, until the listener ends."""
+    """Yield arrived messages, or an empty list after `beat` seconds without any, until the listener ends."""
     clock = asyncio.get_running_loop().time
     checked_at = sent_at = clock()
     while not listener.ended:
-        messages = await listener.take(PERMISSION_CHECK_SECONDS)
+        messages = await listener.take(min(PERMISSION_CHECK_SECONDS, beat))
         if clock() - checked_at >= PERMISSION_CHECK_SECONDS:
             checked_at = clock()
             try:
@@ -102,16 +116,16 @@ async def follow(
                 return
             except IotisticaError:
                 pass  # a service is unavailable: check again next time
-        if messages or clock() - sent_at >= HEARTBEAT:
+        if messages or clock() - sent_at >= beat:
             sent_at = clock()
             yield messages
 
 
-def kinds_of(text: str) -> frozenset[LiveKind]:
+def kinds_of(text: str, path: str = "kinds") -> frozenset[LiveKind]:
     """Parse a comma-separated list of kinds; raises `Invalid`."""
     words = {word.strip() for word in text.split(",") if word.strip()}
     if not words or words - {*KINDS}:
-        raise Invalid(f"must be a comma-separated list of {', '.join(KINDS)}", "kinds")
+        raise Invalid(f"must be a comma-separated list of {', '.join(KINDS)}", path)
     return frozenset(cast(set[LiveKind], words))
 
 

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from iotistica.api.http.access_tokens import AccessTokens
 from iotistica.api.http.authentication import Authenticator, Principal
 from iotistica.api.http.broker_sync import BrokerSync
+from iotistica.api.http.overviews import Overviews
 from iotistica.domain.access import credentials
 from iotistica.domain.access.credentials import NewSecret
 from iotistica.domain.access.document_secrets import SecretBox
@@ -73,4 +74,5 @@ LiveHubDep = NamedDependency[LiveHub]
 """Distributes live updates to subscribed clients; named `live_hub`."""
 AuthenticatorDep = NamedDependency[Authenticator]
 """Authenticates credentials; named `authenticator`."""
+OverviewsDep = NamedDependency[Overviews]
 RolesDep = NamedDependency[list[str]]

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from litestar import Request
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
 
 FILE: Final = Path(__file__).with_name("examples.json")
 _TYPE: Final = re.compile(r":[a-z]+}")
@@ -59,13 +59,6 @@ def _show(content: Schema, example: Any) -> None:
 
 class ExamplesJson(JsonRenderPlugin):
     """The OpenAPI document with the examples."""
-
-    def render(self, request: Request[Any, Any, Any], openapi_schema: Schema) -> bytes:
-        return super().render(request, with_examples(openapi_schema))
-
-
-class ExamplesPage(SwaggerRenderPlugin):
-    """The page for trying out the API, with the examples."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: Schema) -> bytes:
         return super().render(request, with_examples(openapi_schema))

@@ -12,6 +12,7 @@ from loguru import logger
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from iotistica.api.http.head_requests import HeadRequests
+from iotistica.api.http.security_headers import SecurityHeaders
 from iotistica.listening_socket import BACKLOG
 
 GRACE: Final = 5  # seconds that requests in flight have to end at a shutdown
@@ -113,7 +114,7 @@ async def serve(app: ASGIApp, stop: asyncio.Event, *, listener: socket.socket, p
     `proxies` is a comma-separated list of the proxies whose headers are trusted for the client's address.
     """
     config = uvicorn.Config(
-        HeadRequests(app),
+        HeadRequests(SecurityHeaders(app)),
         http=_Protocol,
         ws="websockets-sansio",
         ws_max_size=MESSAGE,

@@ -189,6 +189,19 @@ async def clock_offsets(tx: Tx) -> list[tuple[TenantId, UUID, timedelta]]:
     return [(TenantId(tenant), agent, skew) for tenant, agent, skew in await cursor.fetchall()]
 
 
+STORED_LATELY: Final = """
+SELECT coalesce(sum(stored), 0)::bigint FROM readings_ledger
+WHERE tenant_id = %(tenant)s AND at > now() - make_interval(secs => %(seconds)s)
+"""
+
+
+async def stored_lately(tx: Tx, tenant: TenantId, *, seconds: float) -> int:
+    """Return how many readings of a tenant were stored in the last `seconds`; less than a minute is known."""
+    row = await (await tx.execute(STORED_LATELY, {"tenant": tenant, "seconds": seconds})).fetchone()
+    assert row is not None  # noqa: S101 an aggregate always has a row
+    return int(row[0])
+
+
 async def fold_readings(tx: Tx, *, before: datetime) -> None:
     """Fold the rows of the readings ledger and the rejections from before `before` into their totals."""
     await tx.execute(FOLD_READINGS, {"before": before})

@@ -33,6 +33,20 @@ class LiveMessage(NamedTuple):
     content: bytes
 
 
+class Selection(NamedTuple):
+    """Kinds of updates of some agents; `agents` None means all agents of the tenant."""
+
+    agents: frozenset[UUID] | None
+    kinds: frozenset[LiveKind]
+
+    def has(self, agent: UUID, kind: LiveKind) -> bool:
+        """Whether an update belongs to the selection."""
+        return kind in self.kinds and (self.agents is None or agent in self.agents)
+
+
+NOTHING: Final = Selection(frozenset(), frozenset())
+
+
 class Listener:
     """One client: the agents and kinds it listens to, and its queue."""
 
@@ -42,6 +56,8 @@ class Listener:
         self.agents: frozenset[UUID] | None = frozenset()
         """None means all agents of the tenant."""
         self.kinds: frozenset[LiveKind] = frozenset()
+        self.details = NOTHING
+        """More kinds, of some of the agents."""
         self.ended: str | None = None
         """Why the listener was ended; None while it is not."""
         self._waiting: deque[LiveMessage] = deque()
@@ -51,11 +67,20 @@ class Listener:
     @property
     def watched(self) -> frozenset[UUID]:
         """The agents for which the listener wants kinds that are published only for watched agents."""
-        return (self.agents or frozenset()) if self.kinds & {*ON_DEMAND_KINDS} else frozenset()
+        selections = (Selection(self.agents, self.kinds), self.details)
+        return frozenset(
+            agent
+            for selection in selections
+            if selection.kinds & {*ON_DEMAND_KINDS}
+            for agent in selection.agents or ()
+        )
 
     def offer(self, agent: UUID, message: LiveMessage) -> None:
         """Queue a message if the listener wants it; end the listener if more than `QUEUE_BYTES` wait."""
-        if self.ended or message.kind not in self.kinds or (self.agents is not None and agent not in self.agents):
+        is_wanted = Selection(self.agents, self.kinds).has(agent, message.kind) or self.details.has(
+            agent, message.kind
+        )
+        if self.ended or not is_wanted:
             return
         self._bytes += len(message.content)
         if self._bytes > QUEUE_BYTES:

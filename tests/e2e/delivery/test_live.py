@@ -142,6 +142,37 @@ def test_all_agents_of_a_tenant_are_followed_and_no_others(
     assert (foreign.status_code, foreign.content) == (404, unknown.content)
 
 
+def test_one_stream_shows_all_agents_in_brief_and_some_in_detail(owner: httpx.Client, device: Device) -> None:
+    """What the dashboard needs: presence of all, everything of the one that is looked at, and the overview."""
+    with (
+        stream(owner, agents="all", kinds="events", details=device.uuid, overview="true") as live,
+        device.connect() as client,
+    ):
+        (shown,) = live.next("snapshot")["agents"]
+        assert shown["agentUuid"] == device.uuid
+        assert live.next("overview")["status"] in ("ok", "degraded")
+        client.publish(f"{device.topic}/endpoints/x", b'{"readings":[{"metric":"m","value":7}]}')
+        assert live.next("readings")["readings"][0]["value"] == 7
+        stored = live.next("overview", seconds=15)
+        while stored["readingsPerSecond"] == 0:
+            stored = live.next("overview", seconds=15)
+        assert stored["agents"].keys() == {"online", "silent", "offline", "new", "flapping"}
+
+
+def test_details_are_of_agents_of_the_tenant(server: Served, owner: httpx.Client, device: Device) -> None:
+    """A foreign agent looks like one that nobody has; kinds that there are not are refused."""
+    server.add_tenant("live-strangers")
+    stranger = server.login("live-strangers", "owner")
+    query = {"agents": "all", "kinds": "events"}
+    foreign, unknown = (
+        stranger.get("/live", params={**query, "details": uuid})
+        for uuid in (device.uuid, "00000000-0000-4000-8000-000000000000")
+    )
+    assert (foreign.status_code, foreign.content) == (404, unknown.content)
+    wrong = owner.get("/live", params={**query, "details": device.uuid, "detailKinds": "gossip"})
+    assert wrong.json()["errors"][0]["path"] == "detailKinds"
+
+
 def test_what_makes_no_sense_is_refused(owner: httpx.Client, device: Device) -> None:
     """Before anything is streamed."""
     for query, path in (

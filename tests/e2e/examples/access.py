@@ -9,11 +9,12 @@ from tests.e2e.examples.recorder import Recorder
 PASSWORD = "correct horse battery"
 
 
-def walk(call: Recorder, owner: httpx.Client) -> None:
+def walk(call: Recorder, owner: httpx.Client, token: str) -> None:
     """Take a user from the invitation to the removal, and create and revoke an API key."""
     anybody = call.client()
     for route in ("GET /", "GET /health", "GET /ready", "GET /metrics"):
         call(anybody, route)
+    call(anybody, "POST /auth/login/link", {"token": token})
     call(owner, "GET /auth/me")
     link = call(owner, "POST /auth/invitations", {"email": "ada@example.com", "role": "operator"}, status=201)
     call(owner, "GET /auth/invitations")

@@ -18,6 +18,8 @@ def walk(call: Recorder, owner: httpx.Client) -> tuple[dict[str, Any], str]:
     call(owner, "PATCH /agents/{agent}", {"name": "pump house 1"}, path=path)
     call(owner, "PATCH /agents/{agent}/active", {"is_active": True}, path=path)
     _tags(call, owner, path)
+    call(owner, "GET /overview")
+    call(owner, "GET /overview/map", query={"tag": "site"})
     call(owner, "GET /agents/{agent}/why", path=path)
     call(owner, "GET /agents/{agent}/gaps", path=path)
     _provisioning(call, owner)
