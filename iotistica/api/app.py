@@ -21,6 +21,8 @@ from iotistica.api.http.examples import ExamplesJson
 from iotistica.api.http.guard import Guard
 from iotistica.api.http.overviews import Overviews
 from iotistica.api.http.request_inflation import RequestInflation
+from iotistica.api.page import page
+from iotistica.api.page.built_page import BuiltPage, page_folders
 from iotistica.domain.access.permissions import PUBLIC
 from iotistica.domain.key_derivation import derive
 from iotistica.process_health import ProcessHealth
@@ -35,19 +37,6 @@ from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
 
 BODY_CAP: Final = 2 << 20  # bytes of a request body after inflation; some routes have another limit
-
-
-@get("/", opt={"permission": PUBLIC}, tags=["ops"])
-async def service() -> dict[str, str]:
-    """Return the name and version of the service, and the paths of the API, its documentation and health."""
-    return {
-        "service": "iotistica",
-        "version": __version__,
-        "status": "ok",
-        "apiBase": "/api/v1",
-        "documentation": "/schema",
-        "health": "/health",
-    }
 
 
 @get("/.well-known/jwks.json", opt={"permission": PUBLIC}, tags=["auth"])
@@ -97,7 +86,7 @@ def create(
     values["overviews"] = Overviews(redis, process_health)
     return Litestar(
         route_handlers=[
-            service,
+            *page.routes(BuiltPage(*page_folders())),
             *health.handlers,
             api,
             documentation_page.asset,

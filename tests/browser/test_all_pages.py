@@ -1,0 +1,146 @@
+"""Every page, wide and narrow, light and dark: accessible, without errors, and safe from what devices send."""
+
+import json
+from typing import Any, Literal
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Dialog, Page, expect
+
+from tests.browser.conftest import WEB, Person
+from tests.mqtt311 import Client311
+from tests.serving import Served, until
+
+AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+PATHS = (
+    *("/", "/agents", "/explore", "/incidents", "/rules", "/rules/targets", "/rules/silences", "/jobs"),
+    *("/enrolment", "/operations", "/operations/ledger", "/operations/dead-letters", "/operations/storage"),
+    *("/operations/erasures", "/operations/broker", "/operations/audit", "/settings", "/settings/users"),
+    *("/settings/keys", "/rules?rule=new", "/jobs?new=job", "/agents/a/b/no-such-page"),
+)
+OF_AGENT = ("", "/charts", "/target", "/jobs", "/logs", "/timeline", "/identity")
+SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
+HOSTILE = "<img src=x onerror=alert(1)>'\"]]>{{7*7}}${7*7}\u202egnp.exe\u200b"
+"""Markup, templates, and characters that turn the direction of text or hide in it."""
+
+
+def at_rest(page: Page) -> None:
+    """Wait until nothing is loading any more."""
+    expect(page.locator("[aria-busy=true], [role=status].placeholder")).to_have_count(0, timeout=15_000)
+    page.wait_for_timeout(150)
+
+
+def serious_findings(page: Page) -> list[str]:
+    """What axe-core finds on a page that keeps somebody from using it."""
+    if not page.evaluate("'axe' in window"):
+        # Playwright's own evaluation is not subject to the policy of the page; a script element would be.
+        page.evaluate(AXE.read_text())
+    found: dict[str, Any] = page.evaluate(
+        "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
+    )
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary'][:200]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:3]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        ("wide", "light"),
+        ("narrow", "dark"),
+        pytest.param("wide", "dark", marks=pytest.mark.slow),
+        pytest.param("narrow", "light", marks=pytest.mark.slow),
+    ],
+)
+def test_every_page_can_be_used_by_everybody(
+    chromium: Browser, demo: Served, demo_login: tuple[str, str], size: str, theme: Literal["light", "dark"]
+) -> None:
+    """No serious finding of axe-core, no error in the console, nothing wider than the screen."""
+    width, height = SIZES[size]
+    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    person = Person(context, f"http://127.0.0.1:{demo.http_port}")
+    page = person.go("/login")
+    expect(page.get_by_label("Password")).to_be_visible()
+    findings = {"/login": serious_findings(page)}
+    person.log_in(*demo_login)
+    agent = an_agent(demo, demo_login)
+    wide: list[str] = []
+    for path in [*PATHS, *(f"/agents/{agent}{tab}" for tab in OF_AGENT)]:
+        person.go(path)
+        expect(page.locator("main")).not_to_be_empty()
+        at_rest(page)
+        findings[path] = serious_findings(page)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(path)
+    context.close()
+    assert {path: found for path, found in findings.items() if found} == {}
+    assert wide == []
+    person.expected = ["401"]
+    person.check()
+
+
+def an_agent(demo: Served, login: tuple[str, str]) -> str:
+    with logged_in(demo, login) as api:
+        found: str = api.get("/agents", params={"sort": "name", "limit": 1}).json()["agents"][0]["uuid"]
+        return found
+
+
+def logged_in(demo: Served, login: tuple[str, str]) -> httpx.Client:
+    base = f"http://127.0.0.1:{demo.http_port}/api/v1"
+    answer = httpx.post(f"{base}/auth/login", json={"email": login[0], "password": login[1]})
+    headers = {"Authorization": f"Bearer {answer.json()['accessToken']}"}
+    return httpx.Client(base_url=base, headers=headers, timeout=30)
+
+
+def test_nothing_that_a_device_sends_becomes_markup(
+    operator: Person, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """Names, units, metrics, texts, log lines, events, states, tags and errors: shown as they are, and nothing runs."""
+    with logged_in(demo, demo_login) as api:
+        made = api.post("/agents", json={"name": "<script>alert(1)</script>"}).json()
+        agent, topic = made["agent"]["uuid"], made["agent"]["topic"]
+        api.post(f"/agents/{agent}/tags", json={"key": "note", "value": "<b onclick=alert(1)>x</b>"})
+        api.put(f"/agents/{agent}/target-state", json={"config": {"logging": {"level": HOSTILE}}, "note": HOSTILE})
+        key = api.post(f"/device/{agent}/rotate-key", json=None).json()["apiKey"]
+        base = str(api.base_url)
+        reported = {
+            **{"version": 1, "os_version": HOSTILE, "agent_version": HOSTILE[:60], "config": {"x": HOSTILE}},
+            "apps": {"1": {"appName": HOSTILE, "services": []}},
+        }
+        answer = httpx.patch(f"{base}device/state", headers={"X-Device-API-Key": key}, json={agent: reported})
+        assert answer.status_code == 200, answer.text
+        with Client311(demo.mqtt_port, made["mqtt"]["username"], made["mqtt"]["password"]) as device:
+
+            def send(path: str, message: object) -> None:
+                device.publish(f"{topic}/{path}", json.dumps(message).encode())
+
+            send("endpoints/x", [{"deviceName": HOSTILE, "metric": HOSTILE, "value": HOSTILE, "unit": "<i>m</i>"}])
+            send("endpoints/x", {"nonsense": [HOSTILE]})
+            send("logs/web", {"message": HOSTILE, "level": "error", "serviceName": HOSTILE})
+            send("events/anomaly", {"severity": "critical", "metric": HOSTILE, "message": HOSTILE, "value": 1})
+            until(lambda: api.get(f"/readings/{agent}/latest").json()["count"] == 1, 30, "the reading is stored")
+            until(lambda: api.get(f"/agents/{agent}/logs").json()["count"] == 1, 30, "the line is stored")
+        dialogs: list[str] = []
+
+        def dismiss(dialog: Dialog) -> None:
+            dialogs.append(dialog.message)
+            dialog.dismiss()
+
+        operator.page.on("dialog", dismiss)
+        paths = ["/", "/agents", "/incidents", "/operations/dead-letters", "/operations/audit", "/explore"]
+        for path in [*paths, *(f"/agents/{agent}{tab}" for tab in OF_AGENT)]:
+            page = operator.go(path)
+            at_rest(page)
+            assert page.locator("img[src=x], main script, b[onclick]").count() == 0, path
+            for box in page.locator("summary, button:has-text('Look inside')").all()[:3]:
+                box.click()
+            assert "\u202e" not in page.locator("body").inner_text(), path
+        operator.go(f"/agents/{agent}")
+        expect(operator.page.get_by_role("heading", name="<script>alert(1)</script>")).to_be_visible()
+        operator.go(f"/agents/{agent}/logs")
+        expect(operator.page.get_by_role("log")).to_contain_text("<img src=x onerror=alert(1)>")
+    assert dialogs == []

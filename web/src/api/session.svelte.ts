@@ -1,0 +1,123 @@
+// Who is logged in. The refresh token is in a cookie that scripts cannot read; the access token is only in memory.
+import { problemOf, Problem, UNREACHABLE } from './problem'
+import type { Session, UserView } from './schema'
+
+export type User = UserView
+
+const EARLY = 60_000 // ms before its end at which an access token is renewed
+const CHANNEL = 'iotistica-session'
+/** In the local storage while there should be a cookie, so that nobody is asked in vain. */
+const HINT = 'iotistica-session'
+
+interface Token {
+  text: string
+  /** Milliseconds since the epoch. */
+  endsAt: number
+}
+
+type Message = { token: Token; user: User } | 'token wanted' | 'logged out'
+
+export const session = $state<{ state: 'starting' | 'out' | 'in'; user: User | null }>({
+  state: 'starting',
+  user: null,
+})
+
+let token: Token | null = null
+let renewing: Promise<Token | null> | null = null
+// Tabs give each other their tokens, so that one of them renews it for all.
+const channel = new BroadcastChannel(CHANNEL)
+
+channel.onmessage = ({ data }: MessageEvent<Message>) => {
+  if (data === 'token wanted') {
+    if (token && session.user && isFresh(token)) channel.postMessage(told(token, session.user))
+  } else if (data === 'logged out') {
+    end()
+  } else {
+    token = data.token
+    Object.assign(session, { state: 'in', user: data.user })
+  }
+}
+
+function told(token: Token, user: User): Message {
+  return { token, user: $state.snapshot(user) }
+}
+
+function isFresh(token: Token): boolean {
+  return token.endsAt - Date.now() > EARLY
+}
+
+function end(): void {
+  token = null
+  localStorage.removeItem(HINT)
+  Object.assign(session, { state: 'out', user: null })
+}
+
+/** Take over a session that the API has just opened or renewed. */
+export function begin(opened: Session): Token {
+  token = { text: opened.accessToken, endsAt: Date.now() + opened.expiresIn * 1000 }
+  Object.assign(session, { state: 'in', user: opened.user })
+  channel.postMessage(told(token, opened.user))
+  localStorage.setItem(HINT, 'yes')
+  return token
+}
+
+/** Find out whether this browser is logged in. */
+export async function start(): Promise<void> {
+  const mayBeIn = localStorage.getItem(HINT) !== null
+  if (!(mayBeIn && (await renew())) && session.state === 'starting') session.state = 'out'
+}
+
+/** A token that is valid for a minute at least, or null if nobody is logged in. Throws `Problem` without an answer. */
+export async function accessToken(): Promise<string | null> {
+  if (token && isFresh(token)) return token.text
+  return (await renew())?.text ?? null
+}
+
+/** Forget a token that the API has refused. */
+export function refused(text: string): void {
+  if (token?.text === text) token = null
+}
+
+function renew(): Promise<Token | null> {
+  if (session.state === 'out') return Promise.resolve(null)
+  renewing ??= requestToken().finally(() => (renewing = null))
+  return renewing
+}
+
+async function requestToken(): Promise<Token | null> {
+  const response = await post('/api/v1/auth/refresh', {})
+  if (response.ok) return begin((await response.json()) as Session)
+  if (response.status === 401) {
+    end()
+    return null
+  }
+  throw await problemOf(response)
+}
+
+/** Log in with what a form or a link has; throws `Problem`. */
+export async function logIn(
+  path: '/auth/login' | '/auth/login/link' | '/auth/invitations/accept',
+  facts: object,
+): Promise<void> {
+  const response = await post(`/api/v1${path}`, { ...facts, cookie: true })
+  if (!response.ok) throw await problemOf(response)
+  begin((await response.json()) as Session)
+}
+
+/** End this session in all tabs. */
+export async function logOut(): Promise<void> {
+  const text = await accessToken()
+  if (text) await post('/api/v1/auth/logout', {}, text)
+  channel.postMessage('logged out')
+  end()
+}
+
+async function post(path: string, body: object, bearer?: string): Promise<Response> {
+  const headers: Record<string, string> = { 'Content-Type': 'application/json' }
+  if (bearer) headers.Authorization = `Bearer ${bearer}`
+  try {
+    return await fetch(path, { method: 'POST', headers, body: JSON.stringify(body) })
+  } catch {
+    throw new Problem(UNREACHABLE, '', '')
+  }
+}

@@ -1,0 +1,79 @@
+// A long list of which only the pages that are looked at are read: the next one by its cursor, any other by number.
+import { Problem, UNREACHABLE } from '../api/problem'
+
+export interface Page<T> {
+  rows: T[]
+  total: number
+  next: string | null
+}
+
+export interface PageRequest {
+  limit: number
+  cursor?: string
+  page?: number
+}
+
+export const PAGE = 100 // rows
+
+export class PagedList<T> {
+  total = $state(0)
+  error = $state.raw<Problem>()
+  isLoading = $state(true)
+  #rows = $state.raw(new Map<number, T[]>())
+  #cursors = new Map<number, string>()
+  #reading = new Set<number>()
+  #abort = new AbortController()
+
+  constructor(private readonly read: (request: PageRequest, signal: AbortSignal) => Promise<Page<T>>) {}
+
+  /** Forget everything and read the first page; what is shown stays until it is there. */
+  async restart(): Promise<void> {
+    this.#abort.abort()
+    this.#abort = new AbortController()
+    this.#cursors.clear()
+    this.#reading.clear()
+    await this.#load(0, true)
+  }
+
+  /** The row at an index, or undefined while it is being read. */
+  at(index: number): T | undefined {
+    return this.#rows.get(Math.floor(index / PAGE))?.[index % PAGE]
+  }
+
+  /** Read the pages of these rows, unless that was done. */
+  want(first: number, last: number): void {
+    for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page += 1) {
+      if (page >= 0 && page * PAGE < this.total && !this.#rows.has(page)) void this.#load(page, false)
+    }
+  }
+
+  /** The rows that were read. */
+  get known(): T[] {
+    return [...this.#rows.values()].flat()
+  }
+
+  async #load(page: number, isFirst: boolean): Promise<void> {
+    if (this.#reading.has(page)) return
+    this.#reading.add(page)
+    this.isLoading = true
+    const { signal } = this.#abort
+    const cursor = this.#cursors.get(page)
+    const request: PageRequest = { limit: PAGE }
+    if (cursor) request.cursor = cursor
+    else if (page) request.page = page + 1
+    try {
+      const found = await this.read(request, signal)
+      if (signal.aborted) return
+      const rows = isFirst ? new Map<number, T[]>() : new Map(this.#rows)
+      this.#rows = rows.set(page, found.rows)
+      this.total = found.total
+      this.error = undefined
+      if (found.next) this.#cursors.set(page + 1, found.next)
+    } catch (failure) {
+      if (signal.aborted) return
+      this.error = failure instanceof Problem ? failure : new Problem(UNREACHABLE, '', String(failure))
+    }
+    this.#reading.delete(page)
+    this.isLoading = this.#reading.size > 0
+  }
+}

@@ -1,0 +1,36 @@
+import { plural } from './common'
+
+export const enrolment = {
+  title: 'Add a device',
+  stepKey: '1. Make a key',
+  stepKeyHint: 'A gateway shows the key once, when it registers itself. Then it has a key pair of its own.',
+  devices: 'For how many devices',
+  days: 'Valid for days',
+  fleet: 'They join the fleet',
+  noFleet: 'none',
+  note: 'Note',
+  make: 'Make the key',
+  stepRun: '2. Run this on the gateway',
+  stepRunHint:
+    'Start the Iotistica agent with these two settings; here with Docker. It registers itself, and sends.',
+  stepSettings: 'Without Docker, set these two variables for the agent:',
+  stepWait: '3. Watch it appear',
+  waiting: 'Nothing has registered with this key yet. This page notices when it does.',
+  arrived: (number: number) => `${plural(number, 'device has', 'devices have')} arrived`,
+  open: 'Open it',
+  byHand: 'A device that cannot register itself',
+  byHandHint:
+    'Any MQTT client will do. Give it a name, and you get its account and the command of a first message.',
+  name: 'Name',
+  makeAgent: 'Make the account',
+  account: 'Its account',
+  accountHint: 'The password is shown only now.',
+  firstMessage: 'A first message',
+  keys: 'Keys',
+  noKeys: 'There is no key.',
+  used: (used: number, most: number) => `${used} of ${most} used`,
+  expires: 'expires',
+  revoke: 'Revoke',
+  revokeText: 'Nobody can register with this key any more. Devices that have registered keep working.',
+  revoked: 'The key is revoked.',
+}
