@@ -69,13 +69,14 @@ def build() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may build already
         if is_built():
             return
+        digest = content_digest()  # before the build, so that what is edited meanwhile is built the next time
         report("building", "Node.js packages are being installed.")
         installed = npm(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
         if installed == 0:
             report("building", "This takes some seconds.")
         if installed or npm(["run", "--silent", "build"]):
             sys.exit(1 if failed() else 0)
-        (WORK / "dist" / STAMP).write_text(content_digest())
+        (WORK / "dist" / STAMP).write_text(digest)
         old = WORK / "old"
         shutil.rmtree(old, ignore_errors=True)
         if DIST.exists():

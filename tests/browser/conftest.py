@@ -48,9 +48,12 @@ def demo(built_page: None) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser; each test has a context of its own, like a person with a computer of their own."""
+    """One browser; each test has a context of its own, like a person with a computer of their own.
+
+    It ends with its file: while it runs, no other event loop can run in the thread, as asynchronous tests need.
+    """
     assert CHROMIUM, MISSING
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))

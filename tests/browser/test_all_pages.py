@@ -1,6 +1,7 @@
 """Every page, wide and narrow, light and dark: accessible, without errors, and safe from what devices send."""
 
 import json
+import re
 from typing import Any, Literal
 
 import httpx
@@ -144,3 +145,34 @@ def test_nothing_that_a_device_sends_becomes_markup(
         operator.go(f"/agents/{agent}/logs")
         expect(operator.page.get_by_role("log")).to_contain_text("<img src=x onerror=alert(1)>")
     assert dialogs == []
+
+
+def test_a_viewer_is_offered_what_a_viewer_may(
+    chromium: Browser, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """No page and no tab that is offered is answered 403; what would change something cannot be pressed."""
+    demo.command("users", "add", "viewer@localhost", "--tenant", "demo", "--password", "a-password-in-tests")
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    person = Person(context, f"http://127.0.0.1:{demo.http_port}")
+    page = person.log_in("viewer@localhost", "a-password-in-tests")
+    expect(page.get_by_role("navigation", name="Main").get_by_role("link", name="Jobs")).to_have_count(0)
+    agent = an_agent(demo, demo_login)
+    starts = ["/", "/agents", "/explore", "/incidents", "/rules", "/operations", "/settings", f"/agents/{agent}"]
+    seen: set[str] = set()
+    while starts:
+        path = starts.pop()
+        seen.add(path)
+        person.go(path)
+        at_rest(page)
+        for link in page.locator("main nav a").all():
+            target = link.get_attribute("href") or ""
+            if target.startswith("/") and target not in seen and target not in starts:
+                starts.append(target)
+    assert f"/agents/{agent}/target" in seen
+    person.go(f"/agents/{agent}/target")
+    editor = page.get_by_role("textbox", name="Edit the target")
+    expect(editor).to_have_value(re.compile("apps"))
+    editor.fill('{"apps": {}, "config": {"logging": {"level": "error"}}}')
+    expect(page.get_by_role("button", name="Deploy", exact=True)).to_be_disabled()
+    context.close()
+    person.check()

@@ -24,6 +24,17 @@ def test_the_printed_link_logs_in_once(demo: Served, person: Person, chromium: B
     other.context.close()
 
 
+def test_a_link_does_not_replace_a_session_unasked(demo: Served, operator: Person) -> None:
+    """Somebody else's link would put one into somebody else's account, and one's work with it."""
+    done = demo.command("users", "link", "demo@localhost", "--tenant", "demo")
+    page = operator.page
+    page.goto(operator.base + "/health")  # a link on the same page would only change what is behind its #
+    page.goto(done.stdout.strip())
+    expect(page.get_by_text("You are logged in as demo@localhost.")).to_be_visible()
+    page.get_by_role("link", name="Stay as I am").click()
+    expect(page.get_by_role("navigation", name="Main")).to_be_visible()
+
+
 def test_a_password_logs_in_and_a_wrong_one_says_so(person: Person, demo_login: tuple[str, str]) -> None:
     """Without a word on which part was wrong."""
     person.expected = ["401"]

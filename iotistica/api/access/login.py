@@ -33,7 +33,7 @@ from iotistica.api.http.guard import (
 )
 from iotistica.api.http.inputs import Password
 from iotistica.domain.access import credentials
-from iotistica.domain.access.permissions import PUBLIC
+from iotistica.domain.access.permissions import PERMISSIONS, PUBLIC, is_allowed
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound, Unauthorized
 from iotistica.storage.access import one_time_links, sessions, users
@@ -240,7 +240,14 @@ def _user_agent(request: ApiRequest) -> str | None:
 def _session(access_tokens: AccessTokens, user: users.User, session: UUID, refresh_token: str) -> Session:
     access = access_tokens.issue(user=user.user_id, session=session, now=now())
     seconds = int(LIFETIME.total_seconds())
-    return Session(access_token=access, refresh_token=refresh_token, expires_in=seconds, user=view(user))
+    permissions = [name for name in PERMISSIONS if is_allowed(name, user.role)]
+    return Session(
+        access_token=access,
+        refresh_token=refresh_token,
+        expires_in=seconds,
+        user=view(user),
+        permissions=permissions,
+    )
 
 
 router = Router(

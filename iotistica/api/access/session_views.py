@@ -26,6 +26,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     expires_in: int
     """The lifetime of the access token in seconds."""
     user: UserView
+    permissions: list[str]
+    """What the user's role allows."""
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

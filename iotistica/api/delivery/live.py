@@ -62,7 +62,7 @@ async def live(
     """
     principal, wanted = request.auth, kinds_of(kinds)
     chosen = agents_of(agents, wanted)
-    detailed = Selection(agents_of(details, ()), kinds_of(detail_kinds, "detailKinds")) if details else NOTHING
+    detailed = selection_of(details, detail_kinds) if details else NOTHING
     check_kinds(principal, wanted | detailed.kinds)
     live_hub.check_limits(principal.tenant, principal.id)
     shown, shown_kinds = detailed if details else (chosen, wanted)
@@ -119,6 +119,12 @@ async def follow(
         if messages or clock() - sent_at >= beat:
             sent_at = clock()
             yield messages
+
+
+def selection_of(details: str, kinds: str) -> Selection:
+    """Parse the agents and kinds of `details` and `detailKinds`; raises `Invalid`."""
+    wanted = kinds_of(kinds, "detailKinds")
+    return Selection(agents_of(details, wanted), wanted)
 
 
 def kinds_of(text: str, path: str = "kinds") -> frozenset[LiveKind]:

@@ -53,22 +53,25 @@ class Overviews:
     def __init__(self, redis: Redis, process_health: ProcessHealth) -> None:
         self._redis = redis
         self._process_health = process_health
-        self._cache: TTLCache[TenantId, asyncio.Task[Overview]] = TTLCache(
-            TENANTS_LIMIT, CACHE_SECONDS, time.monotonic
-        )
+        self._cache: TTLCache[TenantId, Overview] = TTLCache(TENANTS_LIMIT, CACHE_SECONDS, time.monotonic)
+        self._reading: dict[TenantId, asyncio.Task[Overview]] = {}
 
     async def of_tenant(self, database: Database, tenant: TenantId) -> Overview:
         """Return an overview that is at most `CACHE_SECONDS` old; raises `Unavailable`."""
-        task = self._cache.get(tenant)
+        cached = self._cache.get(tenant)
+        if cached is not None:
+            return cached
+        task = self._reading.get(tenant)
         if task is None:
             task = asyncio.create_task(self._read(database, tenant), name=f"overview of {tenant}")
-            self._cache[tenant] = task
-        try:
-            return await asyncio.shield(task)
-        except BaseException:
-            if task.done():
-                self._cache.pop(tenant, None)
-            raise
+            self._reading[tenant] = task
+            task.add_done_callback(lambda done: self._keep(tenant, done))
+        return await asyncio.shield(task)  # who leaves takes nothing from the others
+
+    def _keep(self, tenant: TenantId, done: asyncio.Task[Overview]) -> None:
+        del self._reading[tenant]
+        if not done.cancelled() and done.exception() is None:
+            self._cache[tenant] = done.result()
 
     async def encoded(self, database: Database, tenant: TenantId) -> bytes:
         """Return the overview as JSON."""

@@ -7,6 +7,7 @@ export interface LiveStatus {
   since: number
 }
 
+const MOST = 100 // agents that the server follows in detail
 const SILENCE = 20_000 // ms without a sign of life, which comes every 2 s, until the connection counts as lost
 const PAUSES = [500, 1000, 2000, 5000, 10_000] // ms before each attempt to connect again; the last one repeats
 
@@ -16,6 +17,8 @@ export class LiveConnection {
   #abort: AbortController | null = null
   #status: LiveStatus = { isLive: false, since: Date.now() }
   #isRunning = false
+  /** Whether the next attempt is made at once. */
+  #isHurried = false
   #wake: () => void = () => undefined
 
   constructor(
@@ -30,7 +33,7 @@ export class LiveConnection {
 
   /** Follow these agents in detail from now on, and connect if that was not done yet. */
   follow(agents: string[]): void {
-    const wanted = [...new Set(agents)].sort()
+    const wanted = [...new Set(agents)].sort().slice(0, MOST)
     const isSame = wanted.join() === this.#agents.join()
     this.#agents = wanted
     if (!this.#isRunning) void this.#run()
@@ -42,8 +45,14 @@ export class LiveConnection {
     if (!this.#status.isLive) this.#restart()
   }
 
+  /** Begin anew, for example as somebody else. */
+  reset(): void {
+    this.#restart()
+  }
+
   #restart(): void {
     this.#attempts = 0
+    this.#isHurried = true
     this.#abort?.abort()
     this.#wake()
   }
@@ -57,7 +66,8 @@ export class LiveConnection {
         // Whatever ended the connection, the next attempt shows whether it is over.
       }
       if (this.#status.isLive) this.#report(false)
-      await this.#pause(PAUSES[Math.min(this.#attempts++, PAUSES.length - 1)]!)
+      if (!this.#isHurried) await this.#pause(PAUSES[Math.min(this.#attempts++, PAUSES.length - 1)]!)
+      this.#isHurried = false
     }
   }
 
@@ -71,6 +81,8 @@ export class LiveConnection {
     try {
       const headers = { Authorization: `Bearer ${token}` }
       const response = await fetch(`/api/v1/live?${query}`, { headers, signal: abort.signal })
+      // An agent that is followed has been removed: the others must go on.
+      if (response.status === 400 || response.status === 404) this.#agents = []
       if (!response.ok || !response.body) return
       this.#attempts = 0
       for await (const events of eventsOf(response.body)) {

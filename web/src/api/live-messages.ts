@@ -2,6 +2,11 @@
 import type { LiveStatus } from './live-connection'
 
 export type ToWorker =
-  { follow: string[] } | { token: string | null } | { retry: true } | { here: true } | { leave: true }
+  | { follow: string[] }
+  | { token: string | null }
+  | { retry: true }
+  | { reset: true }
+  | { here: true }
+  | { leave: true }
 
 export type FromWorker = { event: string; data: unknown } | { status: LiveStatus } | { tokenWanted: true }

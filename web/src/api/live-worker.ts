@@ -10,6 +10,8 @@ interface Tab {
 }
 
 const tabs = new Map<MessagePort, Tab>()
+/** The tab that asked last is the likeliest to be awake, and one is enough to renew a token. */
+let lastHeard: MessagePort | null = null
 let answerToken: (token: string | null) => void = () => undefined
 
 function tellAll(message: FromWorker): void {
@@ -19,11 +21,15 @@ function tellAll(message: FromWorker): void {
 function askForToken(): Promise<string | null> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => resolve(null), 5000)
+    const asked = lastHeard ?? [...tabs.keys()].at(-1)
+    asked?.postMessage({ tokenWanted: true } satisfies FromWorker)
+    // A tab that was closed does not answer.
+    const again = setTimeout(() => tellAll({ tokenWanted: true }), 1500)
     answerToken = (token) => {
       clearTimeout(timer)
+      clearTimeout(again)
       resolve(token)
     }
-    tellAll({ tokenWanted: true })
   })
 }
 
@@ -43,8 +49,10 @@ function hear(port: MessagePort, message: ToWorker): void {
   tab.heardAt = Date.now()
   if ('leave' in message) tabs.delete(port)
   else tabs.set(port, tab)
+  lastHeard = 'leave' in message ? null : port
   if ('token' in message) answerToken(message.token)
   else if ('retry' in message) connection.retry()
+  else if ('reset' in message) connection.reset()
   else {
     if ('follow' in message) tab.agents = message.follow
     follow()

@@ -62,12 +62,19 @@ export const live = $state<LiveStatus & { overview: Overview | null }>({
 })
 
 const listeners = new Map<string, Set<(data: never) => void>>()
+const returns = new Set<() => unknown>()
 const followed = new Map<string, number>()
 let post: ((message: ToWorker) => void) | null = null
 
+/** Forget what was shown to somebody else, and listen as who is logged in now. */
+export function resetLive(): void {
+  live.overview = null
+  post?.({ reset: true })
+}
+
 /** Connect this tab; called once somebody is logged in. */
 export function startLive(): void {
-  if (post) return
+  if (post) return post({ retry: true })
   if (typeof SharedWorker === 'undefined') {
     const connection = new LiveConnection(
       accessTokenOrNull,
@@ -77,6 +84,7 @@ export function startLive(): void {
     post = (message) => {
       if ('follow' in message) connection.follow(message.follow)
       else if ('retry' in message) connection.retry()
+      else if ('reset' in message) connection.reset()
     }
   } else {
     const worker = new SharedWorker(trusted(workerUrl), { type: 'module' })
@@ -117,6 +125,12 @@ export function onLive<K extends keyof LiveEvents>(kind: K, listener: Listener<K
   return () => found.delete(listener as (data: never) => void)
 }
 
+/** Call a function whenever the connection is back, since what happened meanwhile was not heard. */
+export function onReturn(work: () => unknown): () => void {
+  returns.add(work)
+  return () => returns.delete(work)
+}
+
 /** Receive state, metrics, readings and logs of an agent, too; returns the function that ends that. */
 export function followAgent(uuid: string): () => void {
   followed.set(uuid, (followed.get(uuid) ?? 0) + 1)
@@ -129,8 +143,16 @@ export function followAgent(uuid: string): () => void {
   }
 }
 
+let isTelling = false
+
+/** Tell once what is followed, since a page often lets go of an agent and takes it again at once. */
 function tellFollowed(): void {
-  post?.({ follow: [...followed.keys()] })
+  if (isTelling) return
+  isTelling = true
+  queueMicrotask(() => {
+    isTelling = false
+    post?.({ follow: [...followed.keys()] })
+  })
 }
 
 async function accessTokenOrNull(): Promise<string | null> {
@@ -142,8 +164,11 @@ async function accessTokenOrNull(): Promise<string | null> {
 }
 
 function hear(message: FromWorker): void {
-  if ('status' in message) Object.assign(live, message.status)
-  else if ('tokenWanted' in message) void accessTokenOrNull().then((token) => post?.({ token }))
+  if ('status' in message) {
+    const isBack = message.status.isLive && !live.isLive
+    Object.assign(live, message.status)
+    if (isBack) for (const work of returns) work()
+  } else if ('tokenWanted' in message) void accessTokenOrNull().then((token) => post?.({ token }))
   else {
     if (message.event === 'overview') live.overview = message.data as Overview
     for (const listener of listeners.get(message.event) ?? []) listener(message.data as never)

@@ -8391,6 +8391,7 @@ export interface components {
             refreshToken?: string | null;
             expiresIn: number;
             user: components["schemas"]["UserView"];
+            permissions: string[];
         };
         SessionView: {
             /** Format: uuid */

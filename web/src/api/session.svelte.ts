@@ -15,12 +15,19 @@ interface Token {
   endsAt: number
 }
 
-type Message = { token: Token; user: User } | 'token wanted' | 'logged out'
+type Message = { token: Token; user: User; permissions: string[] } | 'token wanted' | 'logged out'
 
-export const session = $state<{ state: 'starting' | 'out' | 'in'; user: User | null }>({
-  state: 'starting',
-  user: null,
-})
+export const session = $state<{
+  state: 'starting' | 'out' | 'in'
+  user: User | null
+  /** What the user's role allows. */
+  permissions: string[]
+}>({ state: 'starting', user: null, permissions: [] })
+
+/** Whether somebody may do something; the server decides, and the page only does not offer in vain. */
+export function may(permission: string): boolean {
+  return session.permissions.includes(permission)
+}
 
 let token: Token | null = null
 let renewing: Promise<Token | null> | null = null
@@ -29,17 +36,18 @@ const channel = new BroadcastChannel(CHANNEL)
 
 channel.onmessage = ({ data }: MessageEvent<Message>) => {
   if (data === 'token wanted') {
-    if (token && session.user && isFresh(token)) channel.postMessage(told(token, session.user))
+    if (token && session.user && isFresh(token))
+      channel.postMessage(told(token, session.user, session.permissions))
   } else if (data === 'logged out') {
     end()
   } else {
     token = data.token
-    Object.assign(session, { state: 'in', user: data.user })
+    Object.assign(session, { state: 'in', user: data.user, permissions: data.permissions })
   }
 }
 
-function told(token: Token, user: User): Message {
-  return { token, user: $state.snapshot(user) }
+function told(token: Token, user: User, permissions: string[]): Message {
+  return { token, user: $state.snapshot(user), permissions: $state.snapshot(permissions) }
 }
 
 function isFresh(token: Token): boolean {
@@ -49,14 +57,15 @@ function isFresh(token: Token): boolean {
 function end(): void {
   token = null
   localStorage.removeItem(HINT)
-  Object.assign(session, { state: 'out', user: null })
+  Object.assign(session, { state: 'out', user: null, permissions: [] })
 }
 
 /** Take over a session that the API has just opened or renewed. */
 export function begin(opened: Session): Token {
   token = { text: opened.accessToken, endsAt: Date.now() + opened.expiresIn * 1000 }
-  Object.assign(session, { state: 'in', user: opened.user })
-  channel.postMessage(told(token, opened.user))
+  const { user, permissions } = opened
+  Object.assign(session, { state: 'in', user, permissions })
+  channel.postMessage(told(token, user, permissions))
   localStorage.setItem(HINT, 'yes')
   return token
 }
@@ -80,8 +89,14 @@ export function refused(text: string): void {
 
 function renew(): Promise<Token | null> {
   if (session.state === 'out') return Promise.resolve(null)
-  renewing ??= requestToken().finally(() => (renewing = null))
+  renewing ??= alone(requestToken).finally(() => (renewing = null))
   return renewing
+}
+
+/** Do something in one tab at a time, where the browser can (only with https or on this machine). */
+async function alone(work: () => Promise<Token | null>): Promise<Token | null> {
+  if (!('locks' in navigator)) return work()
+  return navigator.locks.request(CHANNEL, async () => (token && isFresh(token) ? token : work()))
 }
 
 async function requestToken(): Promise<Token | null> {
@@ -107,7 +122,8 @@ export async function logIn(
 /** End this session in all tabs. */
 export async function logOut(): Promise<void> {
   const text = await accessToken()
-  if (text) await post('/api/v1/auth/logout', {}, text)
+  const response = text ? await post('/api/v1/auth/logout', {}, text) : null
+  if (response && !response.ok && response.status !== 401) throw await problemOf(response)
   channel.postMessage('logged out')
   end()
 }

@@ -22,17 +22,24 @@ export class PagedList<T> {
   #rows = $state.raw(new Map<number, T[]>())
   #cursors = new Map<number, string>()
   #reading = new Set<number>()
+  /** Pages whose rows are of an earlier reading. */
+  #stale = new Set<number>()
+  #shown: [number, number] = [0, 0]
   #abort = new AbortController()
 
   constructor(private readonly read: (request: PageRequest, signal: AbortSignal) => Promise<Page<T>>) {}
 
-  /** Forget everything and read the first page; what is shown stays until it is there. */
-  async restart(): Promise<void> {
+  /** Read anew; what is shown stays until its new rows are there. */
+  async restart({ keep = true } = {}): Promise<void> {
+    if (!keep) this.#rows = new Map()
     this.#abort.abort()
     this.#abort = new AbortController()
     this.#cursors.clear()
     this.#reading.clear()
-    await this.#load(0, true)
+    this.#stale = new Set(this.#rows.keys())
+    await this.#load(0)
+    // The pages that are looked at are read now, and the others when they are.
+    if (!this.#abort.signal.aborted) this.want(this.#shown[0], this.#shown[1])
   }
 
   /** The row at an index, or undefined while it is being read. */
@@ -42,8 +49,10 @@ export class PagedList<T> {
 
   /** Read the pages of these rows, unless that was done. */
   want(first: number, last: number): void {
+    this.#shown = [first, last]
     for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page += 1) {
-      if (page >= 0 && page * PAGE < this.total && !this.#rows.has(page)) void this.#load(page, false)
+      const isKnown = this.#rows.has(page) && !this.#stale.has(page)
+      if (page >= 0 && page * PAGE < this.total && !isKnown) void this.#load(page)
     }
   }
 
@@ -52,7 +61,7 @@ export class PagedList<T> {
     return [...this.#rows.values()].flat()
   }
 
-  async #load(page: number, isFirst: boolean): Promise<void> {
+  async #load(page: number): Promise<void> {
     if (this.#reading.has(page)) return
     this.#reading.add(page)
     this.isLoading = true
@@ -64,8 +73,8 @@ export class PagedList<T> {
     try {
       const found = await this.read(request, signal)
       if (signal.aborted) return
-      const rows = isFirst ? new Map<number, T[]>() : new Map(this.#rows)
-      this.#rows = rows.set(page, found.rows)
+      this.#rows = new Map(this.#rows).set(page, found.rows)
+      this.#stale.delete(page)
       this.total = found.total
       this.error = undefined
       if (found.next) this.#cursors.set(page + 1, found.next)

@@ -9,6 +9,8 @@ export interface Resource<T> {
   reload(options?: { keep?: boolean }): Promise<void>
   /** Show something that is known without reading, for example the answer to a change. */
   set(data: T): void
+  /** Show something in place of the data, while a reading that may be under way goes on. */
+  patch(data: T): void
 }
 
 /**
@@ -65,6 +67,9 @@ export function resource<T>(
     async reload({ keep = true } = {}) {
       if (!keep) data = undefined
       await load()
+    },
+    patch(found) {
+      data = found
     },
     set(found) {
       abort.abort()

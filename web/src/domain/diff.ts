@@ -39,6 +39,9 @@ function change(
 }
 
 function keyed(list: unknown[]): Record<string, unknown> {
+  const keys = list.map(keyOf)
+  // Names that stand for several entries cannot match them: then their places do.
+  if (new Set(keys).size < list.length) return { ...list }
   return Object.fromEntries(list.map((one, at) => [keyOf(one) ?? String(at), one]))
 }
 

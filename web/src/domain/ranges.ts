@@ -29,6 +29,12 @@ export function spanOf(parameters: URLSearchParams, now: number): Span {
     : { from: now - lengthOf(DEFAULT_RANGE)!, to: now, relative: DEFAULT_RANGE }
 }
 
+/** How often a range up to now moves on: at most by a pixel or so. Milliseconds. */
+export function tickOf(parameters: URLSearchParams): number {
+  const length = lengthOf(parameters.get('range') ?? DEFAULT_RANGE) ?? 0
+  return Math.min(600_000, Math.max(5000, length / 700))
+}
+
 /** The parameters of an address for a chosen range. */
 export function chosenRange(from: number, to: number): Record<string, string | null> {
   return { from: new Date(from).toISOString(), to: new Date(to).toISOString(), range: null }

@@ -8,27 +8,35 @@ import Router from '@lucide/svelte/icons/router'
 import Settings from '@lucide/svelte/icons/settings'
 import ShieldAlert from '@lucide/svelte/icons/shield-alert'
 import Waypoints from '@lucide/svelte/icons/waypoints'
+import { may } from '../api/session.svelte'
 import { m } from '../messages'
 
 export interface PageLink {
   href: string
   text: string
   icon: typeof Activity
+  /** The permission without which the page is not offered. */
+  needs?: string
 }
 
 const names = m.shell.pages
 
-export const pages: PageLink[] = [
+const pages: PageLink[] = [
   { href: '/', text: names.fleet, icon: Waypoints },
   { href: '/agents', text: names.agents, icon: Router },
   { href: '/explore', text: names.explore, icon: ChartLine },
   { href: '/incidents', text: names.incidents, icon: BellRing },
   { href: '/rules', text: names.rules, icon: ShieldAlert },
-  { href: '/jobs', text: names.jobs, icon: ListChecks },
-  { href: '/enrolment', text: names.enrolment, icon: CirclePlus },
+  { href: '/jobs', text: names.jobs, icon: ListChecks, needs: 'jobs.read' },
+  { href: '/enrolment', text: names.enrolment, icon: CirclePlus, needs: 'agents.write' },
   { href: '/operations', text: names.operations, icon: Activity },
   { href: '/settings', text: names.settings, icon: Settings },
 ]
+
+/** The pages that somebody may see. */
+export function offeredPages(): PageLink[] {
+  return pages.filter((page) => !page.needs || may(page.needs))
+}
 
 /** Whether a page is the one at a path, or the path is below it. */
 export function isAt(href: string, path: string): boolean {

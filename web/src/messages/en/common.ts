@@ -24,6 +24,7 @@ export const common = {
   description: 'Description',
   details: 'Details',
   actions: 'Actions',
+  notAllowed: 'Your role does not allow this.',
   shownOnce: 'This is shown only now. Copy it before you close this.',
   online: 'online',
   silent: 'silent',
