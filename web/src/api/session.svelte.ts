@@ -15,7 +15,7 @@ interface Token {
   endsAt: number
 }
 
-type Message = { token: Token; user: User; permissions: string[] } | 'token wanted' | 'logged out'
+type Message = { token: Token; user: User; permissions: string[] } | 'logged out'
 
 export const session = $state<{
   state: 'starting' | 'out' | 'in'
@@ -35,10 +35,7 @@ let renewing: Promise<Token | null> | null = null
 const channel = new BroadcastChannel(CHANNEL)
 
 channel.onmessage = ({ data }: MessageEvent<Message>) => {
-  if (data === 'token wanted') {
-    if (token && session.user && isFresh(token))
-      channel.postMessage(told(token, session.user, session.permissions))
-  } else if (data === 'logged out') {
+  if (data === 'logged out') {
     end()
   } else {
     token = data.token

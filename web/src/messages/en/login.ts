@@ -8,7 +8,6 @@ export const login = {
     `You are logged in as ${email}. This link logs somebody in, perhaps somebody else.`,
   linkUse: 'Log in with the link',
   linkStay: 'Stay as I am',
-  linkFailed: 'This link did not work',
   forgotten: 'Forgotten your password?',
   forgottenHint: 'Enter your address above and ask: your administrators see the request and send you a link.',
   ask: 'Ask the administrators for a link',
