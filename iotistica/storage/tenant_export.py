@@ -70,6 +70,7 @@ EXPORTS: Final = {
     "incident_members": "SELECT * FROM incident_members WHERE tenant_id = {tenant} ORDER BY id",
     "incident_history": "SELECT * FROM incident_history WHERE tenant_id = {tenant} ORDER BY id",
     "silences": "SELECT * FROM silences WHERE tenant_id = {tenant} ORDER BY silence_id",
+    "dashboard_layouts": "SELECT * FROM dashboard_layouts WHERE tenant_id = {tenant} ORDER BY layout_id",
     "audit_events": "SELECT * FROM audit_events WHERE tenant_id = {tenant} ORDER BY id",
 }
 UNBOUNDED: Final = "SET LOCAL statement_timeout = 0"
@@ -119,6 +120,7 @@ DELETES: Final = (
             "tag_definitions",
             "provisioning_keys",
             "fleets",
+            "dashboard_layouts",
             "api_keys",
             "links",
             "sessions",

@@ -68,6 +68,8 @@ class Person:
         self.context = context
         self.base = base
         self.faults: list[str] = []
+        self.refused: list[str] = []
+        """Requests that were answered with an error, for who reads why a test failed."""
         self.expected: list[str] = []
         """Parts of console messages that a test causes on purpose."""
         context.on("page", self._watch)
@@ -76,11 +78,16 @@ class Person:
     def _watch(self, page: Page) -> None:
         page.on("console", lambda message: self._hear(message.type, message.text))
         page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
+        page.on("response", lambda response: self._note(response.status, response.url))
         page.on("request", lambda request: self._check(request.url))
 
     def _hear(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
             self.faults.append(f"{kind}: {text}")
+
+    def _note(self, status: int, url: str) -> None:
+        if status >= 400:
+            self.refused.append(f"{status} {url}")
 
     def _check(self, url: str) -> None:
         if not url.startswith((self.base, "data:", "blob:")):
@@ -103,7 +110,7 @@ class Person:
     def check(self) -> None:
         """Fail if anything went wrong behind the scenes."""
         left = [fault for fault in self.faults if not any(part in fault for part in self.expected)]
-        assert left == []
+        assert left == [], self.refused
 
 
 @pytest.fixture

@@ -15,8 +15,16 @@ from tests.serving import Served, until
 AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 PATHS = (
-    *("/", "/agents", "/explore", "/incidents", "/rules", "/rules/targets", "/rules/silences", "/jobs"),
-    *("/enrolment", "/operations", "/operations/ledger", "/operations/dead-letters", "/operations/storage"),
+    *("/", "/agents", "/explore", "/dashboards", "/incidents", "/rules", "/rules/targets"),
+    *(
+        "/rules/silences",
+        "/jobs",
+        "/enrolment",
+        "/operations",
+        "/operations/ledger",
+        "/operations/dead-letters",
+        "/operations/storage",
+    ),
     *("/operations/erasures", "/operations/broker", "/operations/audit", "/settings", "/settings/users"),
     *("/settings/keys", "/rules?rule=new", "/jobs?new=job", "/agents/a/b/no-such-page"),
 )
@@ -70,7 +78,9 @@ def test_every_page_can_be_used_by_everybody(
     person.log_in(*demo_login)
     agent = an_agent(demo, demo_login)
     wide: list[str] = []
-    for path in [*PATHS, *(f"/agents/{agent}{tab}" for tab in OF_AGENT)]:
+    board = a_dashboard(demo, demo_login, agent)
+    boards = (board, f"{board}?edit=1", f"{board}?wall=1")
+    for path in [*PATHS, *boards, *(f"/agents/{agent}{tab}" for tab in OF_AGENT)]:
         person.go(path)
         expect(page.locator("main")).not_to_be_empty()
         at_rest(page)
@@ -88,6 +98,26 @@ def an_agent(demo: Served, login: tuple[str, str]) -> str:
     with logged_in(demo, login) as api:
         found: str = api.get("/agents", params={"sort": "name", "limit": 1}).json()["agents"][0]["uuid"]
         return found
+
+
+def a_dashboard(demo: Served, login: tuple[str, str], agent: str, text: str = "Call 42 first.") -> str:
+    """The path of a dashboard with a panel of each kind."""
+    with logged_in(demo, login) as api:
+        names = [row["metric_name"] for row in api.get(f"/readings/{agent}/latest").json()["readings"]]
+        series = [{"agent": agent, "metric": name} for name in names[:20]]
+        kinds: list[dict[str, Any]] = [
+            {"kind": "chart", "series": series[:10]},
+            {"kind": "table", "series": series},
+            {"kind": "states", "series": series[:3]},
+            {"kind": "value", "series": series[:1], "title": text},
+            {"kind": "gauge", "series": series[:1], "critical": 1},
+            {"kind": "agents", "agents": [agent, None]},
+            {"kind": "text", "text": text},
+        ]
+        place = {"x": 0, "width": 6, "height": 4}
+        panels = [{**place, "y": at * 4, **kind} for at, kind in enumerate(kinds)]
+        body = {"name": text, "content": {"agent": agent, "panels": panels}}
+        return f"/dashboards/{api.post('/dashboard-layouts', json=body).json()['layoutId']}"
 
 
 def logged_in(demo: Served, login: tuple[str, str]) -> httpx.Client:
@@ -125,6 +155,7 @@ def test_nothing_that_a_device_sends_becomes_markup(
             send("events/anomaly", {"severity": "critical", "metric": HOSTILE, "message": HOSTILE, "value": 1})
             until(lambda: api.get(f"/readings/{agent}/latest").json()["count"] == 1, 30, "the reading is stored")
             until(lambda: api.get(f"/agents/{agent}/logs").json()["count"] == 1, 30, "the line is stored")
+        board = a_dashboard(demo, demo_login, agent, HOSTILE.replace("\u202e", "").replace("\u200b", ""))
         dialogs: list[str] = []
 
         def dismiss(dialog: Dialog) -> None:
@@ -132,7 +163,7 @@ def test_nothing_that_a_device_sends_becomes_markup(
             dialog.dismiss()
 
         operator.page.on("dialog", dismiss)
-        paths = ["/", "/agents", "/incidents", "/operations/dead-letters", "/operations/audit", "/explore"]
+        paths = ["/", "/agents", "/incidents", "/operations/dead-letters", "/operations/audit", "/explore", board]
         for path in [*paths, *(f"/agents/{agent}{tab}" for tab in OF_AGENT)]:
             page = operator.go(path)
             at_rest(page)

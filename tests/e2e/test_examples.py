@@ -15,7 +15,7 @@ from iotistica.api.http import examples as shown
 from iotistica.api.page.page import PATHS
 from iotistica.domain.access.permissions import AGENT, BROKER
 from tests.application import http_routes
-from tests.e2e.examples import access, agents, alerts, control, telemetry
+from tests.e2e.examples import access, agents, alerts, control, dashboards, telemetry
 from tests.e2e.examples.recorder import Example, Recorder, shape
 from tests.serving import Served, served
 
@@ -63,6 +63,7 @@ def walk(server: Served) -> dict[str, Example]:
         telemetry.walk(call, owner, created, base)
         control.walk(call, owner, created["agent"]["uuid"], fleet)
         alerts.walk(call, owner, created)
+        dashboards.walk(call, owner, created["agent"]["uuid"])
         agents.leave(call, owner)
     finally:
         call.close()

@@ -21,6 +21,8 @@ export const routes: Route[] = [
     load: page(() => import('./pages/agent/AgentPage.svelte')),
   },
   { paths: ['/explore'], load: page(() => import('./pages/explore/ExplorePage.svelte')) },
+  { paths: ['/dashboards'], load: page(() => import('./pages/dashboards/DashboardsPage.svelte')) },
+  { paths: ['/dashboards/:id'], load: page(() => import('./pages/dashboards/DashboardPage.svelte')) },
   { paths: ['/incidents'], load: page(() => import('./pages/incidents/IncidentsPage.svelte')) },
   { paths: ['/incidents/:id'], load: page(() => import('./pages/incidents/IncidentPage.svelte')) },
   { paths: ['/rules', '/rules/:tab'], load: page(() => import('./pages/rules/RulesPage.svelte')) },

@@ -4,6 +4,10 @@ from typing import Final
 
 from litestar.types import ControllerRouterHandler
 
-from iotistica.api.page import overview
+from iotistica.api.page import dashboard_layouts, overview
 
-ROUTES: Final[list[ControllerRouterHandler]] = [overview.get_overview, overview.get_map]
+ROUTES: Final[list[ControllerRouterHandler]] = [
+    overview.get_overview,
+    overview.get_map,
+    dashboard_layouts.router,
+]

@@ -17,7 +17,7 @@ from iotistica.domain.access.permissions import PUBLIC
 from iotistica.errors import NotFound
 
 PATHS: Final = (
-    *("agents", "explore", "incidents", "rules", "jobs", "enrolment", "operations", "settings"),
+    *("agents", "explore", "dashboards", "incidents", "rules", "jobs", "enrolment", "operations", "settings"),
     *("login", "invitation", "password"),
 )
 """The first parts of the dashboard's paths; `web/src/routes.ts` has the pages behind them."""

@@ -183,11 +183,15 @@ async def update(tx: Tx, tenant: TenantId, old: User, new: User, *, by: Actor) -
     return row
 
 
+DELETE_LAYOUTS: Final = (
+    "DELETE FROM dashboard_layouts WHERE tenant_id = %(tenant)s AND owner_id = %(user)s AND NOT is_shared"
+)
 DELETE: Final = "DELETE FROM users WHERE tenant_id = %(tenant)s AND user_id = %(user)s"
 
 
 async def delete(tx: Tx, tenant: TenantId, user: User, *, by: Actor) -> None:
-    """Delete a user with its sessions and links."""
+    """Delete a user with its sessions and links, and its dashboards that are not shared."""
+    await tx.execute(DELETE_LAYOUTS, {"tenant": tenant, "user": user.user_id})
     await tx.execute(DELETE, {"tenant": tenant, "user": user.user_id})
     await audit.record(tx, tenant, by, "user.deleted", ("user", user.user_id), before=user.facts())
 

@@ -99,6 +99,7 @@ def people(server: Served) -> People:
         "template": owner.post("/jobs/templates", json={"name": "t", "job_document": {}}).json()["template_id"],
         "job": a_job(owner, agent),
         "key": owner.post("/tags/definitions", json={"key": "colour"}).json()["key"],
+        "layout": owner.post("/dashboard-layouts", json={"name": "x", "content": {}}).json()["layoutId"],
         "name": owner.post("/mqtt-users", json={"name": "reader"}).json()["name"],
         **an_incident(owner, agent),
     }
@@ -207,6 +208,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/update-agent": {"version": "1.0.1"},
     "/active": {"is_active": True},
     "/jobs/templates/{template:uuid}": {"name": "x", "job_document": {}},
+    "/dashboard-layouts/{layout:uuid}": {"name": "x", "content": {}, "version": 1},
     "POST /tags": {"key": "a", "value": "b"},
     "PUT /tags": {"tags": {}},
     "/target-state": {"config": {}},

@@ -6285,6 +6285,143 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/dashboard-layouts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: {
+                    limit?: number;
+                    cursor?: string | null;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Layouts"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["LayoutBody"];
+                };
+            };
+            responses: {
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LayoutView"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/dashboard-layouts/{layout}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    layout: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LayoutView"];
+                    };
+                };
+            };
+        };
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    layout: string;
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["LayoutChange"];
+                };
+            };
+            responses: {
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LayoutView"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    layout: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/readings/{agent}/latest": {
         parameters: {
             query?: never;
@@ -6884,6 +7021,17 @@ export interface components {
                 [key: string]: string;
             };
         };
+        AgentsPanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            agents: (string | null)[];
+            /** @constant */
+            kind: "agents";
+        };
         AggregateRow: {
             /** Format: date-time */
             bucket: string;
@@ -7166,6 +7314,19 @@ export interface components {
             challenge: string;
             /** Format: date-time */
             expiresAt: string;
+        };
+        ChartPanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            series: components["schemas"]["Series"][];
+            /** @enum {null|string} */
+            compare?: "day" | "week" | null;
+            /** @constant */
+            kind: "chart";
         };
         Comparison: {
             above?: number | null;
@@ -7458,6 +7619,23 @@ export interface components {
             missing: number;
             gaps: components["schemas"]["GapView"][];
         };
+        GaugePanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            series: components["schemas"]["Series"][];
+            /** @default 0 */
+            low?: number;
+            /** @default 100 */
+            high?: number;
+            warning?: number | null;
+            critical?: number | null;
+            /** @constant */
+            kind: "gauge";
+        };
         Health: {
             status: string;
             version: string;
@@ -7690,6 +7868,64 @@ export interface components {
             readings: components["schemas"]["StoredReading"][];
             next: string | null;
             unknown?: components["schemas"]["UnknownName"][];
+        };
+        LayoutBody: {
+            name: string;
+            /** @default false */
+            shared?: boolean;
+            content: components["schemas"]["LayoutContent"];
+        };
+        LayoutChange: {
+            name: string;
+            /** @default false */
+            shared?: boolean;
+            content: components["schemas"]["LayoutContent"];
+            version: number;
+        };
+        LayoutContent: {
+            /** @default 1h */
+            range?: string;
+            agent?: string | null;
+            device?: string | null;
+            panels?: (components["schemas"]["ChartPanel"] | components["schemas"]["ValuePanel"] | components["schemas"]["GaugePanel"] | components["schemas"]["TablePanel"] | components["schemas"]["StatesPanel"] | components["schemas"]["AgentsPanel"] | components["schemas"]["TextPanel"])[];
+        };
+        LayoutLine: {
+            /** Format: uuid */
+            layoutId: string;
+            name: string;
+            shared: boolean;
+            isMine: boolean;
+            mayChange: boolean;
+            version: number;
+            author: {
+                [key: string]: string | null;
+            };
+            /** Format: date-time */
+            updatedAt: string;
+            panels: number;
+        };
+        LayoutView: {
+            /** Format: uuid */
+            layoutId: string;
+            name: string;
+            shared: boolean;
+            isMine: boolean;
+            mayChange: boolean;
+            version: number;
+            author: {
+                [key: string]: string | null;
+            };
+            /** Format: date-time */
+            updatedAt: string;
+            /** Format: date-time */
+            createdAt: string;
+            content: components["schemas"]["LayoutContent"];
+        };
+        Layouts: {
+            layouts: components["schemas"]["LayoutLine"][];
+            count: number;
+            total: number;
+            next: string | null;
         };
         LearnedAnomaly: {
             /** @default 0.93 */
@@ -8356,6 +8592,10 @@ export interface components {
             device?: string | null;
             series?: string | null;
         };
+        Series: {
+            agent?: string | null;
+            metric: string;
+        };
         SeriesCount: {
             /** Format: uuid */
             agentUuid: string;
@@ -8455,6 +8695,17 @@ export interface components {
             cap: number;
             error?: string | null;
         };
+        StatesPanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            series: components["schemas"]["Series"][];
+            /** @constant */
+            kind: "states";
+        };
         Step: {
             afterSeconds: number;
             targets: (string | unknown)[];
@@ -8511,6 +8762,17 @@ export interface components {
             total_metrics: number;
             metrics: components["schemas"]["Summary"][];
             next: string | null;
+        };
+        TablePanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            series: components["schemas"]["Series"][];
+            /** @constant */
+            kind: "table";
         };
         Tag: {
             key: string;
@@ -8668,6 +8930,17 @@ export interface components {
             seconds: number | null;
             error: string | null;
         };
+        TextPanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            text: string;
+            /** @constant */
+            kind: "text";
+        };
         Threshold: {
             above?: number | null;
             below?: number | null;
@@ -8804,6 +9077,17 @@ export interface components {
             endpoint: {
                 [key: string]: unknown;
             };
+        };
+        ValuePanel: {
+            x: number;
+            y: number;
+            width: number;
+            height: number;
+            /** @default  */
+            title?: string;
+            series: components["schemas"]["Series"][];
+            /** @constant */
+            kind: "value";
         };
         VersionChoice: {
             version?: number;
@@ -9029,6 +9313,7 @@ export type AgentRegistration = components['schemas']['AgentRegistration'];
 export type AgentRequest = components['schemas']['AgentRequest'];
 export type AgentStatus = components['schemas']['AgentStatus'];
 export type AgentView = components['schemas']['AgentView'];
+export type AgentsPanel = components['schemas']['AgentsPanel'];
 export type AggregateRow = components['schemas']['AggregateRow'];
 export type Aggregates = components['schemas']['Aggregates'];
 export type AlertDetails = components['schemas']['AlertDetails'];
@@ -9059,6 +9344,7 @@ export type Catalog = components['schemas']['Catalog'];
 export type CatalogEntry = components['schemas']['CatalogEntry'];
 export type Cause = components['schemas']['Cause'];
 export type Challenge = components['schemas']['Challenge'];
+export type ChartPanel = components['schemas']['ChartPanel'];
 export type Comparison = components['schemas']['Comparison'];
 export type ComponentHealth = components['schemas']['ComponentHealth'];
 export type CreatedAgent = components['schemas']['CreatedAgent'];
@@ -9095,6 +9381,7 @@ export type FleetView = components['schemas']['FleetView'];
 export type Fleets = components['schemas']['Fleets'];
 export type GapView = components['schemas']['GapView'];
 export type Gaps = components['schemas']['Gaps'];
+export type GaugePanel = components['schemas']['GaugePanel'];
 export type Health = components['schemas']['Health'];
 export type HistoryView = components['schemas']['HistoryView'];
 export type IdentityState = components['schemas']['IdentityState'];
@@ -9116,6 +9403,12 @@ export type JobView = components['schemas']['JobView'];
 export type Jobs = components['schemas']['Jobs'];
 export type Lag = components['schemas']['Lag'];
 export type Latest = components['schemas']['Latest'];
+export type LayoutBody = components['schemas']['LayoutBody'];
+export type LayoutChange = components['schemas']['LayoutChange'];
+export type LayoutContent = components['schemas']['LayoutContent'];
+export type LayoutLine = components['schemas']['LayoutLine'];
+export type LayoutView = components['schemas']['LayoutView'];
+export type Layouts = components['schemas']['Layouts'];
 export type LearnedAnomaly = components['schemas']['LearnedAnomaly'];
 export type LedgerView = components['schemas']['LedgerView'];
 export type Limit = components['schemas']['Limit'];
@@ -9190,6 +9483,7 @@ export type RuleView = components['schemas']['RuleView'];
 export type Rules = components['schemas']['Rules'];
 export type Schedule = components['schemas']['Schedule'];
 export type Scope = components['schemas']['Scope'];
+export type Series = components['schemas']['Series'];
 export type SeriesCount = components['schemas']['SeriesCount'];
 export type SeriesQuery = components['schemas']['SeriesQuery'];
 export type Services = components['schemas']['Services'];
@@ -9202,12 +9496,14 @@ export type Silences = components['schemas']['Silences'];
 export type SkippedAgent = components['schemas']['SkippedAgent'];
 export type SourcePart = components['schemas']['SourcePart'];
 export type SpoolView = components['schemas']['SpoolView'];
+export type StatesPanel = components['schemas']['StatesPanel'];
 export type Step = components['schemas']['Step'];
 export type StorageForecast = components['schemas']['StorageForecast'];
 export type StoredReading = components['schemas']['StoredReading'];
 export type StuckValue = components['schemas']['StuckValue'];
 export type Summary = components['schemas']['Summary'];
 export type SummaryView = components['schemas']['SummaryView'];
+export type TablePanel = components['schemas']['TablePanel'];
 export type Tag = components['schemas']['Tag'];
 export type TagDefinitionBody = components['schemas']['TagDefinitionBody'];
 export type TagDefinitionView = components['schemas']['TagDefinitionView'];
@@ -9229,6 +9525,7 @@ export type TemplateResult = components['schemas']['TemplateResult'];
 export type TemplateTrial = components['schemas']['TemplateTrial'];
 export type Templates = components['schemas']['Templates'];
 export type TestResult = components['schemas']['TestResult'];
+export type TextPanel = components['schemas']['TextPanel'];
 export type Threshold = components['schemas']['Threshold'];
 export type Timeline = components['schemas']['Timeline'];
 export type TimelineEventView = components['schemas']['TimelineEventView'];
@@ -9246,6 +9543,7 @@ export type UserRegistration = components['schemas']['UserRegistration'];
 export type UserView = components['schemas']['UserView'];
 export type Users = components['schemas']['Users'];
 export type ValidatedEndpoint = components['schemas']['ValidatedEndpoint'];
+export type ValuePanel = components['schemas']['ValuePanel'];
 export type VersionChoice = components['schemas']['VersionChoice'];
 export type WaitingView = components['schemas']['WaitingView'];
 export type WantedTarget = components['schemas']['WantedTarget'];

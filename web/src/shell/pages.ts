@@ -3,6 +3,7 @@ import Activity from '@lucide/svelte/icons/activity'
 import BellRing from '@lucide/svelte/icons/bell-ring'
 import ChartLine from '@lucide/svelte/icons/chart-line'
 import CirclePlus from '@lucide/svelte/icons/circle-plus'
+import LayoutDashboard from '@lucide/svelte/icons/layout-dashboard'
 import ListChecks from '@lucide/svelte/icons/list-checks'
 import Router from '@lucide/svelte/icons/router'
 import Settings from '@lucide/svelte/icons/settings'
@@ -25,6 +26,7 @@ const pages: PageLink[] = [
   { href: '/', text: names.fleet, icon: Waypoints },
   { href: '/agents', text: names.agents, icon: Router },
   { href: '/explore', text: names.explore, icon: ChartLine },
+  { href: '/dashboards', text: names.dashboards, icon: LayoutDashboard },
   { href: '/incidents', text: names.incidents, icon: BellRing },
   { href: '/rules', text: names.rules, icon: ShieldAlert },
   { href: '/jobs', text: names.jobs, icon: ListChecks, needs: 'jobs.read' },

@@ -1,15 +1,33 @@
 // The address of the page, and how it changes without loading the page anew.
 
+import { m } from '../messages'
+
 export const address = $state({ path: location.pathname, query: location.search, hash: location.hash })
 
 function read(): void {
   Object.assign(address, { path: location.pathname, query: location.search, hash: location.hash })
 }
 
+let guard: (() => boolean) | null = null
+
+/** Ask before the page is left while `isDirty` says that something would be lost; returns what ends that. */
+export function guardLeaving(isDirty: () => boolean): () => void {
+  const own = (guard = isDirty)
+  const beforeUnload = (event: BeforeUnloadEvent): void => {
+    if (own()) event.preventDefault()
+  }
+  addEventListener('beforeunload', beforeUnload)
+  return () => {
+    if (guard === own) guard = null
+    removeEventListener('beforeunload', beforeUnload)
+  }
+}
+
 /** Go to another path of the dashboard; `replace` leaves no step in the browser's history. */
 export function go(to: string, { replace = false, keepScroll = false } = {}): void {
   const url = new URL(to, location.href)
   if (url.href === location.href) return
+  if (url.pathname !== location.pathname && guard?.() && !confirm(m.common.leave)) return
   history[replace ? 'replaceState' : 'pushState'](null, '', url)
   read()
   if (!replace && !keepScroll) scrollTo(0, 0)
@@ -63,5 +81,9 @@ function follow(event: MouseEvent): void {
   go(link.href)
 }
 
-addEventListener('popstate', read)
+addEventListener('popstate', () => {
+  if (location.pathname !== address.path && guard?.() && !confirm(m.common.leave)) {
+    history.pushState(null, '', address.path + address.query + address.hash)
+  } else read()
+})
 document.addEventListener('click', follow)

@@ -24,6 +24,7 @@ export const common = {
   description: 'Description',
   details: 'Details',
   actions: 'Actions',
+  leave: 'What you typed on this page is not saved. Leave it all the same?',
   notAllowed: 'Your role does not allow this.',
   shownOnce: 'This is shown only now. Copy it before you close this.',
   online: 'online',

@@ -1,6 +1,7 @@
 import { agent } from './agent'
 import { agents } from './agents'
 import { common } from './common'
+import { dashboards } from './dashboards'
 import { enrolment } from './enrolment'
 import { errors } from './errors'
 import { explore } from './explore'
@@ -15,5 +16,5 @@ import { shell } from './shell'
 
 export const en = {
   ...{ agent, agents, common, enrolment, errors, explore, fleet, incidents, jobs, login, operations, rules },
-  ...{ settings, shell },
+  ...{ dashboards, settings, shell },
 }

@@ -1,0 +1,1 @@
+"""Stores what people arrange on the dashboard."""

@@ -1,0 +1,129 @@
+"""Dashboards: built with the pointer and the keyboard, made by one click, shared, and shown on a wall."""
+
+import re
+
+from playwright.sync_api import Browser, Dialog, Locator, Page, expect
+
+from tests.browser.conftest import Person
+from tests.browser.test_all_pages import an_agent
+from tests.serving import Served
+
+
+def panel(page: Page, name: str | re.Pattern[str]) -> Locator:
+    return page.get_by_role("region", name=name)
+
+
+def add_panel(page: Page, kind: str, search: str = "", title: str = "") -> None:
+    """Add a panel of a kind that shows the first series found."""
+    page.get_by_role("button", name="Add a panel").click()
+    page.get_by_role("menuitem", name=re.compile(f"^{kind}")).click()
+    dialog = page.get_by_role("dialog")
+    if search:
+        dialog.get_by_label(re.compile("^Add a series")).fill(search)
+        page.get_by_role("option", name=re.compile(search)).first.click()
+    else:
+        dialog.get_by_label("Text", exact=True).fill(title)
+    dialog.get_by_label("Title").fill(title)
+    dialog.get_by_role("button", name="Add a panel").click()
+    expect(dialog).to_have_count(0)
+
+
+def test_a_board_is_built_and_opened_in_another_browser(
+    operator: Person, chromium: Browser, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """Panels are added, moved with the pointer, sized with the keyboard, saved and shared; a viewer sees them live."""
+    an_agent(demo, demo_login)
+    page = operator.go("/dashboards")
+    page.get_by_role("button", name="New dashboard").first.click()
+    page.get_by_label("Name", exact=True).fill("Hall 3")
+    add_panel(page, "Value", "power", "Now")
+    add_panel(page, "Gauge", "temperature", "How warm")
+    add_panel(page, "Text", title="Call 42 first.")
+    before = panel(page, "How warm").bounding_box()
+    grip = page.get_by_role("button", name=re.compile("^Move How warm"))
+    grip.hover()
+    page.mouse.down()
+    page.mouse.move(before["x"] + 400, before["y"] - 120, steps=8)  # type: ignore[index]
+    page.mouse.up()
+    after = panel(page, "How warm").bounding_box()
+    assert after["y"] < before["y"]  # type: ignore[index]
+    assert after["x"] > before["x"] + 200  # type: ignore[index]
+    grip.focus()
+    page.keyboard.press("Shift+ArrowRight")
+    assert panel(page, "How warm").bounding_box()["width"] > after["width"] + 50  # type: ignore[index]
+    page.get_by_label("Share with everyone").check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("The dashboard is saved.")).to_be_visible()
+    place = panel(page, "How warm").bounding_box()
+
+    demo.command("users", "add", "board@localhost", "--tenant", "demo", "--password", "a-password-in-tests")
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    other = Person(context, operator.base)
+    seen = other.log_in("board@localhost", "a-password-in-tests")
+    other.go("/dashboards")
+    seen.get_by_role("link", name=re.compile("Hall 3")).click()
+    expect(panel(seen, "Call 42 first.")).to_contain_text("Call 42 first.")
+    assert panel(seen, "How warm").bounding_box()["x"] == place["x"]  # type: ignore[index]
+    value = panel(seen, "Now").locator("b")
+    expect(value).to_have_text(re.compile(r"\d"))
+    first = value.inner_text()
+    expect(value).not_to_have_text(first, timeout=15_000)
+    expect(seen.get_by_role("button", name="Edit", exact=True)).to_have_count(0)
+    context.close()
+    other.check()
+
+
+def test_one_click_makes_a_board_that_shows_any_agent(
+    operator: Person, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """Made from what an agent measures; another agent is chosen above; the wall screen shows nothing else."""
+    page = operator.go(f"/agents/{an_agent(demo, demo_login)}")
+    page.get_by_role("button", name="Make a dashboard").click()
+    expect(page).to_have_url(re.compile("/dashboards/"))
+    expect(panel(page, re.compile("power"))).not_to_have_count(0)
+    chosen = page.get_by_role("combobox", name="Agent", exact=True)
+    chosen.fill("simulated-004")
+    page.get_by_role("option", name=re.compile("simulated-004")).click()
+    expect(page).to_have_url(re.compile("agent="))
+    expect(panel(page, "Agents")).to_contain_text("simulated-004")
+    page.get_by_role("button", name="Wall screen").click()
+    expect(page.get_by_role("button", name="Leave the wall screen")).to_be_visible()
+    box = page.locator(".wall").bounding_box()
+    assert box == {"x": 0, "y": 0, "width": page.evaluate("innerWidth"), "height": page.evaluate("innerHeight")}
+    page.get_by_role("button", name="Leave the wall screen").click()
+    expect(page.get_by_role("button", name="Edit", exact=True)).to_be_visible()
+
+
+def test_changes_are_not_lost_by_mistake(operator: Person, demo: Served, demo_login: tuple[str, str]) -> None:
+    """Leaving asks; a panel that was removed comes back; somebody else's change is not overwritten."""
+    page = operator.go(f"/agents/{an_agent(demo, demo_login)}")
+    page.get_by_role("button", name="Make a dashboard").click()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    expect(panel(page, "Agents")).to_be_visible()
+    panel(page, "Agents").get_by_role("button", name="Remove Agents").click()
+    expect(panel(page, "Agents")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(panel(page, "Agents")).to_be_visible()
+    page.get_by_label("Name", exact=True).fill("half done")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.get_by_role("link", name="Explore", exact=True).click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("half done")
+    assert len(asked) == 1
+
+    there = operator.context.new_page()
+    there.goto(page.url)
+    there.get_by_role("button", name="Edit", exact=True).click()
+    there.get_by_label("Name", exact=True).fill("first")
+    there.get_by_role("button", name="Save", exact=True).click()
+    expect(there.get_by_role("heading", name="first")).to_be_visible()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Somebody else has changed this dashboard")
+    page.get_by_role("button", name="Save as a copy").click()
+    expect(page.get_by_role("heading", name="Copy of half done")).to_be_visible()
+    operator.expected = ["409"]
