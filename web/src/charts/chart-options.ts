@@ -1,7 +1,8 @@
 // Makes a uPlot chart of some lines: colours and fonts from the design tokens, a scale and an axis for each unit.
 import uPlot from 'uplot'
 import { measured } from '../domain/numbers'
-import type { LineData } from './line-data'
+import type { LineData, Range } from './line-data'
+import { limitsOf, paintBand, paintDoubts, paintLine, type Frame } from './line-painter'
 
 export interface ChartLine {
   key: string
@@ -16,6 +17,7 @@ export interface ChartLine {
 }
 
 interface Setup {
+  range: Range
   width: number
   height: number
   /** Name of the time zone of the axis. */
@@ -37,23 +39,25 @@ const TIMES: uPlot.Axis.Values = [
 ]
 const AXES = 2 // units that get an axis, at the left and at the right
 
-export function optionsOf(box: HTMLElement, lines: ChartLine[], setup: Setup): uPlot {
+/** Make a chart; `lines` returns the lines with the data that is to be drawn now. */
+export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup): uPlot {
   const style = getComputedStyle(box)
   const colour = (name: string): string => style.getPropertyValue(name).trim()
   const font = `12px ${style.fontFamily}`
-  const units = [...new Set(lines.map((line) => line.unit ?? ''))]
-  const series: uPlot.Series[] = [{}]
-  const bands: uPlot.Band[] = []
-  for (const line of lines) {
-    const stroke = colour(`--line-${(line.colour % 8) + 1}`)
-    const scale = line.unit ?? ''
-    series.push({ scale, stroke, width: 1.6, dash: line.dash, points: { show: isSparse, size: 5 } })
-    if (line.data.low) {
-      const edge: uPlot.Series = { scale, stroke: 'transparent', width: 0, points: { show: false } }
-      series.push(edge, { ...edge })
-      bands.push({ series: [series.length - 1, series.length - 2], fill: `${stroke}2e` })
-    }
-  }
+  const made = lines()
+  const units = [...new Set(made.map((line) => line.unit ?? ''))]
+  const shown = { from: 0, to: 0 } // the time of the next frame: values are scaled to it
+
+  // The chart has the axes, the selection and the cursor; the lines are drawn from their own data.
+  const series: uPlot.Series[] = [
+    {},
+    ...made.map((line): uPlot.Series => ({
+      scale: line.unit ?? '',
+      paths: () => null,
+      points: { show: false },
+    })),
+  ]
+  const colours = made.map((line) => colour(`--line-${(line.colour % 8) + 1}`))
   const lines_ = { stroke: colour('--text-muted'), font, ticks: { stroke: colour('--border'), size: 5 } }
   return new uPlot(
     {
@@ -61,10 +65,23 @@ export function optionsOf(box: HTMLElement, lines: ChartLine[], setup: Setup): u
       height: setup.height,
       tzDate: (time) => uPlot.tzDate(new Date(time * 1e3), setup.zone),
       legend: { show: false },
-      cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
-      scales: { x: { time: true }, ...Object.fromEntries(units.map((unit) => [unit, { auto: true }])) },
+      cursor: { drag: { x: true, y: false, setScale: false }, points: { show: false } },
+      scales: {
+        x: {
+          time: true,
+          range: (_, from, to) => {
+            Object.assign(shown, { from: from * 1000, to: to * 1000 })
+            return [from, to]
+          },
+        },
+        ...Object.fromEntries(
+          units.map((unit): [string, uPlot.Scale] => {
+            const range = (): uPlot.Range.MinMax => scaleOf(lines(), unit, shown.from, shown.to)
+            return [unit, { auto: true, range }]
+          }),
+        ),
+      },
       series,
-      bands,
       axes: [
         { ...lines_, values: TIMES, space: 70, grid: { stroke: colour('--grid'), width: 1 } },
         ...units.slice(0, AXES).map((unit, at): uPlot.Axis => ({
@@ -80,6 +97,7 @@ export function optionsOf(box: HTMLElement, lines: ChartLine[], setup: Setup): u
         })),
       ],
       hooks: {
+        draw: [(chart) => paint(chart, lines(), colours, colour('--surface'))],
         setSelect: [
           (chart) => {
             const { left, width } = chart.select
@@ -97,13 +115,48 @@ export function optionsOf(box: HTMLElement, lines: ChartLine[], setup: Setup): u
         ],
       },
     },
-    [[], ...series.slice(1).map(() => [])] as uPlot.AlignedData,
+    emptyData(setup.range, series.length - 1),
     box,
   )
 }
 
-/** Single points are drawn only where they can be told apart, and where a line would not show them. */
-function isSparse(chart: uPlot, seriesIndex: number, from: number, to: number): boolean {
-  void seriesIndex
-  return to - from < chart.bbox.width / 12
+/** What the chart itself knows of the data: where its time begins and ends. */
+export function emptyData({ from, to }: Range, lines: number): uPlot.AlignedData {
+  return [[from / 1000, to / 1000], ...Array.from({ length: lines }, () => [null, null])]
+}
+
+/** The scale of a unit, with some room above and below what is visible. */
+function scaleOf(lines: ChartLine[], unit: string, from: number, to: number): uPlot.Range.MinMax {
+  let [low, high] = [Infinity, -Infinity]
+  for (const line of lines) {
+    const shift = line.shift ?? 0
+    const limits = (line.unit ?? '') === unit ? limitsOf(line.data, from - shift, to - shift) : null
+    if (!limits) continue
+    low = Math.min(low, limits[0])
+    high = Math.max(high, limits[1])
+  }
+  return low <= high ? uPlot.rangeNum(low, high, 0.1, true) : [0, 1]
+}
+
+function frameOf(chart: uPlot, scale: string, shift: number): Frame {
+  const { left, top, width, height } = chart.bbox
+  const [x, y] = [chart.scales.x!, chart.scales[scale]!]
+  const time = { from: x.min! * 1000 - shift, to: x.max! * 1000 - shift }
+  return { ...time, low: y.min ?? 0, high: y.max ?? 1, left, top, width, height }
+}
+
+function paint(chart: uPlot, lines: ChartLine[], colours: string[], surface: string): void {
+  const { ctx: context, bbox } = chart
+  context.save()
+  context.beginPath()
+  context.rect(bbox.left, bbox.top, bbox.width, bbox.height)
+  context.clip()
+  for (const [at, line] of lines.entries()) {
+    const colour = colours[at]!
+    const frame = frameOf(chart, line.unit ?? '', line.shift ?? 0)
+    if (line.data.low) paintBand(context, line.data, frame, `${colour}2e`)
+    paintLine(context, line.data, frame, { colour, dash: line.dash, scale: uPlot.pxRatio })
+    paintDoubts(context, line.data, frame, { colour, scale: uPlot.pxRatio, surface })
+  }
+  context.restore()
 }

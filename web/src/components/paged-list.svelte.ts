@@ -14,6 +14,8 @@ export interface PageRequest {
 }
 
 export const PAGE = 100 // rows
+const KEPT = 100 // pages; those farthest from what is looked at are forgotten
+const AHEAD = PAGE / 2 // rows that are read before they are looked at
 
 export class PagedList<T> {
   total = $state(0)
@@ -50,15 +52,33 @@ export class PagedList<T> {
   /** Read the pages of these rows, unless that was done. */
   want(first: number, last: number): void {
     this.#shown = [first, last]
-    for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page += 1) {
+    const [from, to] = [Math.floor((first - AHEAD) / PAGE), Math.floor((last + AHEAD) / PAGE)]
+    for (let page = from; page <= to; page += 1) {
       const isKnown = this.#rows.has(page) && !this.#stale.has(page)
       if (page >= 0 && page * PAGE < this.total && !isKnown) void this.#load(page)
     }
   }
 
+  /** The rows from an index to another, read if they are not known yet; fewer if they cannot be read. */
+  async rows(first: number, last: number): Promise<T[]> {
+    const pages = []
+    for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page += 1)
+      if (!this.#rows.has(page)) pages.push(this.#load(page))
+    await Promise.all(pages)
+    const found = Array.from({ length: last - first + 1 }, (_, at) => this.at(first + at))
+    return found.filter((row) => row !== undefined)
+  }
+
   /** The rows that were read. */
   get known(): T[] {
     return [...this.#rows.values()].flat()
+  }
+
+  #bounded(rows: Map<number, T[]>): Map<number, T[]> {
+    const shown = this.#shown[0] / PAGE
+    const farthest = [...rows.keys()].sort((a, b) => Math.abs(b - shown) - Math.abs(a - shown))
+    for (const page of farthest.slice(0, Math.max(0, rows.size - KEPT))) rows.delete(page)
+    return rows
   }
 
   async #load(page: number): Promise<void> {
@@ -73,7 +93,7 @@ export class PagedList<T> {
     try {
       const found = await this.read(request, signal)
       if (signal.aborted) return
-      this.#rows = new Map(this.#rows).set(page, found.rows)
+      this.#rows = this.#bounded(new Map(this.#rows).set(page, found.rows))
       this.#stale.delete(page)
       this.total = found.total
       this.error = undefined

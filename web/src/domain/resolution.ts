@@ -25,7 +25,7 @@ export function intervalFor(range: number, pixels: number): Interval {
 /** Ranges of at most this length are first tried as raw readings. Milliseconds. */
 export const RAW_RANGE = 2 * 3600 * SECOND
 /** Raw readings that are drawn one by one at most. */
-export const RAW_POINTS = 4000
+export const RAW_POINTS = 10_000
 
 /** Where a line of raw readings breaks: a silence of more than five times the usual step. Milliseconds. */
 export function gapOf(times: number[]): number {

@@ -19,6 +19,8 @@ export const common = {
   copied: 'Copied',
   loading: 'Loading',
   loadMore: 'Load more',
+  listEnds: (most: number) =>
+    `Only the first ${most.toLocaleString()} are listed. Choose a filter to see the others.`,
   search: 'Search',
   name: 'Name',
   description: 'Description',

@@ -34,7 +34,8 @@ export const explore = {
   before: { day: 'day before', week: 'week before' } as Record<string, string>,
   resolution: (text: string) =>
     text === 'raw' ? 'every reading' : `averages of ${text}, with least and greatest`,
-  doubtful: (number: number) => plural(number, 'reading is not good', 'readings are not good'),
+  doubtful: (number: number) =>
+    `${plural(number, 'reading is not good', 'readings are not good')}: ◇ uncertain, × bad`,
   noData: 'There are no readings in this time',
   noDataHint: 'Choose a longer time, or check when the series was last measured.',
   last: 'last measured',
