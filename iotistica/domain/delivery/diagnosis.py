@@ -272,7 +272,7 @@ def _target(evidence: Evidence) -> Cause | None:
     return Cause(
         cause="target_not_applied",
         text=f"It does not run its target state. {evidence.target_reason}",
-        advice="GET /agents/{uuid}/target-state/explain lists the differences.",
+        advice="Its tab Target in the dashboard, or GET /agents/{uuid}/target-state/explain, shows how.",
     )
 
 

@@ -95,10 +95,13 @@ function rawLine(readings: RawReading[]): LineData {
 
 function bucketLine(buckets: Bucket[], step: number, resolution: string): LineData {
   const line: LineData = { times: [], values: [], low: [], high: [], doubtful: [], resolution, unit: null }
+  const starts = buckets.map((bucket) => Date.parse(bucket.bucket))
+  // What is measured less often than once a bucket has no gap after each reading.
+  const gap = Math.max(step * 1.5, starts.length > 2 ? gapOf(starts) : 0)
   let last = -Infinity
-  for (const bucket of buckets) {
-    const time = Date.parse(bucket.bucket)
-    if (time - last > step * 1.5 && line.times.length) add(line, last + 1, null, null, null)
+  for (const [at, bucket] of buckets.entries()) {
+    const time = starts[at]!
+    if (time - last > gap && line.times.length) add(line, last + 1, null, null, null)
     add(line, time, bucket.avg_value, bucket.min_value, bucket.max_value)
     last = time
   }

@@ -38,6 +38,7 @@ export const agent = {
     uptime: 'Up for',
   },
   why: 'Why it sends nothing',
+  whyNot: 'What is not as it should be',
   whyNothing: 'Everything that this agent sends is accepted.',
   devices: 'Devices',
   noDevices: 'No device is configured in its target, and it reports none.',
