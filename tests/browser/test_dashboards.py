@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 
 from tests.browser.conftest import Person
-from tests.browser.test_all_pages import an_agent
+from tests.browser.test_all_pages import an_agent, at_rest
 from tests.serving import Served
 
 
@@ -92,6 +92,26 @@ def test_one_click_makes_a_board_that_shows_any_agent(
     assert box == {"x": 0, "y": 0, "width": page.evaluate("innerWidth"), "height": page.evaluate("innerHeight")}
     page.get_by_role("button", name="Leave the wall screen").click()
     expect(page.get_by_role("button", name="Edit", exact=True)).to_be_visible()
+
+
+def test_what_arrives_is_drawn_without_reading_again(
+    operator: Person, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """A board reads each line about once a minute, however many values arrive meanwhile."""
+    page = operator.go(f"/agents/{an_agent(demo, demo_login)}")
+    page.get_by_role("button", name="Make a dashboard").click()
+    expect(panel(page, re.compile("power")).first).to_be_visible()
+    at_rest(page)
+    read: list[str] = []
+    messages = 0
+    page.on("request", lambda request: read.append(request.url) if "/timeseries" in request.url else None)
+    value = page.get_by_role("region", name="power", exact=True).locator("b")
+    for _ in range(5):
+        expect(value).not_to_have_text(value.inner_text(), timeout=15_000)
+        messages += 1
+    lines = page.locator("figure, .course, .strip").count()
+    assert messages == 5
+    assert len(read) <= 2 * lines, "\n".join(url.partition("timeseries")[2] for url in read)
 
 
 def test_changes_are_not_lost_by_mistake(operator: Person, demo: Served, demo_login: tuple[str, str]) -> None:

@@ -62,7 +62,7 @@ def test_the_bench_of_the_page_runs(built_page: None, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "page.json").read_text())
     assert report.keys() == {"machine", "commit", "load", "pan", "memory", "list"}
-    assert report["load"]["kB"] < 120
+    assert 40 < report["load"]["kB"] < 120
     assert report["pan"]["points"] == 1000
     assert report["list"]["agents"] == 301
     assert report["memory"]["still live"]

@@ -129,6 +129,12 @@ def test_an_api_key_creates_what_is_shared(clients: dict[str, httpx.Client], ser
         ({"kind": "chart", "series": []}, "content.panels[0].series"),
         ({"kind": "chart", "series": [{"metric": "m"}], "x": 8, "width": 6}, "content.panels[0].width"),
         ({"kind": "gauge", "series": [{"metric": "m"}], "low": 5, "high": 5}, "content.panels[0].high"),
+        ({"kind": "chart", "series": [{"metric": "m"}, {"metric": "m"}]}, "content.panels[0].series"),
+        ({"kind": "agents", "agents": [AGENT, AGENT]}, "content.panels[0].agents"),
+        (
+            {"kind": "gauge", "series": [{"metric": "m"}], "warning": 9, "critical": 8},
+            "content.panels[0].critical",
+        ),
         ({"kind": "value", "series": [{"metric": "a"}, {"metric": "b"}]}, "content.panels[0].series"),
         ({"kind": "text", "text": "a\0b"}, "content.panels[0].text"),
         ({"kind": "web", "url": "https://evil.example"}, "content.panels[0].kind"),

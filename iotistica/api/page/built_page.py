@@ -1,5 +1,6 @@
 """The files of the dashboard as they were built, in memory, in the codings that browsers accept."""
 
+import fcntl
 import hashlib
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 CHECK_SECONDS: Final = 1.0  # between two looks for a newer build
 SUFFIXES: Final = {"br": ".br", "gzip": ".gz"}
 """The suffixes of the compressed copies that the build makes."""
+ENDED_EARLY: Final = "The build was ended before it was done. Start it again: python3 web/build.py"
 MEDIA_TYPES: Final = {
     ".css": "text/css",
     ".html": "text/html",
@@ -57,9 +59,12 @@ class BuiltPage:
     def status(self) -> BuildStatus:
         """Return what the build is doing while there is no page."""
         try:
-            return msgspec.json.decode(self._status_file.read_bytes(), type=BuildStatus)
+            status = msgspec.json.decode(self._status_file.read_bytes(), type=BuildStatus)
         except (OSError, msgspec.MsgspecError):
             return BuildStatus(state="absent")
+        if status.state == "building" and not _is_locked(self._status_file.with_name("lock")):
+            return BuildStatus(state="failed", detail=ENDED_EARLY)
+        return status
 
     def _reload(self) -> None:
         try:
@@ -78,6 +83,18 @@ def page_folders() -> tuple[Path, Path]:
         return packaged, packaged / "status.json"
     web = Path(__file__).parents[3] / "web"
     return web / "dist", web / ".build" / "status.json"
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a build holds its lock: the system takes it from a process that is killed."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _read(folder: Path) -> dict[str, PageFile]:

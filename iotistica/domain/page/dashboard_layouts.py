@@ -10,6 +10,8 @@ from iotistica.errors import Invalid
 
 COLUMNS: Final = 12
 PANELS_LIMIT: Final = 60
+SHOWN_LIMIT: Final = 300
+"""Series and agents of all panels together: each is read again and again for everyone who looks."""
 
 Title = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 Metric = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
@@ -103,9 +105,29 @@ class LayoutContent(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
 
 
 def check(content: LayoutContent) -> None:
-    """Raise `Invalid` for a panel that leaves the grid, or a gauge without a scale."""
+    """Raise `Invalid` for a panel that leaves the grid or shows the same twice, or a gauge without a scale."""
+    if sum(_shown(panel) for panel in content.panels) > SHOWN_LIMIT:
+        raise Invalid(f"must show at most {SHOWN_LIMIT} series and agents in all panels together", "content.panels")
     for at, panel in enumerate(content.panels):
         if panel.x + panel.width > COLUMNS:
             raise Invalid(f"must be within {COLUMNS} columns: x + width is more", f"content.panels[{at}].width")
         if isinstance(panel, GaugePanel) and not panel.low < panel.high:
             raise Invalid("must be above `low`", f"content.panels[{at}].high")
+        if isinstance(panel, GaugePanel) and _is_above(panel.warning, panel.critical):
+            raise Invalid("must be above `warning`", f"content.panels[{at}].critical")
+        if isinstance(panel, AgentsPanel) and len({*panel.agents}) < len(panel.agents):
+            raise Invalid("must not contain an agent twice", f"content.panels[{at}].agents")
+        if len({(one.agent, one.metric) for one in _series(panel)}) < len(_series(panel)):
+            raise Invalid("must not contain a series twice", f"content.panels[{at}].series")
+
+
+def _series(panel: AnyPanel) -> list[Series]:
+    return [] if isinstance(panel, AgentsPanel | TextPanel) else panel.series
+
+
+def _shown(panel: AnyPanel) -> int:
+    return len(panel.agents) if isinstance(panel, AgentsPanel) else len(_series(panel))
+
+
+def _is_above(low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and low >= high

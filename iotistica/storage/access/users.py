@@ -191,6 +191,7 @@ DELETE: Final = "DELETE FROM users WHERE tenant_id = %(tenant)s AND user_id = %(
 
 async def delete(tx: Tx, tenant: TenantId, user: User, *, by: Actor) -> None:
     """Delete a user with its sessions and links, and its dashboards that are not shared."""
+    await tx.execute(LOCK, {"tenant": tenant, "user": user.user_id})  # so that no dashboard is added meanwhile
     await tx.execute(DELETE_LAYOUTS, {"tenant": tenant, "user": user.user_id})
     await tx.execute(DELETE, {"tenant": tenant, "user": user.user_id})
     await audit.record(tx, tenant, by, "user.deleted", ("user", user.user_id), before=user.facts())

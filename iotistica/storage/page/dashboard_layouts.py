@@ -14,7 +14,8 @@ from iotistica.storage.history.audit import Actor
 from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Page, Tx, fetch_page, fetch_row
 
-LAYOUTS_LIMIT: Final = 2000  # layouts of a tenant
+OWN_LIMIT: Final = 100  # layouts of one user that are not shared
+SHARED_LIMIT: Final = 1000  # layouts of a tenant that are shared
 
 
 class LayoutSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,11 @@ async def get(tx: Tx, tenant: TenantId, user: UUID, layout: UUID) -> Layout:
     return row
 
 
-COUNT: Final = "SELECT count(*) FROM dashboard_layouts WHERE tenant_id = %(tenant)s"
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('dashboard_layouts ' || %(tenant)s, 0))"
+COUNT: Final = """
+SELECT count(*) FROM dashboard_layouts
+WHERE tenant_id = %(tenant)s AND is_shared = %(shared)s AND (is_shared OR owner_id = %(owner)s)
+"""
 ADD: Final = f"""
 INSERT INTO dashboard_layouts (layout_id, tenant_id, name, owner_id, is_shared, content, author)
 VALUES (%(id)s, %(tenant)s, %(name)s, %(owner)s, %(shared)s, %(content)s::jsonb, %(author)s::jsonb)
@@ -89,10 +94,8 @@ async def add(
     content: LayoutContent,
     by: Actor,
 ) -> Layout:
-    """Add a layout; one without an owner must be shared. Raises `Conflict` above `LAYOUTS_LIMIT`."""
-    row = await (await tx.execute(COUNT, {"tenant": tenant})).fetchone()
-    if row is not None and row[0] >= LAYOUTS_LIMIT:
-        raise Conflict(f"The tenant has {LAYOUTS_LIMIT} dashboards, as many as it can have. Delete some first.")
+    """Add a layout; one without an owner must be shared. Raises `Conflict` if there are too many."""
+    await _check_room(tx, tenant, owner=owner, shared=shared)
     parameters = {"id": uuid4(), "tenant": tenant, "name": name, "owner": owner, "shared": shared}
     parameters |= {"content": jsonb(content), "author": jsonb(by.author)}
     stored = await fetch_row(tx, Layout, ADD, parameters)
@@ -101,6 +104,14 @@ async def add(
         tx, tenant, by, "dashboard.added", ("dashboard", stored.layout_id), after={"name": name, "shared": shared}
     )
     return stored
+
+
+async def _check_room(tx: Tx, tenant: TenantId, *, owner: UUID | None, shared: bool) -> None:
+    await tx.execute(LOCK, {"tenant": tenant})
+    row = await (await tx.execute(COUNT, {"tenant": tenant, "owner": owner, "shared": shared})).fetchone()
+    limit, whose = (SHARED_LIMIT, "shared dashboards") if shared else (OWN_LIMIT, "dashboards of your own")
+    if row is not None and row[0] >= limit:
+        raise Conflict(f"There are {limit} {whose}, as many as there can be. Delete some first.")
 
 
 CHANGE: Final = f"""
@@ -123,7 +134,12 @@ async def change(
     content: LayoutContent,
     by: Actor,
 ) -> Layout:
-    """Replace a layout whose version is still `version`; raises `Conflict` if somebody has changed it since."""
+    """Replace a layout whose version is still `version`.
+
+    Raises `Conflict` if somebody has changed it since, or if there are too many of the kind that it becomes.
+    """
+    if shared != old.is_shared:
+        await _check_room(tx, tenant, owner=old.owner_id, shared=shared)
     parameters = {"tenant": tenant, "id": old.layout_id, "version": version, "name": name, "shared": shared}
     parameters |= {"content": jsonb(content), "author": jsonb(by.author)}
     stored = await fetch_row(tx, Layout, CHANGE, parameters)

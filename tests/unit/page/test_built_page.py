@@ -1,5 +1,6 @@
 """How the built dashboard is read, noticed when it changes, and stood for while it is not there."""
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,20 @@ def test_without_a_page_the_root_says_why(
     """And looks again by itself; nothing in it runs."""
     if status:
         (web / ".build" / "status.json").write_text(json.dumps(status))
-    answer = client.get("/", headers=BROWSER)
+    with (web / ".build" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = client.get("/", headers=BROWSER)
     assert expected in answer.text
     assert '<meta http-equiv="refresh"' in answer.text
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_build_that_was_killed_is_not_said_to_go_on(web: Path, client: TestClient[Any]) -> None:
+    """Nobody holds its lock any more."""
+    (web / ".build" / "status.json").write_text(json.dumps({"state": "building", "detail": "wait"}))
+    (web / ".build" / "lock").touch()
+    assert "was ended before it was done" in client.get("/", headers=BROWSER).text
 
 
 def test_the_root_turns_into_the_page_and_into_the_next_one(web: Path, client: TestClient[Any]) -> None:

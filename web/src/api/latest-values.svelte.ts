@@ -1,4 +1,5 @@
 // The newest value of each series of some agents, and how it went since the page was opened.
+import { untrack } from 'svelte'
 import { resource } from '../components/resource.svelte'
 import { api, contentOf } from './client'
 import { onLive, onReturn, type LiveReading } from './live.svelte'
@@ -23,8 +24,10 @@ export class LatestValues {
     [...this.#values.values()].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true })),
   )
   #values = $state.raw(new Map<string, LatestValue>())
-  /** Agents all of whose series are known. */
-  #whole = $state.raw(new Set<string>())
+  /** Agents that have more series than are read. */
+  #cut = $state.raw(new Set<string>())
+  /** The names of the series that are known; changes only when one is added. */
+  #names = $state.raw(new Set<string>())
   #waiting: { agent: string; readings: LiveReading[] }[] = []
   #frame = 0
   readonly first
@@ -36,7 +39,7 @@ export class LatestValues {
           const params = { path: { agent }, query: { limit: SERIES } }
           const latest = await contentOf(api.GET('/api/v1/readings/{agent}/latest', { params, signal }))
           this.#take([{ agent, readings: latest.readings as unknown as LiveReading[] }])
-          if (latest.count < SERIES) this.#whole = new Set([...this.#whole, agent])
+          if (latest.count >= SERIES) this.#cut = new Set([...this.#cut, agent])
           return latest.count
         })
         // An agent that is gone does not hide the others.
@@ -67,7 +70,8 @@ export class LatestValues {
         this.#frame = 0
         this.#waiting = []
         this.#values = new Map()
-        this.#whole = new Set()
+        this.#names = new Set()
+        this.#cut = new Set()
       }
     })
   }
@@ -77,9 +81,9 @@ export class LatestValues {
     return this.#values.get(`${agent}/${name}`)
   }
 
-  /** Whether an agent has no such series, as far as that is known. */
-  lacks(agent: string, name: string): boolean {
-    return this.#whole.has(agent) && !this.#values.has(`${agent}/${name}`)
+  /** Whether an agent has such a series, or so many that it may. */
+  mayHave(agent: string, name: string): boolean {
+    return this.#names.has(`${agent}/${name}`) || this.#cut.has(agent)
   }
 
   #take(messages: { agent: string; readings: LiveReading[] }[]): void {
@@ -94,6 +98,7 @@ export class LatestValues {
       }
     }
     this.#values = values
+    if (values.size !== untrack(() => this.#names.size)) this.#names = new Set(values.keys())
   }
 }
 

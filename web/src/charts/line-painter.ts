@@ -124,6 +124,7 @@ function paintColumns(
   const width = Math.max(1, Math.round(pen.scale))
   context.fillStyle = pen.colour
   context.globalAlpha = pen.dash ? FAINT : 1
+  const joins = new Path2D()
   let column = NaN
   let [low, high, end] = [NaN, NaN, NaN]
   const paint = (): void => {
@@ -138,6 +139,11 @@ function paintColumns(
     const [px, py] = [Math.floor(x(times[at]!)), y(value)]
     if (px !== column) {
       paint()
+      // Between two columns that are apart, the line goes on.
+      if (!Number.isNaN(end) && px > column + 1) {
+        joins.moveTo(column, end)
+        joins.lineTo(px, py)
+      }
       column = px
       low = Number.isNaN(end) ? py : Math.min(py, end)
       high = Number.isNaN(end) ? py : Math.max(py, end)
@@ -148,6 +154,9 @@ function paintColumns(
     end = py
   }
   paint()
+  context.strokeStyle = pen.colour
+  context.lineWidth = width
+  context.stroke(joins)
   context.globalAlpha = 1
 }
 

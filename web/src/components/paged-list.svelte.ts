@@ -59,14 +59,17 @@ export class PagedList<T> {
     }
   }
 
-  /** The rows from an index to another, read if they are not known yet; fewer if they cannot be read. */
-  async rows(first: number, last: number): Promise<T[]> {
-    const pages = []
-    for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page += 1)
-      if (!this.#rows.has(page)) pages.push(this.#load(page))
-    await Promise.all(pages)
-    const found = Array.from({ length: last - first + 1 }, (_, at) => this.at(first + at))
-    return found.filter((row) => row !== undefined)
+  /** The rows from an index to another, read if they are not known; null if the list was begun anew meanwhile. */
+  async rows(first: number, last: number): Promise<T[] | null> {
+    const { signal } = this.#abort
+    const found: T[] = []
+    for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page += 1) {
+      const known = this.#stale.has(page) ? undefined : this.#rows.get(page)
+      const rows = known ?? (await this.read({ limit: PAGE, page: page + 1 }, signal)).rows
+      if (signal.aborted) return null
+      found.push(...rows.slice(Math.max(0, first - page * PAGE), last + 1 - page * PAGE))
+    }
+    return found
   }
 
   /** The rows that were read. */

@@ -40,6 +40,7 @@ export const agents = {
   toFleet: 'Move to a fleet',
   outOfFleet: 'Take out of its fleet',
   runJob: 'Run a job',
+  rangeLost: 'The list changed before all of its rows were read. Select the range again.',
   tooMany: 'At most 10,000 agents can be changed at once. Narrow the filter.',
   changed: (number: number) => `${plural(number, 'agent is', 'agents are')} changed`,
   apply: 'Apply',

@@ -24,6 +24,7 @@ export const dashboards = {
   copy: 'Copy',
   share: 'Share with everyone',
   shareHint: 'Everyone in your organisation sees it; operators change it.',
+  keepStart: 'Start with what is chosen now',
   delete: 'Delete',
   deleteTitle: (name: string) => `Delete “${name}”?`,
   deleteText: 'The dashboard is gone for everyone who sees it. Readings are not touched.',
@@ -87,8 +88,10 @@ export const dashboards = {
   warningFrom: 'Warning from',
   criticalFrom: 'Critical from',
   scaleWrong: 'The scale must end above its beginning.',
+  limitsWrong: 'Critical must begin above warning.',
   text: 'Text',
   tooMany: 'There are too many readings in this time to draw each state. Choose a shorter time.',
   since: 'since',
+  stale: 'old',
   remove: (name: string) => `Remove ${name}`,
 }

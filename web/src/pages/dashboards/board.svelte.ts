@@ -34,7 +34,8 @@ export class Board {
   }
 
   change(changes: Partial<Draft>): void {
-    this.draft = { ...this.draft!, ...changes }
+    if (!this.draft) return
+    this.draft = { ...this.draft, ...changes }
     this.isChanged = true
   }
 
@@ -42,6 +43,13 @@ export class Board {
   add(panel: Panel): void {
     const place = { ...SIZES[panel.kind], x: 0, y: rowsOf(this.panels) }
     this.change({ panels: arranged([...this.panels, { ...panel, ...place, key: ++lastKey }]) })
+  }
+
+  /** Bring back a panel that was removed. */
+  bringBack(panel: BoardPanel): void {
+    if (this.panels.some((one) => one.key === panel.key)) return
+    const panels = [...this.panels, panel]
+    this.change({ panels: arranged(panels, panels.length - 1) })
   }
 
   replace(key: number, panel: Panel): void {
@@ -59,11 +67,14 @@ export class Board {
   /** Store the draft, with what is chosen now as what is chosen at first; throws `Problem`. */
   async save(chosen: Pick<LayoutContent, 'range' | 'agent' | 'device'>): Promise<void> {
     const layout = this.layout!
-    const { name, shared } = this.draft!
+    const sent = this.draft!
+    const { name, shared } = sent
     const params = { path: { layout: layout.layoutId } }
     const body = { name, shared, version: layout.version, content: this.content(chosen) }
-    this.layout = await contentOf(api.PUT('/api/v1/dashboard-layouts/{layout}', { params, body }))
-    this.discard()
+    const stored = await contentOf(api.PUT('/api/v1/dashboard-layouts/{layout}', { params, body }))
+    if (this.layout?.layoutId !== layout.layoutId) return // another dashboard is shown by now
+    this.layout = stored
+    if (this.draft === sent) this.discard() // what was changed meanwhile stays
   }
 
   /** Store what is shown as another dashboard of one's own; throws `Problem`. */
@@ -77,10 +88,13 @@ export class Board {
   content(chosen: Pick<LayoutContent, 'range' | 'agent' | 'device'>): LayoutContent {
     return {
       ...chosen,
-      panels: this.panels.map(({ key, ...panel }): Panel => {
-        void key
-        return panel
-      }),
+      // In the order in which they are read, for who reads them one by one.
+      panels: this.panels
+        .toSorted((a, b) => a.y - b.y || a.x - b.x)
+        .map(({ key, ...panel }): Panel => {
+          void key
+          return panel
+        }),
     }
   }
 }

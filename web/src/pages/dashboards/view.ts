@@ -17,10 +17,10 @@ export interface View {
   onrange: (range: { from: number; to: number }) => void
 }
 
-/** Whether a series is chosen and, as far as is known, has readings. */
+/** Whether a series is chosen and has readings. */
 export function isThere(view: View, series: PanelSeries): boolean {
   const found = resolved(series, view.choice)
-  return found !== null && !view.values.lacks(found.agent, found.metric)
+  return found !== null && view.values.mayHave(found.agent, found.metric)
 }
 
 /** The newest value of a series of a panel; undefined if there is none, or nothing is chosen. */
