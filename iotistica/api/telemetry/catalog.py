@@ -43,7 +43,8 @@ async def catalog(
 ) -> Catalog:
     """List the series of the tenant by agent and name, with the times of their first and last readings.
 
-    `metricName` is the whole name of a series, or the metric of any device; `search` is a part of the whole name.
+    `metricName` is the whole name of a series, or the metric of any device; each word of
+    `search` is a part of the whole name or of the agent's.
     """
     tenant = tenant_of(request)
     filters: dict[str, Any] = {"agent": agent_uuid, "device": device_uuid, "protocol": protocol}

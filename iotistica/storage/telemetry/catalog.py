@@ -1,5 +1,6 @@
 """The catalog: all series of a tenant, with the times of their first and last readings."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -41,7 +42,7 @@ WHERE a.tenant_id = %(tenant)s AND s.tenant_id = %(tenant)s
   AND (%(protocol)s::text IS NULL OR s.protocol = %(protocol)s)
   AND (%(metrics)s::text[] IS NULL OR s.metric_name = ANY(%(metrics)s::text[])
        OR s.metric = ANY(%(metrics)s::text[]))
-  AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(s.metric_name)) > 0)
+  AND (%(parts)s::text[] IS NULL OR lower(s.metric_name || ' ' || a.name) LIKE ALL (%(parts)s))
 """
 COUNT: Final = "SELECT count(*)" + MATCHING
 PAGE: Final = f"""
@@ -79,10 +80,13 @@ async def page(
 ) -> Page[CatalogEntry]:
     """Return up to `limit` series after `after`, ordered by agent and name.
 
-    The keys of `filters` are agent, device, protocol, metrics (names) and text (a part of a name). Readings older
-    than `since` are hidden: a series without newer readings has no times.
+    The keys of `filters` are agent, device, protocol, metrics (names) and text (words, all of which are in the
+    name of the series or of its agent). Readings older than `since` are hidden: a
+    series without newer readings has no times.
     """
-    parameters = dict.fromkeys(("agent", "device", "protocol", "metrics", "text")) | dict(filters)
+    parameters = dict.fromkeys(("agent", "device", "protocol", "metrics", "parts")) | dict(filters)
+    if text := parameters.pop("text", None):
+        parameters["parts"] = [f"%{_literal(word)}%" for word in text.lower().split()]
     parameters |= {"tenant": tenant, "now": now, "recent": max(now - RECENT, since), "limit": limit}
     parameters |= {"since": since, "day": floor(since, timedelta(days=1))}
     agent, metric = after or (None, None)
@@ -93,6 +97,11 @@ async def page(
     )
     rows.total = len(rows) if after is None and len(rows) < limit else await _count(tx, parameters)
     return rows
+
+
+def _literal(word: str) -> str:
+    """Return a pattern of LIKE that only fits the word itself."""
+    return re.sub(r"[\\%_]", r"\\\g<0>", word)
 
 
 async def _count(tx: Tx, parameters: Mapping[str, Any]) -> int:

@@ -132,7 +132,7 @@ def test_queries_of_many_series_tell_unknown_metrics(viewer: httpx.Client, agent
 
 
 def test_the_catalog_is_searched_by_a_part_of_a_name(viewer: httpx.Client, agent: str) -> None:
-    """In any case, in the device or the metric."""
+    """In any case, in the device or the metric; of several words, all."""
 
     def found(text: str) -> list[str]:
         return [
@@ -143,5 +143,7 @@ def test_the_catalog_is_searched_by_a_part_of_a_name(viewer: httpx.Client, agent
     assert found("TEMP") == ["boiler-1.temperature", "boiler-2.temperature"]
     assert found("boiler-1") == ["boiler-1.pressure", "boiler-1.temperature"]
     assert found(unicodedata.normalize("NFD", "w\u00e4rme")) == ["Au\u00dfenw\u00e4rme"]
-    assert found("%") == []
+    assert found("temp boiler-2") == ["boiler-2.temperature"]
+    assert found("temp nothing") == []
+    assert found("%") == found("_emp") == found("\\") == []
     assert len(found("")) == len(READINGS)

@@ -27,6 +27,38 @@ export function ago(time: number, now: number, nowWord: string): string {
   return relative.format(Math.trunc(seconds / size), unit)
 }
 
+/** Where a calendar day begins and ends in a zone, in milliseconds since the epoch; null for no day. */
+export function dayIn(zone: string, day: string): { from: number; to: number } | null {
+  const noon = Date.parse(`${day}T12:00:00Z`)
+  if (Number.isNaN(noon)) return null
+  const start = (days: number): number => {
+    const midnight = Date.parse(`${day}T00:00:00Z`) + days * 86_400_000
+    // The offset at midnight can differ from that of the first guess where clocks change.
+    const guess = midnight - offsetOf(zone, midnight)
+    return midnight - offsetOf(zone, guess)
+  }
+  return { from: start(0), to: start(1) }
+}
+
+/** The calendar day of a time in a zone, such as `2026-11-24`. */
+export function dayOf(time: number, zone: string): string {
+  return new Date(time + offsetOf(zone, time)).toISOString().slice(0, 10)
+}
+
+/** How far the clocks of a zone are ahead of UTC at a time, in milliseconds. */
+function offsetOf(zone: string, time: number): number {
+  const parts = Object.fromEntries(
+    format(zone, {
+      ...{ year: 'numeric', month: 'numeric', day: 'numeric', calendar: 'iso8601', numberingSystem: 'latn' },
+      ...{ hour: 'numeric', minute: 'numeric', second: 'numeric', hourCycle: 'h23' },
+    })
+      .formatToParts(time)
+      .map((part) => [part.type, Number(part.value)]),
+  ) as Record<string, number>
+  const { year = 0, month = 1, day = 1, hour = 0, minute = 0, second = 0 } = parts
+  return Date.UTC(year, month - 1, day, hour, minute, second) - Math.floor(time / 1000) * 1000
+}
+
 /** How long something lasts, with its two largest units: "3 h 20 min". */
 export function duration(milliseconds: number): string {
   let seconds = Math.max(0, Math.round(milliseconds / 1000))

@@ -27,6 +27,7 @@ export const agents = {
   clear: 'Clear the filter',
   filters: 'Saved filters',
   saveFilter: 'Save this filter',
+  heads: ['', 'Name', 'Presence', 'Last data', 'Fleet', 'Software', 'Tags'],
   filterName: 'Name of the filter',
   removeFilter: (name: string) => `Remove the filter ${name}`,
   selected: (number: number) => `${plural(number, 'agent', 'agents')} selected`,

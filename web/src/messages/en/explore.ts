@@ -24,6 +24,7 @@ export const explore = {
   custom: 'Chosen',
   from: 'From',
   to: 'To',
+  day: 'A whole day',
   back: 'Back',
   forward: 'Forward',
   zoomOut: 'Zoom out',

@@ -1,6 +1,15 @@
 import { plural } from './common'
 
 export const incidents = {
+  kinds: {
+    opened: 'It was opened.',
+    joined: 'Something was added to it.',
+    told: 'It was decided who is told.',
+    escalated: 'Nobody had acknowledged it: others were told.',
+    acknowledged: 'It was acknowledged.',
+    resolved: 'It is over.',
+    note: 'A note',
+  } as Record<string, string>,
   title: 'Incidents',
   filters: { active: 'Open', acknowledged: 'Acknowledged', resolved: 'Resolved', all: 'All' } as Record<
     string,
@@ -37,6 +46,7 @@ export const incidents = {
   stillFiring: 'still so',
   history: 'What happened',
   told: 'Who was told',
+  chooseTold: 'Choose who is told',
   noneTold: 'Nobody: no target matches, or everything was silenced.',
   rule: 'The rule',
   chart: 'Look at it',
