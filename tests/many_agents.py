@@ -11,8 +11,12 @@ FROM generate_series(1, %(number)s) n
 """
 HEAR = """
 INSERT INTO agent_presence (agent_uuid, tenant_id, status, since, data_at, heard_at)
-SELECT agent_uuid, tenant_id, CASE WHEN name LIKE '%%77' THEN 'offline' ELSE 'online' END, now(), now(), now()
-FROM agents a WHERE tenant_id = %(tenant)s AND NOT EXISTS (SELECT FROM agent_presence p
+SELECT agent_uuid, tenant_id, status, heard_at, heard_at, heard_at
+FROM agents a, LATERAL (
+    SELECT CASE WHEN name LIKE '%%77' THEN 'offline' ELSE 'online' END AS status,
+           CASE WHEN name LIKE '%%77' THEN now() - interval '1 day' ELSE now() END AS heard_at
+) presence
+WHERE tenant_id = %(tenant)s AND NOT EXISTS (SELECT FROM agent_presence p
                                                           WHERE p.agent_uuid = a.agent_uuid)
 """
 

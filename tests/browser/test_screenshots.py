@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser
 
 from tests.screenshots.__main__ import take_all
 from tests.serving import Served
 
 
+@pytest.mark.slow
 def test_pictures_are_taken_of_the_pages_that_are_named(chromium: Browser, demo: Served, tmp_path: Path) -> None:
     """In both widths and both themes, of a plant with an incident and a dashboard."""
     assert take_all(chromium, demo, {"fleet", "dashboard"}, tmp_path) == 8
