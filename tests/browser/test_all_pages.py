@@ -59,8 +59,8 @@ def serious_findings(page: Page) -> list[str]:
 @pytest.mark.parametrize(
     ("size", "theme"),
     [
-        ("wide", "light"),
         ("narrow", "dark"),
+        pytest.param("wide", "light", marks=pytest.mark.slow),  # as in all other files of this folder
         pytest.param("wide", "dark", marks=pytest.mark.slow),
         pytest.param("narrow", "light", marks=pytest.mark.slow),
     ],
