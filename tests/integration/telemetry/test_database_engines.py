@@ -49,6 +49,7 @@ from iotistica.storage.telemetry import timescale as timescale_
 from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
 from iotistica.storage.telemetry.csv_export import ExportQuery
 from tests.conftest import Stack
+from tests.databases import fresh
 from tests.rollup_oracle import check_query, check_tables, reading, store
 from tests.timescale import MISSING, databases
 
@@ -113,16 +114,34 @@ def timescale() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=[pytest.param("plain", marks=pytest.mark.plain_postgres), "timescaledb"])
+ENGINES = [pytest.param("plain", marks=pytest.mark.plain_postgres), "timescaledb"]
+
+
+@pytest.fixture(params=ENGINES)
 async def engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Engine]:
-    if request.param == "plain":
-        url = stack.database_url
-    else:
-        url = request.getfixturevalue("timescale")
-        schema.migrate(url)
-        timescale_.apply_policies(url, AGES)
+    url = stack.database_url if request.param == "plain" else timescale_database(request)
     async with opened(url) as database:
         yield Engine(url, request.param, database)
+
+
+@pytest.fixture(params=ENGINES)
+async def separate_engine(request: pytest.FixtureRequest, stack: Stack) -> AsyncIterator[Engine]:
+    """A database without the readings of other tests, because a budget applies to all days of a database."""
+    with contextlib.ExitStack() as exits:
+        if request.param == "plain":
+            url = exits.enter_context(fresh(stack.database_url))
+            schema.migrate(url)
+        else:
+            url = timescale_database(request)
+        async with opened(url) as database:
+            yield Engine(url, request.param, database)
+
+
+def timescale_database(request: pytest.FixtureRequest) -> str:
+    url = str(request.getfixturevalue("timescale"))
+    schema.migrate(url)
+    timescale_.apply_policies(url, AGES)
+    return url
 
 
 class opened:
@@ -473,8 +492,9 @@ def known(rows: list[Reading]) -> dict[tuple[str, datetime], tuple[float | None,
     return found
 
 
-async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Engine) -> None:
+async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(separate_engine: Engine) -> None:
     """Sizes are measured by day; the rollups of readings dropped to save space survive later refreshes."""
+    engine = separate_engine
     tenant, agent = await make(engine.database)
     rows = history(random.Random(13), 400)
     await store(engine.database, tenant, agent, rows)
@@ -501,8 +521,9 @@ async def test_a_budget_of_bytes_drops_the_oldest_days_and_no_rollup(engine: Eng
         assert covered.raw_since.date() == after.days[0].day
 
 
-async def test_a_tiny_budget_keeps_what_is_shown(engine: Engine) -> None:
+async def test_a_tiny_budget_keeps_what_is_shown(separate_engine: Engine) -> None:
     """The days that the rollups still need are kept, whatever the budget says, and nothing is hidden that is there."""
+    engine = separate_engine
     tenant, agent = await make(engine.database)
     rows = history(random.Random(14), 400)
     await store(engine.database, tenant, agent, rows)

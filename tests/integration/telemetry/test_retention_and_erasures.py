@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from iotistica.background import erasures as eraser
 from iotistica.background import retention
@@ -22,6 +21,7 @@ from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database, Tx
 from iotistica.storage.telemetry import coverage, erasures, readings, rollups
+from tests import databases
 from tests.conftest import Stack
 from tests.rollup_oracle import check_tables, reading, store
 
@@ -34,22 +34,19 @@ Owner = tuple[TenantId, AgentId]
 @pytest.fixture
 async def own(stack: Stack) -> AsyncIterator[Database]:
     """A separate database, because the retention applies to a whole database."""
-    name = f"going_{uuid4().hex[:12]}"
-    with psycopg.connect(stack.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = stack.database_url.rpartition("/")[0] + "/" + name
-    schema.migrate(url)
-    database = Database(
-        url,
-        size=2,
-        name="going",
-        role="iotistica_worker",
-        statement_seconds=30,
-        configure=readings.create_staging_table,
-    )
-    await database.open()
-    yield database
-    await database.close()
+    with databases.fresh(stack.database_url) as url:
+        schema.migrate(url)
+        database = Database(
+            url,
+            size=2,
+            name="going",
+            role="iotistica_worker",
+            statement_seconds=30,
+            configure=readings.create_staging_table,
+        )
+        await database.open()
+        yield database
+        await database.close()
 
 
 async def owner(database: Database) -> Owner:
