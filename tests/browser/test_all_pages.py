@@ -15,7 +15,7 @@ from tests.serving import Served, until
 AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 PATHS = (
-    *("/", "/agents", "/explore", "/dashboards", "/incidents", "/rules", "/rules/targets"),
+    *("/", "/agents", "/explore", "/dashboards", "/incidents", "/rules", "/rules/channels"),
     *(
         "/rules/silences",
         "/jobs",

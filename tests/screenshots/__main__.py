@@ -37,7 +37,7 @@ def pages(ids: dict[str, str], dashboard: str) -> Iterator[tuple[str, str]]:
     yield from (("dashboards", "/dashboards"), ("dashboard", dashboard), ("dashboard-edit", f"{dashboard}?edit=1"))
     yield "dashboard-wall", f"{dashboard}?wall=1"
     yield from (("incidents", "/incidents"), ("incident", f"/incidents/{ids['incident']}"), ("rules", "/rules"))
-    yield from (("rule", "/rules?rule=new"), ("rule-targets", "/rules/targets"), ("silences", "/rules/silences"))
+    yield from (("rule", "/rules?rule=new"), ("rule-channels", "/rules/channels"), ("silences", "/rules/silences"))
     yield from (("jobs", "/jobs"), ("job", f"/jobs/{ids['job']}"), ("job-new", "/jobs?new=job"))
     yield from (("enrolment", "/enrolment"), ("operations", "/operations"), ("settings", "/settings"))
     for tab in ("ledger", "dead-letters", "storage", "erasures", "broker", "audit"):

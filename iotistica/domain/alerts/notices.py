@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from iotistica.domain.alerts import message_templates
+from iotistica.domain.alerts import chat_messages, message_templates
 from iotistica.domain.alerts.events import Severity
 from iotistica.domain.alerts.targets import Template, Webhook
 from iotistica.errors import Invalid
@@ -124,6 +124,10 @@ def body(facts: NoticeFacts, webhook: Webhook, template: Template, *, receiver: 
             content = _alertmanager(facts, template, receiver)
         case "pagerduty":
             content = _pagerduty(facts, template, webhook.routing_key or "")
+        case "slack":
+            content = chat_messages.slack(title(facts, template), text(facts, template))
+        case "teams":
+            content = chat_messages.teams(title(facts, template), text(facts, template), facts.url)
         case _:
             content = {
                 "type": f"incident.{facts.kind}",

@@ -53,7 +53,7 @@ class Webhook(_Channel, frozen=True, kw_only=True, tag="webhook"):
     """An HTTP request as Standard Webhooks describes it, with a body of this platform or of another product."""
 
     url: Annotated[str, Meta(min_length=8, max_length=URL_LENGTH)]
-    format: Literal["standard", "alertmanager", "pagerduty"] = "standard"
+    format: Literal["standard", "slack", "teams", "alertmanager", "pagerduty"] = "standard"
     signing_secrets: Annotated[tuple[str, ...], Meta(max_length=2)] = ()
     """Secrets in base64 after `whsec_`; with two, each request is signed with both, so that one can be replaced."""
     routing_key: Annotated[str, Meta(max_length=200)] | None = None

@@ -120,17 +120,17 @@ def test_two_secrets_sign_each_request(site: Site) -> None:
 
 
 def test_other_products_bodies(site: Site) -> None:
-    """Alertmanager's version 4 and PagerDuty's Events API v2, opened and resolved."""
+    """Alertmanager's version 4, PagerDuty's Events API v2, Slack and Teams, opened and resolved."""
     agent = site.add_agent()
     channels = [
         {"kind": "webhook", "url": f"{site.hooks.url}/{name}", "format": name, **more}
-        for name, more in (("alertmanager", {}), ("pagerduty", {"routingKey": "R0"}))
+        for name, more in (("alertmanager", {}), ("pagerduty", {"routingKey": "R0"}), ("slack", {}), ("teams", {}))
     ]
     targets = [site.add_target(channel=channel, routes=[]) for channel in channels]
     site.add_rule(targets=targets, scope={"agent": agent}, severity="critical", labels={"team": "heat"})
     for number, value in enumerate((71, 20), 1):
         site.send(agent, value)
-        for path in ("/alertmanager", "/pagerduty"):
+        for path in ("/alertmanager", "/pagerduty", "/slack", "/teams"):
             until(partial(site.hooks.has, path, number), 15)
     firing, resolved = (received.body for received in site.hooks.of("/alertmanager"))
     assert (firing["version"], firing["status"], resolved["status"]) == ("4", "firing", "resolved")
@@ -140,6 +140,11 @@ def test_other_products_bodies(site: Site) -> None:
     assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
     assert trigger["dedup_key"] == resolve["dedup_key"]
     assert (trigger["routing_key"], trigger["payload"]["severity"]) == ("R0", "critical")
+    said = [received.body["text"] for received in site.hooks.of("/slack")]
+    assert "71 is above 70" in said[0]
+    assert [text.split("]")[0] for text in said] == ["[critical", "[resolved"]
+    card = site.hooks.of("/teams")[0].body["attachments"][0]["content"]
+    assert "71 is above 70" in card["body"][0]["inlines"][0]["text"]
 
 
 def test_an_e_mail_has_text_and_html_and_belongs_to_its_incident(site: Site) -> None:

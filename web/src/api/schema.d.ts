@@ -9120,7 +9120,7 @@ export interface components {
              * @default standard
              * @enum {string}
              */
-            format?: "standard" | "alertmanager" | "pagerduty";
+            format?: "standard" | "slack" | "teams" | "alertmanager" | "pagerduty";
             /** @default [] */
             signingSecrets?: (string | unknown)[];
             routingKey?: string | null;

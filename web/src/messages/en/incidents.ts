@@ -47,7 +47,7 @@ export const incidents = {
   history: 'What happened',
   told: 'Who was told',
   chooseTold: 'Choose who is told',
-  noneTold: 'Nobody: no target matches, or everything was silenced.',
+  noneTold: 'Nobody: no channel matches, or everything was silenced.',
   rule: 'The rule',
   chart: 'Look at it',
   deliveries: {

@@ -13,8 +13,9 @@ import { operations } from './operations'
 import { rules } from './rules'
 import { settings } from './settings'
 import { shell } from './shell'
+import { timeline } from './timeline'
 
 export const en = {
   ...{ agent, agents, common, enrolment, errors, explore, fleet, incidents, jobs, login, operations, rules },
-  ...{ dashboards, settings, shell },
+  ...{ dashboards, settings, shell, timeline },
 }

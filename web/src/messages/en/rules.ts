@@ -2,7 +2,7 @@ import { plural } from './common'
 
 export const rules = {
   title: 'Rules',
-  tabs: { rules: 'Rules', targets: 'Who is told', silences: 'Silences' } as Record<string, string>,
+  tabs: { rules: 'Rules', channels: 'Who is told', silences: 'Silences' } as Record<string, string>,
   add: 'Add a rule',
   edit: 'Change the rule',
   none: 'No rule yet: nothing can wake anybody',
@@ -58,7 +58,7 @@ export const rules = {
   >,
   more: 'Maintenance, limits for some, labels (JSON)',
   moreHint:
-    'The fields active, maintenance, limits, labels, targets and escalation, as docs/alerts.md describes them.',
+    'The fields active, maintenance, limits, labels and escalation, as docs/alerts.md describes them.',
   preview: 'What would have fired',
   previewRange: 'In the last',
   ranges: { '1d': 'day', '7d': '7 days', '30d': '30 days' } as Record<string, string>,
@@ -74,19 +74,22 @@ export const rules = {
   removed: 'The rule is removed.',
   removeText: 'Its open incidents are closed, and nothing is watched by it any more.',
   remove: 'Remove the rule',
-  targets: {
-    add: 'Add a target',
+  channels: {
+    add: 'Add a channel',
     none: 'Nobody is told of incidents yet',
     noneHint:
-      'A target is a webhook (Slack, Teams, PagerDuty, your own), e-mail addresses, or what an administrator allows.',
+      'A channel is a webhook (Slack, Teams, PagerDuty, your own) or e-mail addresses. The API calls it a target.',
     kind: 'How',
-    kinds: { webhook: 'Webhook', email: 'E-mail', apprise: 'Apprise (chat and more)' } as Record<
+    kinds: { webhook: 'Webhook (chat and others)', email: 'E-mail', apprise: 'Apprise' } as Record<
       string,
       string
     >,
     url: 'URL',
+    urlHint: 'The address of the incoming webhook, which the chat or service shows when you add one there.',
     format: 'Format',
     formats: {
+      slack: 'Slack, Mattermost, Rocket.Chat, Google Chat',
+      teams: 'Microsoft Teams (a workflow)',
       standard: 'Standard Webhooks',
       alertmanager: 'Alertmanager',
       pagerduty: 'PagerDuty',
@@ -97,11 +100,15 @@ export const rules = {
     test: 'Send a test',
     tested: (seconds: number) => `The test message was delivered in ${seconds.toFixed(1)} s.`,
     testFailed: (error: string) => `The test message was not delivered: ${error}`,
-    saved: 'The target is saved.',
-    removed: 'The target is removed.',
-    remove: 'Remove the target',
+    saved: 'The channel is saved.',
+    removed: 'The channel is removed.',
+    remove: 'Remove the channel',
     removeText: 'It is told of nothing from now on, not even of the end of what it was told.',
     enabled: 'On',
+    told: 'Who is told',
+    toldHint: 'Channels choose by severity what they are told. Tick one to tell it of this rule in any case.',
+    off: 'turned off',
+    manage: 'Add or change channels',
   },
   silences: {
     none: 'Nothing is silenced',
