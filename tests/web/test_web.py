@@ -43,6 +43,12 @@ def test_the_code_of_the_page_has_no_faults() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_rules_of_the_page_hold() -> None:
+    """Those that need no browser: times, numbers, grids, differences; as `npm run test` says."""
+    done = npm("run", "--silent", "test")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_page_has_a_path_that_the_server_knows() -> None:
     """A link to any page can be opened in a new tab."""
     paths = re.findall(r"'/([a-z]*)[^']*'", (WEB / "src" / "routes.ts").read_text().partition("routes: Route[]")[2])

@@ -32,7 +32,7 @@ export function measured(value: number | null | undefined): string {
 export function bytes(value: number): string {
   let step = 0
   let left = value
-  while (Math.abs(left) >= 1000 && step < BYTES.length - 1) {
+  while (Math.abs(left) >= 999.5 && step < BYTES.length - 1) {
     left /= 1000
     step += 1
   }

@@ -10,6 +10,7 @@ const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
   ['minute', 60],
   ['second', 1],
 ]
+const DAY = 86_400_000
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: 'always', style: 'short' })
 
 /** Milliseconds since the epoch of a time that the API sent; null for no time. */
@@ -29,15 +30,20 @@ export function ago(time: number, now: number, nowWord: string): string {
 
 /** Where a calendar day begins and ends in a zone, in milliseconds since the epoch; null for no day. */
 export function dayIn(zone: string, day: string): { from: number; to: number } | null {
-  const noon = Date.parse(`${day}T12:00:00Z`)
-  if (Number.isNaN(noon)) return null
-  const start = (days: number): number => {
-    const midnight = Date.parse(`${day}T00:00:00Z`) + days * 86_400_000
-    // The offset at midnight can differ from that of the first guess where clocks change.
-    const guess = midnight - offsetOf(zone, midnight)
-    return midnight - offsetOf(zone, guess)
-  }
-  return { from: start(0), to: start(1) }
+  const midnight = Date.parse(`${day}T00:00:00Z`)
+  if (Number.isNaN(midnight)) return null
+  return { from: startOf(zone, midnight), to: startOf(zone, midnight + DAY) }
+}
+
+/**
+ * The first moment of the day with this midnight in UTC. Where clocks change at midnight, it is missing or comes twice,
+ * so that of the offsets around it the one counts before which it was another day.
+ */
+function startOf(zone: string, midnight: number): number {
+  const day = new Date(midnight).toISOString().slice(0, 10)
+  const starts = [midnight - DAY, midnight + DAY].map((near) => midnight - offsetOf(zone, near))
+  const isStart = (start: number): boolean => dayOf(start, zone) === day && dayOf(start - 1, zone) < day
+  return starts.find(isStart) ?? starts[1]!
 }
 
 /** The calendar day of a time in a zone, such as `2026-11-24`. */
