@@ -11,20 +11,28 @@ import msgspec
 from iotistica.domain.access import document_secrets
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.agents import reported_state
-from iotistica.domain.agents.reported_state import Report
+from iotistica.domain.agents.reported_state import Report, ReportedState
+from iotistica.domain.control import explanation
 from iotistica.domain.ids import TenantId, agent_topic
 from iotistica.errors import InvalidMessage
 from iotistica.storage.agents import reported_states as table
 from iotistica.storage.delivery.live import LiveUpdate
 from iotistica.storage.delivery.streams import Message
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import TimelineEvent
+from iotistica.storage.history.timeline import TimelineEvent, hourly_key
 from iotistica.storage.postgres import Tx
 
 CHANGED: Final = "state.changed"
 """Event kind: an agent's reported state has changed."""
 REACHED: Final = "target.reported"
 """Event kind: an agent reports another version of its target than before."""
+
+
+FAILING: Final = "state.failing"
+"""Event kind: an agent reports that a device or a service of it fails."""
+RECOVERED: Final = "state.recovered"
+"""Event kind: what has failed no longer does."""
+FAULTS_LISTED: Final = 20  # events of one report
 
 
 class StateReports:
@@ -67,6 +75,7 @@ class StateReports:
                 if versions[0] != versions[1]:
                     facts = {"before": versions[0], "version": versions[1]}
                     events.append(TimelineEvent(agent=agent, at=at, kind=REACHED, details=facts))
+                events += _fault_events(agent, at, before, state)
         await table.save(tx, self._tenant, states, stored)
         await timeline.add(tx, self._tenant, events)
         return refused
@@ -99,6 +108,20 @@ class StateReports:
                 if measured:
                     updates.append(LiveUpdate(self._tenant, agent, "metrics", head | {"metrics": measured}))
         return updates
+
+
+def _fault_events(agent: UUID, at: datetime, before: ReportedState, after: ReportedState) -> list[TimelineEvent]:
+    """Return events for what has begun to fail and for what works again; within an hour, each is counted."""
+    old, new = (
+        {fault.what: fault.error for fault in explanation.faults(document_secrets.mask(state.values))}
+        for state in (before, after)
+    )
+    failing = [(FAILING, what, {"what": what, "error": error}) for what, error in new.items() if what not in old]
+    recovered = [(RECOVERED, what, {"what": what}) for what in old if what not in new]
+    return [
+        TimelineEvent(agent=agent, at=at, kind=kind, details=details, dedupe_key=hourly_key(what[:100], at))
+        for kind, what, details in (failing + recovered)[:FAULTS_LISTED]
+    ]
 
 
 class _MergedState:

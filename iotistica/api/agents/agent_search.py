@@ -49,6 +49,8 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     os_version: str | None
     replaced_by: UUID | None
     tags: dict[str, str]
+    faults: int
+    """How many of its devices and services the agent reports as failing."""
 
 
 class Pagination(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -89,6 +91,7 @@ async def list_agents(
     identity: Annotated[State | None, QueryParameter(name="state")] = None,
     filter_: Annotated[Literal["all", "active", "inactive"], QueryParameter(name="filter")] = "all",
     version: FreeText = None,
+    failing: FromQuery[bool | None] = None,
     sort: FromQuery[SortKey] = "id",
     order: FromQuery[Order | None] = None,
     limit: Limit = 100,
@@ -100,6 +103,7 @@ async def list_agents(
     The default order is `asc`, and for `last_seen` `desc`: those seen last come first.
     `search` is a part of the name or the beginning of the UUID. `selector` filters by tags, for example
     `site=berlin,line in (1,2),!spare`. `fleet=none` lists the agents that are in no fleet.
+    `failing=true` lists those that report a device or a service of theirs as failing.
     """
     wanted = AgentFilter(
         text=clean_name(search_) if search_ else None,
@@ -109,6 +113,7 @@ async def list_agents(
         state=identity,
         active=None if filter_ == "all" else filter_ == "active",
         version=version,
+        failing=failing,
         selector=tag_selectors.parse(selector) if selector else (),
     )
     by = sort, order or ("desc" if sort == "last_seen" else "asc")
@@ -193,6 +198,7 @@ def view(agent: AgentSummary) -> AgentView:
         os_version=agent.os_version,
         replaced_by=agent.replaced_by,
         tags=agent.tags,
+        faults=agent.faults,
     )
 
 

@@ -28,6 +28,8 @@ class AgentMap(msgspec.Struct, frozen=True, kw_only=True):
     """The agent's value of the tag that the request names."""
     incident: list[str | None]
     """The worst severity of the open incidents about the agent."""
+    faults: list[int]
+    """How many of its devices and services the agent reports as failing."""
     cut: bool
     """Whether there are more agents than these."""
 
@@ -56,5 +58,6 @@ async def get_map(
         fleet=[agent.fleet for agent in agents],
         tag=[agent.value for agent in agents],
         incident=[agent.incident for agent in agents],
+        faults=[agent.faults for agent in agents],
         cut=len(agents) == MAP_LIMIT,
     )

@@ -21,6 +21,8 @@ class MappedAgent(NamedTuple):
     value: str | None
     incident: str | None
     """The worst severity of the open incidents that the agent is a member of."""
+    faults: int
+    """How many of its devices and services the agent reports as failing."""
 
 
 # The worst severity is the smallest of the three words' ranks.
@@ -30,9 +32,11 @@ WITH troubled AS (
     FROM incidents i JOIN incident_members m USING (tenant_id, incident_id)
     WHERE i.tenant_id = %(tenant)s AND i.status <> 'resolved' AND m.ended_at IS NULL AND m.agent_uuid IS NOT NULL
     GROUP BY m.agent_uuid)
-SELECT a.agent_uuid, a.name, p.status, p.since, a.fleet_uuid, t.value, ('{critical,warning,info}'::text[])[rank]
+SELECT a.agent_uuid, a.name, p.status, p.since, a.fleet_uuid, t.value, ('{critical,warning,info}'::text[])[rank],
+       coalesce(s.faults, 0)
 FROM agents a LEFT JOIN agent_presence p USING (tenant_id, agent_uuid)
 LEFT JOIN agent_tags t ON t.tenant_id = a.tenant_id AND t.agent_uuid = a.agent_uuid AND t.key = %(tag)s
+LEFT JOIN agent_states s ON s.tenant_id = a.tenant_id AND s.agent_uuid = a.agent_uuid AND s.faults > 0
 LEFT JOIN troubled ON troubled.agent_uuid = a.agent_uuid
 WHERE a.tenant_id = %(tenant)s AND a.active AND a.state <> 'retired'
 ORDER BY lower(a.name), a.agent_uuid LIMIT %(most)s

@@ -22,6 +22,8 @@ class AgentSummary(Agent, frozen=True, kw_only=True):
     last_seen: datetime | None
     """When the agent last sent data."""
     tags: dict[str, str]
+    faults: int
+    """How many of its devices and services the agent reports as failing."""
 
 
 class FoundAgent(AgentSummary, frozen=True, kw_only=True):
@@ -41,6 +43,8 @@ class AgentFilter(msgspec.Struct, frozen=True, kw_only=True):
     state: str | None = None
     active: bool | None = None
     version: str | None = None
+    failing: bool | None = None
+    """Whether the agent reports a device or a service as failing."""
     selector: Selector = ()
 
 
@@ -49,7 +53,7 @@ Order = Literal["asc", "desc"]
 
 _SUMMARY: Final = f"""
 SELECT {COLUMNS}, p.status, p.since, coalesce(p.flapping, false) AS flapping,
-       greatest(p.data_at, s.reported_at) AS last_seen,
+       greatest(p.data_at, s.reported_at) AS last_seen, coalesce(s.faults, 0) AS faults,
        coalesce((SELECT jsonb_object_agg(key, value) FROM agent_tags t WHERE t.agent_uuid = a.agent_uuid), '{{}}')
            AS tags
 FROM agents a LEFT JOIN agent_presence p USING (agent_uuid) LEFT JOIN agent_states s USING (agent_uuid)
@@ -72,6 +76,12 @@ _STATUS: Final[dict[bool, LiteralString]] = {
     " AND p.agent_uuid = a.agent_uuid AND p.status <> ALL(%(status)s))",
 }
 """By whether agents without a presence row (`new`) are excluded."""
+_FAILING: Final[dict[bool, LiteralString]] = {
+    True: "AND EXISTS (SELECT FROM agent_states s WHERE s.tenant_id = %(tenant)s"
+    " AND s.agent_uuid = a.agent_uuid AND s.faults > 0)",
+    False: "AND NOT EXISTS (SELECT FROM agent_states s WHERE s.tenant_id = %(tenant)s"
+    " AND s.agent_uuid = a.agent_uuid AND s.faults > 0)",
+}
 _JOINED: Final = """
 FROM agents a LEFT JOIN agent_presence p USING (agent_uuid) LEFT JOIN agent_states s USING (agent_uuid)
 LEFT JOIN fleets f ON f.fleet_uuid = a.fleet_uuid AND f.tenant_id = a.tenant_id
@@ -104,6 +114,8 @@ def _matching(tenant: TenantId, search: AgentFilter) -> tuple[LiteralString, dic
     parameters = _parameters(tenant, search)
     if search.status:
         text += _STATUS["new" not in search.status]
+    if search.failing is not None:
+        text += _FAILING[search.failing]
     for number, term in enumerate(search.selector):
         key, values = f"key{number}", f"values{number}"
         condition = _TAG_CONDITION[bool(term.values), term.negated]

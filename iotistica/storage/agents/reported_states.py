@@ -8,9 +8,12 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.agents.reported_state import VOLATILE_KEYS, ReportedState
+from iotistica.domain.control import explanation
 from iotistica.domain.ids import TenantId
 from iotistica.storage.jsonb import jsonb
 from iotistica.storage.postgres import Tx, fetch_row, fetch_rows
+
+FAULTS_LIMIT: Final = 10_000  # faults of one agent that are counted
 
 
 class StateRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,17 +41,19 @@ async def load_for_update(tx: Tx, tenant: TenantId, agents: Collection[UUID]) ->
 
 
 ADD: Final = """
-INSERT INTO agent_states (tenant_id, agent_uuid, state, lively, stamps, reported_at)
-SELECT %(tenant)s, agent_uuid, state, lively, stamps, reported_at
+INSERT INTO agent_states (tenant_id, agent_uuid, state, lively, stamps, reported_at, faults)
+SELECT %(tenant)s, agent_uuid, state, lively, stamps, reported_at, faults
 FROM unnest(%(agents)s::uuid[], %(states)s::jsonb[], %(livelies)s::jsonb[], %(stamps)s::jsonb[],
-            %(reported)s::timestamptz[]) AS n (agent_uuid, state, lively, stamps, reported_at)
+            %(reported)s::timestamptz[], %(faults)s::smallint[])
+     AS n (agent_uuid, state, lively, stamps, reported_at, faults)
 """
 UPDATE: Final = """
 UPDATE agent_states s
 SET state = coalesce(n.state, s.state), lively = n.lively, stamps = n.stamps,
-    reported_at = greatest(s.reported_at, n.reported_at), stored_at = now()
+    reported_at = greatest(s.reported_at, n.reported_at), stored_at = now(), faults = n.faults
 FROM unnest(%(agents)s::uuid[], %(states)s::jsonb[], %(livelies)s::jsonb[], %(stamps)s::jsonb[],
-            %(reported)s::timestamptz[]) AS n (agent_uuid, state, lively, stamps, reported_at)
+            %(reported)s::timestamptz[], %(faults)s::smallint[])
+     AS n (agent_uuid, state, lively, stamps, reported_at, faults)
 WHERE s.tenant_id = %(tenant)s AND s.agent_uuid = n.agent_uuid
 """
 VERSIONS: Final = """
@@ -83,7 +88,9 @@ def _columns(
     agents: list[UUID], new: Mapping[UUID, ReportedState], old: Mapping[UUID, StateRow]
 ) -> dict[str, list[Any]]:
     """Return one list per column; an unchanged `state` is None, which the UPDATE leaves as it is."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("agents", "states", "livelies", "stamps", "reported")}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("agents", "states", "livelies", "stamps", "reported", "faults")
+    }
     for agent in agents:
         values, stamps = new[agent].values, new[agent].stamps
         state = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
@@ -93,6 +100,7 @@ def _columns(
         columns["states"].append(None if state == before else jsonb(state))
         columns["livelies"].append(jsonb({key: value for key, value in values.items() if key in VOLATILE_KEYS}))
         columns["stamps"].append(jsonb(stamps))
+        columns["faults"].append(len(explanation.faults(values)[:FAULTS_LIMIT]))
         columns["reported"].append(datetime.fromtimestamp(newest / 1e6, UTC) if newest else None)
     return columns
 

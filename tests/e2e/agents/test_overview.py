@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_the_tenant_alone(server: Served, owner: httpx.
         until(lambda: owner.get("/overview").json()["readingsPerSecond"] > 0, 30, "a rate")
     server.add_tenant("overview-strangers")
     other = server.login("overview-strangers").get("/overview").json()
-    assert other["agents"] == {"online": 0, "silent": 0, "offline": 0, "new": 0, "flapping": 0}
+    assert other["agents"] == {"online": 0, "silent": 0, "offline": 0, "new": 0, "flapping": 0, "failing": 0}
     assert (other["readingsPerSecond"], other["ingestion"]["deadLetters"]) == (0, 0)
 
 

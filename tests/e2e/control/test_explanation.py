@@ -241,3 +241,29 @@ def test_no_explanation_gives_a_secret_away(server: Served, operator: httpx.Clie
     assert "hunter2" not in said.text
     assert operator.post(f"/agents/{device.uuid}/revoke").status_code == 200
     assert "revoked" in explain(operator, device, "locked_out")["reason"]
+
+
+def test_agents_that_report_a_fault_are_counted_and_found(operator: httpx.Client, device: Device) -> None:
+    """In the overview, on the map, in the list and on the timeline, until they report that it is over."""
+    broken = {"plc": {"connected": False, "lastError": "refused"}, "meter": {"status": "online"}}
+
+    def found(*, failing: bool) -> list[str]:
+        page = operator.get("/agents", params={"failing": failing, "search": device.uuid}).json()
+        return [agent["uuid"] for agent in page["agents"]]
+
+    def kinds() -> list[tuple[str, Any]]:
+        rows = operator.get(f"/agents/{device.uuid}/timeline", params={"kind": "state"}).json()["happenings"]
+        return [(row["kind"], row["details"].get("what")) for row in rows if row["kind"] != "state.changed"]
+
+    report(device, endpoints_health=broken)
+    until(lambda: found(failing=True) == [device.uuid], 20, "it is found")
+    assert found(failing=False) == []
+    assert operator.get(f"/agents/{device.uuid}").json()["faults"] == 1
+    every = operator.get("/agents", params={"failing": True}).json()["total"]
+    until(lambda: operator.get("/overview").json()["agents"]["failing"] == every, 10, "it is counted")
+    drawn = operator.get("/overview/map").json()
+    assert drawn["faults"][drawn["uuid"].index(device.uuid)] == 1
+    assert kinds() == [("state.failing", "endpoint plc")]
+    report(device, endpoints_health={"plc": {"connected": True, "status": "online"}})
+    until(lambda: found(failing=True) == [], 20, "it is over")
+    assert sorted(kinds()) == [("state.failing", "endpoint plc"), ("state.recovered", "endpoint plc")]

@@ -1435,6 +1435,7 @@ export interface paths {
                     state?: "new" | "registered" | "active" | "revoked" | "retired" | null;
                     filter?: "all" | "active" | "inactive";
                     version?: string | null;
+                    failing?: boolean | null;
                     sort?: "id" | "name" | "last_seen" | "status" | "fleet";
                     order?: "asc" | "desc" | null;
                     limit?: number;
@@ -6949,6 +6950,7 @@ export interface components {
             fleet: (string | null)[];
             tag: (string | null)[];
             incident: (string | null)[];
+            faults: number[];
             cut: boolean;
         };
         AgentPage: {
@@ -7020,6 +7022,7 @@ export interface components {
             tags: {
                 [key: string]: string;
             };
+            faults: number;
         };
         AgentsPanel: {
             x: number;
@@ -8300,6 +8303,7 @@ export interface components {
             offline: number;
             new: number;
             flapping: number;
+            failing: number;
         };
         Preview: {
             /** Format: date-time */

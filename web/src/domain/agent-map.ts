@@ -7,6 +7,8 @@ export interface Tile {
   status: string
   since: string | null
   incident: string | null
+  /** How many of its devices and services it reports as failing. */
+  faults: number
 }
 
 export interface TileGroup {
@@ -32,7 +34,7 @@ export function grouped(map: AgentMap, by: Grouping, nameOf: (key: string | null
     const status = map.status[at]!
     group.tiles.push({
       ...{ uuid, status, name: map.name[at]! },
-      ...{ since: map.since[at] ?? null, incident: map.incident[at] ?? null },
+      ...{ since: map.since[at] ?? null, incident: map.incident[at] ?? null, faults: map.faults[at] ?? 0 },
     })
     group.counts[status] = (group.counts[status] ?? 0) + 1
   }

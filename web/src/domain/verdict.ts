@@ -2,7 +2,17 @@
 import type { Overview } from '../api/schema'
 
 export interface Trouble {
-  kind: 'critical' | 'alarm' | 'warning' | 'waiting' | 'spooled' | 'offline' | 'disk' | 'silent' | 'dead'
+  kind:
+    | 'critical'
+    | 'alarm'
+    | 'warning'
+    | 'waiting'
+    | 'spooled'
+    | 'offline'
+    | 'failing'
+    | 'disk'
+    | 'silent'
+    | 'dead'
   tone: 'critical' | 'warning'
   /** How many, or for `waiting` seconds and for `disk` days. */
   number: number
@@ -33,6 +43,7 @@ export function troubles(overview: Overview): Trouble[] {
       href: '/operations',
     },
     { kind: 'spooled', tone: 'warning', number: ingestion.spooledMessages, href: '/operations' },
+    { kind: 'failing', tone: 'warning', number: agents.failing, href: '/agents?failing=true' },
     { kind: 'warning', tone: 'warning', number: incidents.warning, href: '/incidents?severity=warning' },
     { kind: 'silent', tone: 'warning', number: agents.silent, href: '/agents?status=silent' },
     { kind: 'dead', tone: 'warning', number: ingestion.deadLetters, href: '/operations/dead-letters' },

@@ -10,6 +10,8 @@ export const fleet = {
     critical: (number: number) => plural(number, 'critical incident is open', 'critical incidents are open'),
     warning: (number: number) => plural(number, 'warning is open', 'warnings are open'),
     offline: (number: number) => plural(number, 'agent is offline', 'agents are offline'),
+    failing: (number: number) =>
+      plural(number, 'agent reports that something fails', 'agents report that something fails'),
     silent: (number: number) => plural(number, 'agent is silent', 'agents are silent'),
     waiting: (seconds: string) => `Messages have waited ${seconds} to be stored`,
     spooled: (number: number) => plural(number, 'message is in the spool', 'messages are in the spool'),
@@ -43,7 +45,8 @@ export const fleet = {
   noFleet: 'No fleet',
   noTag: 'Without this tag',
   noIncident: 'No open incident',
-  mapHint: 'Each tile is an agent. Use the arrow keys to move, Enter to open one.',
+  mapHint: 'Each tile is an agent. Point at one to see which, and open it with a click or with Enter.',
+  noticed: 'noticed',
   cut: 'The map shows the first 10,000 agents. Search finds all of them.',
   rateTitle: 'Readings a second, last minutes',
   incidents: 'Open incidents',

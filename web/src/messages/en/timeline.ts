@@ -30,7 +30,10 @@ const job = (said: string) => (details: Details) =>
   `The job${quoted(details.name)} ${said}${because(details.reason)}.`
 
 const sentences: Record<string, (details: Details) => string> = {
-  'presence.online': () => 'It sends data again, and is online.',
+  'presence.online': (details) =>
+    details.before
+      ? 'It sends data again, and is online.'
+      : 'It sends data for the first time, and is online.',
   'presence.silent': () => 'It is in touch, but sends no data.',
   'presence.offline': () => 'Nothing is heard of it: it is offline.',
   'presence.flapping': () => 'It comes and goes. Single changes are not listed until it is steady.',
@@ -47,6 +50,8 @@ const sentences: Record<string, (details: Details) => string> = {
     `Version ${text(details.version)} of its target was deployed${by(details)}.`,
   'target.fetched': (details) => `It fetched version ${text(details.version)} of its target.`,
   'target.reported': (details) => `It reports to run version ${text(details.version)} of its target.`,
+  'state.failing': (details) => `It reports that ${text(details.what)} fails${because(details.error)}.`,
+  'state.recovered': (details) => `It reports that ${text(details.what)} works again.`,
   'state.changed': (details) => `It reports a change of ${changes(details)}.`,
   'job.queued': (details) => `The job${quoted(details.name)} waits for it.`,
   'job.started': job('began'),

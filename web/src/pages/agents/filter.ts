@@ -3,7 +3,7 @@ import type { paths } from '../../api/schema'
 
 export type AgentQuery = NonNullable<paths['/api/v1/agents']['get']['parameters']['query']>
 
-export const FIELDS = ['search', 'selector', 'status', 'fleet', 'sort', 'order'] as const
+export const FIELDS = ['search', 'selector', 'status', 'failing', 'fleet', 'sort', 'order'] as const
 export type Filter = Partial<Record<(typeof FIELDS)[number], string>>
 
 export function filterOf(parameters: URLSearchParams): Filter {
@@ -14,7 +14,7 @@ export function filterOf(parameters: URLSearchParams): Filter {
 
 /** The parameters of the API for a filter; by default the agents are sorted by name. */
 export function queryOf(filter: Filter): AgentQuery {
-  return { sort: 'name', ...filter } as AgentQuery
+  return { sort: 'name', ...filter } as unknown as AgentQuery
 }
 
 const KEY = 'iotistica-agent-filters'
