@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 
 from tests.browser.conftest import Person
-from tests.browser.test_all_pages import an_agent, at_rest
+from tests.browser.test_all_pages import an_agent, at_rest, logged_in
 from tests.serving import Served
 
 
@@ -147,3 +147,51 @@ def test_changes_are_not_lost_by_mistake(operator: Person, demo: Served, demo_lo
     page.get_by_role("button", name="Save as a copy").click()
     expect(page.get_by_role("heading", name="Copy of half done")).to_be_visible()
     operator.expected = ["409"]
+
+
+def test_panels_out_of_sight_are_read_when_somebody_comes_near(
+    operator: Person, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """A chart far below asks for nothing before the page is scrolled to it."""
+    agent = an_agent(demo, demo_login)
+    with logged_in(demo, demo_login) as api:
+        metric = api.get(f"/readings/{agent}/latest").json()["readings"][0]["metric_name"]
+    page = operator.go("/")
+    place = {"x": 0, "width": 12, "title": ""}
+    empty = [{**place, "kind": "text", "y": at * 20, "height": 20, "text": "."} for at in range(2)]
+    series = [{"agent": agent, "metric": metric}]
+    panels = [*empty, {**place, "kind": "chart", "y": 40, "height": 6, "series": series}]
+    with logged_in(demo, demo_login) as api:
+        made = api.post("/dashboard-layouts", json={"name": "long", "content": {"panels": panels}}).json()
+    read: list[str] = []
+    page.on("request", lambda request: read.append(request.url) if "/timeseries" in request.url else None)
+    page = operator.go(f"/dashboards/{made['layoutId']}")
+    expect(page.get_by_role("heading", name="long")).to_be_visible()
+    at_rest(page)
+    assert read == []
+    page.mouse.move(700, 600)
+    page.mouse.wheel(0, 10_000)
+    expect(page.locator("figure")).to_be_visible()
+    assert read
+
+
+def test_panels_are_moved_past_each_other_on_a_phone(
+    operator: Person, demo: Served, demo_login: tuple[str, str]
+) -> None:
+    """Where panels stand one below the other, buttons that a thumb can hit move them up and down."""
+    place = {"kind": "text", "x": 0, "width": 4, "height": 2, "title": ""}
+    panels = [{**place, "y": 2 * at, "text": name} for at, name in enumerate(("first", "second", "third"))]
+    with logged_in(demo, demo_login) as api:
+        made = api.post("/dashboard-layouts", json={"name": "phone", "content": {"panels": panels}}).json()
+    operator.page.set_viewport_size({"width": 390, "height": 844})
+    page = operator.go(f"/dashboards/{made['layoutId']}")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    expect(page.get_by_role("button", name=re.compile("^Move Text: arrow"))).to_have_count(0)
+    up = page.get_by_role("button", name="Move Text up").nth(2)
+    box = up.bounding_box()
+    assert box is not None
+    assert min(box["width"], box["height"]) >= 44
+    up.click()
+    order = page.get_by_role("region", name="Text")
+    tops = {text: order.filter(has_text=text).bounding_box()["y"] for text in ("first", "second", "third")}  # type: ignore[index]
+    assert sorted(tops, key=tops.__getitem__) == ["first", "third", "second"]

@@ -1,7 +1,7 @@
 // Panels never cover each other and never leave the grid, whatever is done to them.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { arranged, COLUMNS, placed, rowsOf, type Place } from '../src/domain/grid'
+import { arranged, COLUMNS, exchanged, placed, readingOrder, rowsOf, type Place } from '../src/domain/grid'
 
 const place = fc
   .record({
@@ -59,4 +59,19 @@ test('arranging what is arranged changes nothing', () => {
       expect(arranged(arranged(start))).toEqual(arranged(start))
     }),
   )
+})
+
+test('a panel changes places with the one before it, and comes back', () => {
+  fc.assert(
+    fc.property(places, fc.nat(), (start, number) => {
+      const panels = arranged(start)
+      const index = number % panels.length
+      check(exchanged(panels, index, -1))
+      check(exchanged(panels, index, 1))
+    }),
+  )
+  const rows = [3, 1, 2].map((height, y) => ({ x: 0, y: [0, 3, 4][y]!, width: COLUMNS, height }))
+  expect(readingOrder(exchanged(rows, 2, -1))).toEqual([0, 2, 1])
+  expect(exchanged(exchanged(rows, 2, -1), 2, 1)).toEqual(rows)
+  expect(exchanged(rows, 0, -1)).toEqual(rows)
 })

@@ -42,6 +42,24 @@ export function placed<T extends Place>(panels: T[], index: number, wanted: Part
   )
 }
 
+/** The indices of the panels as they are read: by rows, and from left to right. */
+export function readingOrder(panels: Place[]): number[] {
+  return panels.map((_, at) => at).sort((a, b) => panels[a]!.y - panels[b]!.y || panels[a]!.x - panels[b]!.x)
+}
+
+/** The panels after one has changed places with the one that is read before it (`step` -1) or after it (1). */
+export function exchanged<T extends Place>(panels: T[], index: number, step: -1 | 1): T[] {
+  const order = readingOrder(panels)
+  const other = order[order.indexOf(index) + step]
+  if (other === undefined) return panels
+  const at = (panel: T, { x, y }: Place): T => ({ ...panel, x: Math.min(x, COLUMNS - panel.width), y })
+  const [one, two] = [panels[index]!, panels[other]!]
+  const swapped = panels.map((panel, which) =>
+    which === index ? at(one, two) : which === other ? at(two, one) : panel,
+  )
+  return arranged(swapped, step < 0 ? index : other)
+}
+
 /** The number of rows that the panels take. */
 export function rowsOf(panels: Place[]): number {
   return Math.max(0, ...panels.map((panel) => panel.y + panel.height))

@@ -45,6 +45,8 @@ export const dashboards = {
   notMeasured: (names: string) => `The chosen agent has no readings of ${names}.`,
   nothingMeasured: 'nothing measured',
   move: (name: string) => `Move ${name}: arrow keys, with Shift they change the size`,
+  moveUp: (name: string) => `Move ${name} up`,
+  moveDown: (name: string) => `Move ${name} down`,
   resize: (name: string) => `Change the size of ${name}`,
   moved: (x: number, y: number, width: number, height: number) =>
     `column ${x + 1}, row ${y + 1}, ${width} wide, ${height} high`,
@@ -68,7 +70,7 @@ export const dashboards = {
     gauge: 'The newest value on a scale.',
     table: 'The newest values of many series.',
     states: 'Which value or text each series had when: on and off, modes, alarms.',
-    agents: 'Whether agents are online, since when, and their incidents.',
+    agents: 'Whether agents are online, when data came last, and their incidents.',
     text: 'Your own words: whom to call, what a number means.',
   } as Record<string, string>,
   titleField: 'Title',
@@ -91,7 +93,6 @@ export const dashboards = {
   limitsWrong: 'Critical must begin above warning.',
   text: 'Text',
   tooMany: 'There are too many readings in this time to draw each state. Choose a shorter time.',
-  since: 'since',
   stale: 'old',
   remove: (name: string) => `Remove ${name}`,
 }
