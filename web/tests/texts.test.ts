@@ -105,3 +105,14 @@ test('every event of a timeline is a sentence, whatever its details are', () => 
     'Version 4 of its target was deployed by kim@example.com.',
   )
 })
+
+test('a rule is a sentence', () => {
+  const sentence = m.rules.sentence
+  expect(sentence({ condition: { kind: 'threshold', above: 82 } as never, scope: { series: 'b.t' }, forSeconds: 60 })).toBe(
+    'b.t is above 82, for 60 s',
+  )
+  expect(sentence({ condition: { kind: 'agent', statuses: ['offline'] } as never, scope: { fleet: 'x', tags: 'a=b' } })).toBe(
+    'an agent of one fleet where a=b is offline',
+  )
+  for (const kind of Object.keys(m.rules.kinds)) expect(sentence({ condition: { kind } })).not.toMatch(/undefined|null/)
+})

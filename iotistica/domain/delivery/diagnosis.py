@@ -272,7 +272,7 @@ def _target(evidence: Evidence) -> Cause | None:
     return Cause(
         cause="target_not_applied",
         text=f"It does not run its target state. {evidence.target_reason}",
-        advice="Its tab Target in the dashboard, or GET /agents/{uuid}/target-state/explain, shows how.",
+        advice="Its target beside its report shows what differs; correct the cause, or change the target.",
     )
 
 

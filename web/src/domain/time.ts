@@ -123,3 +123,8 @@ export function minute(time: number, zone = OWN_ZONE): string {
     hourCycle: 'h23',
   }).format(time)
 }
+
+/** A day with its weekday, such as "Tuesday, 24 November 2026". */
+export function weekday(time: number, zone = OWN_ZONE): string {
+  return format(zone, { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric' }).format(time)
+}

@@ -25,9 +25,9 @@ const names = m.shell.pages
 const pages: PageLink[] = [
   { href: '/', text: names.fleet, icon: Waypoints },
   { href: '/agents', text: names.agents, icon: Router },
+  { href: '/incidents', text: names.incidents, icon: BellRing },
   { href: '/explore', text: names.explore, icon: ChartLine },
   { href: '/dashboards', text: names.dashboards, icon: LayoutDashboard },
-  { href: '/incidents', text: names.incidents, icon: BellRing },
   { href: '/rules', text: names.rules, icon: ShieldAlert },
   { href: '/jobs', text: names.jobs, icon: ListChecks, needs: 'jobs.read' },
   { href: '/enrolment', text: names.enrolment, icon: CirclePlus, needs: 'agents.write' },

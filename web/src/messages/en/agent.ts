@@ -42,6 +42,12 @@ export const agent = {
   why: 'Why it sends nothing',
   whyNot: 'What is not as it should be',
   whyNothing: 'Everything that this agent sends is accepted.',
+  places: {
+    messages_refused: 'Look at the messages',
+    readings_rejected: 'Look at the ledger',
+    target_not_applied: 'Compare target and report',
+    devices_fail: 'Look at its log',
+  } as Record<string, string>,
   devices: 'Devices',
   noDevices: 'No device is configured in its target, and it reports none.',
   gaps: 'Missing messages, last day',

@@ -22,6 +22,7 @@ export const explore = {
     '365d': '1 year',
   } as Record<string, string>,
   custom: 'Chosen',
+  oneDay: 'One day',
   from: 'From',
   to: 'To',
   day: 'A whole day',

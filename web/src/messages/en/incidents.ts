@@ -4,7 +4,7 @@ export const incidents = {
   kinds: {
     opened: 'It was opened.',
     joined: 'Something was added to it.',
-    told: 'It was decided who is told.',
+    told: 'Messages were prepared for those who are told.',
     escalated: 'Nobody had acknowledged it: others were told.',
     acknowledged: 'It was acknowledged.',
     resolved: 'It is over.',
@@ -47,8 +47,11 @@ export const incidents = {
   history: 'What happened',
   told: 'Who was told',
   chooseTold: 'Choose who is told',
-  noneTold: 'Nobody: no channel matches, or everything was silenced.',
+  noneTold:
+    'Nobody: when it opened, no channel fitted, or it was silenced. A channel that was added later is told of the next incident.',
   rule: 'The rule',
+  firesWhen: 'Fires when',
+  around: 'From an hour before it began',
   chart: 'Look at it',
   deliveries: {
     pending: 'waiting',

@@ -1,6 +1,53 @@
 import { plural } from './common'
 
+const bounds = ({ above, below }: Record<string, unknown>, unit = ''): string =>
+  [
+    ...(above == null ? [] : [`above ${String(above)}${unit}`]),
+    ...(below == null ? [] : [`below ${String(below)}${unit}`]),
+  ].join(' or ') || 'at any value'
+const listed = (words: unknown): string => (Array.isArray(words) ? words.join(' or ').toLowerCase() : '')
+
+/** When a rule fires, by the kind of its condition, as the end of a sentence that begins with what is watched. */
+const conditions: Record<string, (condition: Record<string, unknown>) => string> = {
+  threshold: (one) => `is ${bounds(one)}`,
+  rate: (one) => `changes by ${bounds(one)} per ${String(one.per ?? 'minute')}`,
+  anomaly: (one) => `is unusual (score ${String(one.score ?? 0.93)})`,
+  absence: () => 'sends nothing',
+  stuck: () => 'does not move',
+  quality: (one) => `is of ${listed(one.qualities)} quality`,
+  comparison: (one) =>
+    `differs from ${String(one.other ?? 'another series')}: ${String(one.as ?? 'difference')} ${bounds(one)}`,
+  agent: (one) => `is ${listed(one.statuses)}`,
+  job: (one) => `ends a job as ${listed(one.statuses).replaceAll('_', ' ')}`,
+  deadLetters: (one) => `has ${String(one.count ?? 1)} refused messages or more`,
+  platform: () => 'raises an alarm',
+}
+const watched: Record<string, string> = {
+  agent: 'an agent',
+  job: 'an agent',
+  deadLetters: 'an agent',
+  platform: 'the platform',
+}
+
+interface SaidRule {
+  condition: { kind: string }
+  scope?: Partial<Record<'series' | 'device' | 'tags' | 'fleet' | 'agent', string | null>> | null
+  forSeconds?: number
+}
+
 export const rules = {
+  /** A rule in a sentence, such as "boiler.temperature is above 82, for 60 s". */
+  sentence({ condition, scope, forSeconds }: SaidRule): string {
+    const said = conditions[condition.kind]?.({ ...condition }) ?? condition.kind
+    const { series, device, tags, fleet, agent } = scope ?? {}
+    const what = series || (device && `any series of ${device}`) || watched[condition.kind] || 'any series'
+    const where = [
+      ...(series && device ? [`of ${device}`] : []),
+      ...(agent ? ['of one agent'] : fleet ? ['of one fleet'] : []),
+      ...(tags ? [`where ${tags}`] : []),
+    ]
+    return `${[what, ...where, said].join(' ')}${forSeconds ? `, for ${forSeconds.toLocaleString()} s` : ''}`
+  },
   title: 'Rules',
   tabs: { rules: 'Rules', channels: 'Who is told', silences: 'Silences' } as Record<string, string>,
   add: 'Add a rule',
@@ -9,6 +56,7 @@ export const rules = {
   noneHint:
     'A rule watches readings, devices, agents or the platform, and opens one incident when something is wrong.',
   enabled: 'On',
+  disabled: 'Off',
   name: 'Name',
   severity: 'Severity',
   what: 'Fires when',
@@ -27,8 +75,8 @@ export const rules = {
   } as Record<string, string>,
   above: 'Above',
   below: 'Below',
-  clearBelow: 'Over again below',
-  clearAbove: 'Over again above',
+  clearBelow: 'It is over when below',
+  clearAbove: 'It is over when above',
   per: 'Per',
   pers: { second: 'second', minute: 'minute', hour: 'hour', day: 'day' } as Record<string, string>,
   window: 'Over so many seconds',
@@ -43,7 +91,7 @@ export const rules = {
   statuses: 'States',
   forSeconds: 'For at least (seconds)',
   forHint: 'How long it must last before anybody is woken.',
-  cooldown: 'Quiet afterwards (seconds)',
+  cooldown: 'Not again for (seconds)',
   scope: 'Where',
   scopeHint:
     'Everything that is filled in must fit. Empty is everywhere. * and ? stand for any text and any letter.',
@@ -52,7 +100,7 @@ export const rules = {
   tags: 'Agents with tags',
   fleet: 'Fleet',
   groupBy: 'One incident for each',
-  groups: { '': 'what suits the condition', series: 'series', agent: 'agent', rule: 'rule' } as Record<
+  groups: { '': 'as usual for the condition', series: 'series', agent: 'agent', rule: 'rule' } as Record<
     string,
     string
   >,
@@ -96,7 +144,12 @@ export const rules = {
     } as Record<string, string>,
     routingKey: 'Routing key',
     to: 'Addresses, separated by commas',
-    minSeverity: 'From severity',
+    minSeverity: 'Told of incidents',
+    severities: {
+      info: 'of every severity',
+      warning: 'from warning on',
+      critical: 'only if critical',
+    } as Record<string, string>,
     test: 'Send a test',
     tested: (seconds: number) => `The test message was delivered in ${seconds.toFixed(1)} s.`,
     testFailed: (error: string) => `The test message was not delivered: ${error}`,
@@ -106,7 +159,10 @@ export const rules = {
     removeText: 'It is told of nothing from now on, not even of the end of what it was told.',
     enabled: 'On',
     told: 'Who is told',
-    toldHint: 'Channels choose by severity what they are told. Tick one to tell it of this rule in any case.',
+    toldHint: 'Tick a channel to tell it of this rule in any case.',
+    onlyNamed: 'of rules that name it',
+    toldAnyway: 'by its severity',
+    toldSome: 'depends on labels',
     off: 'turned off',
     manage: 'Add or change channels',
   },

@@ -22,7 +22,7 @@ export const settings = {
   endAll: 'Log out everywhere',
   users: {
     add: 'Invite somebody',
-    hint: 'You get a link to pass on. It works once, within seven days.',
+    hint: 'No e-mail is sent: you get a link to pass on. It works once, within seven days.',
     link: 'The link',
     linkHint: 'Send it to the person.',
     invite: 'Make the link',

@@ -33,6 +33,6 @@ export const shell = {
   notFound: 'There is no such page',
   notFoundHint: 'The address may be mistyped, or the page has moved.',
   toFleet: 'Go to the fleet',
-  updated: 'The dashboard was updated. Reload the page to use the new version.',
+  updated: 'Iotistica was updated. Reload the page to use the new version.',
   reload: 'Reload',
 }
