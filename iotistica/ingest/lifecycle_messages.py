@@ -21,6 +21,15 @@ TOPIC: Final = b"agent/"
 OURS: Final = (b"agent/update",)
 """Topics of commands that the platform sends to agents; messages on them are ignored."""
 SIZE: Final = 8 << 10  # bytes of a message; the timeline stores it
+PLATFORM_WORDS: Final = frozenset(
+    {
+        *("added", "changed", "registered", "registration_refused", "proven", "key_rotated", "key_adopted"),
+        *("revoked", "re_enrolled", "retired", "replaced", "inherited", "update_commanded"),
+    }
+)
+"""Words of events that only the platform can cause: as the agent's own, they would be taken for those."""
+NOT_SHOWN: Final = ("msgId", "type", "timestamp", "by")
+"""Fields of a message that its event does not have; `by` names who has caused an event of the platform."""
 
 
 class LifecycleMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +60,13 @@ class LifecycleMessages:
         word = subtopic.removeprefix(TOPIC).decode("utf-8", "replace")
         if word == "status":
             word = content["type"] if isinstance(content.get("type"), str) else "status"
+        if word in PLATFORM_WORDS:
+            word = f"reported_{word}"
         self._signs.append(
             LifecycleMessage(
                 agent=agent,
                 kind=f"agent.{word[:64]}",
-                content={key: value for key, value in content.items() if key not in ("msgId", "type", "timestamp")},
+                content={key: value for key, value in content.items() if key not in NOT_SHOWN},
                 at=datetime.fromtimestamp(received / 1e6, UTC),
                 sent_at=_time(content.get("timestamp")),
             )

@@ -19,7 +19,7 @@ from iotistica.storage.agents import reported_states as table
 from iotistica.storage.delivery.live import LiveUpdate
 from iotistica.storage.delivery.streams import Message
 from iotistica.storage.history import timeline
-from iotistica.storage.history.timeline import TimelineEvent, hourly_key
+from iotistica.storage.history.timeline import TimelineEvent
 from iotistica.storage.postgres import Tx
 
 CHANGED: Final = "state.changed"
@@ -32,7 +32,8 @@ FAILING: Final = "state.failing"
 """Event kind: an agent reports that a device or a service of it fails."""
 RECOVERED: Final = "state.recovered"
 """Event kind: what has failed no longer does."""
-FAULTS_LISTED: Final = 20  # events of one report
+FAULTS_LISTED: Final = 20  # events of each kind that one report causes
+FLAPPING_MINUTES: Final = 5  # in which the same fault is one row
 
 
 class StateReports:
@@ -111,16 +112,17 @@ class StateReports:
 
 
 def _fault_events(agent: UUID, at: datetime, before: ReportedState, after: ReportedState) -> list[TimelineEvent]:
-    """Return events for what has begun to fail and for what works again; within an hour, each is counted."""
-    old, new = (
-        {fault.what: fault.error for fault in explanation.faults(document_secrets.mask(state.values))}
-        for state in (before, after)
-    )
+    """Return events for what has begun to fail and for what works again; what flaps is counted."""
+    health = [{key: state.values.get(key) for key in ("endpoints_health", "apps")} for state in (before, after)]
+    if health[0] == health[1]:
+        return []
+    old, new = ({f.what: f.error for f in explanation.faults(document_secrets.mask(each))} for each in health)
     failing = [(FAILING, what, {"what": what, "error": error}) for what, error in new.items() if what not in old]
     recovered = [(RECOVERED, what, {"what": what}) for what in old if what not in new]
+    time = f"{at.astimezone(UTC):%Y-%m-%dT%H}:{at.minute // FLAPPING_MINUTES}"
     return [
-        TimelineEvent(agent=agent, at=at, kind=kind, details=details, dedupe_key=hourly_key(what[:100], at))
-        for kind, what, details in (failing + recovered)[:FAULTS_LISTED]
+        TimelineEvent(agent=agent, at=at, kind=kind, details=details, dedupe_key=f"{what} {time}")
+        for kind, what, details in failing[:FAULTS_LISTED] + recovered[:FAULTS_LISTED]
     ]
 
 

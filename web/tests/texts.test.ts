@@ -6,6 +6,7 @@ import { bytes, measured } from '../src/domain/numbers'
 import { parts } from '../src/domain/platform-text'
 import { visible } from '../src/domain/text'
 import { m } from '../src/messages'
+import { KINDS } from '../src/messages/en/timeline'
 
 test('a measured value keeps six digits, and whole numbers all of them', () => {
   fc.assert(
@@ -85,18 +86,30 @@ test('nothing that hides or turns text is left in what devices control', () => {
 })
 
 test('every event of a timeline is a sentence, whatever its details are', () => {
-  const details = fc.dictionary(fc.string(), fc.jsonValue())
-  const kind = fc.constantFrom(
-    'presence.online',
-    'target.deployed',
-    'job.failed',
-    'agent.x_y',
-    'event.z',
-    'q',
+  const names = [
+    'by',
+    'changes',
+    'name',
+    'reason',
+    'error',
+    'what',
+    'first',
+    'last',
+    'version',
+    'rule',
+    'value',
+  ]
+  const details = fc.dictionary(
+    fc.constantFrom(...names),
+    fc.oneof(fc.jsonValue(), fc.constant([null]), fc.constant({ kind: {} })),
   )
+  const kind = fc.constantFrom(...KINDS, 'job.x', 'agent.x_y', 'event.z', 'q')
   fc.assert(
     fc.property(kind, details, (kind, details) => {
-      expect(m.timeline.sentence(kind, details)).not.toMatch(/undefined|\[object/)
+      const said = m.timeline.sentence(kind, details)
+      // What is sent as text may contain these words itself.
+      if (!/undefined|\[object/.test(JSON.stringify(details))) expect(said).not.toMatch(/undefined|\[object/)
+      expect(said).not.toBe('')
       expect(m.timeline.group(kind)).not.toBe('')
     }),
   )
@@ -108,11 +121,19 @@ test('every event of a timeline is a sentence, whatever its details are', () => 
 
 test('a rule is a sentence', () => {
   const sentence = m.rules.sentence
-  expect(sentence({ condition: { kind: 'threshold', above: 82 } as never, scope: { series: 'b.t' }, forSeconds: 60 })).toBe(
-    'b.t is above 82, for 60 s',
-  )
-  expect(sentence({ condition: { kind: 'agent', statuses: ['offline'] } as never, scope: { fleet: 'x', tags: 'a=b' } })).toBe(
-    'an agent of one fleet where a=b is offline',
-  )
-  for (const kind of Object.keys(m.rules.kinds)) expect(sentence({ condition: { kind } })).not.toMatch(/undefined|null/)
+  expect(
+    sentence({
+      condition: { kind: 'threshold', above: 82 } as never,
+      scope: { series: 'b.t' },
+      forSeconds: 60,
+    }),
+  ).toBe('b.t is above 82, for 60 s')
+  expect(
+    sentence({
+      condition: { kind: 'agent', statuses: ['offline'] } as never,
+      scope: { fleet: 'x', tags: 'a=b' },
+    }),
+  ).toBe('an agent of one fleet where a=b is offline')
+  for (const kind of Object.keys(m.rules.kinds))
+    expect(sentence({ condition: { kind } })).not.toMatch(/undefined|null/)
 })

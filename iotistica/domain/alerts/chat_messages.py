@@ -3,22 +3,24 @@
 Names and texts of devices are in them, so nothing in a text can mention anybody or hide where a link leads.
 """
 
-import re
 from typing import Any, Final
 
-SLACK_LENGTH: Final = 4000  # characters; Slack advises at most this, and cuts at 40,000
-_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-# Mattermost and Rocket.Chat read these as mentions wherever they stand, Slack only in angle brackets.
-_MENTION: Final = re.compile(r"@(?=(?:all|channel|everyone|here)\b)", re.IGNORECASE)
-_ZERO_WIDTH_SPACE: Final = "\u200b"
+LENGTH: Final = 4000  # characters of a text; Slack cuts at 40,000, and Teams refuses messages of 28 KB
+LINES: Final = 50  # of a card
+_SPACE: Final = "\u200b"  # has no width
+# Slack's commands and links stand in angle brackets; Mattermost and Rocket.Chat read @name and [text](address).
+_ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": f"@{_SPACE}", "](": f"]{_SPACE}("}
 
 
-def slack(title: str, text: str) -> dict[str, Any]:
+def slack(title: str, text: str, url: str) -> dict[str, Any]:
     """Return the body of an incoming webhook of Slack, as Mattermost, Rocket.Chat and Google Chat take it too.
 
     https://docs.slack.dev/messaging/formatting-message-text
     """
-    return {"text": f"{_plain(title)}\n{_plain(text)}"[:SLACK_LENGTH]}
+    said = f"{title}\n{_cut(text, url)}"
+    for mark, escaped in _ESCAPES.items():
+        said = said.replace(mark, escaped)
+    return {"text": said}
 
 
 def teams(title: str, text: str, url: str) -> dict[str, Any]:
@@ -26,12 +28,12 @@ def teams(title: str, text: str, url: str) -> dict[str, Any]:
 
     Runs of text have no Markdown, unlike blocks of text: https://adaptivecards.io/explorer/TextRun.html
     """
-    lines = [_paragraph(title, weight="Bolder"), *(_paragraph(line) for line in text.splitlines() if line)]
+    lines = [line for line in _cut(text, url).splitlines() if line][:LINES]
     card: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        "body": lines,
+        "body": [_paragraph(title, weight="Bolder"), *map(_paragraph, lines)],
     }
     if url:
         card["actions"] = [{"type": "Action.OpenUrl", "title": "Open the incident", "url": url}]
@@ -39,8 +41,9 @@ def teams(title: str, text: str, url: str) -> dict[str, Any]:
     return {"type": "message", "attachments": [attachment]}
 
 
-def _plain(text: str) -> str:
-    return _MENTION.sub(f"@{_ZERO_WIDTH_SPACE}", text.translate(_ESCAPES))
+def _cut(text: str, url: str) -> str:
+    """Return the beginning of a text, with the address of the incident that stands at its end."""
+    return text if len(text) <= LENGTH else f"{text[:LENGTH]} …\n{url}"
 
 
 def _paragraph(text: str, **style: str) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def body(facts: NoticeFacts, webhook: Webhook, template: Template, *, receiver: 
         case "pagerduty":
             content = _pagerduty(facts, template, webhook.routing_key or "")
         case "slack":
-            content = chat_messages.slack(title(facts, template), text(facts, template))
+            content = chat_messages.slack(title(facts, template), text(facts, template), facts.url)
         case "teams":
             content = chat_messages.teams(title(facts, template), text(facts, template), facts.url)
         case _:

@@ -49,6 +49,10 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The version that the agent reports; the agent counts from 1 each time it starts."""
 
 
+WHAT: Final = 100  # characters of the name of what fails
+ERROR: Final = 500  # characters of an error text
+
+
 class AgentFault(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the agent that does not work, with the agent's own error text."""
 
@@ -89,14 +93,14 @@ def faults(reported: Mapping[str, Any]) -> list[AgentFault]:
     for name, facts in health.items() if isinstance(health, dict) else ():
         if isinstance(facts, dict) and (facts.get("status") in _BROKEN or facts.get("connected") is False):
             error = facts.get("lastError") or facts.get("status") or "not connected"
-            failing.append(AgentFault(what=f"endpoint {name}", error=str(error)))
+            failing.append(AgentFault(what=f"endpoint {name}"[:WHAT], error=str(error)[:ERROR]))
     apps = reported.get("apps")
     for app in apps.values() if isinstance(apps, dict) else ():
         for service in _list(app, "services"):
             error = service.get("error") or service.get("lastError")
             if error or service.get("status") in _BROKEN:
                 what = f"service {service.get('serviceName') or service.get('serviceId')}"
-                failing.append(AgentFault(what=what, error=str(error or service["status"])))
+                failing.append(AgentFault(what=what[:WHAT], error=str(error or service["status"])[:ERROR]))
     return failing
 
 

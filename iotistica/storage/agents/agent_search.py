@@ -77,7 +77,7 @@ _STATUS: Final[dict[bool, LiteralString]] = {
 }
 """By whether agents without a presence row (`new`) are excluded."""
 _FAILING: Final[dict[bool, LiteralString]] = {
-    True: "AND EXISTS (SELECT FROM agent_states s WHERE s.tenant_id = %(tenant)s"
+    True: "AND a.state <> 'retired' AND EXISTS (SELECT FROM agent_states s WHERE s.tenant_id = %(tenant)s"
     " AND s.agent_uuid = a.agent_uuid AND s.faults > 0)",
     False: "AND NOT EXISTS (SELECT FROM agent_states s WHERE s.tenant_id = %(tenant)s"
     " AND s.agent_uuid = a.agent_uuid AND s.faults > 0)",

@@ -115,3 +115,14 @@ def test_what_is_no_version_or_no_time_is_refused(operator: httpx.Client, device
     assert operator.get(f"/agents/{device.uuid}/updates").json()["updates"] == []
     operator.post(f"/agents/{device.uuid}/revoke")
     assert command(operator, device).status_code == 409
+
+
+def test_no_agent_can_write_the_history_of_the_platform(operator: httpx.Client, device: Device) -> None:
+    """An agent that says that somebody has revoked it is told as saying so; the name that it gives is left out."""
+    with device.connect() as client:
+        answer(client, device, "revoked", by={"kind": "user", "name": "admin@example.com"}, reason="so it says")
+        until(lambda: "agent.reported_revoked" in kinds(operator, device), what="it is on the timeline")
+    rows = operator.get(f"/agents/{device.uuid}/timeline").json()["happenings"]
+    (told,) = (row for row in rows if row["kind"] == "agent.reported_revoked")
+    assert told["details"] == {"reason": "so it says"}
+    assert "agent.revoked" not in kinds(operator, device)

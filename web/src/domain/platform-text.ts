@@ -15,7 +15,11 @@ export function parts(text: string): Part[] {
   for (const match of text.matchAll(SPECIAL)) {
     if (match.index > end) found.push({ kind: 'text', text: text.slice(end, match.index) })
     if (match[1] !== undefined) found.push({ kind: 'code', text: match[1] })
-    else found.push({ kind: 'time', text: `${match[2]}T${match[3]}Z` })
+    else {
+      const time = `${match[2]}T${match[3]}Z`
+      const isTime = !Number.isNaN(Date.parse(time)) // what devices say is in these sentences, too
+      found.push(isTime ? { kind: 'time', text: time } : { kind: 'text', text: match[0] })
+    }
     end = match.index + match[0].length
   }
   if (end < text.length) found.push({ kind: 'text', text: text.slice(end) })

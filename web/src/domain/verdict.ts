@@ -43,7 +43,7 @@ export function troubles(overview: Overview): Trouble[] {
       href: '/operations',
     },
     { kind: 'spooled', tone: 'warning', number: ingestion.spooledMessages, href: '/operations' },
-    { kind: 'failing', tone: 'warning', number: agents.failing, href: '/agents?failing=true' },
+    { kind: 'failing', tone: 'warning', number: agents.failing, href: '/agents?failing=true&filter=active' },
     { kind: 'warning', tone: 'warning', number: incidents.warning, href: '/incidents?severity=warning' },
     { kind: 'silent', tone: 'warning', number: agents.silent, href: '/agents?status=silent' },
     { kind: 'dead', tone: 'warning', number: ingestion.deadLetters, href: '/operations/dead-letters' },

@@ -51,7 +51,7 @@ export const incidents = {
     'Nobody: when it opened, no channel fitted, or it was silenced. A channel that was added later is told of the next incident.',
   rule: 'The rule',
   firesWhen: 'Fires when',
-  around: 'From an hour before it began',
+  around: (series: string) => `${series}, from an hour before it began`,
   chart: 'Look at it',
   deliveries: {
     pending: 'waiting',

@@ -19,7 +19,8 @@ const conditions: Record<string, (condition: Record<string, unknown>) => string>
     `differs from ${String(one.other ?? 'another series')}: ${String(one.as ?? 'difference')} ${bounds(one)}`,
   agent: (one) => `is ${listed(one.statuses)}`,
   job: (one) => `ends a job as ${listed(one.statuses).replaceAll('_', ' ')}`,
-  deadLetters: (one) => `has ${String(one.count ?? 1)} refused messages or more`,
+  deadLetters: (one) =>
+    `has ${plural(Number(one.count ?? 1), 'refused message', 'refused messages')} or more`,
   platform: () => 'raises an alarm',
 }
 const watched: Record<string, string> = {
@@ -40,10 +41,11 @@ export const rules = {
   sentence({ condition, scope, forSeconds }: SaidRule): string {
     const said = conditions[condition.kind]?.({ ...condition }) ?? condition.kind
     const { series, device, tags, fleet, agent } = scope ?? {}
-    const what = series || (device && `any series of ${device}`) || watched[condition.kind] || 'any series'
+    const about = agent && watched[condition.kind] === 'an agent' ? 'one agent' : watched[condition.kind]
+    const what = series || (device && `any series of ${device}`) || about || 'any series'
     const where = [
       ...(series && device ? [`of ${device}`] : []),
-      ...(agent ? ['of one agent'] : fleet ? ['of one fleet'] : []),
+      ...(agent && what !== 'one agent' ? ['of one agent'] : fleet ? ['of one fleet'] : []),
       ...(tags ? [`where ${tags}`] : []),
     ]
     return `${[what, ...where, said].join(' ')}${forSeconds ? `, for ${forSeconds.toLocaleString()} s` : ''}`
@@ -159,10 +161,11 @@ export const rules = {
     removeText: 'It is told of nothing from now on, not even of the end of what it was told.',
     enabled: 'On',
     told: 'Who is told',
-    toldHint: 'Tick a channel to tell it of this rule in any case.',
-    onlyNamed: 'of rules that name it',
-    toldAnyway: 'by its severity',
-    toldSome: 'depends on labels',
+    toldByChannel: 'every channel that chooses its severity',
+    toldOnly: 'only these channels',
+    onlyNamed: 'only of rules that name it',
+    moreRoutes: (number: number) =>
+      `It has ${plural(number, 'further route', 'further routes')}, which only the API changes.`,
     off: 'turned off',
     manage: 'Add or change channels',
   },

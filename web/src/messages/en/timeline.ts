@@ -14,15 +14,17 @@ const because = (value: unknown): string => (text(value) ? `: ${text(value)}` : 
 
 /** Who did it: the name, or what kind of actor it was. */
 const by = (details: Details): string => {
-  const actor = details.by as { kind?: string; name?: string | null } | undefined
-  if (!actor || actor.kind === 'agent') return ''
+  const actor = details.by
+  if (typeof actor !== 'object' || actor === null) return ''
+  const { kind, name } = actor as Details
+  if (typeof kind !== 'string' || kind === 'agent') return ''
   const kinds: Record<string, string> = { platform: 'the platform', anybody: 'somebody without credentials' }
-  return ` by ${actor.name || kinds[actor.kind ?? ''] || actor.kind}`
+  return ` by ${text(name) || kinds[kind] || kind}`
 }
 
 const changes = (details: Details): string => {
-  const list = Array.isArray(details.changes) ? (details.changes as { path?: string }[]) : []
-  const shown = list.slice(0, 3).map((change) => change.path ?? '')
+  const list = Array.isArray(details.changes) ? (details.changes as ({ path?: unknown } | null)[]) : []
+  const shown = list.slice(0, 3).map((change) => text(change?.path))
   return `${shown.join(', ')}${list.length > 3 ? ` and ${list.length - 3} more` : ''}`
 }
 
@@ -38,12 +40,15 @@ const sentences: Record<string, (details: Details) => string> = {
   'presence.offline': () => 'Nothing is heard of it: it is offline.',
   'presence.flapping': () => 'It comes and goes. Single changes are not listed until it is steady.',
   'presence.steady': (details) => `It no longer comes and goes, and is ${text(details.status)}.`,
-  'presence.healed': () => 'Its connection was dropped, so that it connects anew.',
+  'presence.healed': (details) => `It was to connect anew: ${text(details.outcome)}.`,
   'broker.connected': (details) => `It connected to the broker from ${text(details.address)}.`,
   'broker.left': (details) => `Its connection to the broker ended: it ${text(details.reason)}.`,
   'broker.let_in': () => 'The broker let it in.',
   'broker.refused': (details) => `The broker refused its log-in${because(details.reason)}.`,
-  'broker.denied': () => 'The broker closed the connection after a message to a topic that is not its own.',
+  'broker.denied': (details) =>
+    text(details.topic)
+      ? `The broker denied it the topic ${text(details.topic)}, which is not its own.`
+      : 'The broker closed the connection after a message to a topic that is not its own.',
   'broker.taken_over': () => 'Another client with the same account ended its connection.',
   'target.written': (details) => `Version ${text(details.version)} of its target was written${by(details)}.`,
   'target.deployed': (details) =>
@@ -93,7 +98,9 @@ const sentences: Record<string, (details: Details) => string> = {
   'agent.update_commanded': (details) =>
     `It was told to update its software to ${text(details.version)}${by(details)}.`,
   'agent.update_succeeded': (details) => `Its software was updated to ${text(details.version)}.`,
-  'agent.update_failed': (details) => `The update of its software failed${because(details.reason)}.`,
+  'agent.update_failed': (details) =>
+    `The update of its software failed${because(details.reason ?? details.error)}.`,
+  'agent.update_expired': () => 'The update of its software was not begun in time.',
   'agent.update_timed_out': () => 'The update of its software did not end in time.',
   'agent.startup': () => 'The agent started.',
 }
@@ -114,6 +121,9 @@ const groups: Record<string, string> = {
   logs: 'Logs',
   clock: 'Clock',
 }
+
+/** The kinds of which there are sentences. */
+export const KINDS = Object.keys(sentences)
 
 export const timeline = {
   groups,

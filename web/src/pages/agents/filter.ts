@@ -3,7 +3,7 @@ import type { paths } from '../../api/schema'
 
 export type AgentQuery = NonNullable<paths['/api/v1/agents']['get']['parameters']['query']>
 
-export const FIELDS = ['search', 'selector', 'status', 'failing', 'fleet', 'sort', 'order'] as const
+export const FIELDS = ['search', 'selector', 'status', 'failing', 'filter', 'fleet', 'sort', 'order'] as const
 export type Filter = Partial<Record<(typeof FIELDS)[number], string>>
 
 export function filterOf(parameters: URLSearchParams): Filter {
