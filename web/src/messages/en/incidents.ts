@@ -4,7 +4,7 @@ export const incidents = {
   kinds: {
     opened: 'It was opened.',
     joined: 'Something was added to it.',
-    told: 'Messages were prepared for those who are told.',
+    told: 'It was settled who is told.',
     escalated: 'Nobody had acknowledged it: others were told.',
     acknowledged: 'It was acknowledged.',
     resolved: 'It is over.',
