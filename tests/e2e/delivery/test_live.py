@@ -156,7 +156,7 @@ def test_one_stream_shows_all_agents_in_brief_and_some_in_detail(owner: httpx.Cl
         stored = live.next("overview", seconds=15)
         while stored["readingsPerSecond"] == 0:
             stored = live.next("overview", seconds=15)
-        assert stored["agents"].keys() == {"online", "silent", "offline", "new", "flapping"}
+        assert stored["agents"].keys() == {"online", "silent", "offline", "new", "flapping", "failing"}
 
 
 def test_details_are_of_agents_of_the_tenant(server: Served, owner: httpx.Client, device: Device) -> None:
