@@ -55,6 +55,30 @@ def test_every_page_has_a_path_that_the_server_knows() -> None:
     assert {path for path in paths if path} == set(page.PATHS)
 
 
+def test_no_component_relies_on_the_styles_of_another() -> None:
+    """What several components share is in `styles/`: the other component may not be loaded yet."""
+    sources = {path: path.read_text().partition("<style") for path in sorted((WEB / "src").rglob("*.svelte"))}
+    faults = [
+        f"{path.name} styles .{name}, which {user.name} has, too"
+        for path, (own, _, styles) in sources.items()
+        for name in global_classes(styles)
+        for user, (markup, _, _) in sources.items()
+        if user != path
+        and f"/{user.name}')" not in own  # which it loads itself
+        and re.search(rf"class[=:][^>]*(?<![\w-]){name}(?![\w-])", markup)
+    ]
+    assert sum(len(global_classes(styles)) for _, _, styles in sources.values()) > 10
+    assert faults == []
+
+
+def global_classes(styles: str) -> set[str]:
+    """The classes that a component styles wherever they are."""
+    blocks = re.findall(r":global \{\n(.*?)\n  \}", styles, re.DOTALL)
+    selectors = [line for block in blocks for line in re.findall(r"^ {4}(\..*)(?:,| \{)$", block, re.MULTILINE)]
+    selectors += re.findall(r":global\(([^)]*)\)", styles)
+    return set(re.findall(r"\.([a-z][\w-]*)", " ".join(selectors)))
+
+
 def test_the_lock_file_names_no_addresses() -> None:
     """Whoever builds takes the packages from the registry of their own settings."""
     text = (WEB / "package-lock.json").read_text()
