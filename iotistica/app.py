@@ -115,33 +115,36 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
     inbox, agent_cache = resources.inbox("http"), AgentCache(resources.worker)
     poll_counts, live_hub = PollCounts(resources.worker), LiveHub(resources.redis)
 
+    poll_answer_cache = PollAnswerCache(agent_cache, resources.api, resources.redis, resources.key)
+    # Created before any group runs: it takes up to a second, in which no other group of the process can run, and
+    # some wait for a connection to PostgreSQL no longer than that.
+    app = http.create(
+        database=resources.api,
+        platform_database=resources.worker,
+        redis=resources.redis,
+        inbox=inbox,
+        process_health=resources.process_health,
+        context=context,
+        agent_cache=agent_cache,
+        poll_answer_cache=poll_answer_cache,
+        poll_counts=poll_counts,
+        timeline_counts=resources.timeline_counts,
+        live_hub=live_hub,
+        roles=groups,
+    )
+    quick = PollFastPath(
+        Compression(ConcurrencyLimit(app)),
+        agent_cache=agent_cache,
+        poll_answer_cache=poll_answer_cache,
+        poll_counts=poll_counts,
+        key=resources.key,
+    )
+
     async def run(stop: asyncio.Event) -> None:
         with suppress(
             Unavailable
         ):  # fill the cache before the first request, in case the database fails soon after
             await agent_cache.refresh()
-        poll_answer_cache = PollAnswerCache(agent_cache, resources.api, resources.redis, resources.key)
-        app = http.create(
-            database=resources.api,
-            platform_database=resources.worker,
-            redis=resources.redis,
-            inbox=inbox,
-            process_health=resources.process_health,
-            context=context,
-            agent_cache=agent_cache,
-            poll_answer_cache=poll_answer_cache,
-            poll_counts=poll_counts,
-            timeline_counts=resources.timeline_counts,
-            live_hub=live_hub,
-            roles=groups,
-        )
-        quick = PollFastPath(
-            Compression(ConcurrencyLimit(app)),
-            agent_cache=agent_cache,
-            poll_answer_cache=poll_answer_cache,
-            poll_counts=poll_counts,
-            key=resources.key,
-        )
         await server.serve(quick, stop, listener=resources.listener, proxies=settings.trusted_proxies)
 
     return {

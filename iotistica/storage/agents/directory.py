@@ -13,9 +13,9 @@ from iotistica.errors import Unavailable
 from iotistica.storage.access import tenants
 from iotistica.storage.access.tenants import Tenant
 from iotistica.storage.agents import agents
-from iotistica.storage.postgres import Database
+from iotistica.storage.postgres import POOL_WAIT_SECONDS, Database
 
-WAIT_SECONDS: Final = 1.0  # seconds to wait for the database, as the cached tenants can be used instead
+WAIT_SECONDS: Final = 1.0  # seconds to wait for the database while there are cached tenants to be used instead
 CACHE_SECONDS: Final = 10.0  # seconds that a cached answer is valid
 MISS_SECONDS: Final = 2.0  # seconds before an unknown id is queried again
 MISSES_LIMIT: Final = 10_000  # unknown ids cached
@@ -81,7 +81,8 @@ class Directory:
                 del self._agents[agent]
 
     async def _load_tenants(self) -> None:
-        async with self._database.transaction(patience=WAIT_SECONDS) as tx:
+        patience = WAIT_SECONDS if self._tenants else POOL_WAIT_SECONDS
+        async with self._database.transaction(patience=patience) as tx:
             self._tenants = {t.tenant_id: t for t in await tenants.all_tenants(tx) if t.enabled}
         self._tenants_at = time.monotonic()
 
