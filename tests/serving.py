@@ -36,7 +36,7 @@ def new_data_folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Wait for a condition; its value."""
     end, pause = time.monotonic() + seconds, 0.02
     while True:
@@ -83,7 +83,7 @@ class Served:
             )
         return self
 
-    def ready(self, port: int | None = None, seconds: float = 30.0) -> "Served":
+    def ready(self, port: int | None = None, seconds: float = 60.0) -> "Served":
         """Wait until it says it is ready."""
         url = f"http://127.0.0.1:{port or self.http_port}/ready"
 
@@ -97,7 +97,7 @@ class Served:
         until(asks, seconds, f"{url} ready")
         return self
 
-    def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 30.0) -> int:
+    def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> int:
         assert self.process is not None
         for client in self.clients:
             client.close()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.serving import Served, served
 
@@ -21,6 +21,8 @@ ARGUMENTS = (
     *("--disable-component-update", "--disable-sync"),
 )
 
+
+PATIENCE_MS = 30_000  # ms until an expectation has failed; as long as Playwright waits for a click
 
 MISSING = "CHROMIUM IS MISSING, so the dashboard is not tested. On Debian: apt-get install chromium"
 
@@ -55,6 +57,7 @@ def chromium() -> Iterator[Browser]:
     It ends with its file: while it runs, no other event loop can run in the thread, as asynchronous tests need.
     """
     assert CHROMIUM, MISSING
+    expect.set_options(timeout=PATIENCE_MS)  # the default of 5 s is less than a page can take on a busy machine
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         yield browser

@@ -36,7 +36,7 @@ HOSTILE = "<img src=x onerror=alert(1)>'\"]]>{{7*7}}${7*7}\u202egnp.exe\u200b"
 
 def at_rest(page: Page) -> None:
     """Wait until nothing is loading any more."""
-    expect(page.locator("[aria-busy=true], [role=status].placeholder")).to_have_count(0, timeout=15_000)
+    expect(page.locator("[aria-busy=true], [role=status].placeholder")).to_have_count(0)
     page.wait_for_timeout(150)
 
 

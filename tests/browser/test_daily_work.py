@@ -73,7 +73,7 @@ def test_values_change_while_one_looks(operator: Person, agent: str) -> None:
     page = open_agent(operator, agent)
     row = page.get_by_role("row").filter(has_text=re.compile(r"\.power"))
     first = row.locator("b").inner_text()
-    expect(row.locator("b")).not_to_have_text(first, timeout=15_000)
+    expect(row.locator("b")).not_to_have_text(first)
 
 
 def test_a_target_is_set_and_seen_applied(operator: Person, agent: str) -> None:
@@ -128,7 +128,7 @@ def test_a_rule_is_made_fires_and_its_incident_is_worked_off(
             return incidents(api, "resolved") > 0
 
         until(over, 60, "the incident ends")
-        expect(page.get_by_text("resolved", exact=True).first).to_be_visible(timeout=15_000)
+        expect(page.get_by_text("resolved", exact=True).first).to_be_visible()
 
 
 def test_a_job_with_a_canary_runs_to_its_end(operator: Person, api: httpx.Client, agent: str) -> None:
@@ -184,7 +184,7 @@ def test_a_device_is_enrolled_and_appears(operator: Person, demo: Served, agent:
         f"{operator.base}/api/v1/provision/agent", json={"key": found[1], "agentName": "new gateway"}, timeout=30
     )
     assert answer.status_code in (200, 201), answer.text
-    expect(page.get_by_role("link", name="new gateway")).to_be_visible(timeout=15_000)
+    expect(page.get_by_role("link", name="new gateway")).to_be_visible()
 
 
 def test_a_colleague_is_invited_and_gets_in(operator: Person, chromium: object, agent: str) -> None:
