@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { limitsOf, visibleRange } from '../src/charts/line-painter'
+import { boundsOf, type Condition } from '../src/domain/conditions'
 import { gapOf, intervalFor } from '../src/domain/resolution'
 import { holdOf, spansOf } from '../src/domain/state-strip'
 
@@ -84,4 +85,14 @@ test('spans of states follow each other without overlaps, and each reading is in
       },
     ),
   )
+})
+
+test('the bounds of a rule are drawn where they are the same for all series', () => {
+  const above: Condition = { kind: 'threshold', above: 82, below: null, clearBelow: 80 }
+  const outside: Condition = { ...above, below: 0 }
+  const rising: Condition = { ...above, kind: 'rate' }
+  expect(boundsOf({ condition: above })).toEqual([82])
+  expect(boundsOf({ condition: outside, limits: [] })).toEqual([82, 0])
+  expect(boundsOf({ condition: above, limits: [{ tags: 'hall=3', above: 90 }] })).toEqual([])
+  expect(boundsOf({ condition: rising })).toEqual([])
 })

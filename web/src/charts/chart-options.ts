@@ -20,6 +20,8 @@ interface Setup {
   range: Range
   width: number
   height: number
+  /** Values of the first unit at which a line is drawn across, such as the bounds of a rule. */
+  bounds: number[]
   /** Name of the time zone of the axis. */
   zone: string
   /** Milliseconds since the epoch. */
@@ -76,7 +78,8 @@ export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup
         },
         ...Object.fromEntries(
           units.map((unit): [string, uPlot.Scale] => {
-            const range = (): uPlot.Range.MinMax => scaleOf(lines(), unit, shown.from, shown.to)
+            const range = (): uPlot.Range.MinMax =>
+              scaleOf(lines(), unit, unit === units[0] ? setup.bounds : [], shown)
             return [unit, { auto: true, range }]
           }),
         ),
@@ -97,7 +100,12 @@ export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup
         })),
       ],
       hooks: {
-        draw: [(chart) => paint(chart, lines(), colours, colour('--surface'))],
+        draw: [
+          (chart) => {
+            paint(chart, lines(), colours, colour('--surface'))
+            for (const bound of setup.bounds) paintBound(chart, bound, units[0] ?? '', colour('--critical'))
+          },
+        ],
         setSelect: [
           (chart) => {
             const { left, width } = chart.select
@@ -126,8 +134,13 @@ export function emptyData({ from, to }: Range, lines: number): uPlot.AlignedData
 }
 
 /** The scale of a unit, with some room above and below what is visible. */
-function scaleOf(lines: ChartLine[], unit: string, from: number, to: number): uPlot.Range.MinMax {
-  let [low, high] = [Infinity, -Infinity]
+function scaleOf(
+  lines: ChartLine[],
+  unit: string,
+  bounds: number[],
+  { from, to }: Range,
+): uPlot.Range.MinMax {
+  let [low, high] = [Math.min(...bounds), Math.max(...bounds)]
   for (const line of lines) {
     const shift = line.shift ?? 0
     const limits = (line.unit ?? '') === unit ? limitsOf(line.data, from - shift, to - shift) : null
@@ -158,5 +171,19 @@ function paint(chart: uPlot, lines: ChartLine[], colours: string[], surface: str
     paintLine(context, line.data, frame, { colour, dash: line.dash, scale: uPlot.pxRatio })
     paintDoubts(context, line.data, frame, { colour, scale: uPlot.pxRatio, surface })
   }
+  context.restore()
+}
+
+function paintBound(chart: uPlot, bound: number, scale: string, colour: string): void {
+  const { ctx: context, bbox } = chart
+  const y = Math.round(chart.valToPos(bound, scale, true))
+  context.save()
+  context.strokeStyle = colour
+  context.lineWidth = uPlot.pxRatio
+  context.setLineDash([2 * uPlot.pxRatio, 3 * uPlot.pxRatio])
+  context.beginPath()
+  context.moveTo(bbox.left, y)
+  context.lineTo(bbox.left + bbox.width, y)
+  context.stroke()
   context.restore()
 }

@@ -67,6 +67,14 @@ export function newCondition(kind: string): Condition {
   return { kind, ...defaults[kind] }
 }
 
+/** The values at which a line can be drawn across a chart of what a rule watches. */
+export function boundsOf(rule: { condition: { kind: string }; limits?: unknown[] }): number[] {
+  // Which of the limits counts for a series depends on its agent's tags.
+  if (rule.condition.kind !== 'threshold' || rule.limits?.length) return []
+  const { above, below } = rule.condition as Condition
+  return [above, below].filter((bound) => typeof bound === 'number')
+}
+
 /** A condition without the fields that were left empty. */
 export function filled(condition: Condition): Condition {
   return Object.fromEntries(

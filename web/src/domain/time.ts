@@ -124,6 +124,11 @@ export function minute(time: number, zone = OWN_ZONE): string {
   }).format(time)
 }
 
+/** A day in brief, such as "Tue, 24 Nov". */
+export function shortDay(time: number, zone = OWN_ZONE): string {
+  return format(zone, { weekday: 'short', day: 'numeric', month: 'short' }).format(time)
+}
+
 /** A day with its weekday, such as "Tuesday, 24 November 2026". */
 export function weekday(time: number, zone = OWN_ZONE): string {
   return format(zone, { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric' }).format(time)
