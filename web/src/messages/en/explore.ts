@@ -34,6 +34,7 @@ export const explore = {
   compare: 'Compare with',
   compares: { '': 'nothing', day: 'the day before', week: 'the week before' } as Record<string, string>,
   before: { day: 'day before', week: 'week before' } as Record<string, string>,
+  beforeOn: (before: string, day: string): string => `${before}, ${day}`,
   resolution: (text: string) =>
     text === 'raw' ? 'every reading' : `averages of ${text}, with least and greatest`,
   doubtful: (number: number) =>

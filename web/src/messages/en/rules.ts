@@ -108,7 +108,7 @@ export const rules = {
   >,
   more: 'Maintenance, limits for some, labels (JSON)',
   moreHint:
-    'The fields active, maintenance, limits, labels and escalation, as docs/alerts.md describes them.',
+    'Other bounds for some agents, hours in which the rule counts or does not, and labels, by which channels choose. What is left out is as usual. For example:',
   preview: 'What would have fired',
   previewRange: 'In the last',
   ranges: { '1d': 'day', '7d': '7 days', '30d': '30 days' } as Record<string, string>,
