@@ -21,7 +21,6 @@ from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database
 from iotistica.storage.redis import Redis
-from iotistica.storage.telemetry import readings
 from tests import databases
 from tests.serving import Served, free_port, new_data_folder, served
 
@@ -114,14 +113,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 async def database(stack: Stack) -> AsyncIterator[Database]:
     """A pool like the workers'."""
-    database = Database(
-        stack.database_url,
-        size=6,
-        name="test",
-        role="iotistica_worker",
-        statement_seconds=30,
-        configure=readings.create_staging_table,
-    )
+    database = databases.worker_pool(stack.database_url, size=6)
     await database.open()
     yield database
     await database.close()

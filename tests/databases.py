@@ -10,6 +10,9 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
+from iotistica.storage.postgres import Database
+from iotistica.storage.telemetry import readings
+
 VARIABLE: Final = "IOTISTICA_TEST_DATABASE_URL"
 """A user of the server named here needs the right to create databases and roles, and no other."""
 _BY_FOLDER: Final[dict[Path, tuple[str, str]]] = {}
@@ -38,6 +41,18 @@ def fresh(server: str) -> Iterator[str]:
         yield _named(server, name)
     finally:
         _drop(server, name)
+
+
+def worker_pool(url: str, *, size: int, statement_seconds: float = 30) -> Database:
+    """Return a pool like that of the workers; not open yet."""
+    return Database(
+        url,
+        size=size,
+        name="test",
+        role="iotistica_worker",
+        statement_seconds=statement_seconds,
+        configure=readings.create_staging_table,
+    )
 
 
 def of_folder(folder: Path) -> str:

@@ -39,7 +39,6 @@ from iotistica.storage.telemetry import (
     erasures,
     late_readings,
     latest,
-    readings,
     refreshes,
     rollups,
     summaries,
@@ -49,7 +48,7 @@ from iotistica.storage.telemetry import timescale as timescale_
 from iotistica.storage.telemetry.continuous_aggregates import PolicyAges
 from iotistica.storage.telemetry.csv_export import ExportQuery
 from tests.conftest import Stack
-from tests.databases import fresh
+from tests.databases import fresh, worker_pool
 from tests.rollup_oracle import check_query, check_tables, reading, store
 from tests.timescale import MISSING, databases
 
@@ -148,14 +147,7 @@ class opened:
     """A pool like that of the workers, but with one connection, since PGlite has one session."""
 
     def __init__(self, url: str) -> None:
-        self.database = Database(
-            url,
-            size=1,
-            name="worker",
-            role="iotistica_worker",
-            statement_seconds=60,
-            configure=readings.create_staging_table,
-        )
+        self.database = worker_pool(url, size=1, statement_seconds=60)
 
     async def __aenter__(self) -> Database:
         await self.database.open()

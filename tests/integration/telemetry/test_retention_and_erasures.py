@@ -20,7 +20,7 @@ from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
 from iotistica.storage.postgres import Database, Tx
-from iotistica.storage.telemetry import coverage, erasures, readings, rollups
+from iotistica.storage.telemetry import coverage, erasures, rollups
 from tests import databases
 from tests.conftest import Stack
 from tests.rollup_oracle import check_tables, reading, store
@@ -36,14 +36,7 @@ async def own(stack: Stack) -> AsyncIterator[Database]:
     """A separate database, because the retention applies to a whole database."""
     with databases.fresh(stack.database_url) as url:
         schema.migrate(url)
-        database = Database(
-            url,
-            size=2,
-            name="going",
-            role="iotistica_worker",
-            statement_seconds=30,
-            configure=readings.create_staging_table,
-        )
+        database = databases.worker_pool(url, size=2)
         await database.open()
         yield database
         await database.close()

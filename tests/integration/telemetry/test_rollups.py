@@ -18,8 +18,8 @@ from iotistica.domain.time_ranges import parse_interval
 from iotistica.storage.access import tenants
 from iotistica.storage.agents import agents
 from iotistica.storage.history.audit import PLATFORM
-from iotistica.storage.postgres import Database
-from iotistica.storage.telemetry import readings, rollups
+from iotistica.storage.telemetry import rollups
+from tests import databases
 from tests.conftest import Stack
 from tests.rollup_oracle import check_query, check_tables, reading, store
 
@@ -47,14 +47,7 @@ class RollupMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def start(self, stack: Stack) -> None:
-        self.database = Database(
-            stack.database_url,
-            size=2,
-            name="machine",
-            role="iotistica_worker",
-            statement_seconds=30,
-            configure=readings.create_staging_table,
-        )
+        self.database = databases.worker_pool(stack.database_url, size=2)
         await self.database.open()
         self.agent = AgentId(uuid4())
         async with self.database.transaction() as tx:
