@@ -141,9 +141,7 @@ def _http(resources: Resources, groups: list[str]) -> dict[str, Group]:
     )
 
     async def run(stop: asyncio.Event) -> None:
-        with suppress(
-            Unavailable
-        ):  # fill the cache before the first request, in case the database fails soon after
+        with suppress(Unavailable):  # in time for the first request; the database can fail soon after
             await agent_cache.refresh()
         await server.serve(quick, stop, listener=resources.listener, proxies=settings.trusted_proxies)
 

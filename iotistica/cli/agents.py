@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import click
 
 from iotistica.cli.arguments import TENANT, Text, command_actor, format_list
+from iotistica.cli.command_groups import LazyGroup
 from iotistica.cli.database import find_tenant, in_database, server_key
 from iotistica.domain.access import credentials
 from iotistica.domain.agents import broker_connection
@@ -28,7 +29,7 @@ PUBLIC_CAS = "/etc/ssl/certs/ca-certificates.crt"  # of Debian; mosquitto_pub us
 UUID_ = click.argument("uuid", type=click.UUID)
 
 
-@click.group()
+@click.group(cls=LazyGroup, places={"why": "iotistica.cli.why:why"})
 def agents() -> None:
     """Manage agents (edge gateways)."""
 
