@@ -13,7 +13,7 @@ from schemathesis.generation import GenerationMode
 from tests.devices import Device, key_for
 from tests.serving import Served, served
 
-EXAMPLES = 10  # of each operation and kind, which is what takes time; every caller sends them
+EXAMPLES = [3, pytest.param(20, marks=pytest.mark.slow)]  # of each operation and kind; every caller sends them
 ENDS_OUR_SESSION = r"/auth/(logout|sessions/\{session\})$"
 
 
@@ -41,8 +41,9 @@ def callers(limitless: Served) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 def test_no_request_is_answered_by_an_error_of_ours(
-    limitless: Served, schema: schemathesis.BaseSchema, callers: dict[str, dict[str, str]]
+    limitless: Served, schema: schemathesis.BaseSchema, callers: dict[str, dict[str, str]], examples: int
 ) -> None:
     """From every operation, valid and broken, by an owner, an agent and nobody: never a 5xx."""
     operations = 0
@@ -57,7 +58,7 @@ def test_no_request_is_answered_by_an_error_of_ours(
             else [GenerationMode.POSITIVE]
         )
         for mode in modes:
-            _probe(operation, mode, list(callers.values()), faults)
+            _probe(operation, mode, list(callers.values()), faults, examples)
     assert operations > 60
     assert faults == []
     assert "request failed" not in limitless.text()
@@ -69,8 +70,9 @@ def _probe(
     mode: GenerationMode,
     callers: list[dict[str, str]],
     faults: list[str],
+    examples: int,
 ) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(mode))
     def probe(case: schemathesis.Case[Any]) -> None:
         for headers in callers:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from iotistica.storage.agents.directory import CACHE_SECONDS
 from tests.devices import Device, key_for
 from tests.serving import Served, served, until
 
@@ -63,6 +65,7 @@ def test_quotas_bound_series_and_readings(own: Served) -> None:
     assert (bounds["agents"], bounds["series"], bounds["readings_minute"]) == ("unbounded", "3", "1000")
     admin = own.login("small", "admin")
     device = Device(own).join(key_for(admin))
+    time.sleep(CACHE_SECONDS)  # the consumers may have read the tenant before it had quotas
     with device.connect() as client:
         client.publish(f"{device.topic}/endpoints/x", readings(5))
         until(lambda: ledger(admin)["found"] == 5, what="found")
