@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from iotistica.domain.control.explanation import Verdict
+from iotistica.domain.control.explanation import QUIET_AFTER, Verdict
 
 FRESH: Final = timedelta(minutes=10)
 """Data that is younger than this counts as being sent now."""
@@ -268,6 +268,11 @@ def _absent(evidence: Evidence) -> Cause | None:
 
 def _target(evidence: Evidence) -> Cause | None:
     if evidence.target_verdict in ("applied", "nothing_wanted", "locked_out", "silent"):
+        return None
+    if evidence.target_verdict == "not_fetched":  # it polls, and gets the new version with its next poll
+        return None
+    reported = evidence.reported_at
+    if evidence.target_verdict == "not_reported" and reported and evidence.now - reported < QUIET_AFTER:
         return None
     return Cause(
         cause="target_not_applied",

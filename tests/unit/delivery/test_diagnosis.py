@@ -26,6 +26,7 @@ def words(**facts: Any) -> list[str]:
 
 CAME = event("broker.connected", ago(hours=1), address="10.0.0.7")
 LEFT = event("broker.left", ago(minutes=30), reason="has exceeded timeout")
+SENDING = {"has_published": True, "readings_at": ago(seconds=3), "events": [CAME]}
 UNREADABLE = event("message.refused", ago(minutes=5), 3, reason="unknown_topic", detail="nothing reads it")
 
 
@@ -106,6 +107,10 @@ UNREADABLE = event("message.refused", ago(minutes=5), 3, reason="unknown_topic",
             },
             ["target_not_applied"],
         ),
+        ({**SENDING, "target_verdict": "not_fetched"}, []),
+        ({**SENDING, "target_verdict": "not_reported", "reported_at": ago(seconds=50)}, []),
+        ({**SENDING, "target_verdict": "not_reported", "reported_at": ago(seconds=350)}, ["target_not_applied"]),
+        ({**SENDING, "target_verdict": "not_reported"}, ["target_not_applied"]),
     ],
 )
 def test_the_likeliest_cause_is_first(facts: dict[str, Any], expected: list[str]) -> None:
