@@ -84,6 +84,9 @@ async def live(
                 yield b"retry: 2000\n" + _event("snapshot", msgspec.json.encode(first))
                 beat = OVERVIEW_SECONDS if overview else HEARTBEAT
                 known = b""
+                if overview:
+                    known = await overviews.encoded(database, principal.tenant)
+                    yield _event("overview", known)
                 async for messages in follow(listener, check_permissions, beat):
                     sent = b"".join(_event(message.kind, message.content) for message in messages)
                     if overview and (news := await overviews.encoded(database, principal.tenant)) != known:
