@@ -8,7 +8,7 @@ import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 SCALE = {"wide": 0.75, "narrow": 1}
+PERSON: dict[str, Any] = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
 QUALITY = 60  # of WebP, of 100
 
 
@@ -66,7 +67,7 @@ def take_all(browser: Browser, server: Served, wanted: set[str], folder: Path) -
     headers = {"Authorization": f"Bearer {answer.json()['accessToken']}"}
     with httpx.Client(base_url=f"{base}/api/v1", headers=headers, timeout=60) as owner:
         ids = furnish(server, owner)
-    context = browser.new_context(timezone_id="Europe/Berlin", locale="en-GB")
+    context = browser.new_context(**PERSON)
     page = context.new_page()
     page.goto(f"{base}/login")
     page.get_by_label("E-mail address or user name").fill(login[1])
@@ -79,6 +80,11 @@ def take_all(browser: Browser, server: Served, wanted: set[str], folder: Path) -
     dashboard = page.url.removeprefix(base)
     count = 0
     for size, (width, height) in SIZES.items():
+        if size == "narrow":  # a phone, whose bars take no room; logged in as the same session
+            state = context.storage_state()
+            context.close()
+            context = browser.new_context(**PERSON, storage_state=state, is_mobile=True, has_touch=True)
+            page = context.new_page()
         page.set_viewport_size({"width": width, "height": height})
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
@@ -98,7 +104,9 @@ def main() -> None:
         sys.exit(MISSING)
     FOLDER.mkdir(exist_ok=True)
     with served("--demo") as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(ARGUMENTS), ignore_default_args=["--hide-scrollbars"]
+        )
         count = take_all(browser, server, set(sys.argv[1:]), FOLDER)
         browser.close()
     size = sum(path.stat().st_size for path in FOLDER.glob("*.webp"))

@@ -22,6 +22,8 @@ interface Setup {
   height: number
   /** Values of the first unit at which a line is drawn across, such as the bounds of a rule. */
   bounds: number[]
+  /** Milliseconds since the epoch at which a line is drawn down, such as the beginning of an incident. */
+  moments: number[]
   /** Name of the time zone of the axis. */
   zone: string
   /** Milliseconds since the epoch. */
@@ -39,6 +41,9 @@ const TIMES: uPlot.Axis.Values = [
   [1, '{HH}:{mm}:{ss}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
   [0.001, '{HH}:{mm}:{ss}.{fff}', null, null, null, null, null, null, 1],
 ]
+const CHARACTER = 7 // px, the width of a digit of a label
+const LABEL_PAD = 16 // px beside the longest label of an axis
+const NARROW = 480 // px of a chart whose axes do not name their units: the legend does
 const AXES = 2 // units that get an axis, at the left and at the right
 
 /** Make a chart; `lines` returns the lines with the data that is to be drawn now. */
@@ -92,8 +97,9 @@ export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup
           scale: unit,
           side: at === 0 ? 3 : 1,
           grid: { show: at === 0, stroke: colour('--grid'), width: 1 },
-          size: 64,
-          label: unit || undefined,
+          size: (_, values) =>
+            LABEL_PAD + CHARACTER * Math.max(0, ...(values ?? []).map((text) => text.length)),
+          label: setup.width < NARROW ? undefined : unit || undefined,
           labelFont: font,
           labelSize: 18,
           values: (_, splits) => splits.map((value) => (value === null ? '' : measured(value))),
@@ -103,7 +109,9 @@ export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup
         draw: [
           (chart) => {
             paint(chart, lines(), colours, colour('--surface'))
-            for (const bound of setup.bounds) paintBound(chart, bound, units[0] ?? '', colour('--critical'))
+            const red = colour('--critical')
+            for (const bound of setup.bounds) paintGuide(chart, { value: bound, scale: units[0] ?? '' }, red)
+            for (const moment of setup.moments) paintGuide(chart, { time: moment }, red)
           },
         ],
         setSelect: [
@@ -174,16 +182,25 @@ function paint(chart: uPlot, lines: ChartLine[], colours: string[], surface: str
   context.restore()
 }
 
-function paintBound(chart: uPlot, bound: number, scale: string, colour: string): void {
+type Guide = { value: number; scale: string } | { time: number }
+
+/** Draw a dotted line across the chart at a value, or down at a time. */
+function paintGuide(chart: uPlot, guide: Guide, colour: string): void {
   const { ctx: context, bbox } = chart
-  const y = Math.round(chart.valToPos(bound, scale, true))
   context.save()
   context.strokeStyle = colour
   context.lineWidth = uPlot.pxRatio
   context.setLineDash([2 * uPlot.pxRatio, 3 * uPlot.pxRatio])
   context.beginPath()
-  context.moveTo(bbox.left, y)
-  context.lineTo(bbox.left + bbox.width, y)
+  if ('time' in guide) {
+    const x = Math.round(chart.valToPos(guide.time / 1000, 'x', true))
+    context.moveTo(x, bbox.top)
+    context.lineTo(x, bbox.top + bbox.height)
+  } else {
+    const y = Math.round(chart.valToPos(guide.value, guide.scale, true))
+    context.moveTo(bbox.left, y)
+    context.lineTo(bbox.left + bbox.width, y)
+  }
   context.stroke()
   context.restore()
 }

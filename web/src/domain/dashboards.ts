@@ -81,6 +81,8 @@ export function agentsOf(panels: Panel[], choice: Choice): string[] {
 const VALUES = 4 // series that get a panel of their own
 const LINES = 8 // in one chart
 const ROWS = 100 // of a table
+const ROW = 0.6 // rows of the grid for each row of a table
+const HIGHEST = 6 // rows of the grid for a table
 const CHARTS = 6
 
 /** The latest value of a series, as far as the choice of a panel needs it. */
@@ -115,10 +117,12 @@ export function dashboardFor(agent: string, catalog: CatalogEntry[], samples: Sa
     panels.push(...added)
     top += Math.max(0, ...added.map((panel) => panel.height))
   }
+  const values = measured.slice(0, VALUES)
+  const left = COLUMNS - values.length * SIZES.value.width
   row([
-    { kind: 'agents', x: 0, y: top, width: 4, height: 2, title: '', agents: [null] },
-    ...measured.slice(0, VALUES).map((entry, at): Panel => {
-      const place = { x: 4 + at * 2, y: top, width: 2, height: 2 }
+    { kind: 'agents', x: 0, y: top, width: left, height: 2, title: '', agents: [null] },
+    ...values.map((entry, at): Panel => {
+      const place = { x: left + at * SIZES.value.width, y: top, ...SIZES.value }
       return { kind: 'value', ...place, title: '', series: series([entry]) }
     }),
   ])
@@ -126,7 +130,8 @@ export function dashboardFor(agent: string, catalog: CatalogEntry[], samples: Sa
   const width = COLUMNS / Math.max(1, Math.min(3, charts.length))
   for (const [at, entries] of charts.entries()) {
     const place = { x: (at % 3) * width, y: top + Math.floor(at / 3) * 4, width, height: 4 }
-    panels.push({ kind: 'chart', ...place, title: '', series: series(entries.slice(0, LINES)) })
+    const title = entries.length > 1 ? (entries[0]!.unit ?? '') : ''
+    panels.push({ kind: 'chart', ...place, title, series: series(entries.slice(0, LINES)) })
   }
   top += Math.ceil(charts.length / 3) * 4
   if (states.length) {
@@ -145,7 +150,8 @@ export function dashboardFor(agent: string, catalog: CatalogEntry[], samples: Sa
   }
   if (catalog.length) {
     const rows = series(catalog.slice(0, ROWS))
-    row([{ kind: 'table', x: 0, y: top, width: COLUMNS, height: 6, title: '', series: rows }])
+    const height = Math.min(HIGHEST, Math.ceil(rows.length * ROW) + 1)
+    row([{ kind: 'table', x: 0, y: top, width: COLUMNS, height, title: '', series: rows }])
   }
   return { range: '1h', agent, device, panels: arranged(panels) }
 }

@@ -25,7 +25,7 @@ export const explore = {
   oneDay: 'One day',
   from: 'From',
   to: 'To',
-  day: 'A whole day',
+  day: 'Day',
   back: 'Back',
   forward: 'Forward',
   zoomOut: 'Zoom out',
@@ -36,7 +36,7 @@ export const explore = {
   before: { day: 'day before', week: 'week before' } as Record<string, string>,
   beforeOn: (before: string, day: string): string => `${before}, ${day}`,
   resolution: (text: string) =>
-    text === 'raw' ? 'every reading' : `averages of ${text}, with least and greatest`,
+    text === 'raw' ? 'every reading' : `averages of ${text}, with minimum and maximum`,
   doubtful: (number: number) =>
     `${plural(number, 'reading is not good', 'readings are not good')}: ◇ uncertain, × bad`,
   noData: 'There are no readings in this time',

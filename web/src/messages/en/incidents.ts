@@ -4,14 +4,14 @@ export const incidents = {
   kinds: {
     opened: 'It was opened.',
     joined: 'Something was added to it.',
-    told: 'It was settled who is told.',
+    told: 'Recipients were chosen.',
     escalated: 'Nobody had acknowledged it: others were told.',
     acknowledged: 'It was acknowledged.',
     resolved: 'It is over.',
     note: 'A note',
   } as Record<string, string>,
   title: 'Incidents',
-  filters: { active: 'Open', acknowledged: 'Acknowledged', resolved: 'Resolved', all: 'All' } as Record<
+  filters: { active: 'Active', acknowledged: 'Acknowledged', resolved: 'Resolved', all: 'All' } as Record<
     string,
     string
   >,
@@ -43,13 +43,14 @@ export const incidents = {
   openedAt: 'opened',
   members: 'What it is about',
   memberColumns: { what: 'Agent and series', since: 'Since', value: 'Value', ended: 'Ended' },
-  stillFiring: 'still so',
+  stillFiring: 'ongoing',
   history: 'What happened',
   told: 'Who was told',
   chooseTold: 'Choose who is told',
+  nobody: 'Nobody was told',
   noneTold:
-    'Nobody: when it opened, no channel fitted, or it was silenced. A channel that was added later is told of the next incident.',
-  rule: 'The rule',
+    'When it opened, no channel matched, or it was silenced. A channel that is added now is told of the next incident.',
+  rule: 'Open the rule',
   firesWhen: 'Fires when',
   around: (series: string) => `${series}, from an hour before it began`,
   chart: 'Look at it',

@@ -2,6 +2,7 @@ import { plural } from './common'
 
 export const jobs = {
   title: 'Jobs',
+  anyStatus: 'Any status',
   open: 'Open the whole job',
   statuses: {
     QUEUED: 'queued',
@@ -36,15 +37,16 @@ export const jobs = {
   bySelected: (number: number) => `The ${plural(number, 'agent', 'agents')} selected in the list`,
   selectorHint: 'For example site=berlin,!spare',
   meant: (number: number) => `${plural(number, 'agent', 'agents')} will get it`,
+  nobodyYet: 'Name tags or a fleet, and the number of agents is shown here.',
   meantNobody: 'No agent matches: nobody would get it.',
   rollout: 'Rollout',
   canary: 'Canaries',
-  canaryHint: 'So many agents go first. If they do not succeed, the others never get it.',
+  canaryHint: 'This many agents go first. If they do not succeed, the others never get it.',
   rate: 'Agents a minute',
   rateHint: 'Empty: all at once.',
-  abort: 'Abort when so many percent fail',
-  abortHint: 'Counted are failures and silences, of the agents that have ended.',
-  timeout: 'Minutes that it may run',
+  abort: 'Abort when this share fails (%)',
+  abortHint: 'Failed and silent agents count, as a share of those that have finished.',
+  timeout: 'Time limit (minutes)',
   retries: 'Retries',
   started: 'The job is on its way.',
   progress: 'Progress',

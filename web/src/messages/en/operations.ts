@@ -13,6 +13,7 @@ export const operations = {
   } as Record<string, string>,
   healthy: 'All parts of the platform work',
   degraded: 'A part of the platform needs you',
+  servers: 'Servers',
   parts: { database: 'PostgreSQL', redis: 'Redis', broker: 'MQTT broker' } as Record<string, string>,
   ok: 'works',
   notOk: 'does not work',
@@ -39,14 +40,14 @@ export const operations = {
   parked: 'Waiting for a dictionary',
   spooled: 'In the spool on disk',
   entries: (entries: number, mark: number) =>
-    `${entries.toLocaleString()} of ${mark.toLocaleString()} entries fit into the streams`,
+    `${entries.toLocaleString()} of at most ${mark.toLocaleString()} entries in the streams`,
   workers: 'Ingestion',
   workersText: (running: number, least: number, most: number) =>
     `${plural(running, 'worker runs', 'workers run')}; between ${least} and ${most} are started as needed.`,
   tasks: 'Background tasks',
   task: 'Task',
   lastSuccess: 'Last success',
-  failures: 'Failures since',
+  failures: 'Failures since then',
   process: (version: string, roles: string) => `Version ${version}, with the roles ${roles}`,
   spools: 'Spools of this process',
   spool: (messages: number, bytes: string, cap: string) =>
@@ -70,6 +71,8 @@ export const operations = {
   deadLetters: {
     none: 'Every message could be processed',
     reason: 'Reason',
+    anyReason: 'Any reason',
+    agent: 'Open the agent',
     select: 'Select',
     received: 'Received',
     topic: 'Topic',
@@ -107,7 +110,7 @@ export const operations = {
     readings: (number: number) => plural(number, 'reading', 'readings'),
   },
   broker: {
-    host: 'Broker',
+    host: 'Address',
     agents: 'Accounts of agents',
     users: 'Accounts of other programs',
     locked: 'Locked accounts',
@@ -121,6 +124,6 @@ export const operations = {
     subject: 'What',
     at: 'When',
     address: 'From',
-    filter: 'Action, or a group such as agent',
+    filter: 'Action, e.g. agent',
   },
 }

@@ -59,6 +59,7 @@ export const rules = {
     'A rule watches readings, devices, agents or the platform, and opens one incident when something is wrong.',
   enabled: 'On',
   disabled: 'Off',
+  isOn: 'The rule is on',
   name: 'Name',
   severity: 'Severity',
   what: 'Fires when',
@@ -77,8 +78,8 @@ export const rules = {
   } as Record<string, string>,
   above: 'Above',
   below: 'Below',
-  clearBelow: 'It is over when below',
-  clearAbove: 'It is over when above',
+  clearBelow: 'Ends below',
+  clearAbove: 'Ends above',
   per: 'Per',
   pers: { second: 'second', minute: 'minute', hour: 'hour', day: 'day' } as Record<string, string>,
   window: 'Over so many seconds',
@@ -127,8 +128,7 @@ export const rules = {
   channels: {
     add: 'Add a channel',
     none: 'Nobody is told of incidents yet',
-    noneHint:
-      'A channel is a webhook (Slack, Teams, PagerDuty, your own) or e-mail addresses. The API calls it a target.',
+    noneHint: 'A channel is a webhook (Slack, Teams, PagerDuty, your own) or e-mail addresses.',
     kind: 'How',
     kinds: { webhook: 'Webhook (chat and others)', email: 'E-mail', apprise: 'Apprise' } as Record<
       string,
