@@ -12,7 +12,7 @@ from tests.serving import Served
 @pytest.mark.slow
 def test_pictures_are_taken_of_the_pages_that_are_named(chromium: Browser, demo: Served, tmp_path: Path) -> None:
     """In both widths and both themes, of a plant with an incident and a dashboard."""
-    assert take_all(chromium, demo, {"fleet", "dashboard"}, tmp_path) == 8
+    assert take_all({"wide": chromium, "narrow": chromium}, demo, {"fleet", "dashboard"}, tmp_path) == 8
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         f"{page}-{size}-{theme}.webp"

@@ -49,6 +49,7 @@ def pages(ids: dict[str, str], dashboard: str) -> Iterator[tuple[str, str]]:
 def take(page: Page, path: Path, size: str) -> None:
     """Take a picture when nothing is loading any more."""
     expect(page.locator("[aria-busy=true], .placeholder")).to_have_count(0, timeout=20_000)
+    expect(page.get_by_text("Live", exact=True).first).to_be_visible(timeout=20_000)
     page.wait_for_timeout(600)
     width, height = SIZES[size]
     clip = {"x": 0, "y": page.evaluate("scrollY"), "width": width, "height": height, "scale": SCALE[size]}
@@ -58,8 +59,8 @@ def take(page: Page, path: Path, size: str) -> None:
     path.write_bytes(b64decode(shot["data"]))
 
 
-def take_all(browser: Browser, server: Served, wanted: set[str], folder: Path) -> int:
-    """Take the pictures of all pages, or of those that are named; return how many."""
+def take_all(browsers: dict[str, Browser], server: Served, wanted: set[str], folder: Path) -> int:
+    """Take the pictures of all pages, or of those that are named, with a browser for each size; return how many."""
     login = re.search(r"Login\s+(demo@localhost)\s+password: (\S+)", server.text())
     assert login, server.text()
     base = f"http://127.0.0.1:{server.http_port}"
@@ -67,7 +68,7 @@ def take_all(browser: Browser, server: Served, wanted: set[str], folder: Path) -
     headers = {"Authorization": f"Bearer {answer.json()['accessToken']}"}
     with httpx.Client(base_url=f"{base}/api/v1", headers=headers, timeout=60) as owner:
         ids = furnish(server, owner)
-    context = browser.new_context(**PERSON)
+    context = browsers["wide"].new_context(**PERSON)
     page = context.new_page()
     page.goto(f"{base}/login")
     page.get_by_label("E-mail address or user name").fill(login[1])
@@ -83,7 +84,7 @@ def take_all(browser: Browser, server: Served, wanted: set[str], folder: Path) -
         if size == "narrow":  # a phone, whose bars take no room; logged in as the same session
             state = context.storage_state()
             context.close()
-            context = browser.new_context(**PERSON, storage_state=state, is_mobile=True, has_touch=True)
+            context = browsers[size].new_context(**PERSON, storage_state=state, is_mobile=True, has_touch=True)
             page = context.new_page()
         page.set_viewport_size({"width": width, "height": height})
         for theme in THEMES:
@@ -104,11 +105,16 @@ def main() -> None:
         sys.exit(MISSING)
     FOLDER.mkdir(exist_ok=True)
     with served("--demo") as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(ARGUMENTS), ignore_default_args=["--hide-scrollbars"]
-        )
-        count = take_all(browser, server, set(sys.argv[1:]), FOLDER)
-        browser.close()
+        bars = {"wide": ["--hide-scrollbars"], "narrow": []}  # a laptop shows its scrollbar, a phone does not
+        browsers = {
+            size: playwright.chromium.launch(
+                executable_path=CHROMIUM, args=list(ARGUMENTS), ignore_default_args=ignored
+            )
+            for size, ignored in bars.items()
+        }
+        count = take_all(browsers, server, set(sys.argv[1:]), FOLDER)
+        for browser in browsers.values():
+            browser.close()
     size = sum(path.stat().st_size for path in FOLDER.glob("*.webp"))
     print(f"{count} pictures taken; docs/screenshots has {size / 1e6:.1f} MB")
 

@@ -57,8 +57,8 @@ async def live(
 
     `agents` is a comma-separated list of UUIDs, or `all`; readings and logs are sent only for listed agents.
     `details` lists agents of which `detailKinds` are sent, too; the snapshot is then of these alone. With
-    `overview`, an `overview` event comes every two seconds, with what `GET /overview` returns. The last event is
-    `end` with its reason: connect again then.
+    `overview`, an `overview` event comes at once and while something changes every two seconds, with what
+    `GET /overview` returns. The last event is `end` with its reason: connect again then.
     """
     principal, wanted = request.auth, kinds_of(kinds)
     chosen = agents_of(agents, wanted)

@@ -187,6 +187,8 @@ type Guide = { value: number; scale: string } | { time: number }
 /** Draw a dotted line across the chart at a value, or down at a time. */
 function paintGuide(chart: uPlot, guide: Guide, colour: string): void {
   const { ctx: context, bbox } = chart
+  // A chart has no scale of values before its first line is there.
+  if ('scale' in guide && !chart.scales[guide.scale]) return
   context.save()
   context.strokeStyle = colour
   context.lineWidth = uPlot.pxRatio

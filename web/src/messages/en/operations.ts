@@ -47,7 +47,7 @@ export const operations = {
   tasks: 'Background tasks',
   task: 'Task',
   lastSuccess: 'Last success',
-  failures: 'Failures since then',
+  failures: 'Failures',
   process: (version: string, roles: string) => `Version ${version}, with the roles ${roles}`,
   spools: 'Spools of this process',
   spool: (messages: number, bytes: string, cap: string) =>
