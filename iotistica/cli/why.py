@@ -9,7 +9,7 @@ from iotistica.cli.arguments import TENANT, Text
 from iotistica.cli.database import database_and_redis_urls, find_tenant, opened, run, server_key
 from iotistica.domain.access.document_secrets import SecretBox
 from iotistica.domain.delivery import diagnosis
-from iotistica.domain.delivery.diagnosis import Evidence, PastEvent
+from iotistica.domain.delivery.evidence import Evidence, PastEvent
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.settings import Settings

@@ -12,7 +12,8 @@ from iotistica.api.http.dependencies import ApiRequest, DatabaseDep, RedisDep, S
 from iotistica.api.http.guard import tenant_of
 from iotistica.domain.control.explanation import Verdict
 from iotistica.domain.delivery import diagnosis
-from iotistica.domain.delivery.diagnosis import Cause, Evidence, PastEvent
+from iotistica.domain.delivery.diagnosis import Cause
+from iotistica.domain.delivery.evidence import Evidence, PastEvent
 from iotistica.storage.delivery import evidence
 
 

@@ -1,83 +1,15 @@
 """Says why an agent sends no data: the likely causes, the likeliest first, each with what to do about it."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 import msgspec
 
-from iotistica.domain.control.explanation import QUIET_AFTER, Verdict
+from iotistica.domain.delivery.evidence import RECENT, Evidence, PastEvent
 
-FRESH: Final = timedelta(minutes=10)
-"""Data that is younger than this counts as being sent now."""
-RECENT: Final = timedelta(days=1)
-"""Older events of the broker say nothing about today."""
-PARTLY: Final = timedelta(hours=1)
 BACKLOG_SECONDS: Final = 60.0
 _TAKEOVERS: Final = 3  # within an hour, above which two agents share one identity
-
-
-class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest event of a kind on the agent's timeline, or one of several with different details."""
-
-    kind: str
-    at: datetime
-    times: int
-    details: dict[str, Any]
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the platform knows about an agent and its messages; `events` are the newest first."""
-
-    now: datetime
-    state: str
-    tenant_disabled: bool = False
-    replaced_by: str | None = None
-    readings_at: datetime | None = None
-    """The newest time of a reading of a device within some hours; reports on the gateway itself do not count."""
-    has_published: bool = False
-    """Whether any reading of a device was ever stored."""
-    heard_at: datetime | None = None
-    """When anything last arrived: data, a poll, a report or logs."""
-    polled_at: datetime | None = None
-    reported_at: datetime | None = None
-    events: Sequence[PastEvent] = ()
-    faults: Sequence[str] = ()
-    """Devices and services that the agent reports as failing."""
-    target_verdict: Verdict = "nothing_wanted"
-    target_reason: str = ""
-    waiting_seconds: float = 0.0
-    """How long the oldest message of the tenant has waited to be stored."""
-    refused_logins: int = 0
-    """Log-ins of anybody that the broker refused within about an hour, without naming the account."""
-
-    def latest(self, kind: str) -> PastEvent | None:
-        return next((event for event in self.events if event.kind == kind), None)
-
-    def since_data(self, kind: str) -> list[PastEvent]:
-        """Return the events of a kind within a day that the latest data does not disprove.
-
-        Of an agent that sends now, those of the last hour: a part of what it sends is meant.
-        """
-        earliest = self.now - RECENT
-        oldest = self.now - PARTLY if self.is_sending else max(earliest, self.readings_at or earliest)
-        return [event for event in self.events if event.kind == kind and event.at >= oldest]
-
-    @property
-    def is_sending(self) -> bool:
-        return self.readings_at is not None and self.now - self.readings_at < FRESH
-
-    @property
-    def connected(self) -> PastEvent | None:
-        """The latest connection; a broker that authenticates over HTTP tells only whom it let in."""
-        came = [event for kind in ("broker.connected", "broker.let_in") if (event := self.latest(kind))]
-        return max(came, key=lambda event: event.at, default=None)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the last that the broker told of the agent is that it connected."""
-        came, left = self.connected, self.latest("broker.left")
-        return came is not None and (left is None or left.at < came.at)
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,12 +199,10 @@ def _absent(evidence: Evidence) -> Cause | None:
 
 
 def _target(evidence: Evidence) -> Cause | None:
-    if evidence.target_verdict in ("applied", "nothing_wanted", "locked_out", "silent"):
+    # Its next poll fetches a new version; its next report, soon after, tells of it.
+    if evidence.target_verdict in ("applied", "nothing_wanted", "locked_out", "silent", "not_fetched"):
         return None
-    if evidence.target_verdict == "not_fetched":  # it polls, and gets the new version with its next poll
-        return None
-    reported = evidence.reported_at
-    if evidence.target_verdict == "not_reported" and reported and evidence.now - reported < QUIET_AFTER:
+    if evidence.target_verdict == "not_reported" and evidence.is_reporting:
         return None
     return Cause(
         cause="target_not_applied",

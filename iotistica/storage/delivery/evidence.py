@@ -1,4 +1,4 @@
-"""What is known about an agent that does not send: everything that `domain.delivery.diagnosis` judges."""
+"""Loads what is known about an agent that does not send, as `domain.delivery.evidence`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from iotistica.domain.access.document_secrets import SecretBox
-from iotistica.domain.delivery.diagnosis import Evidence, PastEvent
+from iotistica.domain.delivery.evidence import Evidence, PastEvent
 from iotistica.domain.ids import TenantId
 from iotistica.errors import NotFound
 from iotistica.storage.access import tenants

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotistica.domain.delivery.diagnosis import Evidence, PastEvent, causes
+from iotistica.domain.delivery.diagnosis import causes
+from iotistica.domain.delivery.evidence import Evidence, PastEvent
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
