@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "incidents": "iotistica.cli.incidents:incidents",
     "keys": "iotistica.cli.provisioning_keys:keys",
     "migrate": "iotistica.cli.migrate:migrate",
-    "restart": "iotistica.cli.serve:restart",
+    "restart": "iotistica.cli.restart:restart",
     "rules": "iotistica.cli.rules:rules",
     "serve": "iotistica.cli.serve:serve",
     "simulate": "iotistica.cli.simulate:simulate",

@@ -1,10 +1,8 @@
-"""The commands that run a process until a signal stops it, and the one that restarts it."""
+"""The commands that run a process until a signal stops it."""
 
 import contextlib
 import os
 import resource
-import signal
-import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,14 +13,13 @@ from iotistica import roles as roles_
 from iotistica.cli import first_start
 from iotistica.cli.database import run, server_key
 from iotistica.cli.migrate import ages_of
-from iotistica.embedded import data_folder, servers
+from iotistica.embedded import servers
 from iotistica.errors import CannotStart
 from iotistica.settings import Settings
 from iotistica.storage import schema
 from iotistica.storage.telemetry import timescale
 
 FILES: Final = 65_536  # limit of open files
-RESTART_SECONDS: Final = 60.0  # until the embedded servers of a restarted process run
 
 
 @click.command()
@@ -85,30 +82,6 @@ def broker(settings: Settings) -> None:
         ended = listening_socket.collect_stop_signals() if is_restart else []
     if is_restart and not ended:
         listening_socket.restart_process(listener, os.environ)
-
-
-@click.command()
-@click.pass_obj
-def restart(settings: Settings) -> None:
-    """Restart the instance on this data folder.
-
-    It then runs the version that is installed now. Its HTTP port stays open during the restart.
-    """
-    before = data_folder.runtime(settings.data_path)
-    if before is None:
-        raise CannotStart(
-            "No instance runs on this data folder. To restart a process that uses only external servers,"
-            " send it SIGUSR2."
-        )
-    os.kill(before.pid, signal.SIGUSR2)
-    end = time.monotonic() + RESTART_SECONDS
-    while (now := data_folder.runtime(settings.data_path)) is None or now.children == before.children:
-        if time.monotonic() > end:
-            raise CannotStart(
-                f"Process {before.pid} did not restart within {RESTART_SECONDS:.0f} s. Its log shows the cause."
-            )
-        time.sleep(0.1)
-    click.echo(f"process {now.pid} has restarted")
 
 
 def _raise_open_files_limit() -> None:

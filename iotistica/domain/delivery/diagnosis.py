@@ -199,10 +199,10 @@ def _absent(evidence: Evidence) -> Cause | None:
 
 
 def _target(evidence: Evidence) -> Cause | None:
-    # Its next poll fetches a new version; its next report, soon after, tells of it.
+    # Its next poll fetches a new version; then it takes a while, and tells of it with a report.
     if evidence.target_verdict in ("applied", "nothing_wanted", "locked_out", "silent", "not_fetched"):
         return None
-    if evidence.target_verdict == "not_reported" and evidence.is_reporting:
+    if evidence.target_verdict in ("not_reported", "different") and evidence.is_applying:
         return None
     return Cause(
         cause="target_not_applied",

@@ -40,6 +40,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """When anything last arrived: data, a poll, a report or logs."""
     polled_at: datetime | None = None
     reported_at: datetime | None = None
+    fetched_at: datetime | None = None
+    """When it fetched the target state that it is meant to run now."""
     events: Sequence[PastEvent] = ()
     faults: Sequence[str] = ()
     """Devices and services that the agent reports as failing."""
@@ -67,8 +69,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return self.readings_at is not None and self.now - self.readings_at < FRESH
 
     @property
-    def is_reporting(self) -> bool:
-        return self.reported_at is not None and self.now - self.reported_at < QUIET_AFTER
+    def is_applying(self) -> bool:
+        """Whether it has fetched its target state so lately that it can still be about to run it."""
+        return self.fetched_at is not None and self.now - self.fetched_at < QUIET_AFTER
 
     @property
     def connected(self) -> PastEvent | None:

@@ -118,6 +118,7 @@ def evidence(
         heard_at=seen.heard_at if seen else None,
         polled_at=found.facts.polled_at,
         reported_at=found.facts.reported_at,
+        fetched_at=found.facts.fetched_at,
         events=past_events(rows.events, rows.rejections, streams.letters),
         faults=[f"{fault.what}: {fault.error}" for fault in found.faults],
         target_verdict=found.verdict,

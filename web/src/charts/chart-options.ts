@@ -43,7 +43,7 @@ const TIMES: uPlot.Axis.Values = [
 ]
 const CHARACTER = 7 // px, the width of a digit of a label
 const LABEL_PAD = 16 // px beside the longest label of an axis
-const NARROW = 480 // px of a chart whose axes do not name their units: the legend does
+const NARROW = 480 // px of a chart whose only axis does not name its unit: the legend does
 const AXES = 2 // units that get an axis, at the left and at the right
 
 /** Make a chart; `lines` returns the lines with the data that is to be drawn now. */
@@ -53,6 +53,7 @@ export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup
   const font = `12px ${style.fontFamily}`
   const made = lines()
   const units = [...new Set(made.map((line) => line.unit ?? ''))]
+  const isNarrow = setup.width < NARROW
   const shown = { from: 0, to: 0 } // the time of the next frame: values are scaled to it
 
   // The chart has the axes, the selection and the cursor; the lines are drawn from their own data.
@@ -99,7 +100,7 @@ export function chartOf(box: HTMLElement, lines: () => ChartLine[], setup: Setup
           grid: { show: at === 0, stroke: colour('--grid'), width: 1 },
           size: (_, values) =>
             LABEL_PAD + CHARACTER * Math.max(0, ...(values ?? []).map((text) => text.length)),
-          label: setup.width < NARROW ? undefined : unit || undefined,
+          label: (isNarrow && units.length < 2 ? null : unit) || undefined,
           labelFont: font,
           labelSize: 18,
           values: (_, splits) => splits.map((value) => (value === null ? '' : measured(value))),

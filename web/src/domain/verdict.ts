@@ -49,7 +49,7 @@ export function troubles(overview: Overview): Trouble[] {
     { kind: 'dead', tone: 'warning', number: ingestion.deadLetters, href: '/operations/dead-letters' },
   ]
   const days = storage?.daysLeft
-  if (typeof days === 'number' && days < SOON) {
+  if (typeof days === 'number' && days < SOON && storage?.full !== 'budget') {
     found.push({
       kind: 'disk',
       tone: days < 3 ? 'critical' : 'warning',

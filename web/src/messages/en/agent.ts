@@ -27,7 +27,6 @@ export const agent = {
     name: 'Series',
     value: 'Value',
     time: 'Measured',
-    quality: 'Quality',
     lately: 'Since you opened this',
   },
   openChart: 'Open in Explore',
@@ -41,7 +40,6 @@ export const agent = {
   },
   why: 'Why it sends nothing',
   whyNot: 'Problems',
-  whyNothing: 'Everything that this agent sends is accepted.',
   places: {
     messages_refused: 'Look at the messages',
     readings_rejected: 'Look at the ledger',
@@ -109,7 +107,6 @@ export const agent = {
     `A new version with the content of version ${version} is written and deployed. The agent gets it at its next poll.`,
   jobs: 'Jobs',
   noJobs: 'No job was ever given to this agent',
-  output: 'Output',
   logs: 'Logs',
   tail: 'Follow',
   level: 'Least level',

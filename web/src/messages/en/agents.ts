@@ -43,7 +43,6 @@ export const agents = {
   tagValue: 'Value',
   tagHint: 'Without a value, the tag is removed.',
   toFleet: 'Move to a fleet',
-  outOfFleet: 'Take out of its fleet',
   runJob: 'Run a job',
   rangeLost: 'The list changed before all of its rows were read. Select the range again.',
   tooMany: 'At most 10,000 agents can be changed at once. Narrow the filter.',

@@ -77,7 +77,6 @@ export const dashboards = {
   titleHint: 'Empty: named after what it shows.',
   series: 'Series',
   agents: 'Agents',
-  oneSeries: 'This panel shows one series: the first.',
   needSeries: 'Choose at least one series.',
   needAgents: 'Choose at least one agent.',
   followAgent: 'Of the agent that is chosen on the dashboard',

@@ -38,7 +38,6 @@ export const incidents = {
   silenceScope: 'What',
   ofRule: 'This rule, for all',
   ofAgent: (name: string) => `Everything about ${name}`,
-  about: 'About',
   more: (number: number) => `and ${number.toLocaleString()} more`,
   openedAt: 'opened',
   members: 'What it is about',

@@ -64,7 +64,6 @@ export const jobs = {
   by: 'by',
   reason: 'Reason',
   author: 'Started by',
-  created: 'Started',
   isCanary: 'canary',
   total: (number: number) => plural(number, 'agent', 'agents'),
 }

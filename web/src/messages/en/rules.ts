@@ -109,7 +109,7 @@ export const rules = {
   >,
   more: 'Maintenance, limits for some, labels (JSON)',
   moreHint:
-    'Other bounds for some agents, hours in which the rule counts or does not, and labels, by which channels choose. What is left out is as usual. For example:',
+    'limits: other bounds for some agents; active and maintenance: hours in which the rule counts, or does not; labels: by which channels choose; maxAgeSeconds, escalation: see docs/alerts.md. What is left out is as usual.',
   preview: 'What would have fired',
   previewRange: 'In the last',
   ranges: { '1d': 'day', '7d': '7 days', '30d': '30 days' } as Record<string, string>,
