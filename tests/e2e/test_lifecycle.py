@@ -29,6 +29,7 @@ from tests.serving import Served, free_port, new_data_folder, served, until
 
 READING = json.dumps({"metric": "temperature", "value": 21.5}).encode()
 COMBINATIONS = [c for size in range(1, len(ROLES) + 1) for c in itertools.combinations(ROLES, size)]
+ALONE_OR_ALMOST_ALL = (1, len(ROLES) - 1, len(ROLES))  # how many roles are tried in every run
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,13 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-@pytest.mark.parametrize("roles", COMBINATIONS, ids="+".join)
+@pytest.mark.parametrize(
+    "roles",
+    [
+        pytest.param(roles, id="+".join(roles), marks=() if len(roles) in ALONE_OR_ALMOST_ALL else pytest.mark.slow)
+        for roles in COMBINATIONS
+    ],
+)
 def test_every_combination_of_roles_starts_and_stops(folder: Path, roles: tuple[str, ...]) -> None:
     """Each process tells its health and ends with 0 at a signal, whatever it consists of."""
     server = Served(folder).start("--roles", ",".join(roles))

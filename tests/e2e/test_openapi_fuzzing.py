@@ -13,7 +13,7 @@ from schemathesis.generation import GenerationMode
 from tests.devices import Device, key_for
 from tests.serving import Served, served
 
-EXAMPLES = [3, pytest.param(20, marks=pytest.mark.slow)]  # of each operation and kind; every caller sends them
+EXAMPLES = [2, pytest.param(10, marks=pytest.mark.slow)]  # of each operation and kind; every caller sends them
 ENDS_OUR_SESSION = r"/auth/(logout|sessions/\{session\})$"
 
 

@@ -362,9 +362,9 @@ def test_a_compressed_file_that_does_not_fit_on_the_disk_is_refused(
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """Ten times as many rows take no more memory at once."""
+    """Four times as many rows take no more memory at once."""
     peaks = []
-    for rows in (30_000, 120_000):
+    for rows in (20_000, 80_000):
         path = tmp_path / f"{rows}.csv"
         with path.open("w") as file:
             file.write("time,metric,value\n")
@@ -374,7 +374,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (found.result.readings, found.series) == (rows, 50)
-    assert peaks[1] < peaks[0] * 1.2 + (1 << 20)
+    assert peaks[1] < peaks[0] * 1.2 + (1 << 20), peaks
 
 
 async def test_an_import_can_be_repeated(
