@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from iotistica.embedded.child_process import ChildProcess
+from iotistica.errors import Unavailable
 from iotistica.simulate import fleet
 from iotistica.storage import redis as redis_
 from iotistica.storage.delivery import ledger, ledger_balance, stream_stats
@@ -138,6 +139,7 @@ class Plant:
         await self._load.stop()
         tenant = self._members[0].tenant
         async with self._database() as database:
+            await self._answering(database, within)
             began = last = time.monotonic()
             seen = -1
             redis = redis_.client(self.stack.redis_url)
@@ -180,6 +182,17 @@ class Plant:
             stored_twice=sum(count > readings for count in rows.values()),
             seconds=round(max(last - began, 0.0), 1),
         )
+
+    async def _answering(self, database: Database, seconds: float) -> None:
+        """Wait until PostgreSQL answers: after a kill it first reads its log again."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                async with database.transaction():
+                    return
+            except Unavailable:
+                if time.monotonic() > end:
+                    raise
 
     @contextlib.asynccontextmanager
     async def _database(self) -> AsyncIterator[Database]:
